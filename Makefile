@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help setup demo test lint bench wheel clean
+
+help:          ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+setup: $(VENV)/ready  ## everything into .venv
+
+demo: setup    ## the whole road on the embedded digits: train, export, deploy, serve, evaluate
+	$(BIN)/csg demo
+
+test: setup    ## all tests, the real server included
+	$(BIN)/python -m pytest
+
+lint: setup    ## style, types, import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup   ## the measurements that README and docs quote
+	$(BIN)/python benchmarks/train_step.py
+
+wheel: setup   ## dist/csg-*.whl
+	$(BIN)/python -m build --wheel
+
+clean:         ## remove what make built
+	rm -rf $(VENV) build dist *.egg-info

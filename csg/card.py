@@ -1,0 +1,136 @@
+"""The model card: everything a client needs to use a model correctly, and a person needs to trust it.
+
+It is the contract between the stages: written by export into the bundle (`card.json`), carried inside
+`model.onnx` (metadata) and inside the Triton model's configuration (parameter `csg_card`), so that a client
+needs no file at all.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from csg.errors import InputError
+
+SCHEMA_VERSION = 1
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+Side = Annotated[int, Field(ge=1, le=8192)]
+Channels = tuple[float, float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageInput(_Part):
+    """How an image becomes the model's input: see `csg.images.prepare`, which follows it to the letter."""
+
+    name: str = "image"
+    dtype: Literal["UINT8"] = "UINT8"
+    layout: Literal["NHWC"] = "NHWC"
+    height: Side
+    width: Side
+    resize_shorter_side: Side
+    interpolation: Literal["bilinear"] = "bilinear"
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> ImageInput:
+        if max(self.height, self.width) > self.resize_shorter_side:
+            raise ValueError("the crop is larger than resize_shorter_side")
+        return self
+
+
+class Normalisation(_Part):
+    """(x / 255 - mean) / std for each RGB channel; done inside the graph."""
+
+    mean: Channels
+    std: Channels
+    where: Literal["graph"] = "graph"
+
+
+class Output(_Part):
+    """One output of the graph; -1 in `shape` is the batch."""
+
+    name: str
+    dtype: Literal["FP32"] = "FP32"
+    shape: tuple[int, ...]
+    meaning: str
+
+
+class Parity(_Part):
+    """The exported graph in ONNX Runtime against the trained student in PyTorch, on the same images.
+
+    `agreement` is the share of images with the same top-1 class; `max_abs_diff` is over all logits.
+    """
+
+    images: int
+    source: str
+    agreement: float
+    max_abs_diff: float
+    tolerance: float
+
+
+class Provenance(_Part):
+    """Where the weights came from."""
+
+    run: str
+    recipe: str
+    recipe_digest: str
+    method: str
+    backbone: str
+    seed: int
+    steps: int
+    data_fingerprint: str
+    commit: str | None
+    versions: dict[str, str]
+
+
+class Evaluation(_Part):
+    """A measurement of the PyTorch student during training, on a set that training never saw."""
+
+    dataset: str
+    images: int
+    skipped: int = 0
+    accuracy: float
+    mean_class_accuracy: float
+
+
+class ModelCard(_Part):
+    """The card as a whole."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Name
+    task: Literal["classification"]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2)]
+    input: ImageInput
+    normalisation: Normalisation
+    outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
+    precision: Literal["fp32", "fp16"]
+    precision_note: str
+    opset: int
+    parity: Parity
+    provenance: Provenance
+    evaluations: tuple[Evaluation, ...] = ()
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The card as JSON text."""
+        return self.model_dump_json(indent=indent)
+
+
+def parse_card(text: str | bytes, where: str) -> ModelCard:
+    """Read a card.
+
+    Raises:
+        InputError: the text is no card that this version of csg understands; `where` names its origin.
+    """
+    try:
+        return ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole text"
+        raise InputError(
+            f"{where} holds no model card that this version of csg understands: {place}: {first['msg']}",
+            "export the run again with this version",
+        ) from None

@@ -1,0 +1,202 @@
+"""The command line. Each command calls one function of a stage, imported inside the command so that start-up stays fast."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from csg import __version__
+from csg.errors import CsgError
+
+app = typer.Typer(
+    help="From synthetic images to a served model that works on real photographs: train, export, deploy, serve, evaluate.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train_app = typer.Typer(help="Train on synthetic images.", no_args_is_help=True)
+weights_app = typer.Typer(help="Pretrained ImageNet weights.", no_args_is_help=True)
+data_app = typer.Typer(help="The embedded synthetic set, and a look at your own.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(weights_app, name="weights")
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
+Unreadable = Annotated[
+    Literal["fail", "skip"], typer.Option(help="What to do with an image that can't be read: stop, or leave it out and count it.")
+]
+Server = Annotated[str, typer.Option(help="gRPC address HOST:PORT of a running Triton.")]
+Repository = Annotated[Path, typer.Option(help="Model repository.")]
+
+
+@train_app.command("cls")
+def train_cls(
+    recipe: Annotated[Optional[str], typer.Option(help="Recipe: a name or a YAML file.", show_default="digits")] = None,
+    data: Annotated[
+        Optional[list[str]], typer.Option(help="Synthetic images: class folders or a list file; may be given more than once.")
+    ] = None,
+    real: Annotated[Optional[list[str]], typer.Option(help="Real images to measure on, never trained on.")] = None,
+    method: Annotated[Optional[str], typer.Option(help="System to train: csg or none.")] = None,
+    backbone: Annotated[
+        Optional[str], typer.Option(help="mobilenet_v2, resnet18, resnet34, resnet50 or resnet101.")
+    ] = None,
+    weights: Annotated[
+        Optional[str], typer.Option(help="File with ImageNet weights, or 'none'.", show_default="torch's cache")
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Passes over the synthetic images.")] = None,
+    max_steps: Annotated[Optional[int], typer.Option(help="Stop the schedule after this many steps.")] = None,
+    evaluate_every: Annotated[Optional[int], typer.Option(help="Measure on the real set every N epochs too.")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Fixes everything that is random.")] = None,
+    precision: Annotated[Optional[str], typer.Option(help="auto, bf16, fp16 or fp32.")] = None,
+    unreadable: Annotated[
+        Optional[str], typer.Option(help="An image that can't be read: 'fail', or 'skip' and count it.")
+    ] = None,
+    assign: Annotated[Optional[list[str]], typer.Option("--set", help="Any setting of the recipe, as a.b=c.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Run folder.", show_default="runs/cls/<recipe>-<method>-<n>")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest unfinished run, or the one at --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier; without arguments, on the embedded digits."""
+    from csg_train.train import train_command
+
+    changes = {
+        "data.train": data,
+        "data.real": real,
+        "data.unreadable": unreadable,
+        "method": method,
+        "model.backbone": backbone,
+        "optim.epochs": epochs,
+        "optim.max_steps": max_steps,
+        "evaluate_every": evaluate_every,
+        "seed": seed,
+        "precision": precision,
+    }
+    train_command(recipe, changes, assign or [], weights, out, resume, as_json)
+
+
+@weights_app.command("pull")
+def weights_pull(backbone: Annotated[str, typer.Argument(help="Backbone, for example mobilenet_v2.")]) -> None:
+    """Fetch a backbone's ImageNet weights into torch's cache, checked by hash."""
+    from csg_train.models.weights import pull
+
+    typer.echo(pull(backbone))
+
+
+@data_app.command("synth")
+def data_synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    count: Annotated[int, typer.Option(min=10, help="Number of images.")] = 8000,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes every image.")] = 0,
+) -> None:
+    """Write the embedded synthetic digits as class folders, to look at them."""
+    from csg_train.data.synthetic import synth_command
+
+    synth_command(out, count, seed)
+
+
+@app.command()
+def deploy(
+    bundle: Annotated[Optional[Path], typer.Argument(help="Bundle folder.", show_default="the newest in bundles/")] = None,
+    repository: Repository = Path("model_repository"),
+    name: Annotated[Optional[str], typer.Option(help="Model name.", show_default="the card's")] = None,
+    backend: Annotated[
+        Literal["auto", "python", "onnxruntime"],
+        typer.Option(help="Triton backend; auto takes what the tritonserver found here can run."),
+    ] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Put a bundle into a Triton model repository, as the model's next version."""
+    from csg_serve.repository import deploy_command
+
+    deploy_command(bundle, repository, name, backend, as_json)
+
+
+@app.command()
+def serve(
+    repository: Repository = Path("model_repository"),
+    http_port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Metrics port; 0 takes a free one.")] = 8002,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when every model is ready, and leave the server running.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the server that --detach left running on this repository.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start Triton on the model repository, on loopback; Ctrl-C stops it."""
+    from csg_serve.server import serve_command, stop_command
+
+    if stop:
+        stop_command(repository, as_json)
+    else:
+        serve_command(repository, (http_port, grpc_port, metrics_port), detach, as_json)
+
+
+@app.command()
+def evaluate(
+    server: Server = "localhost:8001",
+    model: Annotated[Optional[str], typer.Option(help="Model name.", show_default="the only csg model there")] = None,
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Real images: class folders, a list file, or 'digits'; may be given more than once.", show_default="digits"),
+    ] = None,
+    unreadable: Unreadable = "fail",
+    as_json: Json = False,
+) -> None:
+    """Measure a served model on labelled real images, through the server."""
+    from csg_serve.evaluate import evaluate_command
+
+    evaluate_command(server, model, data, unreadable, as_json)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    server: Server = "localhost:8001",
+    model: Annotated[Optional[str], typer.Option(help="Model name.", show_default="the only csg model there")] = None,
+    as_json: Json = False,
+) -> None:
+    """Class and confidence of images, from a served model."""
+    from csg_serve.evaluate import predict_command
+
+    predict_command(images, server, model, as_json)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"csg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line: one line and an exit code for what a user can cause, a traceback only with --debug."""
+    args = sys.argv[1:]
+    debug = "--debug" in args
+    try:
+        app([arg for arg in args if arg != "--debug"], prog_name="csg")
+    except CsgError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(f"defect: {type(error).__name__}: {error}; run again with --debug for the traceback", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Asynchronous gRPC client: learns from the server alone which model it has, and streams images through it.
+
+Shape letters: N images, H W of the model's input, K classes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from csg.card import ImageInput, ModelCard, parse_card
+from csg.errors import InputError, ServerError, UsageError
+from csg.files import plain_name
+from csg.images import load
+from csg_serve.config import CARD_PARAMETER
+
+REQUEST_IMAGES = 8
+IN_FLIGHT = 4
+DEADLINE_S = 30
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A ready model of a server, its card, and the open connection."""
+
+    server: str
+    client: InferenceServerClient
+    name: str
+    version: int
+    card: ModelCard
+
+
+@asynccontextmanager
+async def open_model(server: str, model: str | None) -> AsyncIterator[ServedModel]:
+    """Connect to the gRPC endpoint HOST:PORT and find the named model, or the only csg model there.
+
+    Raises:
+        UsageError: the address or the name is malformed, or there are several csg models and none was named.
+        ServerError: no server answers there, or it has no such model ready.
+        InputError: the model's card is malformed.
+    """
+    address = re.fullmatch(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", server)
+    if not address or not 0 < int(address[1]) < 65536:
+        raise UsageError(
+            f"{server!r} is no server address", "give HOST:PORT of its gRPC endpoint, for example localhost:8001"
+        )
+    if model is not None:
+        plain_name(model, "model name")
+    async with InferenceServerClient(server) as client:
+        todo = "start one with `csg serve`, or name its gRPC address with --server HOST:PORT"
+        with _server_errors(f"no Triton answers at {server}", todo):
+            ready = await _ready_versions(client)
+            names = [model] if model in ready else sorted(ready)
+            cards = {name: text for name in names if (text := await _card_text(client, name, ready[name]))}
+        name = _choose(server, model, sorted(ready), list(cards))
+        yield ServedModel(server, client, name, ready[name], parse_card(cards[name], f"model {name} at {server}"))
+
+
+async def stream(served: ServedModel, paths: Sequence[Path]) -> AsyncGenerator[NDArray[np.float32] | InputError, None]:
+    """float32 logits (K,) of each image in order, or the error of one that can't be read.
+
+    A few requests are under way at a time, and nothing else is held: memory does not grow with the images.
+
+    Raises:
+        ServerError: the server went away, took too long, or does not answer as the card says.
+    """
+    pending: deque[asyncio.Task[list[NDArray[np.float32] | InputError]]] = deque()
+    try:
+        for start in range(0, len(paths), REQUEST_IMAGES):
+            if len(pending) == IN_FLIGHT:
+                for answer in await pending.popleft():
+                    yield answer
+            pending.append(asyncio.create_task(_infer(served, paths[start : start + REQUEST_IMAGES])))
+        while pending:
+            for answer in await pending.popleft():
+                yield answer
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _infer(served: ServedModel, paths: Sequence[Path]) -> list[NDArray[np.float32] | InputError]:
+    """One request."""
+    spec, output = served.card.input, served.card.outputs[0].name
+    prepared = await asyncio.to_thread(lambda: [_load(path, spec) for path in paths])
+    images = [image for image in prepared if not isinstance(image, InputError)]
+    rows: Iterator[NDArray[np.float32]] = iter(())
+    if images:
+        tensor = InferInput(spec.name, [len(images), spec.height, spec.width, 3], spec.dtype)
+        tensor.set_data_from_numpy(np.stack(images))
+        with _server_errors(f"the server at {served.server} did not answer", "see its log, and start again"):
+            result = await served.client.infer(
+                served.name,
+                [tensor],
+                model_version=str(served.version),
+                outputs=[InferRequestedOutput(output)],
+                client_timeout=DEADLINE_S,
+            )
+        logits = result.as_numpy(output)
+        if logits.shape != (len(images), len(served.card.classes)):
+            what = f"model {served.name} answered {len(images)} images with {output} of shape {logits.shape}"
+            raise ServerError(what, "deploy its bundle again")
+        rows = iter(logits)
+    return [image if isinstance(image, InputError) else next(rows) for image in prepared]
+
+
+def _load(path: Path, spec: ImageInput) -> NDArray[np.uint8] | InputError:
+    try:
+        return load(path, spec)
+    except InputError as error:
+        return error
+
+
+async def _ready_versions(client: InferenceServerClient) -> dict[str, int]:
+    """The newest ready version of each model."""
+    index = await client.get_model_repository_index(client_timeout=DEADLINE_S)
+    ready = [(entry.name, int(entry.version)) for entry in index.models if entry.state == "READY"]
+    return dict(sorted(ready))
+
+
+async def _card_text(client: InferenceServerClient, name: str, version: int) -> str:
+    """The card in a model's configuration; empty for a model from elsewhere."""
+    answer: Any = await client.get_model_config(name, str(version), client_timeout=DEADLINE_S)
+    parameters = answer.config.parameters
+    return str(parameters[CARD_PARAMETER].string_value) if CARD_PARAMETER in parameters else ""
+
+
+def _choose(server: str, wanted: str | None, ready: list[str], ours: list[str]) -> str:
+    """The model to use, of the ready ones and those among them that carry a card."""
+    if wanted is not None and wanted not in ready:
+        raise ServerError(
+            f"the server at {server} has no model {wanted} ready", f"it has: {', '.join(ready) or 'none'}"
+        )
+    if not ours:
+        what = "no csg model" if wanted is None else f"{wanted} without a model card"
+        raise ServerError(f"the server at {server} has {what}", "put a model there with `csg deploy`")
+    if len(ours) > 1:
+        raise UsageError(f"the server at {server} has several csg models: {', '.join(ours)}", "name one with --model")
+    return ours[0]
+
+
+@contextmanager
+def _server_errors(what: str, todo: str) -> Iterator[None]:
+    try:
+        yield
+    except InferenceServerException as error:
+        detail = " ".join(str(error.message()).rpartition("last error: ")[2].split())
+        raise ServerError(f"{what}: {detail}", todo) from None

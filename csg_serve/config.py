@@ -1,0 +1,53 @@
+"""A model's configuration as Triton's own protobuf message, printed by protobuf: `config.pbtxt` can't be malformed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelOutput
+
+from csg.bundle import LABELS
+from csg.card import ModelCard
+
+CARD_PARAMETER = "csg_card"
+MAX_BATCH_SIZE = 32
+QUEUE_DELAY_US = 500
+
+
+def model_config(card: ModelCard, name: str, version: int, backend: str) -> ModelConfig:
+    """What Triton has to know to serve a bundle.
+
+    Args:
+        name: the model's name in the repository.
+        version: the one to serve. Named outright, so that replacing `config.pbtxt` is the one step that makes a
+            version live, together with its card.
+        backend: "python", which runs `model.py` beside the ONNX file, or "onnxruntime".
+    """
+    config = ModelConfig(name=name, backend=backend, max_batch_size=MAX_BATCH_SIZE)
+    shape = [card.input.height, card.input.width, 3]
+    config.input.add(name=card.input.name, data_type=f"TYPE_{card.input.dtype}", dims=shape)
+    config.output.extend(
+        ModelOutput(name=output.name, data_type=f"TYPE_{output.dtype}", dims=output.shape[1:])
+        for output in card.outputs
+    )
+    config.output[0].label_filename = LABELS
+    config.version_policy.specific.versions.append(version)
+    config.dynamic_batching.max_queue_delay_microseconds = QUEUE_DELAY_US
+    kind = ModelInstanceGroup.KIND_CPU if backend == "python" else ModelInstanceGroup.KIND_AUTO
+    config.instance_group.add(kind=kind, count=1)
+    config.parameters[CARD_PARAMETER].string_value = card.to_json()
+    return config
+
+
+def config_text(config: ModelConfig) -> str:
+    """The message as `config.pbtxt` holds it."""
+    return str(text_format.MessageToString(config, as_utf8=True))
+
+
+def read_config(path: Path) -> ModelConfig | None:
+    """The message in a `config.pbtxt`; None where there is none that can be read."""
+    try:
+        return text_format.Parse(path.read_text(), ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError):
+        return None

@@ -1,0 +1,61 @@
+"""Runs the ONNX file beside it inside Triton's Python backend, with ONNX Runtime.
+
+`csg deploy` copies this file into the model's version folder, where csg can't be imported: it stands alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """One instance of the model; Triton calls these methods by name."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the ONNX file of this version."""
+        config = json.loads(args["model_config"])
+        self.input: str = config["input"][0]["name"]
+        self.outputs: list[str] = [output["name"] for output in config["output"]]
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        model = Path(args["model_repository"], args["model_version"], "model.onnx")
+        self.session = onnxruntime.InferenceSession(model, options, providers=_providers())
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer the requests of one dynamic batch with one run of the graph.
+
+        Each request carries uint8 (n, H, W, 3); its response, every output's rows for those n images.
+        """
+        try:
+            images = [pb_utils.get_input_tensor_by_name(request, self.input).as_numpy() for request in requests]
+            outputs = self.session.run(self.outputs, {self.input: np.concatenate(images)})
+        except Exception as error:  # whatever it was, the requests get an answer and the server goes on
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))) for _ in requests]
+        ends = np.cumsum([len(part) for part in images])[:-1]
+        parts = zip(*(np.split(output, ends) for output in outputs), strict=True)
+        return [pb_utils.InferenceResponse(list(map(pb_utils.Tensor, self.outputs, part))) for part in parts]
+
+
+def _providers() -> list[str]:
+    """CUDA where this ONNX Runtime was built for it and a device answers, then the CPU."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _cuda_device():
+        onnxruntime.preload_dlls()  # finds cuDNN and cuBLAS where pip installed them
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]
+
+
+def _cuda_device() -> bool:
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except OSError:
+        return False

@@ -1,0 +1,286 @@
+"""A model repository's tritonserver: start it on loopback, wait until every model is ready, stop it, leave nothing.
+
+    <repository>/.csg-serve.log     what the server says; locked as long as one of its processes lives
+    <repository>/.csg-serve.json    which process it is, and its addresses
+
+Triton polls the repository, so that what `csg deploy` adds goes live in the running server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from csg.console import print_json, results, say
+from csg.errors import InputError, ServerError, UsageError
+from csg.files import write_bytes
+from csg_serve.triton import Triton, find_triton
+
+HOST = "127.0.0.1"
+ENDPOINTS = ("http", "grpc", "metrics")
+LOG, STATE = ".csg-serve.log", ".csg-serve.json"
+POLL_S = 1
+LOAD_TIMEOUT_S = 600
+STOP_TIMEOUT_S = 30
+CLOCK_STEP_S = 5
+LOG_TAIL_LINES = 15
+
+
+def serve_command(repository: Path, ports: tuple[int, int, int], detach: bool, as_json: bool) -> None:
+    """`csg serve`: run until Ctrl-C, a signal or `csg serve --stop`; with `detach`, return when every model is ready.
+
+    Args:
+        ports: HTTP, gRPC, metrics; 0 takes a free one.
+
+    Raises:
+        InputError: the repository holds no model, or can't be written.
+        ServerError: no tritonserver, a port in use, a server there already, a model that does not load.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    if not repository.is_dir() or not any(e.is_dir() and not e.name.startswith(".") for e in repository.iterdir()):
+        raise InputError(f"no model in {repository}/", "put one there with `csg deploy`")
+    with _claimed_log(repository) as log:
+        addresses = dict(zip(ENDPOINTS, _free_addresses(ports), strict=True))
+        triton = find_triton()
+        say(f"serving {repository}/ with {triton.executable.name}; its log is {repository / LOG}")
+        shared_memory = f"csg-{secrets.token_hex(4)}-"
+        process = _launch(triton, repository, addresses, shared_memory, log)
+        state = {
+            "pid": process.pid,
+            "create_time": _create_time(process.pid),
+            "shared_memory": shared_memory,
+            **addresses,
+        }
+        left_running = False
+        try:
+            write_bytes(repository / STATE, json.dumps(state).encode())
+            _wait_until_ready(process, addresses["http"], repository / LOG)
+            _announce(process.pid, addresses, as_json)
+            if detach:
+                left_running = True
+            else:
+                say("Ctrl-C stops it")
+                if process.wait() != 0:
+                    raise _died(process, repository / LOG)
+        finally:
+            if not left_running:
+                _stop(repository, state)
+
+
+def stop_command(repository: Path, as_json: bool) -> None:
+    """`csg serve --stop`: stop the server that runs on a repository.
+
+    Raises:
+        ServerError: none does.
+    """
+    state = running(repository)
+    if state is None:
+        raise ServerError(f"no server runs on {repository}/", "`csg serve` starts one")
+    _stop(repository, state)
+    say(f"stopped the server on {repository}/ (process {state['pid']})")
+    if as_json:
+        print_json({name: state[name] for name in ("pid", *ENDPOINTS)})
+
+
+def running(repository: Path) -> dict[str, Any] | None:
+    """The server that `csg serve` runs on a repository: `pid`, `http`, `grpc`, `metrics`; None where there is none."""
+    try:
+        state: dict[str, Any] = json.loads((repository / STATE).read_text())
+        same = abs(_create_time(state["pid"]) - state["create_time"]) < CLOCK_STEP_S  # else the pid was recycled
+    except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
+        return None
+    return state if same else None
+
+
+def wait_until_live(repository: Path, model: str, version: int) -> str | None:
+    """Wait until the server that runs on a repository serves a new version.
+
+    Returns:
+        its gRPC address; None where no server of ours runs.
+
+    Raises:
+        ServerError: the version does not load.
+    """
+    log, noticed = repository / LOG, time.monotonic() + 3 * POLL_S  # until then it may be what became of an older try
+    for _ in _ticks(log):
+        server = running(repository)
+        if server is None:
+            return None
+        found = [e for e in _index(server["http"]) if (e["name"], e.get("version")) == (model, str(version))]
+        state = found[0]["state"] if found else None
+        if state == "READY":
+            return str(server["grpc"])
+        if state == "UNAVAILABLE" and time.monotonic() > noticed:
+            raise ServerError(
+                f"{model} version {version} does not load: {_reason(found[0], log)}", "what was live stays so"
+            )
+    return None
+
+
+@contextmanager
+def _claimed_log(repository: Path) -> Iterator[IO[bytes]]:
+    """The log, emptied and locked; the server inherits the lock with the file and holds it to its last process."""
+    try:
+        log = (repository / LOG).open("ab")
+    except OSError as error:
+        raise InputError(
+            f"can't write {repository / LOG}: {error.strerror}", "serve a repository that can be written"
+        ) from None
+    with log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            todo = f"stop it first with `csg serve --stop --repository {repository}`"
+            raise ServerError(f"a server runs on {repository}/ already", todo) from None
+        log.truncate(0)
+        yield log
+
+
+def _free_addresses(ports: tuple[int, int, int]) -> list[str]:
+    """HOST:PORT of each endpoint, free a moment ago."""
+    addresses = []
+    with ExitStack() as held:
+        for name, port in zip(ENDPOINTS, ports, strict=True):
+            listener = held.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            todo = f"choose another, for example --{name}-port 0 for any free one"
+            try:
+                listener.bind((HOST, port))
+                listener.listen()
+            except OverflowError:
+                raise UsageError(f"{name} port {port} is none", todo) from None
+            except OSError as error:
+                raise ServerError(f"{name} port {port} can't be used: {error.strerror}", todo) from None
+            addresses.append(f"{HOST}:{listener.getsockname()[1]}")
+    return addresses
+
+
+def _launch(
+    triton: Triton, repository: Path, addresses: dict[str, str], shared_memory: str, log: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start tritonserver as the leader of its own process group, so that Ctrl-C reaches csg alone."""
+    arguments = [
+        str(triton.executable),
+        f"--model-repository={repository.resolve()}",
+        "--model-control-mode=poll",
+        f"--repository-poll-secs={POLL_S}",
+        "--exit-on-error=false",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory}",
+    ]
+    if triton.backends:
+        arguments.append(f"--backend-directory={triton.backends}")
+    for name, address in addresses.items():
+        arguments += [f"--{name}-address={HOST}", f"--{name}-port={address.rpartition(':')[2]}"]
+    return subprocess.Popen(
+        arguments, env=triton.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+    )
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], http_address: str, log: Path) -> None:
+    """Triton answers when it has tried every model; one that did not load is an error."""
+    for _ in _ticks(log):
+        index = _index(http_address)
+        if index:
+            break
+        if process.poll() is not None:
+            raise _died(process, log)
+    for entry in index:
+        if entry.get("state") != "READY" and not entry["name"].startswith("."):
+            what = f"model {entry['name']} does not load: {_reason(entry, log)}"
+            raise ServerError(what, f"deploy it again, or see {log}")
+
+
+def _ticks(log: Path) -> Iterator[None]:
+    """Ten times a second, until it takes too long."""
+    deadline = time.monotonic() + LOAD_TIMEOUT_S
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(0.1)
+    raise ServerError(f"tritonserver took more than {LOAD_TIMEOUT_S} s", f"see {log}")
+
+
+def _index(http_address: str) -> list[dict[str, str]]:
+    """Triton's repository index: name, version, state, reason; empty while it does not answer."""
+    request = urllib.request.Request(f"http://{http_address}/v2/repository/index", method="POST")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with contextlib.suppress(OSError, http.client.HTTPException), direct.open(request, timeout=5) as response:
+        entries: list[dict[str, str]] = json.load(response)
+        return entries
+    return []
+
+
+def _reason(entry: dict[str, str], log: Path) -> str:
+    """Why a model is not ready, on one line: from the index, else the last error in the log that names it."""
+    errors = [
+        line for line in log.read_text(errors="replace").splitlines() if line[:1] == "E" and entry["name"] in line
+    ]
+    reason = entry.get("reason") or "".join(errors[-1:]).partition("] ")[2].strip('"') or "unknown reason"
+    return " ".join(reason.partition("\n\nAt:")[0].split())
+
+
+def _died(process: subprocess.Popen[bytes], log: Path) -> ServerError:
+    """The error for a server that ended by itself; the end of its log goes to standard error."""
+    for line in log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]:
+        say(line)
+    return ServerError(f"tritonserver ended by itself with exit code {process.returncode}", f"its log is {log}")
+
+
+def _announce(pid: int, addresses: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        print_json({"pid": pid, **addresses})
+        sys.stdout.flush()
+    else:
+        for name, address in addresses.items():
+            results.print(f"{name:8} {address}")
+
+
+def _create_time(pid: int) -> float:
+    """When a process began, in seconds since the epoch; a zombie counts as gone."""
+    process = psutil.Process(pid)
+    if process.status() == psutil.STATUS_ZOMBIE:
+        raise psutil.NoSuchProcess(pid)
+    return float(process.create_time())
+
+
+def _stop(repository: Path, state: dict[str, Any]) -> None:
+    """SIGTERM to the server's process group, SIGKILL to what is left of it after a while; its files go with it."""
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(state["pid"], signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while _members(state["pid"]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        for process in _members(state["pid"]):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        (repository / STATE).unlink(missing_ok=True)
+        for region in Path("/dev/shm").glob(f"{state['shared_memory']}*"):
+            region.unlink(missing_ok=True)
+
+
+def _members(group: int) -> list[psutil.Process]:
+    """The processes of a group, without zombies."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found

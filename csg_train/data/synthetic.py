@@ -1,0 +1,175 @@
+"""The embedded synthetic source `digits`: glyphs of many font faces, drawn with random looks.
+
+Ten classes, 0-9. Every image is drawn from `(seed, index)` alone, so the set does not depend on the number
+of processes that draw it. It is written once into the cache as class folders of PNG files, so that a person
+can open it and training reads it as it reads any other set.
+
+Legend of shapes: S side of the image in pixels.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from csg.errors import InputError
+from csg.files import cache_dir, new_folder
+
+DIGITS = "0123456789"
+SIDE = 64
+VERSION = 1  # counts up when the drawing changes, so that an old cache is never taken for a new one
+
+FONT_PACKAGES = (
+    "font-source-sans-pro",
+    "font-source-serif-pro",
+    "font-hanken-grotesk",
+    "font-manrope",
+    "font-caladea",
+    "font-amatic-sc",
+    "font-fredoka-one",
+    "font-intuitive",
+)
+# Faces of matplotlib that hold no digits, or other signs in their places.
+NO_DIGITS = ("DejaVuSansDisplay", "DejaVuSerifDisplay", "LastResort", "STIXNonUni", "STIXSiz", "cmex10", "cmsy10")
+
+
+@cache
+def font_faces() -> tuple[Path, ...]:
+    """Every installed font face that holds the ten digits, in a fixed order.
+
+    Raises:
+        InputError: a font package is missing.
+    """
+    faces: list[Path] = []
+    for package in FONT_PACKAGES:
+        try:
+            files = importlib.metadata.files(package) or []
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError(
+                f"the embedded digits need the font package {package}", "pip install 'csg[train]' brings it"
+            ) from None
+        fonts = sorted(Path(str(f.locate())) for f in files if f.suffix in (".ttf", ".otf"))
+        truetype = [f for f in fonts if f.suffix == ".ttf"]
+        faces += truetype or fonts
+    import matplotlib
+
+    faces += sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
+    return tuple(f for f in faces if not f.stem.startswith(NO_DIGITS))
+
+
+def draw(digit: int, face: Path, rng: Generator) -> np.ndarray:
+    """One synthetic image of `digit`: uint8 (S, S, 3), RGB."""
+    glyph = _warp(_glyph(DIGITS[digit], face, rng), rng)
+    ink, paper = _two_colours(rng)
+    paper_S = paper + rng.uniform(0, 0.12) * _texture(rng)
+    ink_S = ink + rng.uniform(0, 0.10) * _texture(rng)
+    image = paper_S + glyph[..., None] * (ink_S - paper_S)
+    image = _sensor(image, rng)
+    image += rng.normal(0, rng.uniform(0, 0.04), image.shape)
+    return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _glyph(sign: str, face: Path, rng: Generator) -> np.ndarray:
+    """Coverage of the glyph, float (S, S) in 0..1: its ink box fills 65-100 % of the height, 35-80 % of the width."""
+    font = ImageFont.truetype(str(face), 96)
+    stroke = int(rng.integers(0, 5))
+    left, top, right, bottom = (int(v) for v in font.getbbox(sign, stroke_width=stroke))
+    page = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(page).text((-left, -top), sign, font=font, fill=255, stroke_width=stroke)
+    height = int(SIDE * rng.uniform(0.65, 1.0))
+    natural = height * page.width / page.height
+    width = int(np.clip(natural * rng.uniform(0.75, 1.3), 0.12 * SIDE, 0.85 * SIDE))
+    page = page.resize((width, height), Image.Resampling.BILINEAR)
+    canvas = Image.new("L", (SIDE, SIDE))
+    free_x, free_y = SIDE - width, SIDE - height
+    canvas.paste(page, (int(free_x * rng.uniform(0.25, 0.75)), int(free_y * rng.uniform(0.1, 0.9))))
+    return np.asarray(canvas, np.float32) / 255
+
+
+def _warp(glyph: np.ndarray, rng: Generator) -> np.ndarray:
+    """Random rotation, shear and elastic displacement about the centre."""
+    angle, shear = rng.normal(0, 0.12), rng.normal(0, 0.15)
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, 0], [shear, 1]])
+    centre = (SIDE - 1) / 2
+    grid = np.indices((SIDE, SIDE), dtype=np.float32) - centre
+    coordinates = np.tensordot(matrix, grid, 1) + centre
+    knots = int(rng.integers(3, 6))
+    strength = rng.uniform(0, 0.30) * SIDE / knots
+    shift = rng.normal(0, strength, (2, knots, knots)).astype(np.float32)
+    coordinates += np.stack([_enlarge(s) for s in shift])
+    return ndimage.map_coordinates(glyph, coordinates, order=1, mode="constant")
+
+
+def _enlarge(small: np.ndarray) -> np.ndarray:
+    """A small field of numbers, float (n, n), as a smooth one, float (S, S)."""
+    return np.asarray(Image.fromarray(small).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def _two_colours(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Ink and paper, RGB in 0..1, whose lightness differs by at least 0.35."""
+    while True:
+        ink, paper = rng.uniform(0, 1, (2, 3))
+        if rng.random() < 0.5:  # half of all images are nearly grey, as scans are
+            ink, paper = ink.mean() + 0.05 * (ink - 0.5), paper.mean() + 0.05 * (paper - 0.5)
+            ink, paper = (np.where(c > 0.5, 1 - (1 - c) * 0.5, c * 0.5) for c in (ink, paper))
+        if abs(ink.mean() - paper.mean()) >= 0.35:
+            return ink.astype(np.float32), paper.astype(np.float32)
+
+
+def _texture(rng: Generator) -> np.ndarray:
+    """Smooth coloured noise, float (S, S, 3), about zero."""
+    knots = int(rng.integers(2, 17))
+    noise = rng.normal(0, 1, (knots, knots, 3)).astype(np.float32)
+    return np.stack([_enlarge(noise[..., c]) for c in range(3)], axis=-1)
+
+
+def _sensor(image: np.ndarray, rng: Generator) -> np.ndarray:
+    """Blur and a random sensor resolution: 8 to S pixels a side, log-uniform, seen again at S."""
+    image = ndimage.gaussian_filter(image, (blur := rng.uniform(0, 1.2), blur, 0))
+    pixels = int(np.exp(rng.uniform(np.log(8), np.log(SIDE))))
+    planes = [Image.fromarray(image[..., c]) for c in range(3)]
+    small = (p.resize((pixels, pixels), Image.Resampling.BOX) for p in planes)
+    return np.stack([np.asarray(p.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for p in small], axis=-1)
+
+
+def _write_chunk(folder: Path, seed: int, indices: range) -> int:
+    faces = font_faces()
+    for index in indices:
+        rng = np.random.default_rng([VERSION, seed, index])
+        digit = index % len(DIGITS)
+        image = draw(digit, faces[rng.integers(len(faces))], rng)
+        Image.fromarray(image).save(folder / DIGITS[digit] / f"{index:06d}.png", compress_level=1)
+    return len(indices)
+
+
+def write_digits(folder: Path, count: int, seed: int, progress: Callable[[int], None] | None = None) -> None:
+    """Draw `count` images into class folders below `folder`, with one process a core.
+
+    `progress` is called with the number of images just finished.
+    """
+    for digit in DIGITS:
+        (folder / digit).mkdir(parents=True)
+    chunks = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
+    with ProcessPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
+        for done in pool.map(_write_chunk, [folder] * len(chunks), [seed] * len(chunks), chunks):
+            if progress:
+                progress(done)
+
+
+def digits(count: int, seed: int, progress: Callable[[int], None] | None = None) -> Path:
+    """Folder of the embedded synthetic digits, drawn on first use and then taken from the cache."""
+    folder = cache_dir() / f"digits-v{VERSION}-{count}-seed{seed}"
+    if not folder.is_dir():
+        with new_folder(folder) as fresh:
+            write_digits(fresh, count, seed, progress)
+    return folder

@@ -1,0 +1,14 @@
+"""none ("vanilla"): the task loss alone, the baseline of every table (method.md section 8)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from csg_train.methods.base import Batch, Method, task_loss
+
+
+class NoneMethod(Method):
+    """Fine-tuning of the ImageNet encoder on the synthetic images, nothing added."""
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        return {"task": task_loss(self.student(batch.views[0]), batch.labels)}, {}

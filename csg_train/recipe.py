@@ -1,0 +1,201 @@
+"""The recipe: every setting of a run, typed, checked before anything starts, saved with the run.
+
+Recipes live in `recipes/*.yaml`; a file of one's own, options of the command line and `--set a.b=c` change them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from csg.card import ImageInput, Name
+from csg.errors import InputError, UsageError
+from csg_train.methods import METHODS
+from csg_train.models.backbones import BACKBONES
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Part):
+    """Where images come from and how large they are.
+
+    train: sources, each a folder of class folders, a list file, or `digits` for the embedded synthetic set, of
+    which `count` images are drawn. real: the set to measure on, or null. resize: shorter side in pixels;
+    size: side of the square crop. workers: loader processes, null = by the number of cores.
+    """
+
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    real: tuple[str, ...] = ()
+    count: Count = 8000
+    resize: Annotated[int, Field(ge=8, le=2048)] = 224
+    size: Annotated[int, Field(ge=8, le=2048)] = 224
+    workers: Annotated[int, Field(ge=0)] | None = None
+    unreadable: Literal["fail", "skip"] = "fail"
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Data:
+        if self.size > self.resize:
+            raise ValueError(f"size {self.size} is larger than resize {self.resize}")
+        return self
+
+    def image_input(self) -> ImageInput:
+        """The test view as the card states it."""
+        return ImageInput(height=self.size, width=self.size, resize_shorter_side=self.resize)
+
+
+class Augment(_Part):
+    """RandAugment: `operations` drawn for each view, at `magnitude` of 10 (method.md section 6: n = 1, m = 6)."""
+
+    operations: Annotated[int, Field(ge=0)] = 1
+    magnitude: Annotated[int, Field(ge=0, le=10)] = 6
+
+
+class Model(_Part):
+    """freeze_batch_norm: keep the backbone's batch norm on its ImageNet statistics (method.md section 2)."""
+
+    backbone: str = "resnet101"
+    freeze_batch_norm: bool = True
+
+    @model_validator(mode="after")
+    def _known(self) -> Model:
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"there is no backbone {self.backbone!r}; take one of {', '.join(BACKBONES)}")
+        return self
+
+
+class Optim(_Part):
+    """SGD with two learning rates and polynomial decay per step (method.md section 6)."""
+
+    lr_backbone: Positive = 1e-5
+    lr_heads: Positive = 1e-4
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    power: Positive = 0.9
+    batch: Count = 32
+    epochs: Count = 30
+    max_steps: Count | None = None
+
+
+class Recipe(_Part):
+    """One run, completely."""
+
+    name: Name
+    task: Literal["cls"]
+    data: Data
+    augment: Augment = Augment()
+    model: Model = Model()
+    optim: Optim = Optim()
+    method: str = "csg"
+    methods: dict[str, dict[str, Any]] = {}
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _methods_known(self) -> Recipe:
+        for name in (self.method, *self.methods):
+            if name not in METHODS:
+                raise ValueError(f"there is no method {name!r}; take one of {', '.join(METHODS)}")
+        complete = {n: METHODS[n].Settings(**self.methods.get(n, {})) for n in {self.method, *self.methods}}
+        object.__setattr__(self, "methods", {n: s.model_dump(mode="json") for n, s in sorted(complete.items())})
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML text."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def digest(self) -> str:
+        """SHA-256 over every setting."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with csg."""
+    files = resources.files("csg_train.recipes").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def load_recipe(source: str, changes: Mapping[str, Any], assignments: list[str]) -> Recipe:
+    """A recipe by name or file, changed by dotted settings.
+
+    Args:
+        changes: dotted name -> value, from the command line's options.
+        assignments: `a.b=c` texts of `--set`; the value is read as YAML.
+
+    Raises:
+        UsageError: an unknown recipe or setting, or a value that can't be.
+        InputError: the file is missing or no recipe.
+    """
+    tree = _read(source)
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment!r} is not of the form a.b=c", "for example --set optim.batch=32")
+        try:
+            _put(tree, key.strip(), yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise UsageError(f"--set {assignment!r}: the value is no YAML", "quote it") from None
+    for key, value in changes.items():
+        _put(tree, key, value)
+    return parse_recipe(tree, source)
+
+
+def parse_recipe(tree: Any, where: str) -> Recipe:
+    """Check a tree of settings.
+
+    Raises:
+        UsageError: names the first setting that can't be.
+    """
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        hint = _closest(place) if first["type"] == "extra_forbidden" else "mend the recipe, the option or --set"
+        raise UsageError(f"recipe {where}: {place}: {message}".replace(": :", ":"), hint) from None
+
+
+def _read(source: str) -> dict[str, Any]:
+    if source in recipe_names():
+        text = (resources.files("csg_train.recipes") / f"{source}.yaml").read_text()
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise UsageError(f"there is no recipe {source!r}", f"take one of {', '.join(recipe_names())}, or a YAML file")
+        text = path.read_text(errors="replace")
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {source} is no YAML: {' '.join(str(error).split())}", "mend the file") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"recipe {source} holds no settings", "start from one of csg's own")
+    return tree
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"--set {key}: {parent} is no group of settings", "see the run's recipe.yaml for the names")
+    tree[last] = value
+
+
+def _closest(place: str) -> str:
+    parts = {"data": Data, "augment": Augment, "model": Model, "optim": Optim}
+    known = [f"{group}.{name}" for group, part in parts.items() for name in part.model_fields] + [*Recipe.model_fields]
+    close = difflib.get_close_matches(place, known, n=1)
+    return f"did you mean {close[0]}?" if close else "see the run's recipe.yaml for the names"

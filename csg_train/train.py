@@ -1,0 +1,155 @@
+"""`csg train cls`: recipe and data to a finished run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from csg.console import print_json, progress, say
+from csg.errors import InputError, UsageError
+from csg.realset import LabelledImages, read_labelled
+from csg_train.data.synthetic import digits
+from csg_train.methods import METHODS, Method
+from csg_train.models.backbones import Encoder
+from csg_train.models.classifier import Classifier
+from csg_train.models.weights import load_weights
+from csg_train.recipe import Recipe, load_recipe
+from csg_train.run import Run, environment, free_name, newest_run
+from csg_train.trainer import Trainer
+
+RUNS = Path("runs")
+
+
+def train_command(
+    source: str | None,
+    changes: dict[str, Any],
+    assignments: list[str],
+    weights: str | None,
+    out: Path | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Train, or resume, and print the result.
+
+    Args:
+        source: recipe name or file; None: `digits`.
+        changes: settings given as options, by dotted name; those that are None were not given.
+        weights: file with ImageNet weights, `none` for random ones, None for torch's cache.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    if resume:
+        run = _run_to_resume(out, source, given, assignments)
+        recipe = run.recipe()
+        if run.finished:
+            say(f"run {run.path} is finished already")
+            return _print_result(run.result(), as_json)
+        say(f"resuming run {run.path}")
+    else:
+        recipe = load_recipe(source or "digits", given, assignments)
+        recipe = _whole_paths(recipe)
+        run = _new_run(recipe, out)
+        chosen = [f"recipe {recipe.name}" + ("" if source else " (default)"), f"method {recipe.method}"]
+        chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
+        say("train cls: " + ", ".join(chosen))
+    _print_result(train(recipe, run, weights), as_json)
+
+
+def train(recipe: Recipe, run: Run, weights: str | None = None) -> dict[str, Any]:
+    """Train `recipe` into the folder of `run`, from its last checkpoint if it has one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images, real = _data(recipe)
+    method = build_method(recipe, len(images.classes), weights, device)
+    trainer = Trainer(run, recipe, method, images, real, device)
+    if not (run.path / "environment.json").is_file():
+        _write_record(run, recipe, trainer, images)
+    elif (recorded := run.environment()["data_fingerprint"]) != images.fingerprint():
+        raise InputError(
+            f"the training images are not those that run {run.path} was started with ({recorded[:12]})",
+            "restore them, or start a new run",
+        )
+    say(
+        f"{len(images)} synthetic images of {len(images.classes)} classes, {trainer.steps} steps of {trainer.batch}, "
+        f"{trainer.precision.name} on {device.type}"
+    )
+    return trainer.train()
+
+
+def build_method(recipe: Recipe, classes: int, weights: str | None, device: torch.device) -> Method:
+    """Student, teacher and method with their initial weights, fixed by the recipe's seed.
+
+    Raises:
+        UsageError: the method needs a pretrained teacher, and `weights` is `none`.
+    """
+    kind = METHODS[recipe.method]
+    if weights == "none" and kind.needs_teacher:
+        raise UsageError(
+            f"method {recipe.method} learns from a pretrained teacher, and --weights none gives a random one",
+            "leave --weights out, or take --method none",
+        )
+    name = recipe.model.backbone
+    state = None if weights == "none" else load_weights(name, Path(weights) if weights else None)
+    torch.manual_seed(recipe.seed)
+    student = Classifier(Encoder(name, state, recipe.model.freeze_batch_norm), classes)
+    teacher = Encoder(name, state, freeze_batch_norm=True).eval().requires_grad_(False) if kind.needs_teacher else None
+    if teacher:
+        teacher.to(device)
+    method = kind(student, teacher, kind.Settings(**recipe.methods[recipe.method]))
+    return method.to(device)
+
+
+def _data(recipe: Recipe) -> tuple[LabelledImages, LabelledImages | None]:
+    """Training images and the real set, with the same classes in the same order."""
+    images = read_labelled([_synthetic(recipe) if source == "digits" else source for source in recipe.data.train])
+    real = read_labelled(recipe.data.real).in_order_of(images.classes) if recipe.data.real else None
+    return images, real
+
+
+def _synthetic(recipe: Recipe) -> Path:
+    count = recipe.data.count
+    with progress() as bar:
+        task = bar.add_task("drawing synthetic digits", total=count, note="")
+        return digits(count, seed=0, progress=lambda done: bar.advance(task, done))
+
+
+def _new_run(recipe: Recipe, out: Path | None) -> Run:
+    path = out or free_name(RUNS / recipe.task, f"{recipe.name}-{recipe.method}")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} exists already", "go on with it by --resume, or name another folder with --out")
+    return Run(path)
+
+
+def _run_to_resume(out: Path | None, source: str | None, given: dict[str, Any], assignments: list[str]) -> Run:
+    if source or given or assignments:
+        raise UsageError("--resume continues with the run's own recipe", "leave out all options but --out and --weights")
+    run = Run(out or newest_run(RUNS, unfinished=True))
+    run.recipe()
+    return run
+
+
+def _whole_paths(recipe: Recipe) -> Recipe:
+    """The recipe with absolute data paths, so that the run can be resumed from anywhere."""
+
+    def whole(sources: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(s if s == "digits" else str(Path(s).resolve()) for s in sources)
+
+    data = recipe.data
+    return recipe.model_copy(
+        update={"data": data.model_copy(update={"train": whole(data.train), "real": whole(data.real)})}
+    )
+
+
+def _write_record(run: Run, recipe: Recipe, trainer: Trainer, images: LabelledImages) -> None:
+    record = environment(trainer.device, trainer.precision.name, recipe.seed, images.fingerprint())
+    record |= {"classes": list(images.classes), "recipe_digest": recipe.digest()}
+    run.write("recipe.yaml", recipe.to_yaml())
+    run.write("environment.json", json.dumps(record, indent=2) + "\n")
+
+
+def _print_result(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+    else:
+        say(f"run {result['run']}: {result['steps']} steps, {result['images_per_s']:.0f} images/s")

@@ -1,0 +1,79 @@
+"""Real bundles without training: small ONNX graphs with a correct model card, written by `csg.bundle`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from csg.bundle import Bundle, write_bundle
+from csg.card import ImageInput, ModelCard, Normalisation, Output, Parity, Provenance
+
+COLOURS = ("red", "green", "blue")
+OPSET = 18
+
+
+def write_colour_bundle(path: Path, name: str = "colour", side: int = 32) -> Bundle:
+    """A classifier whose logits are the mean of each RGB channel: solid colours are classified without error."""
+    nodes = [
+        helper.make_node("ReduceMean", ["pixels", "axes"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "weight"], ["logits"]),
+    ]
+    constants = {"axes": np.array([1, 2]), "weight": np.eye(3, dtype=np.float32)}
+    return _write(path, _card(name, COLOURS, side), nodes, constants)
+
+
+def write_echo_bundle(path: Path, name: str = "echo", side: int = 4) -> Bundle:
+    """A 'classifier' whose logits are the pixels that reach it, one class for each value."""
+    classes = [f"value-{number}" for number in range(side * side * 3)]
+    nodes = [helper.make_node("Reshape", ["pixels", "flat"], ["logits"])]
+    return _write(path, _card(name, classes, side), nodes, {"flat": np.array([-1, len(classes)])})
+
+
+def tiny_card(name: str = "colour") -> ModelCard:
+    """The card of a colour bundle."""
+    return _card(name, COLOURS, 32)
+
+
+def _card(name: str, classes: Sequence[str], side: int) -> ModelCard:
+    return ModelCard(
+        name=name,
+        task="classification",
+        classes=tuple(classes),
+        input=ImageInput(height=side, width=side, resize_shorter_side=side + side // 8),
+        normalisation=Normalisation(mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255)),
+        outputs=(Output(name="logits", shape=(-1, len(classes)), meaning="one score for each class"),),
+        precision="fp32",
+        precision_note="written by hand",
+        opset=OPSET,
+        parity=Parity(images=0, source="none", agreement=1, max_abs_diff=0, tolerance=0),
+        provenance=Provenance(
+            run="none",
+            recipe="none",
+            recipe_digest="0" * 64,
+            method="none",
+            backbone="none",
+            seed=0,
+            steps=0,
+            data_fingerprint="0" * 64,
+            commit=None,
+            versions={"onnx": onnx.__version__},
+        ),
+    )
+
+
+def _write(path: Path, card: ModelCard, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> Bundle:
+    spec = card.input
+    graph = helper.make_graph(
+        [helper.make_node("Cast", [spec.name], ["pixels"], to=TensorProto.FLOAT), *nodes],
+        card.name,
+        [helper.make_tensor_value_info(spec.name, TensorProto.UINT8, ["N", spec.height, spec.width, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(card.classes)])],
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return write_bundle(path, card, model.SerializeToString())
