@@ -98,6 +98,19 @@ def data_synth(
 
 
 @app.command()
+def export(
+    run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision; input and logits stay as they are.")] = False,
+    out: Annotated[Optional[Path], typer.Option(help="Bundle folder.", show_default="bundles/<run>-<precision>-<n>")] = None,
+    as_json: Json = False,
+) -> None:
+    """Strip a run down to its student and write it as a bundle with an ONNX graph, checked against PyTorch."""
+    from csg_export.export import export_command
+
+    export_command(run, fp16, out, as_json)
+
+
+@app.command()
 def deploy(
     bundle: Annotated[Optional[Path], typer.Argument(help="Bundle folder.", show_default="the newest in bundles/")] = None,
     repository: Repository = Path("model_repository"),
@@ -161,6 +174,14 @@ def predict(
     from csg_serve.evaluate import predict_command
 
     predict_command(images, server, model, as_json)
+
+
+@app.command()
+def demo() -> None:
+    """The whole road on the embedded digits, in the current folder: train, export, deploy, serve, evaluate."""
+    from csg.demo import demo_command
+
+    demo_command()
 
 
 def _version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import http.client
 import json
-import os
+import re
 import secrets
 import signal
 import socket
@@ -35,10 +35,10 @@ from csg_serve.triton import Triton, find_triton
 HOST = "127.0.0.1"
 ENDPOINTS = ("http", "grpc", "metrics")
 LOG, STATE = ".csg-serve.log", ".csg-serve.json"
+TOKEN = r"csg-[0-9a-f]{16}-"
 POLL_S = 1
 LOAD_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 30
-CLOCK_STEP_S = 5
 LOG_TAIL_LINES = 15
 
 
@@ -53,35 +53,27 @@ def serve_command(repository: Path, ports: tuple[int, int, int], detach: bool, a
         ServerError: no tritonserver, a port in use, a server there already, a model that does not load.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
     if not repository.is_dir() or not any(e.is_dir() and not e.name.startswith(".") for e in repository.iterdir()):
         raise InputError(f"no model in {repository}/", "put one there with `csg deploy`")
-    with _claimed_log(repository) as log:
+    with _claimed_log(repository) as log, ExitStack() as cleanup:
         addresses = dict(zip(ENDPOINTS, _free_addresses(ports), strict=True))
         triton = find_triton()
-        say(f"serving {repository}/ with {triton.executable.name}; its log is {repository / LOG}")
-        shared_memory = f"csg-{secrets.token_hex(4)}-"
-        process = _launch(triton, repository, addresses, shared_memory, log)
-        state = {
-            "pid": process.pid,
-            "create_time": _create_time(process.pid),
-            "shared_memory": shared_memory,
-            **addresses,
-        }
-        left_running = False
-        try:
-            write_bytes(repository / STATE, json.dumps(state).encode())
-            _wait_until_ready(process, addresses["http"], repository / LOG)
-            _announce(process.pid, addresses, as_json)
-            if detach:
-                left_running = True
-            else:
-                say("Ctrl-C stops it")
-                if process.wait() != 0:
-                    raise _died(process, repository / LOG)
-        finally:
-            if not left_running:
-                _stop(repository, state)
+        say(f"serving {repository}/ with {triton.executable}; its log is {repository / LOG}")
+        token = f"csg-{secrets.token_hex(8)}-"
+        process = _launch(triton, repository, addresses, token, log)
+        state = {"pid": process.pid, "token": token, **addresses}
+        cleanup.callback(_stop, repository, state)
+        write_bytes(repository / STATE, json.dumps(state).encode())
+        _wait_until_ready(process, addresses["http"], repository / LOG)
+        _announce(process.pid, addresses, as_json)
+        if detach:
+            cleanup.pop_all()
+            return
+        say("Ctrl-C stops it")
+        if process.wait() != 0:
+            raise _died(process, repository / LOG)
 
 
 def stop_command(repository: Path, as_json: bool) -> None:
@@ -90,8 +82,8 @@ def stop_command(repository: Path, as_json: bool) -> None:
     Raises:
         ServerError: none does.
     """
-    state = running(repository)
-    if state is None:
+    state = _state(repository)
+    if state is None or not _processes(state):
         raise ServerError(f"no server runs on {repository}/", "`csg serve` starts one")
     _stop(repository, state)
     say(f"stopped the server on {repository}/ (process {state['pid']})")
@@ -99,14 +91,14 @@ def stop_command(repository: Path, as_json: bool) -> None:
         print_json({name: state[name] for name in ("pid", *ENDPOINTS)})
 
 
-def running(repository: Path) -> dict[str, Any] | None:
-    """The server that `csg serve` runs on a repository: `pid`, `http`, `grpc`, `metrics`; None where there is none."""
+def _state(repository: Path) -> dict[str, Any] | None:
+    """What `csg serve` wrote about its server, which may have ended since; None where nothing sound is written."""
     try:
         state: dict[str, Any] = json.loads((repository / STATE).read_text())
-        same = abs(_create_time(state["pid"]) - state["create_time"]) < CLOCK_STEP_S  # else the pid was recycled
-    except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
+        sound = re.fullmatch(TOKEN, state["token"]) and {"pid", *ENDPOINTS} <= state.keys()
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return state if same else None
+    return state if sound else None
 
 
 def wait_until_live(repository: Path, model: str, version: int) -> str | None:
@@ -120,8 +112,8 @@ def wait_until_live(repository: Path, model: str, version: int) -> str | None:
     """
     log, noticed = repository / LOG, time.monotonic() + 3 * POLL_S  # until then it may be what became of an older try
     for _ in _ticks(log):
-        server = running(repository)
-        if server is None:
+        server = _state(repository)
+        if server is None or not _processes(server):
             return None
         found = [e for e in _index(server["http"]) if (e["name"], e.get("version")) == (model, str(version))]
         state = found[0]["state"] if found else None
@@ -173,7 +165,7 @@ def _free_addresses(ports: tuple[int, int, int]) -> list[str]:
 
 
 def _launch(
-    triton: Triton, repository: Path, addresses: dict[str, str], shared_memory: str, log: IO[bytes]
+    triton: Triton, repository: Path, addresses: dict[str, str], token: str, log: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     """Start tritonserver as the leader of its own process group, so that Ctrl-C reaches csg alone."""
     arguments = [
@@ -182,7 +174,7 @@ def _launch(
         "--model-control-mode=poll",
         f"--repository-poll-secs={POLL_S}",
         "--exit-on-error=false",
-        f"--backend-config=python,shm-region-prefix-name={shared_memory}",
+        f"--backend-config=python,shm-region-prefix-name={token}",
     ]
     if triton.backends:
         arguments.append(f"--backend-directory={triton.backends}")
@@ -251,36 +243,33 @@ def _announce(pid: int, addresses: dict[str, str], as_json: bool) -> None:
             results.print(f"{name:8} {address}")
 
 
-def _create_time(pid: int) -> float:
-    """When a process began, in seconds since the epoch; a zombie counts as gone."""
-    process = psutil.Process(pid)
-    if process.status() == psutil.STATUS_ZOMBIE:
-        raise psutil.NoSuchProcess(pid)
-    return float(process.create_time())
-
-
 def _stop(repository: Path, state: dict[str, Any]) -> None:
-    """SIGTERM to the server's process group, SIGKILL to what is left of it after a while; its files go with it."""
+    """SIGTERM to the server's processes, SIGKILL to what is left of them after a while; their files go with them."""
     try:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(state["pid"], signal.SIGTERM)
+        _signal(state, signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_S
-        while _members(state["pid"]) and time.monotonic() < deadline:
+        while _processes(state) and time.monotonic() < deadline:
             time.sleep(0.05)
     finally:
-        for process in _members(state["pid"]):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        _signal(state, signal.SIGKILL)
         (repository / STATE).unlink(missing_ok=True)
-        for region in Path("/dev/shm").glob(f"{state['shared_memory']}*"):
+        for region in Path("/dev/shm").glob(f"{state['token']}*"):
             region.unlink(missing_ok=True)
 
 
-def _members(group: int) -> list[psutil.Process]:
-    """The processes of a group, without zombies."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+def _signal(state: dict[str, Any], number: signal.Signals) -> None:
+    for process in _processes(state):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def _processes(state: dict[str, Any]) -> list[psutil.Process]:
+    """tritonserver and its Python stubs: all carry the token on their command lines, which a recycled pid does not."""
+    return [process for process in psutil.process_iter() if _carries(process, state["token"])]
+
+
+def _carries(process: psutil.Process, token: str) -> bool:
+    try:
+        return token in " ".join(process.cmdline())
+    except psutil.Error:  # gone, a zombie, or another user's
+        return False

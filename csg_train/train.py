@@ -102,9 +102,14 @@ def build_method(recipe: Recipe, classes: int, weights: str | None, device: torc
 
 def _data(recipe: Recipe) -> tuple[LabelledImages, LabelledImages | None]:
     """Training images and the real set, with the same classes in the same order."""
-    images = read_labelled([_synthetic(recipe) if source == "digits" else source for source in recipe.data.train])
+    images = read_labelled(synthetic_sources(recipe))
     real = read_labelled(recipe.data.real).in_order_of(images.classes) if recipe.data.real else None
     return images, real
+
+
+def synthetic_sources(recipe: Recipe) -> list[str | Path]:
+    """The recipe's training sources, with `digits` drawn or taken from the cache."""
+    return [_synthetic(recipe) if source == "digits" else source for source in recipe.data.train]
 
 
 def _synthetic(recipe: Recipe) -> Path:

@@ -122,6 +122,7 @@ class Trainer:
         self.optimiser = make_optimiser(self.method, optim)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
         self.seconds, self.images_seen = 0.0, 0
+        self.logged = (0, 0.0)
 
     def train(self) -> dict[str, Any]:
         """Run to the end, and measure on the real set.
@@ -209,7 +210,9 @@ class Trainer:
         if not all(map(_finite, line.values())):
             say(f"warning: step {self.step}: a loss is not finite")
         backbone, heads = (group["lr"] for group in self.optimiser.param_groups)
-        line |= {"lr/backbone": backbone, "lr/heads": heads, "images_per_s": round(self.images_seen / self.seconds, 1)}
+        seen, seconds = self.images_seen - self.logged[0], self.seconds - self.logged[1]
+        self.logged = (self.images_seen, self.seconds)
+        line |= {"lr/backbone": backbone, "lr/heads": heads, "images_per_s": round(seen / seconds, 1)}
         self._write(line)
         bar.update(task, note=f"loss {line['loss']:.3f}")
         if self.step % self.steps_per_epoch < LOG_EVERY and not bar.live.is_started:

@@ -21,7 +21,8 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from csg.errors import InputError
+from csg.console import progress, say
+from csg.errors import InputError, UsageError
 from csg.files import cache_dir, new_folder
 
 DIGITS = "0123456789"
@@ -173,3 +174,13 @@ def digits(count: int, seed: int, progress: Callable[[int], None] | None = None)
         with new_folder(folder) as fresh:
             write_digits(fresh, count, seed, progress)
     return folder
+
+
+def synth_command(out: Path, count: int, seed: int) -> None:
+    """`csg data synth`: write the set to a folder that does not exist yet."""
+    if out.exists():
+        raise UsageError(f"{out} exists already", "name a folder that does not exist yet")
+    with progress() as bar, new_folder(out) as fresh:
+        task = bar.add_task("drawing synthetic digits", total=count, note="")
+        write_digits(fresh, count, seed, lambda done: bar.advance(task, done))
+    say(f"{count} images of 10 classes in {out}")

@@ -1,0 +1,41 @@
+"""`csg demo`: the whole road on the embedded digits, each command as a person would type it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+from csg.console import say
+from csg.errors import CsgError
+
+FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+
+
+class StepFailed(CsgError):
+    """A command of the demo failed; it has said why itself."""
+
+
+def demo_command() -> None:
+    """Train, export, deploy, serve, evaluate in the current folder; the server is stopped in the end."""
+    started = time.monotonic()
+    _run("train", "cls")
+    _run("export", "--fp16")
+    _run("deploy")
+    server = json.loads(_run("serve", "--detach", "--json", *FREE_PORTS, capture=True))
+    try:
+        _run("evaluate", "--server", server["grpc"])
+    finally:
+        _run("serve", "--stop")
+    say(f"the whole road took {time.monotonic() - started:.0f} s")
+
+
+def _run(*args: str, capture: bool = False) -> str:
+    say(f"\n$ csg {' '.join(args)}")
+    done = subprocess.run([sys.executable, "-m", "csg", *args], stdout=subprocess.PIPE if capture else None, text=True)
+    if done.returncode:
+        error = StepFailed(f"csg {' '.join(args)} ended with exit code {done.returncode}", "see the lines above")
+        error.exit_code = done.returncode
+        raise error
+    return done.stdout or ""

@@ -1,0 +1,139 @@
+"""Export against PyTorch: stripped, clean, the same numbers."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from csg.bundle import read_bundle
+from csg.errors import InputError, PromiseError
+from csg_export.export import export
+from csg_export.onnx_graph import CARD_KEY, to_onnx
+from csg_export.precision import to_fp16
+from csg_export.student import load_student
+from csg_export.verify import judge
+from csg_train.run import Run
+
+
+class Small(nn.Module):
+    """Random small networks with the parts of a classifier."""
+
+    def __init__(self, widths, classes):
+        super().__init__()
+        pairs = zip([3, *widths], widths, strict=False)
+        self.body = nn.Sequential(*(layer for a, b in pairs for layer in (nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU6())))
+        self.head = nn.Linear(widths[-1], classes)
+
+    def forward(self, images):
+        x = (images.permute(0, 3, 1, 2).float() - 120) / 60
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def run_onnx(model, images):
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    return ort.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, {"image": images})[0]
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(2, 6), st.integers(8, 33), st.integers(1, 5))
+def test_fp32_and_fp16_graphs_follow_pytorch(widths, classes, side, batch):
+    from csg.card import ImageInput
+
+    torch.manual_seed(0)
+    network = Small(widths, classes).eval()
+    images = np.random.default_rng(side).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).numpy()
+    model = to_onnx(network, ImageInput(height=side, width=side, resize_shorter_side=side))
+    half = to_fp16(model)
+    np.testing.assert_allclose(run_onnx(model, images), expected, rtol=1e-4, atol=1e-5)
+    got = run_onnx(half, images)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=2e-2, atol=2e-2)
+    weights = [i for i in half.graph.initializer if len(i.dims) == 4]
+    assert weights
+    assert all(i.data_type == TensorProto.FLOAT16 for i in weights)
+    assert sum(n.op_type == "BatchNormalization" for n in half.graph.node) == 0
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_the_bundle_holds_the_student_and_nothing_else(trained, tmp_path, fp16):
+    bundle = export(trained, fp16, tmp_path / "bundle")
+    model = onnx.load(bundle.model)
+    arrays = [numpy_helper.to_array(i).astype(np.float32) for i in model.graph.initializer]
+    student = load_student(trained)
+    held = sum(a.size for a in arrays if a.dtype == np.float32)
+    parameters = sum(p.numel() for p in student.parameters())
+    assert held <= parameters * 1.02, "more numbers in the graph than in the student"
+    shapes = {a.shape for a in arrays}
+    for forbidden in ((96, 96), (128, 96), (1280, 1280), (128, 1280), (64, 128)):  # projection heads, queue
+        assert forbidden not in shapes
+        assert forbidden[::-1] not in shapes
+    head = student.head[2].weight.detach().numpy()
+    assert any(a.shape == head.shape and np.allclose(a, head, atol=1e-2) for a in arrays)
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_the_exported_graph_answers_as_pytorch_does(trained, real_digits, tmp_path, fp16):
+    bundle = read_bundle(export(trained, fp16, tmp_path / "bundle").path)
+    card = bundle.card
+    images = np.random.default_rng(0).integers(0, 256, (5, card.input.height, card.input.width, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        expected = load_student(trained)(torch.from_numpy(images)).numpy()
+    got = run_onnx(bundle.model.read_bytes(), images)
+    assert np.abs(got - expected).max() <= card.parity.tolerance
+    assert card.parity.images > 0
+    assert card.parity.agreement >= 0.99
+    assert card.precision == ("fp16" if fp16 else "fp32")
+    carried = {p.key: p.value for p in onnx.load(bundle.model).metadata_props}[CARD_KEY]
+    assert json.loads(carried) == json.loads(card.to_json())
+    for size in (1, 7):
+        assert run_onnx(bundle.model.read_bytes(), np.zeros((size, *images.shape[1:]), np.uint8)).shape[0] == size
+
+
+def test_two_exports_of_a_run_are_the_same_bytes(trained, tmp_path):
+    first, second = (export(trained, True, tmp_path / name) for name in ("a", "b"))
+    assert first.model.read_bytes() == second.model.read_bytes()
+
+
+def test_no_path_of_the_exporting_machine_is_inside(trained, tmp_path):
+    bundle = export(trained, True, tmp_path / "bundle")
+    assert str(tmp_path).encode() not in bundle.model.read_bytes()
+    assert b".py" not in bundle.model.read_bytes()
+
+
+def test_judge_refuses_what_is_above_the_tolerance():
+    good = np.eye(4, dtype=np.float32)
+    assert judge(good, good + 1e-5, "fp32", "x").agreement == 1
+    for bad in (good + 1, np.full_like(good, np.nan), good[::-1]):
+        with pytest.raises(PromiseError, match="differs from PyTorch"):
+            judge(good, bad, "fp32", "x")
+
+
+def test_a_failed_parity_leaves_no_bundle(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("csg_export.verify").verify.TOLERANCE, "fp16", 0.0)
+    with pytest.raises(PromiseError):
+        export(trained, True, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_half_written_and_wrong_runs_are_refused(trained, tmp_path):
+    import shutil
+
+    copy = Run(shutil.copytree(trained.path, tmp_path / "copy"))
+    (copy.path / "student.safetensors").write_bytes((copy.path / "student.safetensors").read_bytes()[:1000])
+    with pytest.raises(InputError, match="broken"):
+        load_student(copy)
+    copy.write_student({"head.0.weight": torch.zeros(2)})
+    with pytest.raises(InputError, match="no checkpoint of"):
+        load_student(copy)
+    (copy.path / "result.json").unlink()
+    with pytest.raises(InputError, match="not finished"):
+        load_student(copy)

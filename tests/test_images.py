@@ -1,0 +1,94 @@
+"""Decoding and preparing: one function, right on every kind of image."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from csg.card import ImageInput
+from csg.errors import InputError
+from csg.images import decode, load, prepare
+
+SPEC = ImageInput(height=24, width=24, resize_shorter_side=32)
+
+
+def encoded(image, kind="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_an_image_of_the_input_size_passes_untouched():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    spec = ImageInput(height=32, width=32, resize_shorter_side=32)
+    assert np.array_equal(prepare(Image.fromarray(pixels), spec), pixels)
+
+
+def test_prepare_is_resize_then_centre_crop():
+    ramp = Image.linear_gradient("L").resize((128, 64)).convert("RGB")
+    slow = np.asarray(ramp.resize((64, 32), Image.Resampling.BILINEAR).crop((20, 4, 44, 28)), int)
+    assert np.abs(prepare(ramp, SPEC).astype(int) - slow).max() <= 1
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_any_size_gives_the_input_shape(width, height):
+    grey = Image.new("RGB", (width, height), (7, 130, 250))
+    assert np.array_equal(prepare(grey, SPEC), np.tile(np.uint8([7, 130, 250]), (24, 24, 1)))
+
+
+def test_an_extreme_strip_is_prepared():
+    assert prepare(Image.new("RGB", (60_000, 1)), SPEC).shape == (24, 24, 3)
+
+
+def test_exif_orientation_is_applied():
+    image = Image.new("RGB", (40, 20), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: width and height change places
+    assert decode(encoded(image, "JPEG", exif=exif)).size == (20, 40)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode):
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    if mode == "I;16":
+        image = Image.fromarray(np.full((8, 8), 65535, np.uint16))
+    else:
+        image = Image.new("RGBA", (8, 8), "white").convert("LA" if mode == "LA" else "RGB").convert(mode)
+    pixels = np.asarray(decode(encoded(image, kind)))
+    assert pixels.shape == (8, 8, 3)
+    assert pixels.min() >= 250
+
+
+def test_alpha_is_laid_over_black():
+    assert np.asarray(decode(encoded(Image.new("RGBA", (2, 2), (255, 255, 255, 0))))).max() == 0
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    moving = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(moving).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_what_is_no_image_is_named(tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not an image")
+    with pytest.raises(InputError, match="broken.jpg"):
+        load(broken, SPEC)
+    with pytest.raises(InputError, match="not there"):
+        load(tmp_path / "missing.jpg", SPEC)
+
+
+def test_a_truncated_image_is_an_error_not_half_a_picture():
+    whole = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG")
+    with pytest.raises(InputError, match="can't be read"):
+        decode(whole[: len(whole) // 2])
+
+
+def test_a_decompression_bomb_is_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match="can't be read"):
+        decode(encoded(Image.new("RGB", (20, 20))))
