@@ -1,9 +1,9 @@
 """The bundle: the folder that `csg export` writes and `csg deploy` reads.
 
-    card.json     the model card
-    model.onnx    the student alone, normalisation inside
-    labels.txt    one class a line, in the order of the logits
-    SHA256SUMS    of the other files, as sha256sum -c reads it
+card.json     the model card
+model.onnx    the student alone, normalisation inside
+labels.txt    one class a line, in the order of the logits
+SHA256SUMS    of the other files, as sha256sum -c reads it
 """
 
 from __future__ import annotations

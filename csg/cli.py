@@ -1,4 +1,4 @@
-"""The command line. Each command calls one function of a stage, imported inside the command so that start-up stays fast."""
+"""The command line. Each command calls one function of a stage, imported inside it so that start-up stays fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from csg import __version__
 from csg.errors import CsgError
 
 app = typer.Typer(
-    help="From synthetic images to a served model that works on real photographs: train, export, deploy, serve, evaluate.",
+    help="From synthetic images to a served model for real photographs: train, export, deploy, serve, evaluate.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -26,7 +26,8 @@ app.add_typer(data_app, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
 Unreadable = Annotated[
-    Literal["fail", "skip"], typer.Option(help="What to do with an image that can't be read: stop, or leave it out and count it.")
+    Literal["fail", "skip"],
+    typer.Option(help="What to do with an image that can't be read: stop, or leave it out and count it."),
 ]
 Server = Annotated[str, typer.Option(help="gRPC address HOST:PORT of a running Triton.")]
 Repository = Annotated[Path, typer.Option(help="Model repository.")]
@@ -36,7 +37,8 @@ Repository = Annotated[Path, typer.Option(help="Model repository.")]
 def train_cls(
     recipe: Annotated[Optional[str], typer.Option(help="Recipe: a name or a YAML file.", show_default="digits")] = None,
     data: Annotated[
-        Optional[list[str]], typer.Option(help="Synthetic images: class folders or a list file; may be given more than once.")
+        Optional[list[str]],
+        typer.Option(help="Synthetic images: class folders or a list file; may be given more than once."),
     ] = None,
     real: Annotated[Optional[list[str]], typer.Option(help="Real images to measure on, never trained on.")] = None,
     method: Annotated[Optional[str], typer.Option(help="System to train: csg or none.")] = None,
@@ -55,8 +57,12 @@ def train_cls(
         Optional[str], typer.Option(help="An image that can't be read: 'fail', or 'skip' and count it.")
     ] = None,
     assign: Annotated[Optional[list[str]], typer.Option("--set", help="Any setting of the recipe, as a.b=c.")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Run folder.", show_default="runs/cls/<recipe>-<method>-<n>")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest unfinished run, or the one at --out.")] = False,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Run folder.", show_default="runs/cls/<recipe>-<method>-<n>")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest unfinished run, or the one at --out.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a classifier; without arguments, on the embedded digits."""
@@ -101,7 +107,9 @@ def data_synth(
 def export(
     run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision; input and logits stay as they are.")] = False,
-    out: Annotated[Optional[Path], typer.Option(help="Bundle folder.", show_default="bundles/<run>-<precision>-<n>")] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Bundle folder.", show_default="bundles/<run>-<precision>-<n>")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Strip a run down to its student and write it as a bundle with an ONNX graph, checked against PyTorch."""
@@ -112,7 +120,9 @@ def export(
 
 @app.command()
 def deploy(
-    bundle: Annotated[Optional[Path], typer.Argument(help="Bundle folder.", show_default="the newest in bundles/")] = None,
+    bundle: Annotated[
+        Optional[Path], typer.Argument(help="Bundle folder.", show_default="the newest in bundles/")
+    ] = None,
     repository: Repository = Path("model_repository"),
     name: Annotated[Optional[str], typer.Option(help="Model name.", show_default="the card's")] = None,
     backend: Annotated[
@@ -133,8 +143,12 @@ def serve(
     http_port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Metrics port; 0 takes a free one.")] = 8002,
-    detach: Annotated[bool, typer.Option("--detach", help="Return when every model is ready, and leave the server running.")] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the server that --detach left running on this repository.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when every model is ready, and leave the server running.")
+    ] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the server that --detach left running on this repository.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start Triton on the model repository, on loopback; Ctrl-C stops it."""
@@ -152,7 +166,10 @@ def evaluate(
     model: Annotated[Optional[str], typer.Option(help="Model name.", show_default="the only csg model there")] = None,
     data: Annotated[
         Optional[list[str]],
-        typer.Option(help="Real images: class folders, a list file, or 'digits'; may be given more than once.", show_default="digits"),
+        typer.Option(
+            help="Real images: class folders, a list file, or 'digits'; may be given more than once.",
+            show_default="digits",
+        ),
     ] = None,
     unreadable: Unreadable = "fail",
     as_json: Json = False,
@@ -192,7 +209,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
 ) -> None:
     pass

@@ -58,8 +58,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -74,14 +74,14 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    os.chmod(fresh, 0o755)
+    fresh.chmod(0o755)
     try:
         yield fresh
         for file in fresh.rglob("*"):
             sync(file)
         sync(fresh)
         try:
-            os.rename(fresh, path)
+            fresh.rename(path)
         except OSError:
             if not path.is_dir():
                 raise

@@ -96,7 +96,9 @@ def _class_folders(folder: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = [sorted(f for f in (folder / name).iterdir() if f.suffix.lower() in SUFFIXES) for name in names]
     if len(names) < 2:
-        raise InputError(f"{folder} holds {len(names)} class folders", "give each class a folder of images, two or more")
+        raise InputError(
+            f"{folder} holds {len(names)} class folders", "give each class a folder of images, two or more"
+        )
     for name, found in zip(names, files, strict=True):
         if not found:
             raise InputError(f"class folder {folder / name} holds no image", "add images to it or remove it")
@@ -124,7 +126,9 @@ def _list_file(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarra
         raise InputError(f"{path} lists {count} classes", "list images of two or more classes, labels from 0")
     for name in (names[0], names[-1]):
         if not (path.parent / name).is_file():
-            raise InputError(f"{path} lists {name}, which is not in {path.parent}", "paths are relative to the list file")
+            raise InputError(
+                f"{path} lists {name}, which is not in {path.parent}", "paths are relative to the list file"
+            )
     pairs = set(zip(labels, (Path(name).parent.name for name in names), strict=True))
     one_to_one = len(pairs) == count and len({folder for _, folder in pairs}) == count
     classes = [folder for _, folder in sorted(pairs)] if one_to_one else [str(label) for label in range(count)]

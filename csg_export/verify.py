@@ -56,6 +56,4 @@ def judge(expected: np.ndarray, got: np.ndarray, precision: str, source: str) ->
             f"largest difference {difference:.4g} (at most {tolerance:.4g} promised)",
             "nothing was written; export without --fp16" if precision == "fp16" else "nothing was written",
         )
-    return Parity(
-        images=len(got), source=source, agreement=agreement, max_abs_diff=difference, tolerance=tolerance
-    )
+    return Parity(images=len(got), source=source, agreement=agreement, max_abs_diff=difference, tolerance=tolerance)

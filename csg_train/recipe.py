@@ -174,7 +174,9 @@ def _read(source: str) -> dict[str, Any]:
     else:
         path = Path(source)
         if not path.is_file():
-            raise UsageError(f"there is no recipe {source!r}", f"take one of {', '.join(recipe_names())}, or a YAML file")
+            raise UsageError(
+                f"there is no recipe {source!r}", f"take one of {', '.join(recipe_names())}, or a YAML file"
+            )
         text = path.read_text(errors="replace")
     try:
         tree = yaml.safe_load(text)
@@ -190,12 +192,14 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise UsageError(f"--set {key}: {parent} is no group of settings", "see the run's recipe.yaml for the names")
+            raise UsageError(
+                f"--set {key}: {parent} is no group of settings", "see the run's recipe.yaml for the names"
+            )
     tree[last] = value
 
 
 def _closest(place: str) -> str:
-    parts = {"data": Data, "augment": Augment, "model": Model, "optim": Optim}
+    parts: dict[str, type[BaseModel]] = {"data": Data, "augment": Augment, "model": Model, "optim": Optim}
     known = [f"{group}.{name}" for group, part in parts.items() for name in part.model_fields] + [*Recipe.model_fields]
     close = difflib.get_close_matches(place, known, n=1)
     return f"did you mean {close[0]}?" if close else "see the run's recipe.yaml for the names"

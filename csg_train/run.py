@@ -1,11 +1,11 @@
 """The run folder: what a training leaves behind, and what a resumed one continues from.
 
-    recipe.yaml            every setting, resolved
-    environment.json       versions, device, seed, data fingerprint, commit
-    metrics.jsonl          one line each logged step and each evaluation; the same curves for TensorBoard beside it
-    checkpoints/           the last two states of an unfinished run
-    student.safetensors    the trained student; written last but one
-    result.json            what `csg train --json` prints; its presence says that the run is finished
+recipe.yaml            every setting, resolved
+environment.json       versions, device, seed, data fingerprint, commit
+metrics.jsonl          one line each logged step and each evaluation; the same curves for TensorBoard beside it
+checkpoints/           the last two states of an unfinished run
+student.safetensors    the trained student; written last but one
+result.json            what `csg train --json` prints; its presence says that the run is finished
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Run:
         try:
             tree = yaml.safe_load((self.path / RECIPE).read_text())
         except (OSError, yaml.YAMLError):
-            raise InputError(f"{self.path} is no run folder: {RECIPE} is missing or broken", "name a run folder") from None
+            raise InputError(
+                f"{self.path} is no run folder: {RECIPE} is missing or broken", "name a run folder"
+            ) from None
         return parse_recipe(tree, str(self.path / RECIPE))
 
     def environment(self) -> dict[str, Any]:
@@ -81,7 +83,8 @@ class Run:
         """
         if not self.finished:
             raise InputError(
-                f"run {self.path} is not finished", f"finish it with `csg train {self.path.parent.name} --resume --out {self.path}`"
+                f"run {self.path} is not finished",
+                f"finish it with `csg train {self.path.parent.name} --resume --out {self.path}`",
             )
         return self._json(RESULT)
 
@@ -203,5 +206,7 @@ def _commit() -> str | None:
     tracked = subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True)
     if tracked.returncode:
         return None
-    described = subprocess.run([*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True)
+    described = subprocess.run(
+        [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True
+    )
     return described.stdout.strip() or None

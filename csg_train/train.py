@@ -128,7 +128,9 @@ def _new_run(recipe: Recipe, out: Path | None) -> Run:
 
 def _run_to_resume(out: Path | None, source: str | None, given: dict[str, Any], assignments: list[str]) -> Run:
     if source or given or assignments:
-        raise UsageError("--resume continues with the run's own recipe", "leave out all options but --out and --weights")
+        raise UsageError(
+            "--resume continues with the run's own recipe", "leave out all options but --out and --weights"
+        )
     run = Run(out or newest_run(RUNS, unfinished=True))
     run.recipe()
     return run

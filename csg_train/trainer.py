@@ -75,7 +75,7 @@ class Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Catch the signals while the block runs; a second one falls through."""
-        old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        old = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def note(number: int, _: FrameType | None) -> None:
             self.wanted = True
@@ -194,7 +194,7 @@ class Trainer:
             losses, figures = self.method(batch)
         total = torch.stack(list(losses.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.method.after_step()
@@ -268,7 +268,9 @@ class Trainer:
             self.run.metrics.unlink(missing_ok=True)
             return
         self.step, tensors = found
-        self.method.load_state_dict({n.removeprefix("method."): t for n, t in tensors.items() if n.startswith("method.")})
+        self.method.load_state_dict(
+            {n.removeprefix("method."): t for n, t in tensors.items() if n.startswith("method.")}
+        )
         momenta = {int(n.split(".")[1]): t for n, t in tensors.items() if n.startswith("momentum.")}
         plain = self.optimiser.state_dict()
         plain["state"] = {index: {"momentum_buffer": tensor} for index, tensor in momenta.items()}

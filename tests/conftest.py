@@ -35,7 +35,14 @@ def real_digits():
     return read_labelled(["digits"])
 
 
-SMALL = {"data.count": 200, "data.resize": 32, "data.size": 32, "optim.batch": 16, "optim.epochs": 1, "precision": "fp32"}
+SMALL = {
+    "data.count": 200,
+    "data.resize": 32,
+    "data.size": 32,
+    "optim.batch": 16,
+    "optim.epochs": 1,
+    "precision": "fp32",
+}
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,9 @@ def test_imports_run_one_way(package):
                 assert other != "tritonclient", f"{inside} imports {module}"
 
 
-@pytest.mark.parametrize("statement", ["import csg.cli", "from csg.cli import app; import typer; typer.main.get_command(app)"])
+@pytest.mark.parametrize(
+    "statement", ["import csg.cli", "from csg.cli import app; import typer; typer.main.get_command(app)"]
+)
 def test_the_command_line_starts_light(statement):
     heavy = "numpy pydantic PIL sklearn torch torchvision tritonclient onnx onnxruntime yaml scipy matplotlib"
     check = f"{statement}; import sys; print([m for m in {heavy.split()!r} if m in sys.modules])"

@@ -91,7 +91,9 @@ def test_the_real_digits_are_scikit_learns(real_digits):
 def test_synthetic_digits_depend_on_seed_and_index_alone(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         write_digits(tmp_path / name, 300, seed)
-    content = [{f.relative_to(d).as_posix(): f.read_bytes() for f in sorted(d.glob("*/*"))} for d in sorted(tmp_path.iterdir())]
+    content = [
+        {f.relative_to(d).as_posix(): f.read_bytes() for f in sorted(d.glob("*/*"))} for d in sorted(tmp_path.iterdir())
+    ]
     assert len(content[0]) == 300
     assert content[0] == content[1] != content[2]
     assert not any(content[0][name] == content[2][name] for name in content[0])
@@ -187,7 +189,9 @@ def test_stages_are_torchvisions_model_cut_in_pieces(name):
         maps = encoder(images)
         logits = reference((images.permute(0, 3, 1, 2) / 255 - mean) / std)
         classifier = reference.classifier if name == "mobilenet_v2" else reference.fc
-        torch.testing.assert_close(classifier(maps["layer4"].mean((2, 3))), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max()))
+        torch.testing.assert_close(
+            classifier(maps["layer4"].mean((2, 3))), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())
+        )
     assert {s: tuple(m.shape[1:]) for s, m in maps.items()} == {
         stage: (encoder.channels[stage], 64 // stride, 96 // stride)
         for stage, stride in zip(encoder.channels, (4, 8, 16, 32), strict=True)

@@ -28,7 +28,9 @@ class Small(nn.Module):
     def __init__(self, widths, classes):
         super().__init__()
         pairs = zip([3, *widths], widths, strict=False)
-        self.body = nn.Sequential(*(layer for a, b in pairs for layer in (nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU6())))
+        self.body = nn.Sequential(
+            *(layer for a, b in pairs for layer in (nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU6()))
+        )
         self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, images):

@@ -76,7 +76,7 @@ def test_first_frame_of_an_animation():
 def test_what_is_no_image_is_named(tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not an image")
-    with pytest.raises(InputError, match="broken.jpg"):
+    with pytest.raises(InputError, match=r"broken\.jpg"):
         load(broken, SPEC)
     with pytest.raises(InputError, match="not there"):
         load(tmp_path / "missing.jpg", SPEC)

@@ -108,7 +108,7 @@ def _warp(glyph: np.ndarray, rng: Generator) -> np.ndarray:
     strength = rng.uniform(0, 0.30) * SIDE / knots
     shift = rng.normal(0, strength, (2, knots, knots)).astype(np.float32)
     coordinates += np.stack([_enlarge(s) for s in shift])
-    return ndimage.map_coordinates(glyph, coordinates, order=1, mode="constant")
+    return np.asarray(ndimage.map_coordinates(glyph, coordinates, order=1, mode="constant"))
 
 
 def _enlarge(small: np.ndarray) -> np.ndarray:

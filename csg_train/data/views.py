@@ -96,7 +96,9 @@ def _collate(items: Sequence[tuple[Tensor, int] | str]) -> LoadedBatch:
     good = [item for item in items if not isinstance(item, str)]
     unreadable = [item for item in items if isinstance(item, str)]
     if not good:
-        raise InputError(f"no image of a whole batch could be read, the first because {unreadable[0]}", "check the data")
+        raise InputError(
+            f"no image of a whole batch could be read, the first because {unreadable[0]}", "check the data"
+        )
     views, labels = zip(*good, strict=True)
     return LoadedBatch(torch.stack(views, dim=1), torch.tensor(labels), unreadable)
 
@@ -112,7 +114,7 @@ def loader(views: Views, steps: Steps, workers: int | None, pin_memory: bool) ->
     if workers is None:
         workers = min(8, len(os.sched_getaffinity(0)) // 2 if hasattr(os, "sched_getaffinity") else 1)
     return DataLoader(
-        views,
+        views,  # type: ignore[arg-type]  # items become a LoadedBatch in _collate
         batch_sampler=steps,
         num_workers=workers,
         collate_fn=_collate,

