@@ -19,7 +19,7 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train on synthetic images.", no_args_is_help=True)
 weights_app = typer.Typer(help="Pretrained ImageNet weights.", no_args_is_help=True)
-data_app = typer.Typer(help="The embedded synthetic set, and a look at your own.", no_args_is_help=True)
+data_app = typer.Typer(help="The embedded synthetic set.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
@@ -40,7 +40,10 @@ def train_cls(
         Optional[list[str]],
         typer.Option(help="Synthetic images: class folders or a list file; may be given more than once."),
     ] = None,
-    real: Annotated[Optional[list[str]], typer.Option(help="Real images to measure on, never trained on.")] = None,
+    real: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Real images to measure on, never trained on; --data without it measures nothing."),
+    ] = None,
     method: Annotated[Optional[str], typer.Option(help="System to train: csg or none.")] = None,
     backbone: Annotated[
         Optional[str], typer.Option(help="mobilenet_v2, resnet18, resnet34, resnet50 or resnet101.")

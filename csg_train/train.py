@@ -40,6 +40,8 @@ def train_command(
         weights: file with ImageNet weights, `none` for random ones, None for torch's cache.
     """
     given = {key: value for key, value in changes.items() if value is not None}
+    if "data.train" in given:  # the recipe's real set belongs to the recipe's own images
+        given.setdefault("data.real", [])
     if resume:
         run = _run_to_resume(out, source, given, assignments)
         recipe = run.recipe()

@@ -1,0 +1,142 @@
+"""Deployment without a server: configuration, versions, and that nothing half-written is ever served."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+
+import csg_serve.repository
+from csg.card import parse_card
+from csg.errors import InputError, PromiseError, UsageError
+from csg_serve.config import CARD_PARAMETER, config_text, model_config
+from csg_serve.repository import deploy
+from tests.tiny_bundle import tiny_card, write_colour_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write_colour_bundle(tmp_path / "bundles" / "colour")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    return tmp_path / "model_repository"
+
+
+def served(repository, name="colour"):
+    """The configuration in the repository."""
+    return text_format.Parse((repository / name / "config.pbtxt").read_text(), ModelConfig())
+
+
+def content(folder):
+    return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file() and "lock" not in f.name}
+
+
+@pytest.mark.parametrize(
+    ("backend", "kind"), [("python", ModelInstanceGroup.KIND_CPU), ("onnxruntime", ModelInstanceGroup.KIND_AUTO)]
+)
+def test_the_configuration_is_tritons_own_message_and_carries_the_card(backend, kind):
+    config = model_config(tiny_card(), "shades", 3, backend)
+    assert text_format.Parse(config_text(config), ModelConfig()) == config
+    assert (config.name, config.backend, config.instance_group[0].kind) == ("shades", backend, kind)
+    assert (config.input[0].name, list(config.input[0].dims)) == ("image", [32, 32, 3])
+    assert ModelConfig.DESCRIPTOR.file.enum_types_by_name["DataType"].values_by_number[
+        config.input[0].data_type
+    ].name == ("TYPE_UINT8")
+    assert list(config.output[0].dims) == [3]
+    assert list(config.version_policy.specific.versions) == [3]
+    assert parse_card(config.parameters[CARD_PARAMETER].string_value, "here") == tiny_card()
+
+
+def test_versions_count_up_and_the_newest_is_named(bundle, repository):
+    versions = [deploy(bundle.path, repository, None, "python").version for _ in range(3)]
+    assert versions == [1, 2, 3]
+    assert list(served(repository).version_policy.specific.versions) == [3]
+    assert (repository / "colour" / "labels.txt").read_text().split() == ["red", "green", "blue"]
+    script = files("csg_serve.python_backend").joinpath("model.py").read_bytes()
+    for version in versions:
+        folder = repository / "colour" / str(version)
+        assert (folder / "model.onnx").read_bytes() == bundle.model.read_bytes()
+        assert (folder / "model.py").read_bytes() == script
+
+
+def test_the_onnxruntime_backend_gets_no_script(bundle, repository):
+    deploy(bundle.path, repository, "plain", "onnxruntime")
+    assert [f.name for f in (repository / "plain" / "1").iterdir()] == ["model.onnx"]
+    assert served(repository, "plain").backend == "onnxruntime"
+
+
+def test_deployments_side_by_side_get_versions_of_their_own(bundle, repository):
+    with ThreadPoolExecutor(4) as pool:
+        deployed = list(pool.map(lambda _: deploy(bundle.path, repository, None, "python"), range(8)))
+    assert sorted(one.version for one in deployed) == list(range(1, 9))
+
+
+def test_a_tampered_bundle_is_refused(bundle, repository):
+    bundle.model.write_bytes(bundle.model.read_bytes() + b" ")
+    with pytest.raises(PromiseError, match=r"model\.onnx does not match its SHA-256"):
+        deploy(bundle.path, repository, None, "python")
+    assert not repository.exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "-x", "x" * 101, "a\nb"])
+def test_a_name_that_is_no_plain_name_never_becomes_a_path(bundle, repository, name):
+    with pytest.raises(UsageError, match="no plain name"):
+        deploy(bundle.path, repository, name, "python")
+    assert not repository.exists()
+
+
+@pytest.mark.parametrize("config", [None, "name: 'colour'", "not protobuf"])
+def test_a_model_from_elsewhere_is_left_alone(bundle, repository, config):
+    (repository / "colour" / "1").mkdir(parents=True)
+    if config:
+        (repository / "colour" / "config.pbtxt").write_text(config)
+    before = content(repository)
+    with pytest.raises(InputError, match="was not written by csg"):
+        deploy(bundle.path, repository, None, "python")
+    assert content(repository) == before
+
+
+@pytest.mark.parametrize(
+    ("broken", "first"),
+    [("_fill", True), ("_fill", False), ("py_compile", True), ("py_compile", False), ("write_bytes", False)],
+)
+def test_a_deployment_that_breaks_off_leaves_what_was_served(bundle, repository, monkeypatch, broken, first):
+    if not first:
+        deploy(bundle.path, repository, None, "python")
+    before = content(repository)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    if broken == "py_compile":
+        monkeypatch.setattr(csg_serve.repository.py_compile, "compile", full)
+    else:
+        monkeypatch.setattr(csg_serve.repository, broken, full)
+    with pytest.raises(InputError, match="No space left"):
+        deploy(bundle.path, repository, None, "python")
+    after = content(repository)
+    assert {name: after[name] for name in before} == before
+    assert first is not (repository / "colour").exists()
+    monkeypatch.undo()
+    left = list((repository / "colour").glob("[0-9]*"))
+    assert deploy(bundle.path, repository, None, "python").version == len(left) + 1
+    assert not [f for f in repository.rglob(".*") if f.is_dir()]
+
+
+def test_what_a_killed_deployment_left_aside_is_removed(bundle, repository):
+    deploy(bundle.path, repository, None, "python")
+    for remains in (repository / ".colour.abc", repository / "colour" / ".2.abc"):
+        shutil.copytree(repository / "colour" / "1", remains)
+    assert deploy(bundle.path, repository, None, "python").version == 2
+    assert sorted(f.name for f in repository.iterdir() if f.is_dir()) == ["colour"]
+    assert sorted(f.name for f in (repository / "colour").iterdir() if f.is_dir()) == ["1", "2"]
+
+
+def test_a_folder_that_is_no_bundle_is_named(tmp_path, repository):
+    with pytest.raises(InputError, match="elsewhere"):
+        deploy(tmp_path / "elsewhere", repository, None, "python")
+    assert not repository.exists()

@@ -1,0 +1,228 @@
+"""A real Triton, from the command line: what comes through it, what goes wrong, and that nothing stays behind."""
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from csg.bundle import write_bundle
+from csg.images import load
+from csg_serve.client import open_model, stream
+from tests.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
+
+FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+
+
+def csg(*args, cwd=None):
+    return subprocess.run([sys.executable, "-m", "csg", *map(str, args)], capture_output=True, text=True, cwd=cwd)
+
+
+def refused(done, code, *patterns):
+    """One line that says what is wrong and what to do."""
+    assert done.returncode == code, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith(("error", "defect", "Traceback"))]
+    assert len(errors) == 1, done.stderr
+    assert not done.stdout
+    for pattern in patterns:
+        assert re.search(pattern, errors[0]), errors[0]
+
+
+def processes_of(repository):
+    return [p for p in psutil.process_iter(["cmdline"]) if str(repository) in " ".join(p.info["cmdline"] or [])]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Bundles, solid colours as class folders, and a repository with the models colour and echo."""
+    root = tmp_path_factory.mktemp("serve")
+    write_colour_bundle(root / "bundles" / "colour")
+    write_echo_bundle(root / "bundles" / "echo")
+    for name, colour in (("red", (250, 9, 3)), ("green", (10, 200, 30)), ("blue", (0, 20, 180))):
+        (root / "colours" / name).mkdir(parents=True)
+        for number in range(9):
+            Image.new("RGB", (30 + 7 * number, 50), colour).save(root / "colours" / name / f"{number}.png")
+    for name in ("colour", "echo"):
+        assert csg("deploy", root / "bundles" / name, "--repository", root / "repository").returncode == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    """gRPC address of a Triton on the repository."""
+    repository = folder / "repository"
+    done = csg("serve", "--detach", "--json", "--repository", repository, *FREE_PORTS)
+    assert done.returncode == 0, done.stderr
+    state = json.loads(done.stdout)
+    yield state["grpc"]
+    region = json.loads((repository / ".csg-serve.json").read_text())["token"]
+    assert processes_of(repository)
+    stopped = csg("serve", "--stop", "--repository", repository)
+    assert stopped.returncode == 0, stopped.stderr
+    assert not processes_of(repository)
+    assert not list(Path("/dev/shm").glob(f"{region}*"))
+    refused(csg("serve", "--stop", "--repository", repository), 4, "no server runs on")
+
+
+def test_every_colour_is_right_through_the_server(folder, server):
+    done = csg("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    rate = report.pop("images_per_s")
+    assert rate > 0
+    assert report == {
+        "model": "colour", "version": 1, "images": 27, "skipped": 0, "accuracy": 1.0, "mean_class_accuracy": 1.0,
+        "per_class": {"red": 1.0, "green": 1.0, "blue": 1.0},
+    }  # fmt: skip
+
+
+def test_a_list_file_and_its_wrong_labels_are_believed(folder, server):
+    """One image in three is labelled wrong on purpose: the measurement follows the file."""
+    lines = [f"{name}/{n}.png {label}" for label, name in enumerate(("red", "green", "blue")) for n in range(3)]
+    (folder / "colours" / "list.txt").write_text("\n".join(lines))
+    report = csg(
+        "evaluate", "--server", server, "--model", "colour", "--data", folder / "colours" / "list.txt", "--json"
+    )
+    assert json.loads(report.stdout)["images"] == 9
+    mixed = folder / "mixed"
+    for name in ("red", "green", "blue"):
+        (mixed / name).mkdir(parents=True)
+        for number, shown in enumerate((name, name, "red")):
+            source = folder / "colours" / shown / f"{number}.png"
+            (mixed / name / f"{number}.png").write_bytes(source.read_bytes())
+    report = json.loads(csg("evaluate", "--server", server, "--model", "colour", "--data", mixed, "--json").stdout)
+    assert report["accuracy"] == pytest.approx(7 / 9)
+    assert report["per_class"] == pytest.approx({"red": 1.0, "green": 2 / 3, "blue": 2 / 3})
+
+
+def test_the_pixels_that_arrive_are_those_that_were_prepared(tmp_path, server):
+    """Bit for bit, for every kind of file: the echo model answers with the pixels it got."""
+    rng, paths = np.random.default_rng(0), []
+    for number, (mode, channels) in enumerate((("RGB", 3), ("L", 1), ("RGBA", 4), ("RGB", 3), ("RGB", 3)) * 3):
+        size = rng.integers(1, 90, 2)
+        pixels = rng.integers(0, 256, (*size, channels), dtype=np.uint8).squeeze(-1 if channels == 1 else ())
+        image = Image.fromarray(pixels, mode)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        kind = ("png", "png", "png", "jpg", "webp")[number % 5]
+        paths.append(tmp_path / f"{number}.{kind}")
+        image.save(paths[-1], **({"exif": exif} if kind == "jpg" else {}))
+
+    async def echoed():
+        async with open_model(server, "echo") as served:
+            return served.card.input, [answer async for answer in stream(served, paths)]
+
+    spec, answers = asyncio.run(echoed())
+    assert len(answers) == len(paths) == 15
+    for path, answer in zip(paths, answers, strict=True):
+        np.testing.assert_array_equal(answer, load(path, spec).reshape(-1).astype(np.float32))
+
+
+def test_predict_names_the_class(folder, server):
+    images = [folder / "colours" / name / "0.png" for name in ("blue", "red")]
+    done = csg("predict", *images, "--server", server, "--model", "colour", "--json")
+    predictions = json.loads(done.stdout)["predictions"]
+    assert [one["class"] for one in predictions] == ["blue", "red"]
+    assert all(0.99 < one["confidence"] <= 1 for one in predictions)
+    refused(csg("predict", folder / "no.png", "--server", server, "--model", "colour"), 3, r"no\.png")
+
+
+def test_a_broken_image_is_named_or_left_out(tmp_path, server):
+    for name in ("red", "green", "blue"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40), name).save(tmp_path / name / "a.png")
+    (tmp_path / "red" / "broken.png").write_bytes(b"\x89PNG")
+    evaluate = ("evaluate", "--server", server, "--model", "colour", "--data", tmp_path)
+    refused(csg(*evaluate), 3, r"red/broken\.png", "--unreadable skip")
+    report = json.loads(csg(*evaluate, "--unreadable", "skip", "--json").stdout)
+    assert (report["images"], report["skipped"], report["accuracy"]) == (3, 1, 1.0)
+
+
+def test_which_model_must_be_clear(folder, server):
+    colours = ("--data", folder / "colours")
+    refused(csg("evaluate", "--server", server, *colours), 2, "several csg models: colour, echo", "--model")
+    refused(csg("evaluate", "--server", server, *colours, "--model", "nothing"), 4, "no model nothing", "colour, echo")
+    refused(csg("evaluate", "--server", server, *colours, "--model", "../x"), 2, "no plain name")
+    refused(csg("evaluate", "--server", server, "--model", "colour"), 3, "classes differ")
+
+
+def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
+    repository = ("--repository", folder / "repository")
+    assert "version 2 is in" in csg("deploy", folder / "bundles" / "colour", *repository).stderr
+    evaluate = ("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
+    assert json.loads(csg(*evaluate).stdout)["version"] == 2
+    write_bundle(folder / "bundles" / "broken", tiny_card(), b"this is no graph")
+    refused(csg("deploy", folder / "bundles" / "broken", *repository), 4, "colour version 3 does not load", "stays so")
+    report = json.loads(csg(*evaluate).stdout)
+    assert (report["version"], report["accuracy"]) == (2, 1.0)
+
+
+def test_one_server_a_repository(folder, server):
+    refused(csg("serve", "--repository", folder / "repository", *FREE_PORTS), 4, "runs on .* already", "--stop")
+
+
+def test_no_server_there():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    refused(csg("evaluate", "--server", address), 4, f"no Triton answers at {address}", "csg serve")
+    for nonsense in ("localhost", "localhost:0", "http://localhost:8001", "a b:1"):
+        refused(csg("evaluate", "--server", nonsense), 2, "no server address", "HOST:PORT")
+
+
+@pytest.fixture
+def colour_repository(tmp_path):
+    bundle = write_colour_bundle(tmp_path / "bundle")
+    assert csg("deploy", bundle.path, "--repository", tmp_path / "repository").returncode == 0
+    return tmp_path / "repository"
+
+
+def test_a_port_in_use_is_named(colour_repository):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = csg("serve", "--repository", colour_repository, *FREE_PORTS[:2], "--grpc-port", port, *FREE_PORTS[4:])
+    refused(done, 4, f"grpc port {port} can't be used", "--grpc-port 0")
+    assert not processes_of(colour_repository)
+
+
+def test_a_model_that_does_not_load_gives_its_reason_and_no_process_stays(colour_repository):
+    (colour_repository / "colour" / "1" / "model.onnx").write_bytes(b"this is no graph")
+    done = csg("serve", "--detach", "--repository", colour_repository, *FREE_PORTS)
+    refused(done, 4, "model colour does not load: .*(onnx|protobuf|Protobuf)")
+    assert not processes_of(colour_repository)
+    assert not (colour_repository / ".csg-serve.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_in_the_foreground_ends_with_its_command(colour_repository, number):
+    """And a model without a card is none of ours."""
+    config = colour_repository / "colour" / "config.pbtxt"
+    config.write_text(config.read_text().replace("csg_card", "other_card"))
+    command = [sys.executable, "-m", "csg", "serve", "--json", "--repository", str(colour_repository), *FREE_PORTS]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (colour_repository / ".csg-serve.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        address = json.loads((colour_repository / ".csg-serve.json").read_text())["grpc"]
+        while "Ctrl-C stops it" not in process.stderr.readline():
+            assert process.poll() is None
+        refused(csg("evaluate", "--server", address), 4, "no csg model", "csg deploy")
+    finally:
+        process.send_signal(number)
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in words
+    assert not processes_of(colour_repository)
+    assert not (colour_repository / ".csg-serve.json").exists()
