@@ -27,7 +27,7 @@ from csg.files import cache_dir, new_folder
 
 DIGITS = "0123456789"
 SIDE = 64
-VERSION = 1  # counts up when the drawing changes, so that an old cache is never taken for a new one
+VERSION = 2  # counts up when the drawing changes, so that an old cache is never taken for a new one
 
 FONT_PACKAGES = (
     "font-source-sans-pro",
@@ -86,6 +86,8 @@ def _glyph(sign: str, face: Path, rng: Generator) -> np.ndarray:
     left, top, right, bottom = (int(v) for v in font.getbbox(sign, stroke_width=stroke))
     page = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(page).text((-left, -top), sign, font=font, fill=255, stroke_width=stroke)
+    if sign == "7" and rng.random() < 0.5:
+        _cross(page, rng)
     height = int(SIDE * rng.uniform(0.65, 1.0))
     natural = height * page.width / page.height
     width = int(np.clip(natural * rng.uniform(0.75, 1.3), 0.12 * SIDE, 0.85 * SIDE))
@@ -94,6 +96,13 @@ def _glyph(sign: str, face: Path, rng: Generator) -> np.ndarray:
     free_x, free_y = SIDE - width, SIDE - height
     canvas.paste(page, (int(free_x * rng.uniform(0.25, 0.75)), int(free_y * rng.uniform(0.1, 0.9))))
     return np.asarray(canvas, np.float32) / 255
+
+
+def _cross(page: Image.Image, rng: Generator) -> None:
+    """A bar through the stem: half the world writes its sevens so, and no font does."""
+    start, end = (rng.uniform(0, 0.3), rng.uniform(0.4, 0.65)), (rng.uniform(0.65, 1), rng.uniform(0.4, 0.65))
+    ends = [(round(x * page.width), round(y * page.height)) for x, y in (start, end)]
+    ImageDraw.Draw(page).line(ends, fill=255, width=round(page.height * rng.uniform(0.06, 0.16)))
 
 
 def _warp(glyph: np.ndarray, rng: Generator) -> np.ndarray:
@@ -171,6 +180,7 @@ def digits(count: int, seed: int, progress: Callable[[int], None] | None = None)
     """Folder of the embedded synthetic digits, drawn on first use and then taken from the cache."""
     folder = cache_dir() / f"digits-v{VERSION}-{count}-seed{seed}"
     if not folder.is_dir():
+        say(f"drawing {count} synthetic digits, once, into {folder}")
         with new_folder(folder) as fresh:
             write_digits(fresh, count, seed, progress)
     return folder

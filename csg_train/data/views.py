@@ -104,8 +104,9 @@ def _collate(items: Sequence[tuple[Tensor, int] | str]) -> LoadedBatch:
 
 
 def _quiet_worker(_: int) -> None:
-    """Ctrl-C is the trainer's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C and SIGTERM are the trainer's to answer, also when they reach the whole process group."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
