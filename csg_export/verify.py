@@ -15,7 +15,8 @@ from csg_train.evaluate import image_batches
 from csg_train.models.classifier import Classifier
 
 IMAGES = 512
-# Allowed: the largest difference of a logit, as a share of the largest logit, and the share of equal top-1 classes.
+# Allowed: the largest difference of a logit, as a share of the largest logit, and the share of equal top-1 classes
+# among the images that are no ties.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
 AGREEMENT = {"fp32": 0.998, "fp16": 0.99}
 
@@ -43,13 +44,20 @@ def measure_parity(
 def judge(expected: np.ndarray, got: np.ndarray, precision: str, source: str) -> Parity:
     """Parity of logits, float (N, classes), held against the tolerance of `precision`.
 
+    The agreement reported is that of all images. The agreement promised is that of the images which PyTorch
+    decides by more than the tolerance: which class wins a tie says nothing about the graph.
+
     Raises:
         PromiseError: it does not hold.
     """
     tolerance = TOLERANCE[precision] * max(1.0, float(np.abs(expected).max()))
-    agreement = float((expected.argmax(1) == got.argmax(1)).mean())
+    equal = expected.argmax(1) == got.argmax(1)
+    second, first = np.partition(expected, -2, axis=1)[:, -2:].T
+    decided = first - second > tolerance
+    agreement = float(equal.mean())
     difference = float(np.abs(expected - got).max())
-    if not (difference <= tolerance and agreement >= AGREEMENT[precision]):  # not: NaN must fail too
+    kept = difference <= tolerance and equal[decided].sum() >= AGREEMENT[precision] * decided.sum()
+    if not kept:  # NaN fails too
         raise PromiseError(
             f"the {precision} graph differs from PyTorch on {len(got)} images of {source}: "
             f"top-1 agreement {agreement:.2%} (at least {AGREEMENT[precision]:.1%} promised), "

@@ -41,6 +41,9 @@ SMALL = {
     "data.size": 32,
     "optim.batch": 16,
     "optim.epochs": 1,
+    "optim.lr_backbone": 3e-3,
+    "optim.lr_heads": 1.2e-2,
+    "model.freeze_batch_norm": True,  # eight steps leave its running statistics good for nothing
     "precision": "fp32",
 }
 

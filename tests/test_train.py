@@ -141,14 +141,14 @@ def test_every_parameter_that_should_train_is_in_one_group(small_recipe, weights
     ids = [id(p) for group in groups for p in group["params"]]
     assert len(ids) == len(set(ids))
     assert set(ids) == {id(p) for p in built.parameters() if p.requires_grad}
-    assert [group["base_lr"] for group in groups] == [0.01, 0.04]
+    assert [group["base_lr"] for group in groups] == [3e-3, 1.2e-2]
 
 
 def test_precisions_agree_on_the_loss(small_recipe, weights):
     batch = Batch(torch.randint(0, 256, (2, 8, 32, 32, 3), dtype=torch.uint8), torch.arange(8))
     losses = {}
     for name, dtype in (("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
-        method = build_method(small_recipe(model__freeze_batch_norm=True), 10, None, CPU).train()
+        method = build_method(small_recipe(), 10, None, CPU).train()
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
             losses[name] = {k: float(v) for k, v in method(batch)[0].items()}
     assert losses["fp32"].keys() == losses["bf16"].keys()
@@ -197,7 +197,7 @@ def test_csg_step_order_and_the_untouched_teacher(small_recipe, weights):
 def test_keys_are_the_teachers_maps_under_the_students_attention(small_recipe, weights):
     from csg_train.contrast import a_pool, attention
 
-    method = build_method(small_recipe(model__freeze_batch_norm=True), 10, None, CPU).train()
+    method = build_method(small_recipe(), 10, None, CPU).train()
     with torch.no_grad():
         for parameter in method.student.encoder.parameters():
             parameter.mul_(1.01)
