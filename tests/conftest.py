@@ -1,9 +1,11 @@
 """Shared pieces: pretrained weights, a small synthetic set, a trained run; each made once a session."""
 
 import os
+import signal
 
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job, and its children, ignore it
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
