@@ -18,9 +18,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 train_app = typer.Typer(help="Train on synthetic images.", no_args_is_help=True)
+compare_app = typer.Typer(help="Compare systems on the same data and budget.", no_args_is_help=True)
 weights_app = typer.Typer(help="Pretrained ImageNet weights.", no_args_is_help=True)
 data_app = typer.Typer(help="The embedded synthetic set.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+app.add_typer(compare_app, name="compare")
 app.add_typer(weights_app, name="weights")
 app.add_typer(data_app, name="data")
 
@@ -44,9 +46,13 @@ def train_cls(
         Optional[list[str]],
         typer.Option(help="Real images to measure on, never trained on; --data without it measures nothing."),
     ] = None,
-    method: Annotated[Optional[str], typer.Option(help="System to train: csg or none.")] = None,
+    method: Annotated[
+        Optional[str],
+        typer.Option(help="none, l2, si, feature-l2, asg, ibn-a, ibn-b, drpc, simclr, moco-v2 or csg."),
+    ] = None,
     backbone: Annotated[
-        Optional[str], typer.Option(help="mobilenet_v2, resnet18, resnet34, resnet50 or resnet101.")
+        Optional[str],
+        typer.Option(help="mobilenet_v2, resnet18, 34, 50 or 101, with _ibn_a or _ibn_b behind it, or timm:<name>."),
     ] = None,
     weights: Annotated[
         Optional[str], typer.Option(help="File with ImageNet weights, or 'none'.", show_default="torch's cache")
@@ -59,6 +65,18 @@ def train_cls(
     unreadable: Annotated[
         Optional[str], typer.Option(help="An image that can't be read: 'fail', or 'skip' and count it.")
     ] = None,
+    strength: Annotated[Optional[float], typer.Option(help="Weight of the system's own loss (lambda, mu, c).")] = None,
+    styles: Annotated[Optional[str], typer.Option(help="drpc: folder of images to restyle with.")] = None,
+    fisher: Annotated[bool, typer.Option("--fisher", help="l2: weigh by Fisher information (EWC).")] = False,
+    learned_rates: Annotated[
+        bool, typer.Option("--learned-rates", help="asg: layer-wise learning rates by the L2O policy.")
+    ] = False,
+    no_apool: Annotated[bool, typer.Option("--no-apool", help="csg: pool by the mean, not by attention.")] = False,
+    no_mlp: Annotated[bool, typer.Option("--no-mlp", help="csg: projection heads of one layer.")] = False,
+    no_augment: Annotated[bool, typer.Option("--no-augment", help="No RandAugment.")] = False,
+    stages: Annotated[Optional[str], typer.Option(help="csg: stages contrasted.", show_default="layer3,layer4")] = None,
+    temperature: Annotated[Optional[float], typer.Option(help="csg: temperature tau.")] = None,
+    queue: Annotated[Optional[int], typer.Option(help="csg: negative keys in the queue, K.")] = None,
     assign: Annotated[Optional[list[str]], typer.Option("--set", help="Any setting of the recipe, as a.b=c.")] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="Run folder.", show_default="runs/cls/<recipe>-<method>-<n>")
@@ -82,8 +100,83 @@ def train_cls(
         "evaluate_every": evaluate_every,
         "seed": seed,
         "precision": precision,
+        "augment.operations": 0 if no_augment else None,
+        "own.weight": strength,
+        "own.styles": styles,
+        "own.fisher": fisher or None,
+        "own.learned": learned_rates or None,
+        "own.apool": False if no_apool else None,
+        "own.mlp": False if no_mlp else None,
+        "own.stages": stages.split(",") if stages else None,
+        "own.temperature": temperature,
+        "own.queue": queue,
     }
     train_command(recipe, changes, assign or [], weights, out, resume, as_json)
+
+
+@compare_app.command("cls")
+def compare_cls(
+    recipe: Annotated[Optional[str], typer.Option(help="Recipe: a name or a YAML file.", show_default="digits")] = None,
+    data: Annotated[Optional[list[str]], typer.Option(help="Synthetic images; may be given more than once.")] = None,
+    real: Annotated[Optional[list[str]], typer.Option(help="Real images to measure on, never trained on.")] = None,
+    system: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="A system, settings behind colons: ewc, asg-l2o, csg:apool=false; may be given more than once.",
+            show_default="all",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each system, with seeds 0, 1, ...")] = 3,
+    tune: Annotated[
+        bool, typer.Option(help="Three short tries of each system's strength, judged on held-out synthetic images.")
+    ] = True,
+    styles: Annotated[
+        Optional[str], typer.Option(help="Folder of images drpc restyles with; without it, no drpc.")
+    ] = None,
+    backbone: Annotated[Optional[str], typer.Option(help="Backbone of all systems.")] = None,
+    weights: Annotated[
+        Optional[str], typer.Option(help="File with ImageNet weights.", show_default="torch's cache")
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Passes over the synthetic images.")] = None,
+    max_steps: Annotated[Optional[int], typer.Option(help="Stop the schedule after this many steps.")] = None,
+    precision: Annotated[Optional[str], typer.Option(help="auto, bf16, fp16 or fp32.")] = None,
+    assign: Annotated[Optional[list[str]], typer.Option("--set", help="Any setting of the recipe, as a.b=c.")] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder; what it holds already is not made again.", show_default="comparisons/<recipe>"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train the systems on the same data, seeds and budget, and write table and figures; run again to go on."""
+    from csg_train.compare import compare_command
+
+    changes = {
+        "data.train": data,
+        "data.real": real,
+        "model.backbone": backbone,
+        "optim.epochs": epochs,
+        "optim.max_steps": max_steps,
+        "precision": precision,
+    }
+    compare_command(recipe, changes, assign or [], system, seeds, tune, styles, weights, out, as_json)
+
+
+@app.command()
+def embed(
+    run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None,
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Images: class folders or a list file; may be given more than once.", show_default="the run's real set"
+        ),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="File to write.", show_default="<run>.npz")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the pooled embeddings of a run's student as .npz, and print their hyperspherical energy."""
+    from csg_train.embed import embed_command
+
+    embed_command(run, data, out, as_json)
 
 
 @weights_app.command("pull")

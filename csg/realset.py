@@ -40,6 +40,10 @@ class LabelledImages:
             digest.update(f"{path.parent.name}/{path.name} {path.stat().st_size} {label}\n".encode())
         return digest.hexdigest()
 
+    def take(self, places: np.ndarray, name: str) -> LabelledImages:
+        """The images at `places`, int (M,), under another name."""
+        return LabelledImages(name, self.classes, tuple(self.paths[place] for place in places), self.labels[places])
+
     def in_order_of(self, classes: Sequence[str], partly: bool = False) -> LabelledImages:
         """The same images with labels that follow `classes`.
 

@@ -10,10 +10,10 @@ from csg.console import print_json, say
 from csg.realset import LabelledImages, read_labelled
 from csg_export.onnx_graph import OPSET, OUTPUT, to_onnx, with_card
 from csg_export.precision import FP16_NOTE, FP32_NOTE, to_fp16
-from csg_export.student import load_student
 from csg_export.verify import measure_parity
-from csg_train.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from csg_train.models.backbones import normalisation
 from csg_train.run import Run, free_name, newest_run
+from csg_train.student import load_student
 from csg_train.train import synthetic_sources
 
 BUNDLES = Path("bundles")
@@ -58,13 +58,14 @@ def export(run: Run, fp16: bool, out: Path | None = None) -> Bundle:
         model = to_fp16(model)
     images = _parity_images(run)
     parity = measure_parity(student, model.SerializeToString(), images.paths, spec, precision, images.name)
+    mean, std = normalisation(recipe.model.backbone)
     classes = tuple(run.environment()["classes"])
     card = ModelCard(
         name=f"{recipe.name}-{recipe.method}",
         task="classification",
         classes=classes,
         input=spec,
-        normalisation=Normalisation(mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        normalisation=Normalisation(mean=mean, std=std),
         outputs=(Output(name=OUTPUT, shape=(-1, len(classes)), meaning="logits, one for each class"),),
         precision="fp16" if fp16 else "fp32",
         precision_note=FP16_NOTE if fp16 else FP32_NOTE,

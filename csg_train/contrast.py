@@ -1,17 +1,22 @@
 """The contrastive part of CSG (method.md sections 3 and 4): A-pool, projection heads with EMA, key queue, InfoNCE.
 
-Pure and small: no trainer, no data, no backbone. Shape letters: B batch, C channels, H W of the map,
+No trainer, no data, no backbone. Shape letters: B batch, C channels, H W of the map,
 D projection (128), K keys in the queue.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from csg_train.parallel import gather, rank
+
+Module = TypeVar("Module", bound=nn.Module)
 PROJECTION = 128  # method.md section 2
 
 
@@ -33,21 +38,48 @@ def a_pool(map_BCHW: Tensor, weights_BHW: Tensor) -> Tensor:
     return torch.einsum("bchw,bhw->bc", map_BCHW.float().relu(), weights_BHW)
 
 
-def projection_head(channels: int) -> nn.Sequential:
-    """h of method.md section 2: Linear(C, C), ReLU, Linear(C, 128), no batch norm."""
-    return nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, PROJECTION))
+def projection_head(channels: int, mlp: bool = True) -> nn.Sequential:
+    """h of method.md section 2: Linear(C, C), ReLU, Linear(C, 128), no batch norm; without `mlp` the last alone."""
+    hidden = [nn.Linear(channels, channels), nn.ReLU()] if mlp else []
+    return nn.Sequential(*hidden, nn.Linear(channels, PROJECTION))
 
 
-def momentum_copy(heads: nn.Module) -> nn.Module:
-    """h~: a copy that no gradient trains."""
-    return copy.deepcopy(heads).requires_grad_(False)
+class Projection(nn.Module):
+    """Maps of the chosen stages to unit vectors: pooling, the stage's projection head, normalisation.
+
+    Args:
+        channels: width of each chosen stage. a_pool: pool by attention; otherwise the mean over positions.
+    """
+
+    def __init__(self, channels: dict[str, int], a_pool: bool, mlp: bool):
+        super().__init__()
+        self.heads = nn.ModuleDict({stage: projection_head(width, mlp) for stage, width in channels.items()})
+        self.a_pool = a_pool
+
+    def forward(self, maps: dict[str, Tensor], attending: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Unit vectors float32 (B, D) of each stage; the weights of the positions come from the maps `attending`."""
+        vectors = {}
+        for stage, head in self.heads.items():
+            if self.a_pool:
+                pooled_BC = a_pool(maps[stage], attention((attending or maps)[stage]))
+            else:
+                pooled_BC = maps[stage].float().relu().mean((2, 3))
+            vectors[stage] = F.normalize(head(pooled_BC).float(), dim=1)
+        return vectors
+
+
+def momentum_copy(module: Module) -> Module:
+    """A copy that no gradient trains: h~ of h, or MoCo's key encoder."""
+    return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
 def ema_update(average: nn.Module, source: nn.Module, momentum: float) -> None:
-    """h~ <- m h~ + (1 - m) h, in place (method.md section 2)."""
+    """h~ <- m h~ + (1 - m) h, in place (method.md section 2); buffers, batch norm's statistics, are copied."""
     for kept, new in zip(average.parameters(), source.parameters(), strict=True):
         kept.lerp_(new, 1 - momentum)
+    for held, current in zip(average.buffers(), source.buffers(), strict=True):
+        held.copy_(current)
 
 
 class KeyQueue(nn.Module):
@@ -74,6 +106,32 @@ class KeyQueue(nn.Module):
         self.next.add_(len(keys_BD)).remainder_(size)
 
 
+class StageQueues(nn.Module):
+    """A key queue for each stage; the keys of a step, from all its parts and all processes, enter it together."""
+
+    def __init__(self, stages: Iterable[str], size: int):
+        super().__init__()
+        self.queues = nn.ModuleDict({stage: KeyQueue(size) for stage in stages})
+        self.fresh: dict[str, list[Tensor]] = {stage: [] for stage in self.queues}
+
+    def contrast(
+        self, anchors: dict[str, Tensor], positives: dict[str, Tensor], temperature: float
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """InfoNCE of each stage and the share of positives ranked first; the positives wait to enter the queue."""
+        losses, ranked = {}, {}
+        for stage, anchor_BD in anchors.items():
+            negatives_KD = cast(KeyQueue, self.queues[stage]).keys
+            losses[stage], ranked[stage] = info_nce(anchor_BD, positives[stage], negatives_KD, temperature)
+            self.fresh[stage].append(positives[stage].detach())
+        return losses, ranked
+
+    def enqueue(self) -> None:
+        """Let the waiting keys in; once after each optimiser step."""
+        for stage, keys in self.fresh.items():
+            cast(KeyQueue, self.queues[stage]).enqueue(gather(torch.cat(keys)))
+            keys.clear()
+
+
 def info_nce(anchor_BD: Tensor, positive_BD: Tensor, queue_KD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """InfoNCE with a queue of negatives (method.md section 3; paper equation 2).
 
@@ -85,3 +143,18 @@ def info_nce(anchor_BD: Tensor, positive_BD: Tensor, queue_KD: Tensor, temperatu
     target_B = torch.zeros(len(logits_B1K), dtype=torch.int64, device=logits_B1K.device)
     ranked_first = (logits_B1K.argmax(1) == 0).float().mean()
     return F.cross_entropy(logits_B1K, target_B), ranked_first
+
+
+def nt_xent(first_BD: Tensor, second_BD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """SimCLR's loss (Chen et al. 2020, equation 1): two views are each other's positives, the batch the negatives.
+
+    With several processes the batch is that of all. Returns the mean loss over the 2B anchors of this process,
+    and the share of anchors whose positive is more similar than every negative.
+    """
+    all_ND = torch.cat([gather(first_BD), gather(second_BD)])
+    size, start = len(all_ND) // 2, rank() * len(first_BD)
+    own = torch.arange(start, start + len(first_BD), device=first_BD.device)
+    anchors, positives = torch.cat([own, own + size]), torch.cat([own + size, own])
+    logits = all_ND[anchors] @ all_ND.T / temperature
+    logits = logits.scatter(1, anchors[:, None], float("-inf"))  # an anchor is no negative of itself
+    return F.cross_entropy(logits, positives), (logits.argmax(1) == positives).float().mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +48,26 @@ def image_batches(
                 yield list(places), np.stack(arrays)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a student made of a set of images.
+
+    skipped: images left out because they could not be read. embeddings: float32 (N, C), pooled layer4.
+    true, predicted: class indices (N,).
+    """
+
+    scores: ClassScores
+    skipped: int
+    embeddings: np.ndarray
+    true: np.ndarray
+    predicted: np.ndarray
+
+
 @torch.inference_mode()
 def evaluate_student(
     student: Classifier, images: LabelledImages, spec: ImageInput, device: torch.device, skip_unreadable: bool = False
-) -> tuple[ClassScores, int]:
-    """Scores of the student in fp32, and the number of images left out because they could not be read.
+) -> Measured:
+    """The student's predictions and embeddings, in fp32, and their scores.
 
     Raises:
         InputError: an image can't be read and `skip_unreadable` is off, or none can.
@@ -64,16 +80,18 @@ def evaluate_student(
         errors.append(error)
         say(f"left out: {error.what}")
 
-    true, predicted = [], []
+    true, predicted, embeddings = [], [], []
     with progress() as bar:
         task = bar.add_task(f"measuring on {images.name}", total=len(images), note="")
         for places, batch in image_batches(images.paths, spec, note if skip_unreadable else None):
-            logits = student(torch.from_numpy(batch).to(device))
-            predicted.append(logits.argmax(1).cpu().numpy())
+            maps = student.encoder(torch.from_numpy(batch).to(device))
+            embeddings.append(student.embed(maps).cpu().numpy())
+            predicted.append(student.classify(maps).argmax(1).cpu().numpy())
             true.append(images.labels[places])
             bar.advance(task, len(places))
     student.train(training)
     if not true:
         raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
-    scores = class_scores(np.concatenate(true), np.concatenate(predicted), len(images.classes))
-    return scores, len(errors)
+    all_true, all_predicted = np.concatenate(true), np.concatenate(predicted)
+    scores = class_scores(all_true, all_predicted, len(images.classes))
+    return Measured(scores, len(errors), np.concatenate(embeddings), all_true, all_predicted)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from csg.card import ImageInput, Name
 from csg.errors import InputError, UsageError
 from csg_train.methods import METHODS
-from csg_train.models.backbones import BACKBONES
+from csg_train.models.backbones import known
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -32,13 +32,15 @@ class Data(_Part):
     """Where images come from and how large they are.
 
     train: sources, each a folder of class folders, a list file, or `digits` for the embedded synthetic set, of
-    which `count` images are drawn. real: the set to measure on, or null. resize: shorter side in pixels;
-    size: side of the square crop. workers: loader processes, null = by the number of cores.
+    which `count` images are drawn. real: the set to measure on, or null. holdout: share of the synthetic images that
+    is kept from training and measured on instead of the real ones. resize: shorter side in pixels; size: side of the
+    square crop. workers: loader processes, null = by the number of cores.
     """
 
     train: Annotated[tuple[str, ...], Field(min_length=1)]
     real: tuple[str, ...] = ()
     count: Count = 8000
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     resize: Annotated[int, Field(ge=8, le=2048)] = 224
     size: Annotated[int, Field(ge=8, le=2048)] = 224
     workers: Annotated[int, Field(ge=0)] | None = None
@@ -70,13 +72,15 @@ class Model(_Part):
 
     @model_validator(mode="after")
     def _known(self) -> Model:
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"there is no backbone {self.backbone!r}; take one of {', '.join(BACKBONES)}")
+        known(self.backbone)
         return self
 
 
 class Optim(_Part):
-    """SGD with two learning rates and polynomial decay per step (method.md section 6)."""
+    """SGD with two learning rates and polynomial decay per step (method.md section 6).
+
+    accumulate: parts that a batch is worked through in, for small memories. clip: largest norm of the gradient.
+    """
 
     lr_backbone: Positive = 1e-5
     lr_heads: Positive = 1e-4
@@ -86,6 +90,8 @@ class Optim(_Part):
     batch: Count = 32
     epochs: Count = 30
     max_steps: Count | None = None
+    accumulate: Count = 1
+    clip: Positive | None = None
 
 
 class Recipe(_Part):
@@ -110,6 +116,9 @@ class Recipe(_Part):
                 raise ValueError(f"there is no method {name!r}; take one of {', '.join(METHODS)}")
         complete = {n: METHODS[n].Settings(**self.methods.get(n, {})) for n in {self.method, *self.methods}}
         object.__setattr__(self, "methods", {n: s.model_dump(mode="json") for n, s in sorted(complete.items())})
+        variant, backbone = METHODS[self.method].backbone_variant, self.model.backbone
+        if not backbone.endswith(variant):
+            object.__setattr__(self, "model", self.model.model_copy(update={"backbone": known(backbone + variant)}))
         return self
 
     def to_yaml(self) -> str:
@@ -131,7 +140,7 @@ def load_recipe(source: str, changes: Mapping[str, Any], assignments: list[str])
     """A recipe by name or file, changed by dotted settings.
 
     Args:
-        changes: dotted name -> value, from the command line's options.
+        changes: dotted name -> value, from the command line's options; `own.x` is setting x of the method.
         assignments: `a.b=c` texts of `--set`; the value is read as YAML.
 
     Raises:
@@ -148,7 +157,11 @@ def load_recipe(source: str, changes: Mapping[str, Any], assignments: list[str])
         except yaml.YAMLError:
             raise UsageError(f"--set {assignment!r}: the value is no YAML", "quote it") from None
     for key, value in changes.items():
-        _put(tree, key, value)
+        if not key.startswith("own."):
+            _put(tree, key, value)
+    for key, value in changes.items():
+        if key.startswith("own."):
+            _put(tree, f"methods.{tree.get('method', 'csg')}.{key.removeprefix('own.')}", value)
     return parse_recipe(tree, source)
 
 

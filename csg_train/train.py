@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from csg.console import print_json, progress, say
@@ -13,9 +14,11 @@ from csg.errors import InputError, UsageError
 from csg.realset import LabelledImages, read_labelled
 from csg_train.data.synthetic import digits
 from csg_train.methods import METHODS, Method
-from csg_train.models.backbones import Encoder
+from csg_train.models.backbones import Encoder, Teacher
 from csg_train.models.classifier import Classifier
 from csg_train.models.weights import load_weights
+from csg_train.optimisation import precision_for
+from csg_train.parallel import barrier, first_process_first, process_group, rank, same_everywhere, world
 from csg_train.recipe import Recipe, load_recipe
 from csg_train.run import Run, environment, free_name, newest_run
 from csg_train.trainer import Trainer
@@ -39,6 +42,20 @@ def train_command(
         changes: settings given as options, by dotted name; those that are None were not given.
         weights: file with ImageNet weights, `none` for random ones, None for torch's cache.
     """
+    with process_group():
+        result = _train_or_resume(source, changes, assignments, weights, out, resume)
+        if rank() == 0:
+            _print_result(result, as_json)
+
+
+def _train_or_resume(
+    source: str | None,
+    changes: dict[str, Any],
+    assignments: list[str],
+    weights: str | None,
+    out: Path | None,
+    resume: bool,
+) -> dict[str, Any]:
     given = {key: value for key, value in changes.items() if value is not None}
     if "data.train" in given:  # the recipe's real set belongs to the recipe's own images
         given.setdefault("data.real", [])
@@ -47,31 +64,30 @@ def train_command(
         recipe = run.recipe()
         if run.finished:
             say(f"run {run.path} is finished already")
-            return _print_result(run.result(), as_json)
+            return run.result()
         say(f"resuming run {run.path}")
     else:
         recipe = load_recipe(source or "digits", given, assignments)
-        recipe = _whole_paths(recipe)
-        run = _new_run(recipe, out)
+        recipe = whole_paths(recipe)
+        run = Run(same_everywhere(_new_run, recipe, out))
         chosen = [f"recipe {recipe.name}" + ("" if source else " (default)"), f"method {recipe.method}"]
         chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
         say("train cls: " + ", ".join(chosen))
-    _print_result(train(recipe, run, weights), as_json)
+    return train(recipe, run, weights)
 
 
 def train(recipe: Recipe, run: Run, weights: str | None = None) -> dict[str, Any]:
     """Train `recipe` into the folder of `run`, from its last checkpoint if it has one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images, real = _data(recipe)
-    method = build_method(recipe, len(images.classes), weights, device)
-    trainer = Trainer(run, recipe, method, images, real, device)
-    if not (run.path / "environment.json").is_file():
-        _write_record(run, recipe, trainer, images)
-    elif (recorded := run.environment()["data_fingerprint"]) != images.fingerprint():
-        raise InputError(
-            f"the training images are not those that run {run.path} was started with ({recorded[:12]})",
-            "restore them, or start a new run",
-        )
+    with first_process_first():  # it draws and fetches what the others then find in the caches
+        images, measured = _data(recipe)
+        method = build_method(recipe, len(images.classes), weights, device)
+    begun = (run.path / "environment.json").is_file()
+    precision = precision_for(run.environment()["precision"] if begun else recipe.precision, device)
+    trainer = Trainer(run, recipe, method, images, measured, device, same_everywhere(lambda: precision))
+    if rank() == 0:
+        _keep_record(run, recipe, trainer, images)
+    barrier()
     say(
         f"{len(images)} synthetic images of {len(images.classes)} classes, {trainer.steps} steps of {trainer.batch}, "
         f"{trainer.precision.name} on {device.type}"
@@ -95,16 +111,18 @@ def build_method(recipe: Recipe, classes: int, weights: str | None, device: torc
     state = None if weights == "none" else load_weights(name, Path(weights) if weights else None)
     torch.manual_seed(recipe.seed)
     student = Classifier(Encoder(name, state, recipe.model.freeze_batch_norm), classes)
-    teacher = Encoder(name, state, freeze_batch_norm=True).eval().requires_grad_(False) if kind.needs_teacher else None
-    if teacher:
-        teacher.to(device)
+    teacher = Teacher(name, state).to(device) if kind.needs_teacher and state is not None else None
     method = kind(student, teacher, kind.Settings(**recipe.methods[recipe.method]))
     return method.to(device)
 
 
 def _data(recipe: Recipe) -> tuple[LabelledImages, LabelledImages | None]:
-    """Training images and the real set, with the same classes in the same order."""
+    """Training images and the set to measure on, with the same classes in the same order."""
     images = read_labelled(synthetic_sources(recipe))
+    if recipe.data.holdout:
+        order = np.random.default_rng(0).permutation(len(images))  # the same images for every system and seed
+        held_out = round(recipe.data.holdout * len(images))
+        return images.take(order[held_out:], images.name), images.take(order[:held_out], f"{images.name}, held out")
     real = read_labelled(recipe.data.real).in_order_of(images.classes) if recipe.data.real else None
     return images, real
 
@@ -121,11 +139,11 @@ def _synthetic(recipe: Recipe) -> Path:
         return digits(count, seed=0, progress=lambda done: bar.advance(task, done))
 
 
-def _new_run(recipe: Recipe, out: Path | None) -> Run:
+def _new_run(recipe: Recipe, out: Path | None) -> Path:
     path = out or free_name(RUNS / recipe.task, f"{recipe.name}-{recipe.method}")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path} exists already", "go on with it by --resume, or name another folder with --out")
-    return Run(path)
+    return path
 
 
 def _run_to_resume(out: Path | None, source: str | None, given: dict[str, Any], assignments: list[str]) -> Run:
@@ -138,7 +156,7 @@ def _run_to_resume(out: Path | None, source: str | None, given: dict[str, Any], 
     return run
 
 
-def _whole_paths(recipe: Recipe) -> Recipe:
+def whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute data paths, so that the run can be resumed from anywhere."""
 
     def whole(sources: tuple[str, ...]) -> tuple[str, ...]:
@@ -150,9 +168,18 @@ def _whole_paths(recipe: Recipe) -> Recipe:
     )
 
 
-def _write_record(run: Run, recipe: Recipe, trainer: Trainer, images: LabelledImages) -> None:
-    record = environment(trainer.device, trainer.precision.name, recipe.seed, images.fingerprint())
-    record |= {"classes": list(images.classes), "recipe_digest": recipe.digest()}
+def _keep_record(run: Run, recipe: Recipe, trainer: Trainer, images: LabelledImages) -> None:
+    """Write what the run is made with; a resumed run must find the images it was started with."""
+    fingerprint = images.fingerprint()
+    if (run.path / "environment.json").is_file():
+        if (recorded := run.environment()["data_fingerprint"]) != fingerprint:
+            raise InputError(
+                f"the training images are not those that run {run.path} was started with ({recorded[:12]})",
+                "restore them, or start a new run",
+            )
+        return
+    record = environment(trainer.device, trainer.precision.name, recipe.seed, fingerprint)
+    record |= {"classes": list(images.classes), "recipe_digest": recipe.digest(), "processes": world()}
     run.write("recipe.yaml", recipe.to_yaml())
     run.write("environment.json", json.dumps(record, indent=2) + "\n")
 

@@ -17,9 +17,9 @@ from csg.errors import InputError, PromiseError
 from csg_export.export import export
 from csg_export.onnx_graph import CARD_KEY, to_onnx
 from csg_export.precision import to_fp16
-from csg_export.student import load_student
 from csg_export.verify import judge
 from csg_train.run import Run
+from csg_train.student import load_student
 
 
 class Small(nn.Module):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from csg.bundle import read_bundle
-from csg_export.student import load_student
 from csg_train.evaluate import evaluate_student
 from csg_train.run import Run
+from csg_train.student import load_student
 
 SHORT = ("--max-steps", "40", "--set", "data.count=2000", "--set", "optim.batch=32")
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")

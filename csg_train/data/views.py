@@ -74,11 +74,18 @@ class Views(Dataset[tuple[Tensor, int] | str]):
 
 
 class Steps(Sampler[list[tuple[int, int]]]):
-    """The batches of all steps from `start` to `total`, as lists of (epoch, index): a fresh shuffle every epoch."""
+    """The batches of all steps from `start` to `total`, as lists of (epoch, index): a fresh shuffle every epoch.
 
-    def __init__(self, images: int, batch: int, seed: int, start: int, total: int):
+    Of several processes each takes its piece of every batch; one after the other the pieces are the batch.
+    """
+
+    def __init__(
+        self, images: int, batch: int, seed: int, start: int, total: int, process: int = 0, processes: int = 1
+    ):
         self.images, self.batch, self.seed, self.start, self.total = images, batch, seed, start, total
         self.per_epoch = images // batch
+        piece = batch // processes
+        self.piece = slice(process * piece, (process + 1) * piece)
 
     def __len__(self) -> int:
         return self.total - self.start
@@ -89,7 +96,8 @@ class Steps(Sampler[list[tuple[int, int]]]):
             epoch, within = divmod(step, self.per_epoch)
             if epoch != shuffled_epoch:
                 shuffled_epoch, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.images)
-            yield [(epoch, int(index)) for index in order[within * self.batch : (within + 1) * self.batch]]
+            batch = order[within * self.batch : (within + 1) * self.batch]
+            yield [(epoch, int(index)) for index in batch[self.piece]]
 
 
 def _collate(items: Sequence[tuple[Tensor, int] | str]) -> LoadedBatch:

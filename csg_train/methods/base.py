@@ -1,8 +1,8 @@
-"""What a system of the comparison is: three answers, and the trainer knows nothing else about it."""
+"""What a system of the comparison is: a few answers, and the trainer knows nothing else about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from csg_train.models.backbones import Encoder
+from csg_train.models.backbones import Teacher
 from csg_train.models.classifier import Classifier
 
 
@@ -24,6 +24,11 @@ class Batch:
 
     views: Tensor
     labels: Tensor
+
+    def split(self, parts: int) -> list[Batch]:
+        """The same images in `parts` smaller batches, as equal as can be, none empty."""
+        chunks = zip(self.views.tensor_split(parts, 1), self.labels.tensor_split(parts), strict=True)
+        return [Batch(views, labels) for views, labels in chunks if len(labels)]
 
 
 class MethodSettings(BaseModel):
@@ -39,27 +44,49 @@ class Method(nn.Module):
 
     Attributes:
         views: how many augmented views of each image it wants.
-        needs_teacher: whether it compares the student with the frozen ImageNet encoder.
+        needs_teacher: whether it compares the student with the frozen ImageNet network.
+        backbone_variant: the change of backbone that the system is, by the suffix of the backbone's name.
+        strength: the setting that says how much the system weighs beside the task.
     """
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     views: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = False
+    backbone_variant: ClassVar[str] = ""
+    strength: ClassVar[str | None] = "weight"
 
-    def __init__(self, student: Classifier, teacher: Encoder | None, settings: MethodSettings):
+    def __init__(self, student: Classifier, teacher: Teacher | None, settings: MethodSettings):
         super().__init__()
         self.student = student
+        self._teacher = [teacher]  # in a list: no submodule, so neither trained nor saved
+
+    @property
+    def teacher(self) -> Teacher:
+        """The frozen ImageNet network, of methods that need it."""
+        (teacher,) = self._teacher
+        assert teacher is not None
+        return teacher
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that train at the heads' learning rate; the student's encoder trains at the backbone's."""
         yield from self.student.head.parameters()
+
+    def learning_rate(self, group: str, backbone: float, heads: float) -> float:
+        """Learning rate of a group of parameters (a stage, or `heads`), given the recipe's two."""
+        return heads if group == "heads" else backbone
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """What is measured once, on the untouched student, before the first step; `batches` are drawn on demand."""
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses of a batch, weighted, to be summed ("task" among them), and figures that are only logged."""
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """What happens once after each optimiser step."""
+        """What happens once after each optimiser step; the step's gradients are still there."""
+
+    def after_epoch(self) -> None:
+        """What happens once after each pass over the images."""
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return self.losses(batch)

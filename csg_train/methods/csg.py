@@ -10,33 +10,46 @@ teacher's map come from the student's map of the same view.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from csg_train.contrast import KeyQueue, a_pool, attention, ema_update, info_nce, momentum_copy, projection_head
+from csg_train.contrast import Projection, StageQueues, ema_update, momentum_copy
 from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
-from csg_train.models.backbones import Encoder
+from csg_train.models.backbones import Teacher
 from csg_train.models.classifier import Classifier
 
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class CsgSettings(MethodSettings):
-    """Defaults of method.md section 3.
+class ContrastSettings(MethodSettings):
+    """Defaults of method.md section 3, and the switches of the paper's ablation.
 
-    weight: lambda, 0.1 for classification. temperature: tau, 0.07 in paper and code. queue: K, 65536 in the
-    paper; shrink it for small data. momentum: m of the heads' moving average. stages: G.
+    weight: lambda, 0.1 for classification. temperature: tau, 0.07 in paper and code. stages: G. apool: pool by
+    attention, otherwise by the mean. mlp: projection heads with a hidden layer.
     """
 
     weight: Annotated[float, Field(ge=0)] = 0.1
     temperature: Annotated[float, Field(gt=0)] = 0.07
-    queue: Annotated[int, Field(ge=1)] = 65536
-    momentum: Annotated[float, Field(ge=0, le=1)] = 0.999
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("layer3", "layer4")
+    apool: bool = True
+    mlp: bool = True
+
+
+class CsgSettings(ContrastSettings):
+    """queue: K, 65536 in the paper; shrink it for small data. momentum: m of the heads' moving average."""
+
+    queue: Annotated[int, Field(ge=1)] = 65536
+    momentum: Share = 0.999
+
+
+def projection_for(student: Classifier, settings: ContrastSettings) -> Projection:
+    """Projection heads on the chosen stages of the student's encoder."""
+    channels = student.encoder.channels
+    return Projection({stage: channels[stage] for stage in settings.stages}, settings.apool, settings.mlp)
 
 
 class Csg(Method):
@@ -46,46 +59,32 @@ class Csg(Method):
     views = 2
     needs_teacher = True
 
-    def __init__(self, student: Classifier, teacher: Encoder | None, settings: CsgSettings):
+    def __init__(self, student: Classifier, teacher: Teacher | None, settings: CsgSettings):
         super().__init__(student, teacher, settings)
-        assert teacher is not None
-        self.teacher = [teacher]  # in a list: no submodule, so neither trained nor saved
         self.settings = settings
-        channels = student.encoder.channels
-        self.heads = nn.ModuleDict({stage: projection_head(channels[stage]) for stage in settings.stages})
-        self.key_heads = momentum_copy(self.heads)
-        self.queues = nn.ModuleDict({stage: KeyQueue(settings.queue) for stage in settings.stages})
-        self.fresh_keys: dict[str, list[Tensor]] = {stage: [] for stage in settings.stages}
+        self.projection = projection_for(student, settings)
+        self.key_projection = momentum_copy(self.projection)
+        self.queues = StageQueues(settings.stages, settings.queue)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         yield from super().head_parameters()
-        yield from self.heads.parameters()
+        yield from self.projection.parameters()
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         q_view, k_view = batch.views
         maps = self.student.encoder(q_view)
         losses = {"task": task_loss(self.student.classify(maps), batch.labels)}
-        figures = {}
-        keys = self.keys(k_view)
-        for stage, head in self.heads.items():
-            anchor_BD = F.normalize(head(a_pool(maps[stage], attention(maps[stage]))).float(), dim=1)
-            queue_KD = cast(KeyQueue, self.queues[stage]).keys
-            loss, figures[f"positive_ranked_first/{stage}"] = info_nce(
-                anchor_BD, keys[stage], queue_KD, self.settings.temperature
-            )
-            losses[f"contrast/{stage}"] = self.settings.weight * loss
-            self.fresh_keys[stage].append(keys[stage])
-        return losses, figures
+        settings = self.settings
+        contrast, ranked = self.queues.contrast(self.projection(maps), self.keys(k_view), settings.temperature)
+        losses |= {f"contrast/{stage}": settings.weight * loss for stage, loss in contrast.items()}
+        return losses, {f"positive_ranked_first/{stage}": share for stage, share in ranked.items()}
 
     @torch.no_grad()
     def keys(self, k_view: Tensor) -> dict[str, Tensor]:
         """Positive keys, unit vectors (B, 128) for each stage: the teacher's maps under the student's attention."""
-        student_maps, teacher_maps = self.student.encoder(k_view), self.teacher[0](k_view)
-        keys = {}
-        for stage, head in cast(nn.ModuleDict, self.key_heads).items():
-            pooled_BC = a_pool(teacher_maps[stage], attention(student_maps[stage]))
-            keys[stage] = F.normalize(head(pooled_BC).float(), dim=1)
-        return keys
+        attending = self.student.encoder(k_view) if self.settings.apool else None
+        vectors: dict[str, Tensor] = self.key_projection(self.teacher(k_view), attending)
+        return vectors
 
     def after_step(self) -> None:
         """The step's keys enter the queues, and the key heads follow the heads.
@@ -93,7 +92,5 @@ class Csg(Method):
         The moving average is due once a step before the keys are computed; at the first step both heads are
         equal, so updating after each step is the same sequence.
         """
-        for stage, queue in self.queues.items():
-            cast(KeyQueue, queue).enqueue(torch.cat(self.fresh_keys[stage]))
-            self.fresh_keys[stage].clear()
-        ema_update(self.key_heads, self.heads, self.settings.momentum)
+        self.queues.enqueue()
+        ema_update(self.key_projection, self.projection, self.settings.momentum)

@@ -15,9 +15,13 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = nn.Sequential(nn.Linear(encoder.channels["layer4"], 512), nn.ReLU(), nn.Linear(512, classes))
 
+    def embed(self, maps: dict[str, Tensor]) -> Tensor:
+        """Embeddings (B, C), the pooled layer4, from the encoder's maps."""
+        return maps["layer4"].mean((2, 3))
+
     def classify(self, maps: dict[str, Tensor]) -> Tensor:
         """Logits (B, classes) from the encoder's maps."""
-        logits: Tensor = self.head(maps["layer4"].mean((2, 3)))
+        logits: Tensor = self.head(self.embed(maps))
         return logits
 
     def forward(self, images: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from csg.console import say
-from csg.errors import InputError, PromiseError
+from csg.errors import InputError, PromiseError, UsageError
 from csg.files import sha256, write_bytes
-from csg_train.models.backbones import backbone
+from csg_train.models import timm_backbone
+from csg_train.models.backbones import BACKBONES, known
 
 TIMEOUT_S = 20
 # Full SHA-256 where known; torchvision's file names carry the first eight digits of it.
@@ -34,7 +35,7 @@ IN_WHEEL = {
 
 def cached_file(name: str) -> Path:
     """Where torch's cache keeps, or would keep, the ImageNet weights of backbone `name`."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(backbone(name).weights.url).name
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(BACKBONES[name].weights.url).name
 
 
 def pull(name: str) -> Path:
@@ -46,7 +47,9 @@ def pull(name: str) -> Path:
         InputError: the file can't be had; the line names file, address and `--weights FILE`.
         PromiseError: what came, or what the cache holds, does not have the hash it must have.
     """
-    file, url = cached_file(name), backbone(name).weights.url
+    if known(name).startswith(timm_backbone.PREFIX):
+        raise UsageError(f"{name}: timm fetches its own weights", "train with it, or give a file with --weights FILE")
+    file, url = cached_file(name), BACKBONES[name].weights.url
     if file.is_file():
         _check(file)
         return file
@@ -100,11 +103,13 @@ def _check(file: Path) -> None:
 
 
 def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
-    """State dict of backbone `name` in torchvision's form, from `file` or else from the cache or the network.
+    """State dict of backbone `name` in its library's form, from `file` or else from the cache or the network.
 
     Raises:
         InputError: the file is missing, no checkpoint, or one of another model.
     """
+    if known(name).startswith(timm_backbone.PREFIX):
+        return timm_backbone.create(name, file, pretrained=True).state_dict()
     path = file or pull(name)
     if not path.is_file():
         raise InputError(f"weights file {path} is not there", "check the path given to --weights")
@@ -116,7 +121,7 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         else:
             state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
         with torch.device("meta"):
-            backbone(name).build().load_state_dict(state, assign=True)
+            BACKBONES[name].build().load_state_dict(state, assign=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(

@@ -1,4 +1,4 @@
-"""Run folder to the bare student: teacher, projection heads and queues stay behind."""
+"""A finished run to its bare student: teacher, projection heads and queues stay behind."""
 
 from __future__ import annotations
 

@@ -1,0 +1,128 @@
+"""Pictures of a comparison: embeddings on the circle with their density, and confusion matrices; a panel a system."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from csg.files import write_bytes
+from csg_train.energy import Energy
+from csg_train.evaluate import Measured
+
+CONCENTRATION = 40.0  # kappa of the kernel, about 9 degrees
+RING = (1.15, 1.45)  # inner radius of the density, and the radius of its peak
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One system: its name, and what its student made of the real images."""
+
+    name: str
+    measured: Measured
+    energy: Energy | None
+
+
+def angles(embeddings: np.ndarray) -> np.ndarray:
+    """Place of each embedding on the circle, float (N,) in radians.
+
+    Unit vectors are projected on their two leading singular directions, not centred: embeddings that crowd together
+    on the sphere crowd on the circle too. The mean points up.
+    """
+    unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    _, _, directions = np.linalg.svd(unit, full_matrices=False)
+    plane = unit @ directions[:2].T
+    if plane.shape[1] < 2:
+        plane = np.hstack([plane, np.zeros((len(plane), 1))])
+    mean = np.arctan2(*plane.mean(0)[::-1])
+    turned: np.ndarray = np.arctan2(plane[:, 1], plane[:, 0]) - mean + np.pi / 2
+    return turned
+
+
+def circular_density(points: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Density on the circle by von Mises kernels: (M,) at the angles `at`, integral 1."""
+    kernel = np.exp(CONCENTRATION * (np.cos(at[:, None] - points[None]) - 1))
+    density: np.ndarray = kernel.mean(1) / (2 * np.pi * np.i0(CONCENTRATION) * np.exp(-CONCENTRATION))
+    return density
+
+
+def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
+    """Embeddings on the circle, coloured by class, with a ring of density; E_s below (method.md section 9)."""
+    figure, axes = _grid(len(panels), 2.6, 3.0)
+    around = np.linspace(0, 2 * np.pi, 361)
+    densities = [circular_density(angles(panel.measured.embeddings), around) for panel in panels]
+    peak = max(float(density.max()) for density in densities)
+    colours = _colours(len(classes))
+    jitter = np.random.default_rng(0)
+    for axis, panel, density in zip(axes, panels, densities, strict=False):
+        at = angles(panel.measured.embeddings)
+        radius = 1 + jitter.uniform(-0.05, 0.05, len(at))
+        axis.scatter(
+            radius * np.cos(at), radius * np.sin(at), s=3, c=[colours[i] for i in panel.measured.true], linewidths=0
+        )
+        outer = RING[0] + (RING[1] - RING[0]) * density / peak
+        x, y = np.cos(around), np.sin(around)
+        axis.fill(np.r_[outer * x, RING[0] * x[::-1]], np.r_[outer * y, RING[0] * y[::-1]], color="0.7", lw=0)
+        axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", title=panel.name)
+        axis.axis("off")
+        if (e := panel.energy) is not None:
+            words = f"$E_0$ {e.E_0:.3f}  $E_1$ {e.E_1:.3f}  $E_2$ {e.E_2:.3f}"
+            axis.text(0, -1.75, words, ha="center", va="top", fontsize=8)
+    handles = [figure.axes[0].scatter([], [], s=12, color=colours[i]) for i in range(len(classes))]
+    figure.legend(handles, classes, loc="outside lower center", ncols=min(len(classes), 10), fontsize=8, frameon=False)
+    return figure
+
+
+def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
+    """Confusion matrices as shares of each true class: rows true, columns predicted."""
+    side = max(2.6, 0.26 * len(classes) + 1)
+    figure, axes = _grid(len(panels), side, side)
+    for place, (axis, panel) in enumerate(zip(axes, panels, strict=False)):
+        confusion = panel.measured.scores.confusion
+        shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axis.set_title(f"{panel.name}, {panel.measured.scores.mean_class_accuracy:.1%}", fontsize=9)
+        axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
+        axis.set_yticks(range(len(classes)), classes if place % _columns(len(panels)) == 0 else [], fontsize=7)
+        if len(classes) <= 12:
+            for (row, column), share in np.ndenumerate(shares):
+                if share >= 0.005:
+                    colour = "white" if share > 0.5 else "black"
+                    axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=5, color=colour)
+    figure.supxlabel("predicted, in % of the true class", fontsize=9)
+    figure.supylabel("true", fontsize=9)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def _columns(panels: int) -> int:
+    return min(panels, math.ceil(math.sqrt(panels * 1.5)))
+
+
+def _grid(panels: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+    columns = _columns(panels)
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(columns * width, rows * height + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis in list(axes)[panels:]:
+        axis.axis("off")
+    return figure, list(axes)
+
+
+def _colours(count: int) -> list[Any]:
+    return [
+        colormaps["tab10" if count <= 10 else "gist_rainbow"](i if count <= 10 else i / count) for i in range(count)
+    ]

@@ -1,0 +1,72 @@
+"""asg: Automated Synthetic-to-real Generalization (Chen et al. 2020; method.md section 8).
+
+    L = L_task + lambda * KL(teacher's ImageNet prediction || student's), mean over the batch
+
+The student's ImageNet prediction is its encoder under the frozen ImageNet classifier. Layer-wise learning rates are
+the recipe's, set by hand, or with `learned` those of a policy (L2O, csg_train/learning_rates.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from csg_train.learning_rates import RatePolicy
+from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
+from csg_train.models.backbones import Teacher
+from csg_train.models.classifier import Classifier
+from csg_train.parallel import mean_over_processes
+
+
+class AsgSettings(MethodSettings):
+    """weight: lambda, 0.1 for classification. learned: layer-wise rates by the L2O policy, every `window` steps."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    learned: bool = False
+    window: Annotated[int, Field(ge=1)] = 20
+
+
+class Asg(Method):
+    """The task loss and the imitation of the ImageNet network's predictions."""
+
+    Settings = AsgSettings
+    needs_teacher = True
+
+    def __init__(self, student: Classifier, teacher: Teacher | None, settings: AsgSettings):
+        super().__init__(student, teacher, settings)
+        self.settings = settings
+        self.policy = RatePolicy(student.encoder, settings.window) if settings.learned else None
+        self.seen: list[Tensor] = []
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        (view,) = batch.views
+        maps = self.student.encoder(view)
+        with torch.no_grad():
+            target = self.teacher.classify(self.teacher(view))
+        imitation = kl_of_predictions(target, self.teacher.classify(maps))
+        losses = {"task": task_loss(self.student.classify(maps), batch.labels)}
+        losses["imitation"] = self.settings.weight * imitation
+        self.seen.append(torch.stack([losses["task"], imitation]).detach())
+        figures = {f"rate/{name}": rate for name, rate in self.policy.rates().items()} if self.policy else {}
+        return losses, figures
+
+    def learning_rate(self, group: str, backbone: float, heads: float) -> float:
+        rates = self.policy.rates() if self.policy else {}
+        return heads * float(rates[group]) if group in rates else super().learning_rate(group, backbone, heads)
+
+    def after_step(self) -> None:
+        if self.policy:
+            task, imitation = mean_over_processes(torch.stack(self.seen).mean(0)).tolist()
+            self.policy.observe(task, imitation, self.student.encoder)
+        self.seen.clear()
+
+
+def kl_of_predictions(target: Tensor, logits: Tensor) -> Tensor:
+    """KL(softmax(target) || softmax(logits)) of (B, classes), mean over the batch."""
+    return F.kl_div(
+        F.log_softmax(logits.float(), 1), F.log_softmax(target.float(), 1), reduction="batchmean", log_target=True
+    )

@@ -1,0 +1,114 @@
+"""drpc: Domain Randomization and Pyramid Consistency (Yue et al. 2019; method.md section 8).
+
+    L = mean of L_task over an image's versions + mu * mean |pooled features of a version - their mean over versions|
+
+The versions are the image and restyled copies of it, restyled anew in every step with images from a folder that the
+user names: real images there are used in training, and every run says so. Published drpc restyles with CycleGAN; here
+it is training-free, Fourier amplitude mixing (FDA, Yang & Soatto 2020). Features are layer4's, pooled on square grids.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from csg.card import ImageInput
+from csg.console import say
+from csg.errors import InputError, UsageError
+from csg.images import load
+from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
+from csg_train.models.backbones import Teacher
+from csg_train.models.classifier import Classifier
+
+GRIDS = (1, 2, 4, 8)  # method.md section 8
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+class DrpcSettings(MethodSettings):
+    """styles: folder of style images, searched through. versions: restyled copies of each image.
+
+    weight: mu. band: half side of the square of low frequencies that takes the style's amplitude, as a share of the
+    image's side. kept: style images held in memory.
+    """
+
+    styles: str | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    versions: Annotated[int, Field(ge=1)] = 1
+    band: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    kept: Annotated[int, Field(ge=1)] = 256
+
+
+class Drpc(Method):
+    """Training on restyled versions whose features are pulled together."""
+
+    Settings = DrpcSettings
+
+    def __init__(self, student: Classifier, teacher: Teacher | None, settings: DrpcSettings):
+        super().__init__(student, teacher, settings)
+        if settings.styles is None:
+            raise UsageError("drpc restyles with images of yours", "name their folder: --styles DIR")
+        self.settings = settings
+        self.files = style_files(Path(settings.styles), settings.kept)
+        say(f"drpc: styles from {len(self.files)} images of {settings.styles}; if they are real, this is not zero-shot")
+        self.styles: Tensor | None = None
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        (view,) = batch.views
+        styles = self._styles(view)
+        versions = [view]
+        for _ in range(self.settings.versions):
+            chosen = torch.randint(len(styles), (len(view),)).to(view.device)
+            versions.append(restyle(view, styles[chosen], self.settings.band))
+        maps = [self.student.encoder(version) for version in versions]
+        task = torch.stack([task_loss(self.student.classify(m), batch.labels) for m in maps]).mean()
+        consistency = pyramid_consistency([m["layer4"] for m in maps])
+        return {"task": task, "consistency": self.settings.weight * consistency}, {}
+
+    def _styles(self, view: Tensor) -> Tensor:
+        """Style images in the size of the views, uint8 (S, H, W, 3)."""
+        if self.styles is None:
+            height, width = view.shape[1:3]
+            spec = ImageInput(height=height, width=width, resize_shorter_side=max(height, width))
+            self.styles = torch.from_numpy(np.stack([load(file, spec) for file in self.files])).to(view.device)
+        return self.styles
+
+
+def style_files(folder: Path, kept: int) -> list[Path]:
+    """Up to `kept` images below `folder`, evenly spread over the sorted list.
+
+    Raises:
+        InputError: there is no image.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise InputError(f"{folder} holds no style image", "name a folder with images: --styles DIR")
+    return [files[i] for i in np.linspace(0, len(files) - 1, min(kept, len(files)), dtype=int)]
+
+
+@torch.no_grad()
+def restyle(images: Tensor, styles: Tensor, band: float) -> Tensor:
+    """Images with the low-frequency Fourier amplitude of the styles, phases kept: uint8 (B, H, W, 3)."""
+    with torch.autocast(images.device.type, enabled=False):
+        content, style = (torch.fft.fft2(x.float(), dim=(1, 2)) for x in (images, styles))
+        near = [torch.fft.fftfreq(side, device=images.device).abs() <= band for side in images.shape[1:3]]
+        low = (near[0][:, None] & near[1])[None, :, :, None]
+        amplitude = torch.where(low, style.abs(), content.abs())
+        mixed = torch.fft.ifft2(torch.polar(amplitude, content.angle()), dim=(1, 2)).real
+    restyled: Tensor = mixed.round().clamp(0, 255).to(torch.uint8)
+    return restyled
+
+
+def pyramid_consistency(maps: list[Tensor]) -> Tensor:
+    """Mean over grids of the mean distance |pooled - mean over versions|; grids finer than the map are left out."""
+    stacked = torch.stack([m.float() for m in maps])  # (versions, B, C, H, W)
+    distances = []
+    for grid in (g for g in GRIDS if g <= min(stacked.shape[-2:])):
+        pooled = torch.stack([F.adaptive_avg_pool2d(version, grid) for version in stacked])
+        distances.append((pooled - pooled.mean(0, keepdim=True)).abs().mean())
+    return torch.stack(distances).mean()

@@ -1,0 +1,74 @@
+"""si: Synaptic Intelligence (Zenke et al. 2017; method.md section 8).
+
+    L = L_task + c * sum_k Omega_k (theta_k - theta*_k)^2
+
+Along the path of training omega_k += -g_k * (change of theta_k in the step), g the gradient of the loss without the
+penalty. At the end of each epoch Omega_k += max(0, omega_k) / ((change of theta_k in the epoch)^2 + xi), omega starts
+anew and theta* becomes theta. The first theta* is ImageNet's, and the first epoch therefore runs without a penalty.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
+from csg_train.methods.l2 import Anchored
+from csg_train.models.backbones import Teacher
+from csg_train.models.classifier import Classifier
+
+
+class SiSettings(MethodSettings):
+    """weight: c; large, since one epoch's gain is shared out over millions of weights. xi: damping, 0.1."""
+
+    weight: Annotated[float, Field(ge=0)] = 1000.0
+    xi: Annotated[float, Field(gt=0)] = 0.1
+
+
+class Si(Method):
+    """The task loss and the path's penalty."""
+
+    Settings = SiSettings
+
+    def __init__(self, student: Classifier, teacher: Teacher | None, settings: SiSettings):
+        super().__init__(student, teacher, settings)
+        self.settings = settings
+        self.consolidated = Anchored(student.encoder)
+        for name in self.consolidated.names:
+            self.consolidated.importance(name).zero_()
+        parameters = self._weights()
+        self.path = nn.ParameterList([nn.Parameter(torch.zeros_like(p), requires_grad=False) for p in parameters])
+        self.before = nn.ParameterList([nn.Parameter(p.detach().clone(), requires_grad=False) for p in parameters])
+
+    def _weights(self) -> list[nn.Parameter]:
+        return [self.student.encoder.get_parameter(name) for name in self.consolidated.names]
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        task = task_loss(self.student(batch.views[0]), batch.labels)
+        penalty = self.consolidated.distance(self.student.encoder)
+        return {"task": task, "si": self.settings.weight * penalty}, {}
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """The step's piece of the path integral; a step that the gradient scaler skipped changes nothing."""
+        for name, parameter, path, before in zip(
+            self.consolidated.names, self._weights(), self.path, self.before, strict=True
+        ):
+            change = parameter - before
+            pull = 2 * self.settings.weight * self.consolidated.importance(name)
+            pull *= before - self.consolidated.anchor(name)
+            gradient = cast(Tensor, parameter.grad) - pull
+            path -= torch.where(change == 0, 0.0, gradient * change)
+            before.copy_(parameter)
+
+    @torch.no_grad()
+    def after_epoch(self) -> None:
+        for name, parameter, path in zip(self.consolidated.names, self._weights(), self.path, strict=True):
+            anchor = self.consolidated.anchor(name)
+            change = parameter - anchor
+            self.consolidated.importance(name).add_(path.clamp_min(0) / (change.square() + self.settings.xi))
+            anchor.copy_(parameter)
+            path.zero_()

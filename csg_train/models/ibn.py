@@ -1,0 +1,75 @@
+"""IBN-Net (Pan et al. 2018; method.md section 8): instance norm against differences of look, batch norm for content.
+
+Both variants start from the ImageNet network: affine parameters and statistics are carried over. Published for
+ResNets; on MobileNetV2 the same rule is applied to its inverted residual blocks, which is an extension of ours.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+Blocks = dict[str, nn.Sequential]
+
+
+class InstanceBatchNorm(nn.Module):
+    """Instance norm on the first half of the channels, the given batch norm's own rest on the others."""
+
+    def __init__(self, norm: nn.BatchNorm2d):
+        super().__init__()
+        self.cut = norm.num_features // 2
+        self.instance = instance_norm(norm, self.cut)
+        self.batch = nn.BatchNorm2d(norm.num_features - self.cut, norm.eps, norm.momentum)
+        self.batch.load_state_dict(
+            {name: value[self.cut :] if value.ndim else value for name, value in norm.state_dict().items()}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.instance(x[:, : self.cut]), self.batch(x[:, self.cut :])], 1)
+
+
+def instance_norm(norm: nn.BatchNorm2d, channels: int) -> nn.InstanceNorm2d:
+    """Instance norm with the affine parameters of the first `channels` of a batch norm."""
+    instance = nn.InstanceNorm2d(channels, affine=True)
+    instance.load_state_dict({"weight": norm.weight[:channels], "bias": norm.bias[:channels]})
+    return instance
+
+
+def ibn_a(stages: Blocks) -> None:
+    """Variant a: half the channels of each block's first norm in layers 1-3 are instance norm; in place."""
+    for name in ("layer1", "layer2", "layer3"):
+        for block in stages[name].modules():
+            if isinstance(block, BasicBlock | Bottleneck | InvertedResidual):
+                path, norm = _first_norm(block)
+                block.set_submodule(path, InstanceBatchNorm(norm))
+
+
+def ibn_b(stages: Blocks) -> None:
+    """Variant b: instance norm after conv1, and after the residual sum at the end of layers 1 and 2; in place."""
+    path, norm = _first_norm(stages["layer1"])
+    stages["layer1"].set_submodule(path, instance_norm(norm, norm.num_features))
+    for name in ("layer1", "layer2"):
+        last = stages[name][-1]
+        stages[name].append(nn.InstanceNorm2d(_width(last), affine=True))
+        if isinstance(last, BasicBlock | Bottleneck):
+            _move_relus_into_norms(last)
+            stages[name].append(nn.ReLU(inplace=True))
+
+
+def _move_relus_into_norms(block: BasicBlock | Bottleneck) -> None:
+    """The same block, except that it ends with the sum: its last ReLU is left to the caller."""
+    for name in ("bn1", "bn2") if isinstance(block, Bottleneck) else ("bn1",):
+        setattr(block, name, nn.Sequential(getattr(block, name), nn.ReLU(inplace=True)))
+    block.relu = cast(nn.ReLU, nn.Identity())
+
+
+def _first_norm(module: nn.Module) -> tuple[str, nn.BatchNorm2d]:
+    return next((name, child) for name, child in module.named_modules() if isinstance(child, nn.BatchNorm2d))
+
+
+def _width(block: nn.Module) -> int:
+    return [child for child in block.modules() if isinstance(child, nn.BatchNorm2d)][-1].num_features

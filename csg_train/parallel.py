@@ -1,0 +1,88 @@
+"""Several processes (`torchrun`): which one this is, and tensors gathered over all of them; one process needs none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+from csg.console import words
+
+Value = TypeVar("Value")
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the group that torchrun's environment names: NCCL on GPUs, gloo on CPUs. Only the first one speaks."""
+    if "WORLD_SIZE" not in os.environ or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    words.quiet = rank() > 0
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, 0 for the first."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait for the other processes."""
+    if world() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """The block runs in the first process, then in the others."""
+    if rank():
+        barrier()
+    yield
+    if rank() == 0:
+        barrier()
+
+
+def same_everywhere(make: Callable[..., Value], *arguments: object) -> Value:
+    """What `make` gives in the first process, in all of them."""
+    box = [make(*arguments) if rank() == 0 else None]
+    if world() > 1:
+        dist.broadcast_object_list(box)
+    return cast(Value, box[0])
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The rows of all processes, in their order, gradients included: (N, ...) to (world * N, ...)."""
+    return torch.cat(all_gather(tensor.contiguous())) if world() > 1 else tensor  # type: ignore[no-untyped-call]
+
+
+@torch.no_grad()
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """Mean of a tensor over all processes."""
+    return gather(tensor.detach()[None]).mean(0) if world() > 1 else tensor
+
+
+def any_process(*flags: bool) -> tuple[bool, ...]:
+    """Each flag, true everywhere if it is true in any process."""
+    if world() == 1:
+        return flags
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    raised = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(raised, dist.ReduceOp.MAX)
+    return tuple(bool(flag) for flag in raised)
