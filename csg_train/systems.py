@@ -41,7 +41,8 @@ class System:
         tree = base.model_dump(mode="json")
         tree["method"] = self.method
         for name, value in (self.settings | changes).items():
-            *parents, last = name.split(".") if "." in name else ("methods", self.method, name)
+            recipes_own = "." in name or name in Recipe.model_fields
+            *parents, last = name.split(".") if recipes_own else ("methods", self.method, name)
             place = tree
             for parent in parents:
                 place = place.setdefault(parent, {})
