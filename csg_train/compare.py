@@ -8,6 +8,7 @@ comparison.json, table.md, circle.png, confusion.png   what came out (csg_train/
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,13 +21,14 @@ import torch
 from csg.console import print_json, say
 from csg.errors import CsgError, UsageError
 from csg.files import write_bytes
-from csg_train.comparison import Row, Try, draw, summarise
+from csg.realset import read_labelled
+from csg_train.comparison import Row, Try, decide, draw, summarise
 from csg_train.optimisation import precision_for
 from csg_train.recipe import Recipe, load_recipe, parse_recipe
 from csg_train.run import Run
 from csg_train.stop import Stop, Stopped
 from csg_train.systems import System, choose
-from csg_train.train import whole_paths
+from csg_train.train import synthetic_sources, whole_paths
 
 COMPARISONS = Path("comparisons")
 HELD_OUT = 0.2  # of a single synthetic source
@@ -51,8 +53,8 @@ def compare_command(
         raise UsageError("a comparison measures on real images", "name them with --real")
     chosen, left_out = choose(systems, str(Path(styles).resolve()) if styles else None)
     folder = out or COMPARISONS / base.name
-    comparison = Comparison(folder, keep_plan(folder, base), weights)
-    base = comparison.base
+    base = keep_plan(folder, base)
+    comparison = Comparison(folder, base, len(read_labelled(synthetic_sources(base))), weights)
     names = ", ".join(system.name for system in chosen)
     say(f"compare cls: recipe {base.name}{'' if source else ' (default)'}, {names}; seeds 0 to {seeds - 1}; {folder}")
     for name in left_out:
@@ -60,7 +62,7 @@ def compare_command(
     rows: list[Row] = []
     for system in chosen:
         tries = comparison.tune(system) if tune else []
-        best = max(tries, key=lambda t: t.score).changes if tries else {}
+        best = decide(tries).changes if tries else {}
         runs = [comparison.run(system, best | {"seed": seed}, f"runs/{system.folder}-{seed}") for seed in range(seeds)]
         rows.append(Row(system, tries, best, runs))
         result = summarise(folder, base, rows, kept(base) if tune else None)
@@ -74,10 +76,11 @@ def compare_command(
 
 @dataclass(frozen=True)
 class Comparison:
-    """The folder, and the recipe that all systems share."""
+    """The folder, the recipe that all systems share, and how many synthetic images it has."""
 
     folder: Path
     base: Recipe
+    images: int
     weights: str | None
 
     def tune(self, system: System) -> list[Try]:
@@ -86,18 +89,19 @@ class Comparison:
         for number, changes in enumerate(system.tries(self.base)):
             run = self.run(system, changes | self._tuning(), f"tune/{system.folder}-{number}")
             result = run.result()
-            score = result["held_out" if "held_out" in result else "real"]["mean_class_accuracy"]
-            tries.append(Try(changes, score))
+            found = result["held_out" if "held_out" in result else "real"]
+            tries.append(Try(changes, found["mean_class_accuracy"], found["images"]))
         return tries
 
     def _tuning(self) -> dict[str, Any]:
         """Settings of a tuning run: a quarter of the steps, and what it is measured on."""
         optim, data = self.base.optim, self.base.data
-        quarter = {"seed": 0, "evaluate_every": 0}
-        if optim.max_steps:
-            quarter |= {"optim.max_steps": -(-optim.max_steps // 4)}
-        else:
-            quarter |= {"optim.epochs": -(-optim.epochs // 4)}
+        steps = optim.epochs * (self.images // min(optim.batch, self.images))
+        quarter = {
+            "seed": 0,
+            "evaluate_every": 0,
+            "optim.max_steps": math.ceil(min(steps, optim.max_steps or steps) / 4),
+        }
         if len(data.train) > 1:
             return quarter | {"data.train": data.train[:-1], "data.real": data.train[-1:]}
         return quarter | {"data.real": (), "data.holdout": HELD_OUT}

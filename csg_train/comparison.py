@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,18 @@ COLUMNS = ("system", "mean class accuracy %", "accuracy %", "E_0", "E_1", "E_2",
 
 @dataclass(frozen=True)
 class Try:
-    """A tuning run: what it changed, and its mean class accuracy on held-out synthetic images."""
+    """A tuning run: what it changed, and its mean class accuracy on so many held-out synthetic images."""
 
     changes: dict[str, Any]
     score: float
+    images: int
+
+
+def decide(tries: list[Try]) -> Try:
+    """The best try if it beats the first by more than the standard error of its score, otherwise the first."""
+    best = max(tries, key=lambda t: t.score)
+    error = math.sqrt(best.score * (1 - best.score) / best.images)
+    return best if best.score - tries[0].score > error else tries[0]
 
 
 @dataclass(frozen=True)
@@ -104,13 +113,14 @@ def _table(systems: list[dict[str, Any]]) -> str:
 
 def _caption(base: Recipe, rows: list[Row], rule: str) -> str:
     first = rows[0].runs[0]
-    result, real = first.result(), first.result()["real"]
+    result, real, record = first.result(), first.result()["real"], first.environment()
     seeds = sorted({run.recipe().seed for row in rows for run in row.runs})
     lines = [
         f"Recipe {base.name}: {base.model.backbone}, {base.data.size} px, {result['steps']} steps of "
         f"{base.optim.batch}, trained on {', '.join(Path(s).name for s in base.data.train)}, measured on "
         f"{real['images']} images of {Path(real['dataset']).name}; "
-        f"mean ± deviation over seeds {', '.join(map(str, seeds))}.",
+        f"mean ± deviation over seeds {', '.join(map(str, seeds))}; {record['precision']} on {record['device']}, "
+        f"threads {record['threads']}.",
         "E_s: hyperspherical energy of the pooled real embeddings; lower is more diverse.",
         rule,
     ]

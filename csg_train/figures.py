@@ -42,7 +42,8 @@ def angles(embeddings: np.ndarray) -> np.ndarray:
     if plane.shape[1] < 2:
         plane = np.hstack([plane, np.zeros((len(plane), 1))])
     mean = np.arctan2(*plane.mean(0)[::-1])
-    turned: np.ndarray = np.arctan2(plane[:, 1], plane[:, 0]) - mean + np.pi / 2
+    from_mean = np.angle(np.exp(1j * (np.arctan2(plane[:, 1], plane[:, 0]) - mean)))  # within -pi ... pi
+    turned: np.ndarray = from_mean + np.pi / 2
     return turned
 
 

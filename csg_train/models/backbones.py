@@ -90,7 +90,7 @@ def known(name: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    if name in BACKBONES or name.startswith(timm_backbone.PREFIX):
+    if name in BACKBONES or (name.startswith(timm_backbone.PREFIX) and not name.endswith(tuple(IBN))):
         return name
     raise UsageError(
         f"there is no backbone {name!r}",

@@ -1,0 +1,131 @@
+"""A csg training step against the shape of the published loop: fp32, NCHW, three eager forwards, one step at a time.
+
+    python benchmarks/csg_step.py [backbone ...]
+
+Both take the same random pixels, compute the same losses and update the same weights; steps alternate within one
+process, medians are compared. The published loop is rewritten here from its description, with plain torch.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from csg.console import show_table
+from csg_train.methods import Batch
+from csg_train.models.backbones import BACKBONES
+from csg_train.models.weights import load_weights
+from csg_train.optimisation import make_optimiser, precision_for
+from csg_train.recipe import load_recipe
+from csg_train.train import build_method
+
+CPU = torch.device("cpu")
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+class PlainLoop:
+    """Student on both views, teacher on the k-view, A-pool, heads and their average, queues: as written in papers."""
+
+    def __init__(self, backbone: str, weights: dict[str, Tensor] | None, keys: int):
+        torch.manual_seed(0)
+        row = BACKBONES[backbone]
+        model = row.build()
+        if weights:
+            model.load_state_dict(weights)
+        self.student = nn.ModuleDict(row.cut(model)).eval()
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        widths = {stage: row.channels[stage] for stage in ("layer3", "layer4")}
+        self.head = nn.Sequential(nn.Linear(widths["layer4"], 512), nn.ReLU(), nn.Linear(512, 7))
+        self.h = nn.ModuleDict(
+            {s: nn.Sequential(nn.Linear(c, c), nn.ReLU(), nn.Linear(c, 128)) for s, c in widths.items()}
+        )
+        self.h_average = copy.deepcopy(self.h).requires_grad_(False)
+        self.queues = {stage: F.normalize(torch.randn(keys, 128), dim=1) for stage in widths}
+        groups = [
+            {"params": self.student.parameters(), "lr": 1e-3},
+            {"params": [*self.head.parameters(), *self.h.parameters()], "lr": 1e-2},
+        ]
+        self.optimiser = torch.optim.SGD(groups, momentum=0.9, weight_decay=5e-4)
+
+    @staticmethod
+    def _maps(stages: nn.ModuleDict, images: Tensor) -> dict[str, Tensor]:
+        maps, x = {}, (images.permute(0, 3, 1, 2).contiguous().float() / 255 - MEAN) / STD
+        for name, stage in stages.items():
+            maps[name] = x = stage(x)
+        return maps
+
+    @staticmethod
+    def _pool(values: Tensor, attending: Tensor) -> Tensor:
+        v = attending.detach().relu()
+        scores = torch.einsum("bchw,bc->bhw", v, v.mean((2, 3)))
+        return torch.einsum("bchw,bhw->bc", values.relu(), scores / scores.sum((1, 2), keepdim=True))
+
+    def step(self, batch: Batch) -> None:
+        q_view, k_view = batch.views
+        q_maps = self._maps(self.student, q_view)
+        with torch.no_grad():
+            k_student, k_teacher = self._maps(self.student, k_view), self._maps(self.teacher, k_view)
+        loss = F.cross_entropy(self.head(q_maps["layer4"].mean((2, 3))), batch.labels)
+        for stage, queue in self.queues.items():
+            anchor = F.normalize(self.h[stage](self._pool(q_maps[stage], q_maps[stage])), dim=1)
+            key = F.normalize(self.h_average[stage](self._pool(k_teacher[stage], k_student[stage])), dim=1)
+            logits = torch.cat([(anchor * key).sum(1, keepdim=True), anchor @ queue.T], 1) / 0.07
+            loss = loss + 0.1 * F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
+            self.queues[stage] = torch.cat([key, queue[: -len(key)]])
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        with torch.no_grad():
+            for average, now in zip(self.h_average.parameters(), self.h.parameters(), strict=True):
+                average.mul_(0.999).add_(now, alpha=0.001)
+
+
+def csg_step(backbone: str, weights: str | None) -> tuple[Callable[[Batch], None], str]:
+    """csg's own step at `--precision auto`."""
+    recipe = load_recipe("pacs", {"model.backbone": backbone}, [])
+    method = build_method(recipe, 7, weights, CPU).train()
+    optimiser, precision = make_optimiser(method, recipe.optim), precision_for("auto", CPU)
+
+    def step(batch: Batch) -> None:
+        with torch.autocast("cpu", precision.dtype, enabled=precision.name != "fp32"):
+            losses, _ = method(batch)
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        optimiser.step()
+        method.after_step()
+
+    return step, precision.name
+
+
+def measure(backbone: str, size: int, images: int, steps: int) -> tuple[str, str, str, str]:
+    """Images a second of both loops, and their ratio."""
+    state = load_weights(backbone, None)
+    plain = PlainLoop(backbone, state, 4096)
+    ours, precision = csg_step(backbone, None)
+    batch = Batch(torch.randint(0, 256, (2, images, size, size, 3), dtype=torch.uint8), torch.arange(images) % 7)
+    times: dict[str, list[float]] = {"plain": [], "csg": []}
+    for _ in range(steps + 2):
+        for name, step in (("plain", plain.step), ("csg", ours)):
+            started = time.perf_counter()
+            step(batch)
+            times[name].append(time.perf_counter() - started)
+    rates = {name: images / statistics.median(found[2:]) for name, found in times.items()}
+    title = f"{backbone}, {size} px, batch {images}, {precision}"
+    return title, f"{rates['plain']:.1f}", f"{rates['csg']:.1f}", f"{rates['csg'] / rates['plain']:.2f}"
+
+
+def main() -> None:
+    """Measure and print."""
+    rows = [measure(backbone, 96, 32, 12) for backbone in sys.argv[1:] or ["mobilenet_v2"]]
+    show_table(f"{torch.get_num_threads()} threads, images/s", ("", "plain loop", "csg", "csg / plain"), rows)
+
+
+if __name__ == "__main__":
+    main()
