@@ -1,7 +1,7 @@
 """`csg compare cls`: systems times seeds on the same data and budget, each a run of its own, in one folder.
 
 tune/, runs/           the runs; those that are finished are not made again
-plan.json              the recipe that all of them share
+plan.json              the recipe that all of them share, and whether they are tuned
 comparison.json, table.md, circle.png, confusion.png   what came out (csg_train/comparison.py)
 """
 
@@ -22,7 +22,7 @@ from csg.console import print_json, say
 from csg.errors import CsgError, UsageError
 from csg.files import write_bytes
 from csg.realset import read_labelled
-from csg_train.comparison import Row, Try, decide, draw, summarise
+from csg_train.comparison import Row, Try, decide, draw, earlier_rows, summarise
 from csg_train.optimisation import precision_for
 from csg_train.recipe import Recipe, load_recipe, parse_recipe
 from csg_train.run import Run
@@ -53,20 +53,21 @@ def compare_command(
         raise UsageError("a comparison measures on real images", "name them with --real")
     chosen, left_out = choose(systems, str(Path(styles).resolve()) if styles else None)
     folder = out or COMPARISONS / base.name
-    base = keep_plan(folder, base)
+    base = keep_plan(folder, base, tune)
     comparison = Comparison(folder, base, len(read_labelled(synthetic_sources(base))), weights)
     names = ", ".join(system.name for system in chosen)
     say(f"compare cls: recipe {base.name}{'' if source else ' (default)'}, {names}; seeds 0 to {seeds - 1}; {folder}")
     for name in left_out:
         say(f"{name} is left out: it restyles with images of yours, named by --styles DIR")
-    rows: list[Row] = []
+    rows = {row.system.name: row for row in earlier_rows(folder)}
     for system in chosen:
         tries = comparison.tune(system) if tune else []
         best = decide(tries).changes if tries else {}
-        runs = [comparison.run(system, best | {"seed": seed}, f"runs/{system.folder}-{seed}") for seed in range(seeds)]
-        rows.append(Row(system, tries, best, runs))
-        result = summarise(folder, base, rows, kept(base) if tune else None)
-    draw(folder, rows)
+        count = max(seeds, len(rows[system.name].runs)) if system.name in rows else seeds
+        runs = [comparison.run(system, best | {"seed": seed}, f"runs/{system.folder}-{seed}") for seed in range(count)]
+        rows[system.name] = Row(system, tries, best, runs)
+        result = summarise(folder, base, list(rows.values()), kept(base) if tune else None)
+    draw(folder, list(rows.values()))
     if as_json:
         print_json(result)
     else:
@@ -114,13 +115,13 @@ class Comparison:
             Stopped: the user stopped it.
         """
         recipe, run = system.recipe(self.base, changes), Run(self.folder / name)
-        begun = (run.path / "recipe.yaml").is_file()
-        if begun and run.recipe() != recipe:
+        started = (run.path / "recipe.yaml").is_file()
+        if started and run.recipe() != recipe:
             raise UsageError(f"run {run.path} was made with other settings", "remove it, or name another --out")
         if run.finished:
             return run
         words = ["--resume"]
-        if not begun:
+        if not started:
             file = self.folder / "recipes" / f"{name.replace('/', '-')}.yaml"
             write_bytes(file, recipe.to_yaml().encode())
             words = ["--recipe", str(file)]
@@ -130,11 +131,11 @@ class Comparison:
         return run
 
 
-def keep_plan(folder: Path, base: Recipe) -> Recipe:
+def keep_plan(folder: Path, base: Recipe, tune: bool) -> Recipe:
     """The recipe that all systems share, with one precision for all; the one the folder was started with.
 
     Raises:
-        UsageError: that was another.
+        UsageError: that was another, or tuning was on and is off now, or the other way round.
     """
     file = folder / "plan.json"
     if not file.is_file():
@@ -142,12 +143,18 @@ def keep_plan(folder: Path, base: Recipe) -> Recipe:
             raise UsageError(f"{folder} is no comparison's folder", "name another with --out")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         base = base.model_copy(update={"precision": precision_for(base.precision, device).name})
-        write_bytes(file, (json.dumps(base.model_dump(mode="json"), indent=2) + "\n").encode())
+        plan = {"tune": tune, "recipe": base.model_dump(mode="json")}
+        write_bytes(file, (json.dumps(plan, indent=2) + "\n").encode())
         return base
-    plan = parse_recipe(json.loads(file.read_text()), str(file))
+    found = json.loads(file.read_text())
+    if found["tune"] != tune:
+        raise UsageError(
+            f"{folder} was started with --{'' if found['tune'] else 'no-'}tune", "do the same, or --out DIR"
+        )
+    shared = parse_recipe(found["recipe"], str(file))
     if base.precision == "auto":
-        base = base.model_copy(update={"precision": plan.precision})
-    if base != plan:
+        base = base.model_copy(update={"precision": shared.precision})
+    if base != shared:
         raise UsageError(f"{folder} was started with another recipe", "name another folder with --out")
     return base
 

@@ -20,7 +20,17 @@ from csg_train.recipe import Recipe
 from csg_train.run import Run
 from csg_train.systems import RULE, System
 
-COLUMNS = ("system", "mean class accuracy %", "accuracy %", "E_0", "E_1", "E_2", "ms per step", "peak memory MiB")
+COLUMNS = (
+    "system",
+    "seeds",
+    "mean class accuracy %",
+    "accuracy %",
+    "E_0",
+    "E_1",
+    "E_2",
+    "ms per step",
+    "peak memory MiB",
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,20 @@ def summarise(folder: Path, base: Recipe, rows: list[Row], kept: str | None) -> 
     return result
 
 
+def earlier_rows(folder: Path) -> list[Row]:
+    """The rows that `comparison.json` holds from earlier calls."""
+    file = folder / "comparison.json"
+    if not file.is_file():
+        return []
+    rows = []
+    for found in json.loads(file.read_text())["systems"]:
+        system = System(found["system"], found["method"], found["settings"])
+        tries = [Try(t["changes"], t["held_out_mean_class_accuracy"], t["images"]) for t in found["tries"]]
+        runs = [Run(folder / "runs" / f"{system.folder}-{run['seed']}") for run in found["runs"]]
+        rows.append(Row(system, tries, found["chosen"], runs))
+    return rows
+
+
 def _summary(row: Row) -> dict[str, Any]:
     runs = []
     for run in row.runs:
@@ -83,7 +107,10 @@ def _summary(row: Row) -> dict[str, Any]:
     return {
         "system": row.system.name,
         "method": row.system.method,
-        "tries": [{"changes": t.changes, "held_out_mean_class_accuracy": t.score} for t in row.tries],
+        "settings": row.system.settings,
+        "tries": [
+            {"changes": t.changes, "held_out_mean_class_accuracy": t.score, "images": t.images} for t in row.tries
+        ],
         "chosen": row.chosen,
         "runs": runs,
         "mean": {name: statistics.fmean(run[name] for run in runs) for name in figures},
@@ -100,6 +127,7 @@ def _table(systems: list[dict[str, Any]]) -> str:
     lines = [
         (
             system["system"],
+            str(len(system["runs"])),
             cell(system, "mean_class_accuracy", 100, 1),
             cell(system, "accuracy", 100, 1),
             *(cell(system, name, 1, 3) for name in ("E_0", "E_1", "E_2")),
@@ -108,7 +136,7 @@ def _table(systems: list[dict[str, Any]]) -> str:
         )
         for system in systems
     ]
-    return tabulate(lines, COLUMNS, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 7))
+    return tabulate(lines, COLUMNS, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 8))
 
 
 def _caption(base: Recipe, rows: list[Row], rule: str) -> str:

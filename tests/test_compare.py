@@ -67,9 +67,11 @@ def test_again_it_makes_only_what_is_missing(compared):
     assert done.returncode == 0, done.stderr
     assert "none: runs/none-1" in done.stderr
     assert "none-0" not in done.stderr
+    rows = [line for line in (folder / "table.md").read_text().splitlines() if "csg:apool=false" in line]
+    assert len(rows) == 1, "rows of earlier calls stay"
     for file, time in before.items():
         assert (file.stat().st_mtime_ns == time) is (file.parent != half.path)
-    other = compare(folder, "--system", "none", "--epochs", "7")
+    other = compare(folder, "--no-tune", "--system", "none", "--epochs", "7")
     assert other.returncode == 2
     assert "another recipe" in other.stderr
 
@@ -151,7 +153,7 @@ def test_a_wrong_setting_of_a_system_is_one_line(compared):
 def test_a_strange_folder_is_left_alone(small_recipe, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UsageError, match="no comparison"):
-        keep_plan(tmp_path, small_recipe())
+        keep_plan(tmp_path, small_recipe(), True)
 
 
 def test_embed_writes_what_was_measured(trained, tmp_path, capsys):
