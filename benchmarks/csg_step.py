@@ -11,17 +11,18 @@ from __future__ import annotations
 import copy
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from csg.console import show_table
 from csg_train.methods import Batch
 from csg_train.models.backbones import BACKBONES
-from csg_train.models.weights import load_weights
 from csg_train.optimisation import make_optimiser, precision_for
 from csg_train.recipe import load_recipe
 from csg_train.train import build_method
@@ -33,12 +34,11 @@ MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.2
 class PlainLoop:
     """Student on both views, teacher on the k-view, A-pool, heads and their average, queues: as written in papers."""
 
-    def __init__(self, backbone: str, weights: dict[str, Tensor] | None, keys: int):
+    def __init__(self, backbone: str, weights: dict[str, Tensor], keys: int):
         torch.manual_seed(0)
         row = BACKBONES[backbone]
         model = row.build()
-        if weights:
-            model.load_state_dict(weights)
+        model.load_state_dict(weights)
         self.student = nn.ModuleDict(row.cut(model)).eval()
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         widths = {stage: row.channels[stage] for stage in ("layer3", "layer4")}
@@ -87,7 +87,7 @@ class PlainLoop:
                 average.mul_(0.999).add_(now, alpha=0.001)
 
 
-def csg_step(backbone: str, weights: str | None) -> tuple[Callable[[Batch], None], str]:
+def csg_step(backbone: str, weights: str) -> tuple[Callable[[Batch], None], str]:
     """csg's own step at `--precision auto`."""
     recipe = load_recipe("pacs", {"model.backbone": backbone}, [])
     method = build_method(recipe, 7, weights, CPU).train()
@@ -106,9 +106,11 @@ def csg_step(backbone: str, weights: str | None) -> tuple[Callable[[Batch], None
 
 def measure(backbone: str, size: int, images: int, steps: int) -> tuple[str, str, str, str]:
     """Images a second of both loops, and their ratio."""
-    state = load_weights(backbone, None)
+    state = BACKBONES[backbone].build().state_dict()
     plain = PlainLoop(backbone, state, 4096)
-    ours, precision = csg_step(backbone, None)
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        save_file(state, file.name)
+        ours, precision = csg_step(backbone, file.name)
     batch = Batch(torch.randint(0, 256, (2, images, size, size, 3), dtype=torch.uint8), torch.arange(images) % 7)
     times: dict[str, list[float]] = {"plain": [], "csg": []}
     for _ in range(steps + 2):
@@ -123,7 +125,7 @@ def measure(backbone: str, size: int, images: int, steps: int) -> tuple[str, str
 
 def main() -> None:
     """Measure and print."""
-    rows = [measure(backbone, 96, 32, 12) for backbone in sys.argv[1:] or ["mobilenet_v2"]]
+    rows = [measure(backbone, 96, 32, 12) for backbone in sys.argv[1:] or ["mobilenet_v2", "resnet18", "resnet50"]]
     show_table(f"{torch.get_num_threads()} threads, images/s", ("", "plain loop", "csg", "csg / plain"), rows)
 
 

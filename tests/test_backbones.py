@@ -40,7 +40,8 @@ def test_stages_are_the_torchvision_model(name):
     model = BACKBONES[name].build().eval()
     model.load_state_dict(state)
     logits = model.get_submodule(BACKBONES[name].head)(maps["layer4"].mean((2, 3)))
-    torch.testing.assert_close(logits, model(encoder.normalise(PIXELS)), rtol=1e-3, atol=1e-3)
+    expected = model(encoder.normalise(PIXELS))
+    torch.testing.assert_close(logits / expected.abs().max(), expected / expected.abs().max(), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", [*PLAIN, "resnet18_ibn_a"])
@@ -94,7 +95,9 @@ def test_ibn_b_adds_instance_norms_after_the_first_convolution_and_the_sums_of_t
     assert [path.split(".")[0] for path, _ in norms] == ["layer1", "layer1", "layer2"]
     first = next(m for m in plain.stages.modules() if isinstance(m, nn.BatchNorm2d))
     torch.testing.assert_close(norms[0][1].weight, first.weight)
-    encoder.stages.set_submodule(norms[0][0], first)
+    back = nn.BatchNorm2d(first.num_features).eval()
+    back.load_state_dict(first.state_dict())
+    encoder.stages.set_submodule(norms[0][0], back)
     for path, _ in norms[1:]:
         encoder.stages.set_submodule(path, nn.Identity())
     for stage, found in encoder(PIXELS).items():
@@ -143,3 +146,27 @@ def test_torchvision_has_no_other_widths():
         head = getattr(torchvision.models, name)().get_submodule(row.head)
         last = [m for m in head.modules() if isinstance(m, nn.Linear)][-1]
         assert last.in_features == row.channels["layer4"]
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_folded_norms_change_neither_maps_nor_gradients(name, frozen):
+    """Against the plain torchvision layers, in training, with the norm frozen and not."""
+    state = random_state(name)
+    ours = Encoder(name, state, frozen).train()
+    model = BACKBONES[name].build()
+    model.load_state_dict(state)
+    plain = nn.ModuleDict(BACKBONES[name].cut(model)).train(not frozen)
+    assert ours.stages.state_dict().keys() == plain.state_dict().keys()
+    x = ours.normalise(PIXELS)
+    maps, slow = ours.stages(x), {}
+    for stage, module in plain.items():
+        slow[stage] = x = module(x)
+    for stage, found in maps.items():
+        torch.testing.assert_close(found, slow[stage], rtol=1e-3, atol=1e-3)
+    loss, slow_loss = (sum(m[stage].square().mean() for stage in ("layer3", "layer4")) for m in (maps, slow))
+    gradients = torch.autograd.grad(loss, list(ours.stages.parameters()))
+    expected = torch.autograd.grad(slow_loss, list(plain.parameters()))
+    for found, reference in zip(gradients, expected, strict=True):
+        size = reference.abs().max()
+        torch.testing.assert_close(found / size, reference / size, rtol=0, atol=1e-3)

@@ -8,21 +8,20 @@ with strides s = 4, 8, 16, 32 for layer1 ... layer4.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from csg.card import Channels
 from csg.errors import UsageError
 from csg_train.models import timm_backbone
 from csg_train.models.ibn import ibn_a, ibn_b
+from csg_train.models.layers import Normalise, fuse, speed_up
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -118,10 +117,10 @@ class Stages(nn.ModuleDict):
 def build_stages(name: str, weights: dict[str, Tensor] | None) -> tuple[nn.Module, dict[str, int]]:
     """The stages of backbone `name`, random or with ImageNet weights, and their widths."""
     if name.startswith(timm_backbone.PREFIX):
-        stages = timm_backbone.TimmStages(name)
+        timm_stages = timm_backbone.TimmStages(name)
         if weights is not None:
-            stages.model.load_state_dict(weights)
-        return stages, stages.channels
+            timm_stages.model.load_state_dict(weights)
+        return timm_stages, timm_stages.channels
     row = BACKBONES[known(name)]
     model = row.build()
     if weights is not None:
@@ -129,41 +128,9 @@ def build_stages(name: str, weights: dict[str, Tensor] | None) -> tuple[nn.Modul
     cut = row.cut(model)
     if row.change:
         row.change(cut)
-    return Stages(cut), row.channels
-
-
-class Normalise(nn.Module):
-    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in channels_last layout: (x / 255 - mean) / std."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]):
-        super().__init__()
-        for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, 255 * torch.tensor(values).reshape(3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
-
-
-class StridedDepthwise(nn.Conv2d):
-    """A strided depthwise convolution that stays float32 under a CPU's autocast.
-
-    Its bf16 backward in oneDNN takes more than ten times as long as the float32 one (benchmarks/train_step.py).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(x.float())
-        return super().forward(x)
-
-
-def _keep_strided_depthwise_float32(module: nn.Module) -> None:
-    for child in module.modules():
-        if isinstance(child, nn.Conv2d) and child.groups == child.in_channels > 1 and child.stride != (1, 1):
-            child.__class__ = StridedDepthwise  # the same layer, another forward
+    stages = Stages(cut)
+    speed_up(stages)
+    return stages, row.channels
 
 
 class Encoder(nn.Module):
@@ -177,7 +144,6 @@ class Encoder(nn.Module):
     def __init__(self, name: str, weights: dict[str, Tensor] | None, freeze_batch_norm: bool):
         super().__init__()
         stages, channels = build_stages(name, weights)
-        _keep_strided_depthwise_float32(stages)
         self.normalise = Normalise(*normalisation(name))
         self.stages = stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels = dict(channels)
@@ -201,16 +167,6 @@ class Encoder(nn.Module):
         return self
 
 
-def fold_batch_norm(module: nn.Module) -> None:
-    """Fold each frozen batch norm into the convolution that stands right before it; in place, a third less time."""
-    for (conv_name, conv), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            module.register_module(conv_name, fuse_conv_bn_eval(conv, norm))
-            module.register_module(norm_name, nn.Identity())
-    for child in module.children():
-        fold_batch_norm(child)
-
-
 class Teacher(nn.Module):
     """The frozen ImageNet network: an encoder in eval mode, and its ImageNet classifier (method.md section 2).
 
@@ -226,7 +182,7 @@ class Teacher(nn.Module):
             model = BACKBONES[name].build()
             model.load_state_dict(weights)
             self.head = model.get_submodule(BACKBONES[name].head)
-            fold_batch_norm(self.encoder.stages)
+            fuse(self.encoder.stages)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
