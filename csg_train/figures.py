@@ -62,7 +62,7 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     peak = max(float(density.max()) for density in densities)
     colours = _colours(len(classes))
     jitter = np.random.default_rng(0)
-    for axis, panel, density in zip(axes, panels, densities, strict=False):
+    for axis, panel, density in zip(axes, panels, densities, strict=True):
         at = angles(panel.measured.embeddings)
         radius = 1 + jitter.uniform(-0.05, 0.05, len(at))
         axis.scatter(
@@ -70,6 +70,7 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
         )
         outer = RING[0] + (RING[1] - RING[0]) * density / peak
         x, y = np.cos(around), np.sin(around)
+        axis.plot(x, y, color="0.85", lw=0.5, zorder=0)
         axis.fill(np.r_[outer * x, RING[0] * x[::-1]], np.r_[outer * y, RING[0] * y[::-1]], color="0.7", lw=0)
         axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", title=panel.name)
         axis.axis("off")
@@ -85,7 +86,7 @@ def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     """Confusion matrices as shares of each true class: rows true, columns predicted."""
     side = max(2.6, 0.26 * len(classes) + 1)
     figure, axes = _grid(len(panels), side, side)
-    for place, (axis, panel) in enumerate(zip(axes, panels, strict=False)):
+    for place, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
         confusion = panel.measured.scores.confusion
         shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -117,10 +118,10 @@ def _grid(panels: int, width: float, height: float) -> tuple[Figure, list[Any]]:
     columns = _columns(panels)
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(columns * width, rows * height + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axis in list(axes)[panels:]:
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[panels:]:
         axis.axis("off")
-    return figure, list(axes)
+    return figure, axes[:panels]
 
 
 def _colours(count: int) -> list[Any]:

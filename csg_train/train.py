@@ -79,6 +79,7 @@ def _train_or_resume(
 def train(recipe: Recipe, run: Run, weights: str | None = None) -> dict[str, Any]:
     """Train `recipe` into the folder of `run`, from its last checkpoint if it has one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    refuse_random_teacher(recipe, weights)
     with first_process_first():  # it draws and fetches what the others then find in the caches
         images, measured = _data(recipe)
         method = build_method(recipe, len(images.classes), weights, device)
@@ -101,19 +102,23 @@ def build_method(recipe: Recipe, classes: int, weights: str | None, device: torc
     Raises:
         UsageError: the method needs a pretrained teacher, and `weights` is `none`.
     """
-    kind = METHODS[recipe.method]
-    if weights == "none" and kind.needs_teacher:
-        raise UsageError(
-            f"method {recipe.method} learns from a pretrained teacher, and --weights none gives a random one",
-            "leave --weights out, or take --method none",
-        )
-    name = recipe.model.backbone
+    refuse_random_teacher(recipe, weights)
+    kind, name = METHODS[recipe.method], recipe.model.backbone
     state = None if weights == "none" else load_weights(name, Path(weights) if weights else None)
     torch.manual_seed(recipe.seed)
     student = Classifier(Encoder(name, state, recipe.model.freeze_batch_norm), classes)
     teacher = Teacher(name, state).to(device) if kind.needs_teacher and state is not None else None
     method = kind(student, teacher, kind.Settings(**recipe.methods[recipe.method]))
     return method.to(device)
+
+
+def refuse_random_teacher(recipe: Recipe, weights: str | None) -> None:
+    """Raise UsageError for a method that learns from the ImageNet network when there is none."""
+    if weights == "none" and METHODS[recipe.method].needs_teacher:
+        raise UsageError(
+            f"method {recipe.method} learns from a pretrained teacher, and --weights none gives a random one",
+            "leave --weights out, or take --method none",
+        )
 
 
 def _data(recipe: Recipe) -> tuple[LabelledImages, LabelledImages | None]:

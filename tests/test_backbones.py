@@ -11,7 +11,7 @@ from csg_train.methods import METHODS
 from csg_train.models.backbones import BACKBONES, PLAIN, Encoder, Teacher, known
 from csg_train.models.ibn import InstanceBatchNorm
 
-PIXELS = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+PIXELS = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 RESNETS = ["resnet18", "resnet50"]
 
 
@@ -34,7 +34,7 @@ def test_stages_are_the_torchvision_model(name):
     encoder = Encoder(name, state, True).eval()
     maps = encoder(PIXELS)
     assert {stage: m.shape[1:] for stage, m in maps.items()} == {
-        stage: (width, 64 // stride, 64 // stride)
+        stage: (width, 64 // stride, 96 // stride)
         for (stage, width), stride in zip(encoder.channels.items(), (4, 8, 16, 32), strict=True)
     }
     model = BACKBONES[name].build().eval()

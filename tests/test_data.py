@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-import torchvision
 from PIL import Image
 
 from csg.errors import InputError, PromiseError, UsageError
 from csg.realset import read_labelled
 from csg_train.data.synthetic import draw, font_faces, write_digits
 from csg_train.data.views import Steps, Views, loader
-from csg_train.models.backbones import BACKBONES, Encoder
 from csg_train.models.weights import load_weights, pull
 from csg_train.recipe import Augment, Data, load_recipe, recipe_names
 
@@ -176,26 +174,6 @@ def test_recipes_load_and_say_what_is_wrong(tmp_path):
     ]:
         with pytest.raises(UsageError, match=message):
             load_recipe(source, {}, settings)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_stages_are_torchvisions_model_cut_in_pieces(name):
-    torch.manual_seed(0)
-    reference = getattr(torchvision.models, name)().eval()
-    encoder = Encoder(name, reference.state_dict(), freeze_batch_norm=True).eval()
-    images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8)
-    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    with torch.inference_mode():
-        maps = encoder(images)
-        logits = reference((images.permute(0, 3, 1, 2) / 255 - mean) / std)
-        classifier = reference.classifier if name == "mobilenet_v2" else reference.fc
-        torch.testing.assert_close(
-            classifier(maps["layer4"].mean((2, 3))), logits, rtol=1e-3, atol=1e-4 * float(logits.abs().max())
-        )
-    assert {s: tuple(m.shape[1:]) for s, m in maps.items()} == {
-        stage: (encoder.channels[stage], 64 // stride, 96 // stride)
-        for stage, stride in zip(encoder.channels, (4, 8, 16, 32), strict=True)
-    }
 
 
 def test_weights_are_checked_and_their_absence_is_said_in_one_line(tmp_path, monkeypatch, weights):

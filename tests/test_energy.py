@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from csg.metrics import class_scores
 from csg_train import energy as module
 from csg_train.energy import hyperspherical_energy
-from csg_train.figures import angles, circular_density
+from csg_train.evaluate import Measured
+from csg_train.figures import Panel, angles, circle_figure, circular_density, confusion_figure, save_figure
 
 
 def slow_energy(embeddings):
@@ -67,6 +69,26 @@ def test_density_on_the_circle_integrates_to_one_and_peaks_at_the_points():
     density = circular_density(np.array([0.5, 0.5, -2.0]), around)
     assert density[:-1].mean() * 2 * np.pi == pytest.approx(1, abs=1e-3)
     assert around[density.argmax()] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_panel_shows_every_embedding_and_every_class(tmp_path):
+    generator = np.random.default_rng(0)
+    panels = []
+    for number in range(3):
+        true, predicted = generator.integers(0, 4, (2, 50))
+        measured = Measured(class_scores(true, predicted, 4), 0, generator.normal(size=(50, 8)), true, predicted)
+        panels.append(Panel(f"system {number}", measured, hyperspherical_energy(measured.embeddings)))
+    circle, confusion = circle_figure(panels, "abcd"), confusion_figure(panels, "abcd")
+    for panel, on_circle, matrix in zip(panels, circle.axes, confusion.axes, strict=False):
+        assert on_circle.get_title() == panel.name
+        assert len(on_circle.collections[0].get_offsets()) == 50
+        assert f"{panel.energy.E_1:.3f}" in on_circle.texts[0].get_text()
+        shares = panel.measured.scores.confusion / panel.measured.scores.confusion.sum(1, keepdims=True)
+        np.testing.assert_allclose(matrix.images[0].get_array(), shares)
+    files = [tmp_path / name for name in ("one.png", "two.png")]
+    for file in files:
+        save_figure(circle_figure(panels, "abcd"), file)
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_crowded_embeddings_crowd_on_the_circle():

@@ -76,7 +76,8 @@ def test_accuracy_through_triton_is_the_students_own(road, real_digits):
     folder, said = road
     served = said["evaluate"][0]
     run = Run(folder / said["train"][0]["run"])
-    scores, _ = evaluate_student(load_student(run), real_digits, run.recipe().data.image_input(), torch.device("cpu"))
+    spec = run.recipe().data.image_input()
+    scores = evaluate_student(load_student(run), real_digits, spec, torch.device("cpu")).scores
     assert served["images"] == scores.images == 1797
     assert served["accuracy"] == pytest.approx(scores.accuracy, abs=0.005)
     assert served["mean_class_accuracy"] == pytest.approx(scores.mean_class_accuracy, abs=0.005)

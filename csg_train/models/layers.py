@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
@@ -43,15 +42,11 @@ class Convolution(nn.Conv2d):
         weight, bias = self.weight, self.bias
         if self.norm and not self.norm[0].training:
             weight, bias = folded(self, self.norm[0])
-        with self._arithmetic(x):
-            convolved: Tensor = self._conv_forward(x, weight, bias)
-            return convolved
-
-    def _arithmetic(self, x: Tensor) -> AbstractContextManager[object]:
         strided_depthwise = self.groups == self.in_channels > 1 and self.stride != (1, 1)
         if strided_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            return torch.autocast("cpu", enabled=False)
-        return nullcontext()
+            with torch.autocast("cpu", enabled=False):
+                return cast(Tensor, self._conv_forward(x.float(), weight, bias))
+        return cast(Tensor, self._conv_forward(x, weight, bias))
 
 
 class FoldedNorm(nn.BatchNorm2d):
