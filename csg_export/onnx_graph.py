@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -13,6 +14,7 @@ from onnx import ModelProto
 
 from csg.card import ImageInput
 from csg_train.models.classifier import Classifier
+from csg_train.models.layers import fuse
 
 OPSET = 21
 INPUT, OUTPUT = "image", "logits"
@@ -25,11 +27,13 @@ def to_onnx(student: Classifier, spec: ImageInput) -> ModelProto:
     Takes uint8 (B, H, W, 3) and returns float32 logits (B, classes). Normalisation is inside.
     """
     images = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
+    student = copy.deepcopy(student).cpu().eval()
+    fuse(student)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            student.cpu(),
+            student,
             (images,),
             dynamo=True,
             input_names=[INPUT],

@@ -145,3 +145,17 @@ def test_half_written_and_wrong_runs_are_refused(trained, tmp_path):
     (copy.path / "result.json").unlink()
     with pytest.raises(InputError, match="not finished"):
         load_student(copy)
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_no_request_pays_for_a_batch_norm(trained, tmp_path, fp16, capfd):
+    """Norms are folded into the weights before export: no norm, no arithmetic on weights alone, nothing ORT warns of."""
+    bundle = export(trained, fp16, tmp_path / "bundle")
+    model = onnx.load(bundle.model)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    assert not any(node.op_type in ("BatchNormalization", "Sqrt", "Reciprocal") for node in model.graph.node)
+    on_weights = [n for n in model.graph.node if n.input and all(name in constants for name in n.input if name)]
+    assert not [node.op_type for node in on_weights if node.op_type not in ("Constant", "Cast")]
+    capfd.readouterr()
+    ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    assert "constant" not in capfd.readouterr().err
