@@ -18,8 +18,9 @@ from torch import nn
 
 from csg.console import show_table
 from csg.realset import read_labelled
+from csg_train.data.loading import Steps, load_batches
 from csg_train.data.synthetic import write_digits
-from csg_train.data.views import Steps, Views, loader
+from csg_train.data.views import Views
 from csg_train.methods import Batch
 from csg_train.recipe import load_recipe
 from csg_train.train import build_method
@@ -65,7 +66,7 @@ def loader_images_per_s(views: int) -> float:
         write_digits(Path(folder, "set"), 1280, 0)
         images = read_labelled([Path(folder, "set")])
         steps = Steps(len(images), recipe.optim.batch, 0, 0, len(images) // recipe.optim.batch)
-        batches = iter(loader(Views(images, recipe.data, recipe.augment, views, 0), steps, None, False))
+        batches = load_batches(Views(images, recipe.data, recipe.augment, views, 0), steps, "fail", None, False)
         next(batches)
         started = time.perf_counter()
         count = sum(len(batch.labels) for batch in batches)

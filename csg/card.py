@@ -7,6 +7,7 @@ needs no file at all.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -18,6 +19,23 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,9
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Side = Annotated[int, Field(ge=1, le=8192)]
 Channels = tuple[float, float, float]
+Level = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Level, Level, Level]
+STRIDE = 8  # of a segmenter's logits: both sides of its images are multiples of it
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a model tells apart: class names in the order of its outputs; of a segmenter also its label set's name and
+    the colours.
+    """
+
+    names: tuple[str, ...]
+    label_set: str | None = None
+    colours: tuple[Colour, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 class _Part(BaseModel):
@@ -25,8 +43,9 @@ class _Part(BaseModel):
 
 
 class ImageInput(_Part):
-    """How an image becomes the model's input: see `csg.images.prepare`, which follows it to the letter."""
+    """How an image becomes a classifier's input: see `csg.images.prepare`, which follows it to the letter."""
 
+    fit: Literal["crop"] = "crop"
     name: str = "image"
     dtype: Literal["UINT8"] = "UINT8"
     layout: Literal["NHWC"] = "NHWC"
@@ -42,6 +61,30 @@ class ImageInput(_Part):
         return self
 
 
+class SceneInput(_Part):
+    """How an image becomes a segmenter's input: see `csg.images.prepare_scene`, which follows it to the letter.
+
+    height, width: of the graph's input, multiples of 8; None: any multiple of 8. resize_shorter_side: None leaves the
+    image in its own size. pad_colour: ImageNet's mean, which is 0 once normalised.
+    """
+
+    fit: Literal["pad"] = "pad"
+    name: str = "image"
+    dtype: Literal["UINT8"] = "UINT8"
+    layout: Literal["NHWC"] = "NHWC"
+    height: Annotated[int, Field(ge=STRIDE, le=8192, multiple_of=STRIDE)] | None = None
+    width: Annotated[int, Field(ge=STRIDE, le=8192, multiple_of=STRIDE)] | None = None
+    resize_shorter_side: Side | None = None
+    interpolation: Literal["bilinear"] = "bilinear"
+    pad_colour: Colour = (124, 116, 104)
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> SceneInput:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width are both given, or neither")
+        return self
+
+
 class Normalisation(_Part):
     """(x / 255 - mean) / std for each RGB channel; done inside the graph."""
 
@@ -51,10 +94,10 @@ class Normalisation(_Part):
 
 
 class Output(_Part):
-    """One output of the graph; -1 in `shape` is the batch."""
+    """One output of the graph; -1 in `shape` is the batch, or a side that is free."""
 
     name: str
-    dtype: Literal["FP32"] = "FP32"
+    dtype: Literal["FP32", "UINT8"] = "FP32"
     shape: tuple[int, ...]
     meaning: str
 
@@ -62,7 +105,8 @@ class Output(_Part):
 class Parity(_Part):
     """The exported graph in ONNX Runtime against the trained student in PyTorch, on the same images.
 
-    `agreement` is the share of images with the same top-1 class; `max_abs_diff` is over all logits.
+    `agreement` is the share of images with the same top-1 class, of a segmenter the share of pixels with the same
+    class; `max_abs_diff` is over all logits.
     """
 
     images: int
@@ -88,7 +132,7 @@ class Provenance(_Part):
 
 
 class Evaluation(_Part):
-    """A measurement of the PyTorch student during training, on a set that training never saw."""
+    """A measurement of a classifier, the PyTorch student, on a set that training never saw."""
 
     dataset: str
     images: int
@@ -97,14 +141,31 @@ class Evaluation(_Part):
     mean_class_accuracy: float
 
 
+class SceneEvaluation(_Part):
+    """A measurement of a segmenter, the PyTorch student, on a set that training never saw.
+
+    per_class: IoU by class name, None for a class that is in neither predictions nor labels.
+    """
+
+    dataset: str
+    images: int
+    skipped: int = 0
+    miou: float
+    pixel_accuracy: float
+    frequency_weighted_iou: float
+    per_class: dict[str, float | None]
+
+
 class ModelCard(_Part):
-    """The card as a whole."""
+    """The card as a whole. label_set and colours belong to segmenters."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: Name
-    task: Literal["classification"]
+    task: Literal["classification", "segmentation"]
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2)]
-    input: ImageInput
+    label_set: Name | None = None
+    colours: tuple[Colour, ...] = ()
+    input: Annotated[ImageInput | SceneInput, Field(discriminator="fit")]
     normalisation: Normalisation
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
     precision: Literal["fp32", "fp16"]
@@ -112,7 +173,21 @@ class ModelCard(_Part):
     opset: int
     parity: Parity
     provenance: Provenance
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[Evaluation | SceneEvaluation, ...] = ()
+
+    @model_validator(mode="after")
+    def _task_is_whole(self) -> ModelCard:
+        scenes = self.task == "segmentation"
+        if scenes != isinstance(self.input, SceneInput) or scenes != bool(self.label_set):
+            raise ValueError(f"input and label set are not those of {self.task}")
+        if len(self.colours) != (len(self.classes) if scenes else 0):
+            raise ValueError("a segmenter's classes have a colour each")
+        return self
+
+    @property
+    def taught(self) -> Classes:
+        """What the model tells apart."""
+        return Classes(self.classes, self.label_set, self.colours)
 
     def to_json(self, indent: int | None = None) -> str:
         """The card as JSON text."""

@@ -29,6 +29,14 @@ def plain_name(name: str, what: str) -> str:
     return name
 
 
+def free_name(folder: Path, stem: str) -> Path:
+    """The first of stem-1, stem-2, ... that is not taken in `folder`."""
+    number = 1
+    while (folder / f"{stem}-{number}").exists():
+        number += 1
+    return folder / f"{stem}-{number}"
+
+
 def cache_dir() -> Path:
     """Where generated data sets live: $CSG_CACHE, else the user's cache folder."""
     return Path(os.environ.get("CSG_CACHE") or platformdirs.user_cache_dir("csg"))

@@ -1,19 +1,21 @@
 """Pixels for inference: decode, resize, crop. The only place where they are prepared.
 
-Validation during training, the client and the server all call `prepare`, so that they can't differ.
-Shape letters: H W of the model's input.
+Validation during training, the client and the server all call `prepare`, or `prepare_scene` for a segmenter, so that
+they can't differ. Shape letters: H W of the model's input.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from csg.card import ImageInput
+from csg.card import STRIDE, ImageInput, SceneInput
 from csg.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
@@ -71,3 +73,44 @@ def prepare(image: Image.Image, spec: ImageInput) -> np.ndarray:
 def load(path: Path, spec: ImageInput) -> np.ndarray:
     """Decode and prepare one file: uint8 (H, W, 3)."""
     return prepare(decode(path), spec)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A segmenter's input for one image: `pixels` uint8 (H, W, 3), in whose upper left corner the image of original
+    size (width, height) stands, `scaled` to (width, height).
+    """
+
+    pixels: np.ndarray
+    scaled: tuple[int, int]
+    original: tuple[int, int]
+
+    def restore(self, label_map: np.ndarray) -> np.ndarray:
+        """The label map, uint8 (H, W), of the image alone in its original size, by nearest neighbour."""
+        width, height = self.scaled
+        cut = Image.fromarray(label_map[:height, :width])
+        return np.asarray(cut.resize(self.original, Image.Resampling.NEAREST), np.uint8)
+
+
+def prepare_scene(image: Image.Image, spec: SceneInput) -> Scene:
+    """The segmenter's input for one RGB image.
+
+    It is scaled to the shorter side that the card names, or further down until it fits a graph of fixed size, and
+    padded at the right and the bottom to that size, or to the next multiples of 8.
+    """
+    scale = spec.resize_shorter_side / min(image.size) if spec.resize_shorter_side else 1.0
+    if spec.width and spec.height:
+        scale = min(scale, spec.width / image.width, spec.height / image.height)
+    original = image.size
+    width, height = (max(1, round(side * scale)) for side in original)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pad_to = (spec.height or _next(height), spec.width or _next(width))
+    pixels = np.empty((*pad_to, 3), np.uint8)
+    pixels[:] = spec.pad_colour
+    pixels[:height, :width] = np.asarray(image)
+    return Scene(pixels, (width, height), original)
+
+
+def _next(side: int) -> int:
+    return math.ceil(side / STRIDE) * STRIDE

@@ -1,7 +1,8 @@
-"""Classification metrics from true and predicted class indices."""
+"""Metrics from true and predicted class indices: of images, and of pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,3 +32,62 @@ def class_scores(true: np.ndarray, predicted: np.ndarray, classes: int) -> Class
     per_class = np.divide(confusion.diagonal(), of_class, out=np.full(classes, np.nan), where=of_class > 0)
     accuracy = confusion.trace() / confusion.sum()
     return ClassScores(len(true), float(accuracy), float(np.nanmean(per_class)), per_class, confusion)
+
+
+@dataclass(frozen=True)
+class SceneScores:
+    """Shares in 0..1. `per_class` is the IoU of each class, NaN for one that is in neither predictions nor labels."""
+
+    miou: float
+    pixel_accuracy: float
+    frequency_weighted_iou: float
+    per_class: np.ndarray
+    confusion: np.ndarray
+
+
+class PixelConfusion:
+    """A confusion matrix over pixels, filled image by image.
+
+    matrix: int64 (classes, classes + 1), rows true, columns predicted; the last column counts predictions that are none
+    of the classes. Pixels whose true class is IGNORED do not count.
+    """
+
+    def __init__(self, classes: int):
+        self.classes = classes
+        self.matrix = np.zeros((classes, classes + 1), np.int64)
+
+    def add(self, true: np.ndarray, predicted: np.ndarray) -> None:
+        """Count the pixels of one image, uint8 arrays of one shape; a prediction beyond the classes is none of them."""
+        self.matrix += self.of(true, predicted)
+
+    def of(self, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """The matrix of one image alone."""
+        counted = true < self.classes
+        columns = np.minimum(predicted[counted], self.classes).astype(np.int64)
+        cells = true[counted].astype(np.int64) * (self.classes + 1) + columns
+        counts: np.ndarray = np.bincount(cells, minlength=self.matrix.size).reshape(self.matrix.shape)
+        return counts
+
+    def scores(self) -> SceneScores:
+        """IoU of each class: of the pixels that are it or are taken for it, those that are both."""
+        return scene_scores(self.matrix)
+
+
+def scene_scores(matrix: np.ndarray) -> SceneScores:
+    """Scores of a matrix as `PixelConfusion` fills it; NaN where nothing was counted.
+
+    mIoU is the mean over the classes that are in predictions or labels (method.md section 7).
+    """
+    classes = len(matrix)
+    right, true, taken = matrix.diagonal(), matrix.sum(1), matrix[:, :classes].sum(0)
+    union, total = true + taken - right, matrix.sum()
+    iou = np.divide(right, union, out=np.full(classes, np.nan), where=union > 0)
+    if not total:
+        return SceneScores(float("nan"), float("nan"), float("nan"), iou, matrix)
+    weighted = float(np.nansum(iou * true) / total)
+    return SceneScores(float(np.nanmean(iou)), float(right.sum() / total), weighted, iou, matrix)
+
+
+def finite(names: Sequence[str], shares: np.ndarray) -> dict[str, float | None]:
+    """Shares by class name, None in place of NaN, which JSON has not."""
+    return {name: None if np.isnan(share) else float(share) for name, share in zip(names, shares, strict=True)}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from csg.card import Classes
 from csg.errors import InputError
 from csg.files import cache_dir, new_folder
 from csg.images import SUFFIXES
@@ -32,6 +33,11 @@ class LabelledImages:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def taught(self) -> Classes:
+        """What a model that trains on these images is to tell apart."""
+        return Classes(self.classes)
 
     def fingerprint(self) -> str:
         """SHA-256 over classes, and each file's name, size and label: tells two data sets apart in seconds."""

@@ -1,4 +1,4 @@
-"""PyTorch student to a clean ONNX graph: input `image`, output `logits`, dynamic batch, batch norm folded."""
+"""PyTorch student to a clean ONNX graph: input `image`, output `logits` or `label_map`, batch norm folded."""
 
 from __future__ import annotations
 
@@ -11,34 +11,54 @@ import warnings
 import onnx
 import torch
 from onnx import ModelProto
+from torch import Tensor, nn
 
-from csg.card import ImageInput
-from csg_train.models.classifier import Classifier
+from csg.card import STRIDE, ImageInput, SceneInput
+from csg_train.methods.base import Student
 from csg_train.models.layers import fuse
 
 OPSET = 21
-INPUT, OUTPUT = "image", "logits"
+INPUT, LOGITS, LABEL_MAP = "image", "logits", "label_map"
 CARD_KEY = "csg_card"
 
 
-def to_onnx(student: Classifier, spec: ImageInput) -> ModelProto:
-    """The float32 graph of the student, checked by onnx's checker.
+class _WithLabelMap(nn.Module):
+    """A segmenter's logits and their arg-max, uint8."""
 
-    Takes uint8 (B, H, W, 3) and returns float32 logits (B, classes). Normalisation is inside.
+    def __init__(self, student: nn.Module):
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits: Tensor = self.student(images)
+        return logits, logits.argmax(1).to(torch.uint8)
+
+
+def to_onnx(student: Student, spec: ImageInput | SceneInput) -> ModelProto:
+    """The float32 graph of the student, checked by onnx's checker. Normalisation is inside, the batch is dynamic.
+
+    Takes uint8 (B, H, W, 3). A classifier returns float32 logits (B, classes); a segmenter float32 logits
+    (B, classes, H, W) and the label map uint8 (B, H, W), with H and W fixed or any multiples of 8, as its card says.
     """
-    images = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
-    student = copy.deepcopy(student).cpu().eval()
-    fuse(student)
+    network: nn.Module = copy.deepcopy(student).cpu().eval()
+    fuse(network)
+    shape: dict[int, object] = {0: torch.export.Dim("batch", min=1)}
+    outputs = [LOGITS]
+    if isinstance(spec, SceneInput):
+        network, outputs = _WithLabelMap(network), [LOGITS, LABEL_MAP]
+        if spec.height is None:
+            shape |= {1: STRIDE * torch.export.Dim("rows", min=8), 2: STRIDE * torch.export.Dim("columns", min=8)}
+    images = torch.zeros(2, spec.height or 16 * STRIDE, spec.width or 24 * STRIDE, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            student,
+            network,
             (images,),
             dynamo=True,
             input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            output_names=outputs,
+            dynamic_shapes=(shape,),
             opset_version=OPSET,
             external_data=False,
             verbose=False,
@@ -56,6 +76,15 @@ def _drop_notes(model: ModelProto) -> None:
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+
+
+def without_logits(model: ModelProto) -> ModelProto:
+    """The same graph, returning the label map alone: for 1024 x 2048 pixels 2 MB an image in place of 159."""
+    slim = ModelProto()
+    slim.CopyFrom(model)
+    del slim.graph.output[[output.name for output in slim.graph.output].index(LOGITS)]
+    check(slim)
+    return slim
 
 
 def check(model: ModelProto) -> None:

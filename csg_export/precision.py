@@ -10,9 +10,10 @@ from csg_export.onnx_graph import check
 
 FP32, FP16 = TensorProto.FLOAT, TensorProto.FLOAT16
 FP16_NOTE = (
-    "weights and arithmetic fp16; normalisation, global pooling and the returned logits fp32. "
+    "weights and arithmetic fp16; normalisation, global pooling and the logits fp32. "
     "ONNX Runtime on a CPU computes it in fp32 behind casts: correct, but slower than the fp32 graph"
 )
+SENSITIVE = ("ReduceMean", "GlobalAveragePool", "Resize", "ArgMax")
 FP32_NOTE = "weights and arithmetic fp32"
 
 
@@ -20,11 +21,11 @@ def to_fp16(model: ModelProto) -> ModelProto:
     """An fp16 graph with the same input and the same float32 outputs.
 
     Kept in fp32: everything before the first convolution, that is the normalisation of pixel values up to 255,
-    and means over many positions, whose sums may leave fp16's range.
+    means over many positions, whose sums may leave fp16's range, and a segmenter's upsampling of logits.
     """
     nodes = list(model.graph.node)
     first = next((place for place, node in enumerate(nodes) if node.op_type == "Conv"), len(nodes))
-    kept = {id(node) for place, node in enumerate(nodes) if place < first or node.op_type == "ReduceMean"}
+    kept = {id(node) for place, node in enumerate(nodes) if place < first or node.op_type in SENSITIVE}
     half = _Retyped(model)
     for node in nodes:
         half.add(node, FP32 if id(node) in kept else FP16)

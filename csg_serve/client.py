@@ -19,15 +19,19 @@ from numpy.typing import NDArray
 from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from csg.card import ImageInput, ModelCard, parse_card
+from csg.card import ImageInput, ModelCard, SceneInput, parse_card
 from csg.errors import InputError, ServerError, UsageError
 from csg.files import plain_name
-from csg.images import load
-from csg_serve.config import CARD_PARAMETER
+from csg.images import decode, load, prepare_scene
+from csg.tiles import prepare_tiles
+from csg_serve.config import CARD_PARAMETER, max_batch_size
 
 REQUEST_IMAGES = 8
 IN_FLIGHT = 4
 DEADLINE_S = 30
+SCENE_DEADLINE_S = 300  # a large scene takes seconds on a CPU, and waits for those before it
+
+Answer = NDArray[Any] | InputError
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,29 @@ async def open_model(server: str, model: str | None) -> AsyncIterator[ServedMode
         yield ServedModel(server, client, name, ready[name], parse_card(cards[name], f"model {name} at {server}"))
 
 
-async def stream(served: ServedModel, paths: Sequence[Path]) -> AsyncGenerator[NDArray[np.float32] | InputError, None]:
-    """float32 logits (K,) of each image in order, or the error of one that can't be read.
+async def stream(served: ServedModel, paths: Sequence[Path], tile: int | None = None) -> AsyncGenerator[Answer, None]:
+    """What the model says of each image in order, or the error of one that can't be read.
 
-    A few requests are under way at a time, and nothing else is held: memory does not grow with the images.
+    A classifier says float32 logits (K,), a segmenter the label map, uint8, in the image's own size. A few requests are
+    under way at a time, and nothing else is held: memory does not grow with the images.
+
+    Args:
+        tile: send a segmenter's images in overlapping tiles of this side; a multiple of 8.
 
     Raises:
+        UsageError: the model can't take such tiles.
         ServerError: the server went away, took too long, or does not answer as the card says.
     """
-    pending: deque[asyncio.Task[list[NDArray[np.float32] | InputError]]] = deque()
+    check_tile(served.card, tile)
+    scenes = isinstance(served.card.input, SceneInput)
+    step, ask = (1, _segment) if scenes else (REQUEST_IMAGES, _classify)
+    pending: deque[asyncio.Task[list[Answer]]] = deque()
     try:
-        for start in range(0, len(paths), REQUEST_IMAGES):
+        for start in range(0, len(paths), step):
             if len(pending) == IN_FLIGHT:
                 for answer in await pending.popleft():
                     yield answer
-            pending.append(asyncio.create_task(_infer(served, paths[start : start + REQUEST_IMAGES])))
+            pending.append(asyncio.create_task(ask(served, paths[start : start + step], tile)))
         while pending:
             for answer in await pending.popleft():
                 yield answer
@@ -91,34 +103,73 @@ async def stream(served: ServedModel, paths: Sequence[Path]) -> AsyncGenerator[N
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-async def _infer(served: ServedModel, paths: Sequence[Path]) -> list[NDArray[np.float32] | InputError]:
-    """One request."""
-    spec, output = served.card.input, served.card.outputs[0].name
-    prepared = await asyncio.to_thread(lambda: [_load(path, spec) for path in paths])
+def check_tile(card: ModelCard, tile: int | None) -> None:
+    """Raise UsageError where a model can't take square tiles of this side."""
+    spec = card.input
+    if tile is None:
+        return
+    if not isinstance(spec, SceneInput):
+        raise UsageError(f"model {card.name} is no segmenter", "leave --tile out")
+    if tile % 8 or (spec.height is not None and (spec.height, spec.width) != (tile, tile)):
+        wants = "multiples of 8" if spec.height is None else f"images of {spec.height} x {spec.width}"
+        raise UsageError(f"model {card.name} takes {wants}", f"--tile {tile} does not fit")
+
+
+async def _classify(served: ServedModel, paths: Sequence[Path], _: int | None) -> list[Answer]:
+    """Logits of a few images, from one request."""
+    spec = served.card.input
+    assert isinstance(spec, ImageInput)
+    prepared = await asyncio.to_thread(lambda: [_or_error(load, path, spec) for path in paths])
     images = [image for image in prepared if not isinstance(image, InputError)]
-    rows: Iterator[NDArray[np.float32]] = iter(())
+    rows: Iterator[NDArray[Any]] = iter(())
     if images:
-        tensor = InferInput(spec.name, [len(images), spec.height, spec.width, 3], spec.dtype)
-        tensor.set_data_from_numpy(np.stack(images))
-        with _server_errors(f"the server at {served.server} did not answer", "see its log, and start again"):
-            result = await served.client.infer(
-                served.name,
-                [tensor],
-                model_version=str(served.version),
-                outputs=[InferRequestedOutput(output)],
-                client_timeout=DEADLINE_S,
-            )
-        logits = result.as_numpy(output)
-        if logits.shape != (len(images), len(served.card.classes)):
-            what = f"model {served.name} answered {len(images)} images with {output} of shape {logits.shape}"
-            raise ServerError(what, "deploy its bundle again")
-        rows = iter(logits)
+        rows = iter(await _infer(served, np.stack(images), (len(served.card.classes),)))
     return [image if isinstance(image, InputError) else next(rows) for image in prepared]
 
 
-def _load(path: Path, spec: ImageInput) -> NDArray[np.uint8] | InputError:
+async def _segment(served: ServedModel, paths: Sequence[Path], tile: int | None) -> list[Answer]:
+    """The label map of one image, from one request, or from a few with its tiles."""
+    (path,), spec = paths, served.card.input
+    assert isinstance(spec, SceneInput)
+    image = await asyncio.to_thread(_or_error, decode, path)
+    if isinstance(image, InputError):
+        return [image]
+    if tile is None:
+        scene = await asyncio.to_thread(prepare_scene, image, spec)
+        maps = await _infer(served, scene.pixels[None], scene.pixels.shape[:2])
+        return [await asyncio.to_thread(scene.restore, maps[0])]
+    tiles = await asyncio.to_thread(prepare_tiles, image, spec, tile)
+    found: list[NDArray[Any]] = []
+    step = max_batch_size(served.card)
+    for start in range(0, len(tiles.parts), step):
+        found.extend(await _infer(served, np.stack(tiles.parts[start : start + step]), (tile, tile)))
+    return [await asyncio.to_thread(tiles.restore, found)]
+
+
+async def _infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...]) -> NDArray[Any]:
+    """One request: uint8 (N, H, W, 3) to the model's first output, (N, *row)."""
+    spec, output = served.card.input, served.card.outputs[0].name
+    tensor = InferInput(spec.name, list(images.shape), spec.dtype)
+    tensor.set_data_from_numpy(images)
+    with _server_errors(f"the server at {served.server} did not answer", "see its log, and start again"):
+        result = await served.client.infer(
+            served.name,
+            [tensor],
+            model_version=str(served.version),
+            outputs=[InferRequestedOutput(output)],
+            client_timeout=SCENE_DEADLINE_S if isinstance(spec, SceneInput) else DEADLINE_S,
+        )
+    answer: NDArray[Any] = result.as_numpy(output)
+    if answer.shape != (len(images), *row):
+        what = f"model {served.name} answered {len(images)} images with {output} of shape {answer.shape}"
+        raise ServerError(what, "deploy its bundle again")
+    return answer
+
+
+def _or_error(read: Any, path: Path, *arguments: Any) -> Any:
+    """What `read` makes of a file, or the error of one that can't be read."""
     try:
-        return load(path, spec)
+        return read(path, *arguments)
     except InputError as error:
         return error
 

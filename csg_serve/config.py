@@ -8,10 +8,11 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelOutput
 
 from csg.bundle import LABELS
-from csg.card import ModelCard
+from csg.card import ModelCard, SceneInput
 
 CARD_PARAMETER = "csg_card"
 MAX_BATCH_SIZE = 32
+MAX_BATCH_PIXELS = 2**21  # of a segmenter, whose logits take 4 bytes for each class and pixel while it works
 QUEUE_DELAY_US = 500
 
 
@@ -24,20 +25,31 @@ def model_config(card: ModelCard, name: str, version: int, backend: str) -> Mode
             version live, together with its card.
         backend: "python", which runs `model.py` beside the ONNX file, or "onnxruntime".
     """
-    config = ModelConfig(name=name, backend=backend, max_batch_size=MAX_BATCH_SIZE)
-    shape = [card.input.height, card.input.width, 3]
+    config = ModelConfig(name=name, backend=backend, max_batch_size=max_batch_size(card))
+    shape = [card.input.height or -1, card.input.width or -1, 3]
     config.input.add(name=card.input.name, data_type=f"TYPE_{card.input.dtype}", dims=shape)
     config.output.extend(
         ModelOutput(name=output.name, data_type=f"TYPE_{output.dtype}", dims=output.shape[1:])
         for output in card.outputs
     )
-    config.output[0].label_filename = LABELS
+    if card.task == "classification":
+        config.output[0].label_filename = LABELS
     config.version_policy.specific.versions.append(version)
     config.dynamic_batching.max_queue_delay_microseconds = QUEUE_DELAY_US
     kind = ModelInstanceGroup.KIND_CPU if backend == "python" else ModelInstanceGroup.KIND_AUTO
     config.instance_group.add(kind=kind, count=1)
     config.parameters[CARD_PARAMETER].string_value = card.to_json()
     return config
+
+
+def max_batch_size(card: ModelCard) -> int:
+    """Images in a batch: 32; of a segmenter as many as bounded memory allows, of free sizes 4."""
+    spec = card.input
+    if not isinstance(spec, SceneInput):
+        return MAX_BATCH_SIZE
+    if spec.height is None or spec.width is None:
+        return 4
+    return max(1, min(MAX_BATCH_SIZE, MAX_BATCH_PIXELS // (spec.height * spec.width)))
 
 
 def config_text(config: ModelConfig) -> str:

@@ -1,4 +1,6 @@
-"""`csg compare cls`: systems times seeds on the same data and budget, each a run of its own, in one folder.
+"""`csg compare cls` and `csg compare seg`: systems times seeds on the same data and budget.
+
+Each is a run of its own, in one folder:
 
 tune/, runs/           the runs; those that are finished are not made again
 plan.json              the recipe that all of them share, and whether they are tuned
@@ -21,20 +23,33 @@ import torch
 from csg.console import print_json, say
 from csg.errors import CsgError, UsageError
 from csg.files import write_bytes
-from csg.realset import read_labelled
-from csg_train.comparison import Row, Try, decide, draw, earlier_rows, summarise
+from csg_train.comparison import (
+    TABLE,
+    Row,
+    Try,
+    decide,
+    draw,
+    figures_of,
+    in_order,
+    keep_panel,
+    new_row,
+    read_rows,
+    summarise,
+)
 from csg_train.optimisation import precision_for
-from csg_train.recipe import Recipe, load_recipe, parse_recipe
+from csg_train.recipe import Recipe, SceneData, parse_recipe
 from csg_train.run import Run
 from csg_train.stop import Stop, Stopped
 from csg_train.systems import System, choose
-from csg_train.train import synthetic_sources, whole_paths
+from csg_train.tasks import TASKS
+from csg_train.train import load_task_recipe, whole_paths
 
 COMPARISONS = Path("comparisons")
 HELD_OUT = 0.2  # of a single synthetic source
 
 
 def compare_command(
+    task: str,
     source: str | None,
     changes: dict[str, Any],
     assignments: list[str],
@@ -48,30 +63,27 @@ def compare_command(
 ) -> None:
     """Train what is not trained yet, and write table and figures; again after each system."""
     given = {key: value for key, value in changes.items() if value is not None}
-    base = whole_paths(load_recipe(source or "digits", given, assignments))
+    base = whole_paths(load_task_recipe(task, source, given, assignments))
     if not base.data.real:
         raise UsageError("a comparison measures on real images", "name them with --real")
     chosen, left_out = choose(systems, str(Path(styles).resolve()) if styles else None)
-    folder = out or COMPARISONS / base.name
-    base = keep_plan(folder, base, tune)
-    comparison = Comparison(folder, base, len(read_labelled(synthetic_sources(base))), weights)
+    folder, images = out or COMPARISONS / base.name, TASKS[task].read_synthetic(base)
+    base = keep_plan(folder, base, tune, images.fingerprint())
+    comparison = Comparison(folder, base, len(images), weights)
     names = ", ".join(system.name for system in chosen)
-    say(f"compare cls: recipe {base.name}{'' if source else ' (default)'}, {names}; seeds 0 to {seeds - 1}; {folder}")
+    default = "" if source else " (default)"
+    say(f"compare {task}: recipe {base.name}{default}, {names}; seeds 0 to {seeds - 1}; {folder}")
     for name in left_out:
         say(f"{name} is left out: it restyles with images of yours, named by --styles DIR")
-    rows = {row.system.name: row for row in earlier_rows(folder)}
+    rows = read_rows(folder)
     for system in chosen:
-        tries = comparison.tune(system) if tune else []
-        best = decide(tries).changes if tries else {}
-        count = max(seeds, len(rows[system.name].runs)) if system.name in rows else seeds
-        runs = [comparison.run(system, best | {"seed": seed}, f"runs/{system.folder}-{seed}") for seed in range(count)]
-        rows[system.name] = Row(system, tries, best, runs)
-        result = summarise(folder, base, list(rows.values()), kept(base) if tune else None)
-    draw(folder, list(rows.values()))
+        rows[system.name] = comparison.row(system, rows.get(system.name), seeds, tune)
+        result = summarise(folder, base, in_order(rows.values()), kept(base) if tune else None)
+    draw(folder, [row.system for row in in_order(rows.values())])
     if as_json:
         print_json(result)
     else:
-        sys.stdout.write((folder / "table.md").read_text())
+        sys.stdout.write((folder / TABLE).read_text())
     say(f"table.md, comparison.json, circle.png and confusion.png are in {folder}")
 
 
@@ -84,6 +96,19 @@ class Comparison:
     images: int
     weights: str | None
 
+    def row(self, system: System, row: Row | None, seeds: int, tune: bool) -> Row:
+        """The system's row with at least so many seeds, going on from an earlier one if there is one."""
+        if row is None:
+            tries = self.tune(system) if tune else []
+            row = new_row(system, tries, decide(tries).changes if tries else {})
+        done = {run["seed"] for run in row.runs}
+        for seed in (seed for seed in range(seeds) if seed not in done):
+            run = self.run(system, row.chosen | {"seed": seed}, f"runs/{system.folder}-{seed}")
+            row.runs.append(figures_of(run))
+            if seed == 0:
+                keep_panel(self.folder, system, run)
+        return row
+
     def tune(self, system: System) -> list[Try]:
         """Three short runs of a system, scored on synthetic images that they were not trained on."""
         tries = []
@@ -91,18 +116,20 @@ class Comparison:
             run = self.run(system, changes | self._tuning(), f"tune/{system.folder}-{number}")
             result = run.result()
             found = result["held_out" if "held_out" in result else "real"]
-            tries.append(Try(changes, found["mean_class_accuracy"], found["images"]))
+            tries.append(Try(changes, found[next(iter(TASKS[self.base.task].SCORES))], found["images"]))
         return tries
 
     def _tuning(self) -> dict[str, Any]:
         """Settings of a tuning run: a quarter of the steps, and what it is measured on."""
         optim, data = self.base.optim, self.base.data
         steps = optim.epochs * (self.images // min(optim.batch, self.images))
-        quarter = {
+        quarter: dict[str, Any] = {
             "seed": 0,
             "evaluate_every": 0,
             "optim.max_steps": math.ceil(min(steps, optim.max_steps or steps) / 4),
         }
+        if isinstance(data, SceneData):
+            quarter["data.real_labels"] = None
         if len(data.train) > 1:
             return quarter | {"data.train": data.train[:-1], "data.real": data.train[-1:]}
         return quarter | {"data.real": (), "data.holdout": HELD_OUT}
@@ -127,15 +154,17 @@ class Comparison:
             words = ["--recipe", str(file)]
         words += ["--out", str(run.path), *(["--weights", self.weights] if self.weights else [])]
         say(f"{system.name}: {name}")
-        _train(words)
+        _train([self.base.task, *words])
         return run
 
 
-def keep_plan(folder: Path, base: Recipe, tune: bool) -> Recipe:
+def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recipe:
     """The recipe that all systems share, with one precision for all; the one the folder was started with.
 
+    Of the sources the plan keeps the names and a fingerprint, so that it can be gone on with on another machine.
+
     Raises:
-        UsageError: that was another, or tuning was on and is off now, or the other way round.
+        UsageError: recipe or images were others, or tuning was on and is off now, or the other way round.
     """
     file = folder / "plan.json"
     if not file.is_file():
@@ -143,7 +172,7 @@ def keep_plan(folder: Path, base: Recipe, tune: bool) -> Recipe:
             raise UsageError(f"{folder} is no comparison's folder", "name another with --out")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         base = base.model_copy(update={"precision": precision_for(base.precision, device).name})
-        plan = {"tune": tune, "recipe": base.model_dump(mode="json")}
+        plan = {"tune": tune, "images": fingerprint, "recipe": _named(base)}
         write_bytes(file, (json.dumps(plan, indent=2) + "\n").encode())
         return base
     found = json.loads(file.read_text())
@@ -151,12 +180,24 @@ def keep_plan(folder: Path, base: Recipe, tune: bool) -> Recipe:
         raise UsageError(
             f"{folder} was started with --{'' if found['tune'] else 'no-'}tune", "do the same, or --out DIR"
         )
-    shared = parse_recipe(found["recipe"], str(file))
     if base.precision == "auto":
-        base = base.model_copy(update={"precision": shared.precision})
-    if base != shared:
+        base = base.model_copy(update={"precision": found["recipe"]["precision"]})
+    if _named(base) != _named(parse_recipe(found["recipe"], str(file))):
         raise UsageError(f"{folder} was started with another recipe", "name another folder with --out")
+    if fingerprint != found["images"]:
+        raise UsageError(f"{folder} was started with other synthetic images", "name another folder with --out")
     return base
+
+
+def _named(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings, of its sources the names alone."""
+    tree = recipe.model_dump(mode="json")
+    for name in ("train", "real"):
+        tree["data"][name] = [Path(source).name for source in tree["data"][name]]
+    for name in ("labels", "real_labels"):
+        if tree["data"].get(name):
+            tree["data"][name] = Path(tree["data"][name]).name
+    return tree
 
 
 def kept(base: Recipe) -> str:
@@ -167,8 +208,8 @@ def kept(base: Recipe) -> str:
 
 
 def _train(words: Sequence[str]) -> None:
-    """`csg train cls` in a process of its own, so that its memory is its own; a signal is handed on once."""
-    command = [sys.executable, "-m", "csg", "train", "cls", *words]
+    """`csg train` in a process of its own, so that its memory is its own; a signal is handed on once."""
+    command = [sys.executable, "-m", "csg", "train", *words]
     stop = Stop()
     with stop.listening():
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)

@@ -1,41 +1,96 @@
-"""The contrastive part of CSG (method.md sections 3 and 4): A-pool, projection heads with EMA, key queue, InfoNCE.
+"""The contrastive part of CSG (method.md sections 3 to 5): A-pool, projection heads with EMA, key queue, InfoNCE.
 
 No trainer, no data, no backbone. Shape letters: B batch, C channels, H W of the map,
-D projection (128), K keys in the queue.
+D projection (128), K keys in the queue, G patches a side.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from csg.errors import UsageError
 from csg_train.parallel import gather, rank
 
 Module = TypeVar("Module", bound=nn.Module)
 PROJECTION = 128  # method.md section 2
 
 
-def attention(map_BCHW: Tensor) -> Tensor:
-    """A-pool's weights (method.md section 4): float32 (B, H, W), non-negative, each image's sum is 1.
+@dataclass(frozen=True)
+class Patches:
+    """A map cut into grid x grid patches, as equal as possible (method.md section 5); one patch is the whole map.
 
-    a_ij = <v_ij, v_mean> / sum over positions. The map is rectified first, for backbones whose stages end
-    without a ReLU; an all-zero map gets uniform weights. No gradient flows through the weights.
+    row, column: int64 (H,) and (W,), the patch each position belongs to, counted along its side.
     """
-    v_BCHW = map_BCHW.detach().float().relu()
-    score_BHW = torch.einsum("bchw,bc->bhw", v_BCHW, v_BCHW.mean((2, 3)))
-    sum_B11 = score_BHW.sum((1, 2), keepdim=True)
-    uniform = 1 / score_BHW[0].numel()
-    return torch.where(sum_B11 > 0, score_BHW / sum_B11.clamp_min(torch.finfo(torch.float32).tiny), uniform)
+
+    grid: int
+    row: Tensor
+    column: Tensor
+
+    @classmethod
+    def of(cls, map_BCHW: Tensor, grid: int) -> Patches:
+        """The patches of a map."""
+        height, width = map_BCHW.shape[2:]
+        if min(height, width) < grid:
+            raise UsageError(
+                f"a map of {height} x {width} has no {grid} x {grid} patches", "larger crops, or a smaller grid"
+            )
+        row, column = (torch.arange(n, device=map_BCHW.device) * grid // n for n in (height, width))
+        return cls(grid, row, column)
+
+    def sum(self, x_BHWC: Tensor) -> Tensor:
+        """The sum over each patch, (B, G, G, C)."""
+        rows_GH, columns_GW = (F.one_hot(place, self.grid).T.to(x_BHWC.dtype) for place in (self.row, self.column))
+        summed_BGWC = (rows_GH @ x_BHWC.flatten(2)).reshape(len(x_BHWC), self.grid, *x_BHWC.shape[2:])
+        summed_BGGC: Tensor = columns_GW @ summed_BGWC
+        return summed_BGGC
+
+    def spread(self, x_BGGC: Tensor) -> Tensor:
+        """Each patch's value at all its positions, (B, H, W, C)."""
+        return x_BGGC[:, self.row][:, :, self.column]
 
 
-def a_pool(map_BCHW: Tensor, weights_BHW: Tensor) -> Tensor:
-    """Weighted sum over positions of the rectified map: float32 (B, C) (method.md section 4)."""
-    return torch.einsum("bchw,bhw->bc", map_BCHW.float().relu(), weights_BHW)
+def attention(map_BCHW: Tensor, grid: int = 1) -> Tensor:
+    """A-pool's weights (method.md section 4): float32 (B, H, W), non-negative; in each image, or in each of its
+    grid x grid patches (section 5), their sum is 1.
+
+    a_ij = <v_ij, v_mean> / sum over positions, mean and sum being those of the patch. The map is rectified first, for
+    backbones whose stages end without a ReLU; an all-zero patch gets uniform weights. No gradient flows through the
+    weights.
+    """
+    patches = Patches.of(map_BCHW, grid)
+    with torch.autocast(map_BCHW.device.type, enabled=False):
+        v_BHWC = map_BCHW.detach().float().relu().permute(0, 2, 3, 1)
+        positions_BGG1 = patches.sum(torch.ones_like(v_BHWC[..., :1]))
+        mean_BGGC = patches.sum(v_BHWC) / positions_BGG1
+        score_BHW1 = (v_BHWC * patches.spread(mean_BGGC)).sum(3, keepdim=True)
+        sum_BHW1 = patches.spread(patches.sum(score_BHW1))
+        weights_BHW1 = score_BHW1 / sum_BHW1.clamp_min(torch.finfo(torch.float32).tiny)
+        return torch.where(sum_BHW1 > 0, weights_BHW1, patches.spread(1 / positions_BGG1)).squeeze(3)
+
+
+def a_pool(map_BCHW: Tensor, weights_BHW: Tensor, grid: int = 1) -> Tensor:
+    """Weighted sums over the positions of the rectified map, or of each of its patches: float32 (B * grid * grid, C)
+    (method.md sections 4 and 5), the patches of an image one after the other.
+    """
+    with torch.autocast(map_BCHW.device.type, enabled=False):
+        weighted_BHWC = map_BCHW.float().relu().permute(0, 2, 3, 1) * weights_BHW[..., None]
+        return Patches.of(map_BCHW, grid).sum(weighted_BHWC).flatten(0, 2)
+
+
+def uniform(map_BCHW: Tensor, grid: int = 1) -> Tensor:
+    """Weights with which `a_pool` takes means over positions: float32 (B, H, W)."""
+    patches, ones_BHW1 = (
+        Patches.of(map_BCHW, grid),
+        torch.ones_like(map_BCHW[:, :1].detach().permute(0, 2, 3, 1).float()),
+    )
+    return patches.spread(1 / patches.sum(ones_BHW1)).squeeze(3)
 
 
 def projection_head(channels: int, mlp: bool = True) -> nn.Sequential:
@@ -49,22 +104,21 @@ class Projection(nn.Module):
 
     Args:
         channels: width of each chosen stage. a_pool: pool by attention; otherwise the mean over positions.
+        grid: each map is pooled in grid x grid patches.
     """
 
-    def __init__(self, channels: dict[str, int], a_pool: bool, mlp: bool):
+    def __init__(self, channels: dict[str, int], a_pool: bool, mlp: bool, grid: int = 1):
         super().__init__()
         self.heads = nn.ModuleDict({stage: projection_head(width, mlp) for stage, width in channels.items()})
-        self.a_pool = a_pool
+        self.a_pool, self.grid = a_pool, grid
 
     def forward(self, maps: dict[str, Tensor], attending: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Unit vectors float32 (B, D) of each stage; the weights of the positions come from the maps `attending`."""
+        """Unit vectors float32 (B * grid * grid, D) of each stage; the weights come from the maps `attending`."""
         vectors = {}
         for stage, head in self.heads.items():
-            if self.a_pool:
-                pooled_BC = a_pool(maps[stage], attention((attending or maps)[stage]))
-            else:
-                pooled_BC = maps[stage].float().relu().mean((2, 3))
-            vectors[stage] = F.normalize(head(pooled_BC).float(), dim=1)
+            weigh = attention if self.a_pool else uniform
+            weights_BHW = weigh((attending or maps)[stage], self.grid)
+            vectors[stage] = F.normalize(head(a_pool(maps[stage], weights_BHW, self.grid)).float(), dim=1)
         return vectors
 
 

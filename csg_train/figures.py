@@ -14,8 +14,6 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from csg.files import write_bytes
-from csg_train.energy import Energy
-from csg_train.evaluate import Measured
 
 CONCENTRATION = 40.0  # kappa of the kernel, about 9 degrees
 RING = (1.15, 1.45)  # inner radius of the density, and the radius of its peak
@@ -23,11 +21,18 @@ RING = (1.15, 1.45)  # inner radius of the density, and the radius of its peak
 
 @dataclass(frozen=True)
 class Panel:
-    """One system: its name, and what its student made of the real images."""
+    """One system: its name, its score (0 to 1), and what its student made of the real images.
+
+    angles: place of each embedding on the circle, float (N,). true: its class, int (N,), None for scenes, which have no
+    single one. confusion: int (K, K), rows true. energies: E_0, E_1, E_2, or nothing.
+    """
 
     name: str
-    measured: Measured
-    energy: Energy | None
+    score: float
+    angles: np.ndarray
+    true: np.ndarray | None
+    confusion: np.ndarray
+    energies: tuple[float, ...]
 
 
 def angles(embeddings: np.ndarray) -> np.ndarray:
@@ -58,25 +63,25 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     """Embeddings on the circle, coloured by class, with a ring of density; E_s below (method.md section 9)."""
     figure, axes = _grid(len(panels), 2.6, 3.0)
     around = np.linspace(0, 2 * np.pi, 361)
-    densities = [circular_density(angles(panel.measured.embeddings), around) for panel in panels]
+    densities = [circular_density(panel.angles, around) for panel in panels]
     peak = max(float(density.max()) for density in densities)
     colours = _colours(len(classes))
     jitter = np.random.default_rng(0)
     for axis, panel, density in zip(axes, panels, densities, strict=True):
-        at = angles(panel.measured.embeddings)
+        at, true = panel.angles, panel.true
         radius = 1 + jitter.uniform(-0.05, 0.05, len(at))
-        axis.scatter(
-            radius * np.cos(at), radius * np.sin(at), s=3, c=[colours[i] for i in panel.measured.true], linewidths=0
-        )
+        colour = "0.4" if true is None else [colours[i] for i in true]
+        axis.scatter(radius * np.cos(at), radius * np.sin(at), s=3, c=colour, linewidths=0)
         outer = RING[0] + (RING[1] - RING[0]) * density / peak
         x, y = np.cos(around), np.sin(around)
         axis.plot(x, y, color="0.85", lw=0.5, zorder=0)
         axis.fill(np.r_[outer * x, RING[0] * x[::-1]], np.r_[outer * y, RING[0] * y[::-1]], color="0.7", lw=0)
         axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", title=panel.name)
         axis.axis("off")
-        if (e := panel.energy) is not None:
-            words = f"$E_0$ {e.E_0:.3f}  $E_1$ {e.E_1:.3f}  $E_2$ {e.E_2:.3f}"
-            axis.text(0, -1.75, words, ha="center", va="top", fontsize=8)
+        words = "  ".join(f"$E_{s}$ {value:.3f}" for s, value in enumerate(panel.energies))
+        axis.text(0, -1.75, words, ha="center", va="top", fontsize=8)
+    if panels[0].true is None:
+        return figure
     handles = [figure.axes[0].scatter([], [], s=12, color=colours[i]) for i in range(len(classes))]
     figure.legend(handles, classes, loc="outside lower center", ncols=min(len(classes), 10), fontsize=8, frameon=False)
     return figure
@@ -87,10 +92,10 @@ def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     side = max(2.6, 0.26 * len(classes) + 1)
     figure, axes = _grid(len(panels), side, side)
     for place, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
-        confusion = panel.measured.scores.confusion
+        confusion = panel.confusion
         shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axis.set_title(f"{panel.name}, {panel.measured.scores.mean_class_accuracy:.1%}", fontsize=9)
+        axis.set_title(f"{panel.name}, {panel.score:.1%}", fontsize=9)
         axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
         axis.set_yticks(range(len(classes)), classes if place % _columns(len(panels)) == 0 else [], fontsize=7)
         if len(classes) <= 12:

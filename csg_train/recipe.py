@@ -13,38 +13,44 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from csg.card import ImageInput, Name
+from csg.card import STRIDE, ImageInput, Name, SceneInput
 from csg.errors import InputError, UsageError
 from csg_train.methods import METHODS
 from csg_train.models.backbones import known
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=8, le=2048)]
+CropSide = Annotated[int, Field(ge=STRIDE, le=4096, multiple_of=STRIDE)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Data(_Part):
-    """Where images come from and how large they are.
+class _Source(_Part):
+    """Where images come from.
 
-    train: sources, each a folder of class folders, a list file, or `digits` for the embedded synthetic set, of
-    which `count` images are drawn. real: the set to measure on, or null. holdout: share of the synthetic images that
-    is kept from training and measured on instead of the real ones. resize: shorter side in pixels; size: side of the
-    square crop. workers: loader processes, null = by the number of cores.
+    train: sources, as csg.realset and csg.scenes read them, or the task's embedded synthetic set, of which `count`
+    images are drawn. real: the set to measure on, or null. holdout: share of the synthetic images that is kept from
+    training and measured on instead of the real ones. workers: loader processes, null = by the number of cores.
     """
 
     train: Annotated[tuple[str, ...], Field(min_length=1)]
     real: tuple[str, ...] = ()
     count: Count = 8000
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    resize: Annotated[int, Field(ge=8, le=2048)] = 224
-    size: Annotated[int, Field(ge=8, le=2048)] = 224
     workers: Annotated[int, Field(ge=0)] | None = None
     unreadable: Literal["fail", "skip"] = "fail"
+
+
+class Data(_Source):
+    """Classification images. resize: shorter side in pixels; size: side of the square crop."""
+
+    resize: Side = 224
+    size: Side = 224
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Data:
@@ -57,6 +63,22 @@ class Data(_Part):
         return ImageInput(height=self.size, width=self.size, resize_shorter_side=self.resize)
 
 
+class SceneData(_Source):
+    """Scenes with masks. labels, real_labels: label sets of sources without one of their own (csg.scenes); null: the
+    real ones are as the synthetic ones. resize: shorter side in pixels before anything else, null = as it is; crop:
+    height and width of the training crop, multiples of 8.
+    """
+
+    labels: str | None = None
+    real_labels: str | None = None
+    resize: Side | None = None
+    crop: tuple[CropSide, CropSide] = (512, 512)
+
+    def image_input(self) -> SceneInput:
+        """The test view, the whole image, as the card states it."""
+        return SceneInput(resize_shorter_side=self.resize)
+
+
 class Augment(_Part):
     """RandAugment: `operations` drawn for each view, at `magnitude` of 10 (method.md section 6: n = 1, m = 6)."""
 
@@ -64,16 +86,36 @@ class Augment(_Part):
     magnitude: Annotated[int, Field(ge=0, le=10)] = 6
 
 
+class SceneAugment(_Part):
+    """Method.md section 7: a scale drawn from `scales`, a mirror image half of the time if `flip`, and for the k-view
+    the same crop with brightness, contrast, saturation and hue jittered by up to `jitter`.
+    """
+
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.75, 1.0, 1.25)
+    flip: bool = True
+    jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.4
+
+
 class Model(_Part):
-    """freeze_batch_norm: keep the backbone's batch norm on its ImageNet statistics (method.md section 2)."""
+    """freeze_batch_norm: keep the backbone's batch norm on its ImageNet statistics (method.md section 2).
+    freeze_affine: keep its scale and shift too.
+    """
 
     backbone: str = "resnet101"
     freeze_batch_norm: bool = True
+    freeze_affine: bool = False
 
     @model_validator(mode="after")
     def _known(self) -> Model:
         known(self.backbone)
         return self
+
+
+class SceneModel(Model):
+    """head: aspp, DeepLabv3's, as in the published code, or deeplabv2, the classic one (method.md section 7)."""
+
+    freeze_affine: bool = True
+    head: Literal["aspp", "deeplabv2"] = "aspp"
 
 
 class Optim(_Part):
@@ -95,13 +137,13 @@ class Optim(_Part):
 
 
 class Recipe(_Part):
-    """One run, completely."""
+    """One run, completely; of either task (below)."""
 
     name: Name
-    task: Literal["cls"]
-    data: Data
-    augment: Augment = Augment()
-    model: Model = Model()
+    task: Literal["cls", "seg"]
+    data: Data | SceneData
+    augment: Augment | SceneAugment
+    model: Model
     optim: Optim = Optim()
     method: str = "csg"
     methods: dict[str, dict[str, Any]] = {}
@@ -114,7 +156,10 @@ class Recipe(_Part):
         for name in (self.method, *self.methods):
             if name not in METHODS:
                 raise ValueError(f"there is no method {name!r}; take one of {', '.join(METHODS)}")
-        complete = {n: METHODS[n].Settings(**self.methods.get(n, {})) for n in {self.method, *self.methods}}
+        complete = {
+            n: METHODS[n].Settings(**METHODS[n].defaults(self.task) | self.methods.get(n, {}))
+            for n in {self.method, *self.methods}
+        }
         object.__setattr__(self, "methods", {n: s.model_dump(mode="json") for n, s in sorted(complete.items())})
         variant, backbone = METHODS[self.method].backbone_variant, self.model.backbone
         if not backbone.endswith(variant):
@@ -128,6 +173,33 @@ class Recipe(_Part):
     def digest(self) -> str:
         """SHA-256 over every setting."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class ClassRecipe(Recipe):
+    """A classifier's run."""
+
+    task: Literal["cls"]
+    data: Data
+    augment: Augment = Augment()
+    model: Model = Model()
+
+
+class SceneRecipe(Recipe):
+    """A segmenter's run."""
+
+    task: Literal["seg"]
+    data: SceneData
+    augment: SceneAugment = SceneAugment()
+    model: SceneModel = SceneModel()
+
+    @model_validator(mode="after")
+    def _dilated(self) -> SceneRecipe:
+        if self.model.backbone.startswith("timm:"):
+            raise ValueError("timm backbones can't be dilated; take one of torchvision's for segmentation")
+        return self
+
+
+_RECIPES: TypeAdapter[Recipe] = TypeAdapter(Annotated[ClassRecipe | SceneRecipe, Field(discriminator="task")])
 
 
 def recipe_names() -> list[str]:
@@ -172,10 +244,10 @@ def parse_recipe(tree: Any, where: str) -> Recipe:
         UsageError: names the first setting that can't be.
     """
     try:
-        return Recipe.model_validate(tree)
+        return _RECIPES.validate_python(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"] if part not in ("cls", "seg"))
         message = first["msg"].removeprefix("Value error, ")
         hint = _closest(place) if first["type"] == "extra_forbidden" else "mend the recipe, the option or --set"
         raise UsageError(f"recipe {where}: {place}: {message}".replace(": :", ":"), hint) from None
@@ -212,7 +284,12 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _closest(place: str) -> str:
-    parts: dict[str, type[BaseModel]] = {"data": Data, "augment": Augment, "model": Model, "optim": Optim}
-    known = [f"{group}.{name}" for group, part in parts.items() for name in part.model_fields] + [*Recipe.model_fields]
+    parts: tuple[tuple[str, type[BaseModel]], ...] = (
+        *(("data", part) for part in (Data, SceneData)),
+        *(("augment", part) for part in (Augment, SceneAugment)),
+        ("model", SceneModel),
+        ("optim", Optim),
+    )
+    known = [f"{group}.{name}" for group, part in parts for name in part.model_fields] + [*Recipe.model_fields]
     close = difflib.get_close_matches(place, known, n=1)
     return f"did you mean {close[0]}?" if close else "see the run's recipe.yaml for the names"

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 import csg
+from csg.card import Classes
 from csg.console import say
 from csg.errors import InputError
 from csg.files import write_bytes
@@ -74,6 +75,12 @@ class Run:
     def environment(self) -> dict[str, Any]:
         """The environment record."""
         return self._json(ENVIRONMENT)
+
+    def taught(self) -> Classes:
+        """What the run's student tells apart."""
+        record = self.environment()
+        colours = tuple((r, g, b) for r, g, b in record.get("colours", ()))
+        return Classes(tuple(record["classes"]), record.get("label_set"), colours)
 
     def result(self) -> dict[str, Any]:
         """The result of a finished run.
@@ -159,26 +166,18 @@ def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         raise InputError(f"{path} is broken: {error}", "restore it, or train again") from None
 
 
-def newest_run(folder: Path, unfinished: bool = False) -> Path:
+def newest_run(folder: Path, task: str = "*", unfinished: bool = False) -> Path:
     """The run below `folder` (runs/<task>/<name>) that was started last, among the unfinished ones if so asked.
 
     Raises:
         InputError: there is none.
     """
-    recipes = sorted(folder.glob(f"*/*/{RECIPE}"), key=lambda file: file.stat().st_mtime_ns)
+    recipes = sorted(folder.glob(f"{task}/*/{RECIPE}"), key=lambda file: file.stat().st_mtime_ns)
     runs = [file.parent for file in recipes if not (unfinished and Run(file.parent).finished)]
     if not runs:
         kind = "unfinished run" if unfinished else "run"
-        raise InputError(f"no {kind} in {folder}/", "train one with `csg train cls`, or name its folder")
+        raise InputError(f"no {kind} in {folder}/", "train one with `csg train`, or name its folder")
     return runs[-1]
-
-
-def free_name(folder: Path, stem: str) -> Path:
-    """The first of stem-1, stem-2, ... that is not taken in `folder`."""
-    number = 1
-    while (folder / f"{stem}-{number}").exists():
-        number += 1
-    return folder / f"{stem}-{number}"
 
 
 def environment(device: torch.device, precision: str, seed: int, fingerprint: str) -> dict[str, Any]:

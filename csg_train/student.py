@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from csg.errors import InputError
-from csg_train.models.backbones import Encoder
-from csg_train.models.classifier import Classifier
+from csg_train.methods.base import Student
 from csg_train.run import STUDENT, Run
+from csg_train.tasks import TASKS
 
 
-def load_student(run: Run) -> Classifier:
+def load_student(run: Run) -> Student:
     """The trained student of a finished run, float32, in eval mode.
 
     Raises:
         InputError: the run is not finished, or its checkpoint is broken or another model's.
     """
     run.result()
-    recipe, classes = run.recipe(), run.environment()["classes"]
-    student = Classifier(Encoder(recipe.model.backbone, None, recipe.model.freeze_batch_norm), len(classes))
+    recipe, classes = run.recipe(), run.taught()
+    student: Student = TASKS[recipe.task].student(recipe, len(classes), None)
     try:
         student.load_state_dict(run.student())
     except RuntimeError as error:

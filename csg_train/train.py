@@ -1,4 +1,4 @@
-"""`csg train cls`: recipe and data to a finished run folder."""
+"""`csg train cls` and `csg train seg`: recipe and data to a finished run folder."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from csg.console import print_json, progress, say
+from csg.console import print_json, say
 from csg.errors import InputError, UsageError
-from csg.realset import LabelledImages, read_labelled
-from csg_train.data.synthetic import digits
+from csg.files import free_name
 from csg_train.methods import METHODS, Method
-from csg_train.models.backbones import Encoder, Teacher
-from csg_train.models.classifier import Classifier
+from csg_train.models.backbones import Teacher
 from csg_train.models.weights import load_weights
 from csg_train.optimisation import precision_for
 from csg_train.parallel import barrier, first_process_first, process_group, rank, same_everywhere, world
 from csg_train.recipe import Recipe, load_recipe
-from csg_train.run import Run, environment, free_name, newest_run
+from csg_train.run import Run, environment, newest_run
+from csg_train.tasks import TASKS, Images
 from csg_train.trainer import Trainer
 
 RUNS = Path("runs")
 
 
 def train_command(
+    task: str,
     source: str | None,
     changes: dict[str, Any],
     assignments: list[str],
@@ -38,17 +38,18 @@ def train_command(
     """Train, or resume, and print the result.
 
     Args:
-        source: recipe name or file; None: `digits`.
+        task: cls or seg. source: recipe name or file; None: that of the task's embedded set.
         changes: settings given as options, by dotted name; those that are None were not given.
         weights: file with ImageNet weights, `none` for random ones, None for torch's cache.
     """
     with process_group():
-        result = _train_or_resume(source, changes, assignments, weights, out, resume)
+        result = _train_or_resume(task, source, changes, assignments, weights, out, resume)
         if rank() == 0:
             _print_result(result, as_json)
 
 
 def _train_or_resume(
+    task: str,
     source: str | None,
     changes: dict[str, Any],
     assignments: list[str],
@@ -60,19 +61,18 @@ def _train_or_resume(
     if "data.train" in given:  # the recipe's real set belongs to the recipe's own images
         given.setdefault("data.real", [])
     if resume:
-        run = _run_to_resume(out, source, given, assignments)
+        run = _run_to_resume(task, out, source, given, assignments)
         recipe = run.recipe()
         if run.finished:
             say(f"run {run.path} is finished already")
             return run.result()
         say(f"resuming run {run.path}")
     else:
-        recipe = load_recipe(source or "digits", given, assignments)
-        recipe = whole_paths(recipe)
+        recipe = whole_paths(load_task_recipe(task, source, given, assignments))
         run = Run(same_everywhere(_new_run, recipe, out))
         chosen = [f"recipe {recipe.name}" + ("" if source else " (default)"), f"method {recipe.method}"]
         chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
-        say("train cls: " + ", ".join(chosen))
+        say(f"train {task}: " + ", ".join(chosen))
     return train(recipe, run, weights)
 
 
@@ -82,7 +82,7 @@ def train(recipe: Recipe, run: Run, weights: str | None = None) -> dict[str, Any
     refuse_random_teacher(recipe, weights)
     with first_process_first():  # it draws and fetches what the others then find in the caches
         images, measured = _data(recipe)
-        method = build_method(recipe, len(images.classes), weights, device)
+        method = build_method(recipe, len(images.taught), weights, device)
     begun = (run.path / "environment.json").is_file()
     precision = precision_for(run.environment()["precision"] if begun else recipe.precision, device)
     trainer = Trainer(run, recipe, method, images, measured, device, same_everywhere(lambda: precision))
@@ -90,7 +90,7 @@ def train(recipe: Recipe, run: Run, weights: str | None = None) -> dict[str, Any
         _keep_record(run, recipe, trainer, images)
     barrier()
     say(
-        f"{len(images)} synthetic images of {len(images.classes)} classes, {trainer.steps} steps of {trainer.batch}, "
+        f"{len(images)} synthetic images of {len(images.taught)} classes, {trainer.steps} steps of {trainer.batch}, "
         f"{trainer.precision.name} on {device.type}"
     )
     return trainer.train()
@@ -106,8 +106,10 @@ def build_method(recipe: Recipe, classes: int, weights: str | None, device: torc
     kind, name = METHODS[recipe.method], recipe.model.backbone
     state = None if weights == "none" else load_weights(name, Path(weights) if weights else None)
     torch.manual_seed(recipe.seed)
-    student = Classifier(Encoder(name, state, recipe.model.freeze_batch_norm), classes)
-    teacher = Teacher(name, state).to(device) if kind.needs_teacher and state is not None else None
+    student = TASKS[recipe.task].student(recipe, classes, state)
+    teacher = None
+    if kind.needs_teacher and state is not None:
+        teacher = Teacher(name, state, dilated=recipe.task == "seg").to(device)
     method = kind(student, teacher, kind.Settings(**recipe.methods[recipe.method]))
     return method.to(device)
 
@@ -121,27 +123,28 @@ def refuse_random_teacher(recipe: Recipe, weights: str | None) -> None:
         )
 
 
-def _data(recipe: Recipe) -> tuple[LabelledImages, LabelledImages | None]:
-    """Training images and the set to measure on, with the same classes in the same order."""
-    images = read_labelled(synthetic_sources(recipe))
+def _data(recipe: Recipe) -> tuple[Images, Images | None]:
+    """Training images and the set to measure on."""
+    task = TASKS[recipe.task]
+    images = task.read_synthetic(recipe)
     if recipe.data.holdout:
         order = np.random.default_rng(0).permutation(len(images))  # the same images for every system and seed
         held_out = round(recipe.data.holdout * len(images))
         return images.take(order[held_out:], images.name), images.take(order[:held_out], f"{images.name}, held out")
-    real = read_labelled(recipe.data.real).in_order_of(images.classes) if recipe.data.real else None
-    return images, real
+    real = recipe.data.real
+    return images, task.read_real(recipe, images.taught, real, partly=False) if real else None
 
 
-def synthetic_sources(recipe: Recipe) -> list[str | Path]:
-    """The recipe's training sources, with `digits` drawn or taken from the cache."""
-    return [_synthetic(recipe) if source == "digits" else source for source in recipe.data.train]
+def load_task_recipe(task: str, source: str | None, given: dict[str, Any], assignments: list[str]) -> Recipe:
+    """The recipe `source`, by default that of the task's embedded set, with changes.
 
-
-def _synthetic(recipe: Recipe) -> Path:
-    count = recipe.data.count
-    with progress() as bar:
-        task = bar.add_task("drawing synthetic digits", total=count, note="")
-        return digits(count, seed=0, progress=lambda done: bar.advance(task, done))
+    Raises:
+        UsageError: it is another task's, or as csg_train.recipe.load_recipe.
+    """
+    recipe = load_recipe(source or TASKS[task].EMBEDDED, given, assignments)
+    if recipe.task != task:
+        raise UsageError(f"recipe {recipe.name} is one for `csg train {recipe.task}`", "name another with --recipe")
+    return recipe
 
 
 def _new_run(recipe: Recipe, out: Path | None) -> Path:
@@ -151,13 +154,16 @@ def _new_run(recipe: Recipe, out: Path | None) -> Path:
     return path
 
 
-def _run_to_resume(out: Path | None, source: str | None, given: dict[str, Any], assignments: list[str]) -> Run:
+def _run_to_resume(
+    task: str, out: Path | None, source: str | None, given: dict[str, Any], assignments: list[str]
+) -> Run:
     if source or given or assignments:
         raise UsageError(
             "--resume continues with the run's own recipe", "leave out all options but --out and --weights"
         )
-    run = Run(out or newest_run(RUNS, unfinished=True))
-    run.recipe()
+    run = Run(out or newest_run(RUNS, task, unfinished=True))
+    if run.recipe().task != task:
+        raise UsageError(f"run {run.path} is one of `csg train {run.recipe().task}`", "resume it with that")
     return run
 
 
@@ -165,15 +171,18 @@ def whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute data paths, so that the run can be resumed from anywhere."""
 
     def whole(sources: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(s if s == "digits" else str(Path(s).resolve()) for s in sources)
+        embedded = TASKS[recipe.task].EMBEDDED
+        return tuple(s if s == embedded else str(Path(s).resolve()) for s in sources)
 
     data = recipe.data
-    return recipe.model_copy(
-        update={"data": data.model_copy(update={"train": whole(data.train), "real": whole(data.real)})}
-    )
+    changes: dict[str, Any] = {"train": whole(data.train), "real": whole(data.real)}
+    for name in ("labels", "real_labels"):
+        if (labels := getattr(data, name, None)) and Path(labels).is_file():
+            changes[name] = str(Path(labels).resolve())
+    return recipe.model_copy(update={"data": data.model_copy(update=changes)})
 
 
-def _keep_record(run: Run, recipe: Recipe, trainer: Trainer, images: LabelledImages) -> None:
+def _keep_record(run: Run, recipe: Recipe, trainer: Trainer, images: Images) -> None:
     """Write what the run is made with; a resumed run must find the images it was started with."""
     fingerprint = images.fingerprint()
     if (run.path / "environment.json").is_file():
@@ -184,7 +193,9 @@ def _keep_record(run: Run, recipe: Recipe, trainer: Trainer, images: LabelledIma
             )
         return
     record = environment(trainer.device, trainer.precision.name, recipe.seed, fingerprint)
-    record |= {"classes": list(images.classes), "recipe_digest": recipe.digest(), "processes": world()}
+    taught = images.taught
+    record |= {"classes": list(taught.names), "label_set": taught.label_set, "colours": taught.colours}
+    record |= {"recipe_digest": recipe.digest(), "processes": world()}
     run.write("recipe.yaml", recipe.to_yaml())
     run.write("environment.json", json.dumps(record, indent=2) + "\n")
 

@@ -19,21 +19,19 @@ from rich.progress import Progress, TaskID
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from csg.card import Evaluation
 from csg.console import progress, say
 from csg.errors import UsageError
-from csg.realset import LabelledImages
 from csg_train.checkpoint import pack, unpack
 from csg_train.curves import Curves
-from csg_train.data.views import Steps, Views, loader
+from csg_train.data.loading import Steps, load_batches
 from csg_train.energy import hyperspherical_energy
-from csg_train.evaluate import evaluate_student
 from csg_train.methods import Batch, Method
 from csg_train.optimisation import Precision, make_optimiser, poly, set_learning_rates
 from csg_train.parallel import any_process, barrier, mean_over_processes, rank, world
 from csg_train.recipe import Recipe
 from csg_train.run import Run
 from csg_train.stop import Stop, Stopped
+from csg_train.tasks import TASKS, Images
 
 LOG_EVERY = 10  # steps
 CHECKPOINT_EVERY_S = 300.0
@@ -49,8 +47,8 @@ class Trainer:
     run: Run
     recipe: Recipe
     method: Method
-    images: LabelledImages
-    measured: LabelledImages | None
+    images: Images
+    measured: Images | None
     device: torch.device
     precision: Precision
     step: int = 0
@@ -105,14 +103,13 @@ class Trainer:
     def _batches(self, endless: bool = False) -> Any:
         """This process's share of each batch of the steps to come, on the device."""
         recipe = self.recipe
-        views = Views(self.images, recipe.data, recipe.augment, self.method.views, recipe.seed)
+        views = TASKS[recipe.task].views(self.images, recipe, self.method.views)
         total = 2**62 if endless else self.steps
         order = Steps(len(self.images), self.batch, recipe.seed, self.step, total, rank(), world())
-        for loaded in loader(views, order, recipe.data.workers, self.device.type == "cuda"):
+        data, pin = recipe.data, self.device.type == "cuda"
+        for loaded in load_batches(views, order, data.unreadable, data.workers, pin):
             self._note_unreadable(loaded.unreadable)
-            yield Batch(
-                loaded.views.to(self.device, non_blocking=True), loaded.labels.to(self.device, non_blocking=True)
-            )
+            yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in (loaded.views, loaded.labels)))
 
     def _steps(self) -> None:
         self.method.train()
@@ -193,26 +190,16 @@ class Trainer:
         """Accuracy and energies in fp32, by the first process: `real` or `held_out`, and `energy`."""
         if self.measured is None or rank():
             return {}
-        data, kind = self.recipe.data, "held_out" if self.recipe.data.holdout else "real"
-        found = evaluate_student(
-            self.method.student, self.measured, data.image_input(), self.device, data.unreadable == "skip"
-        )
-        evaluation = Evaluation(
-            dataset=self.measured.name,
-            images=found.scores.images,
-            skipped=found.skipped,
-            accuracy=found.scores.accuracy,
-            mean_class_accuracy=found.scores.mean_class_accuracy,
-        )
-        say(
-            f"step {self.step}: {evaluation.accuracy:.2%} of {evaluation.images} {kind.replace('_', '-')} images "
-            f"({evaluation.dataset}) right, mean over classes {evaluation.mean_class_accuracy:.2%}"
-        )
-        line = {"accuracy": evaluation.accuracy, "mean_class_accuracy": evaluation.mean_class_accuracy}
+        task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
+        found = task.measure(self.method.student, self.images.taught, self.measured, self.recipe, self.device)
+        evaluation = found.evaluation.model_dump()
+        line = {name: evaluation[name] for name in task.SCORES}
+        words = ", ".join(f"{task.SCORES[name].removesuffix(' %')} {value:.2%}" for name, value in line.items())
+        say(f"step {self.step}: {evaluation['images']} {kind.replace('_', '-')} images ({self.measured.name}): {words}")
         energy = hyperspherical_energy(found.embeddings)
         line |= {name: getattr(energy, name) for name in ("E_0", "E_1", "E_2") if energy}
         self.curves.write(self.step, {f"{kind}/{name}": value for name, value in line.items()})
-        return {kind: evaluation.model_dump(), "energy": energy.as_dict() if energy else None}
+        return {kind: evaluation, "energy": energy.as_dict() if energy else None}
 
     def _note_unreadable(self, lines: list[str]) -> None:
         for line in lines:

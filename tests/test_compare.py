@@ -1,6 +1,7 @@
 """`csg compare cls` and `csg embed`: what they write, what they do not do twice, and what they refuse."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -38,6 +39,12 @@ def test_table_and_json_are_the_runs_own_figures(compared):
     result = json.loads(done.stdout)
     assert result == json.loads((folder / "comparison.json").read_text())
     assert [system["system"] for system in result["systems"]] == ["none", "csg:apool=false"]
+    assert [(row["system"], row["seed"]) for row in result["rows"]] == [
+        (system, seed) for system in ("none", "csg:apool=false") for seed in (0, 1)
+    ]
+    assert {"system", "seed", "accuracy", "mean_class_accuracy", "hse", "step_ms", "peak_mb"} == result["rows"][
+        0
+    ].keys()
     for system, name in zip(result["systems"], ("none", "csg-apool-false"), strict=True):
         own = [Run(folder / "runs" / f"{name}-{seed}").result() for seed in (0, 1)]
         accuracies = [run["real"]["accuracy"] for run in own]
@@ -58,19 +65,25 @@ def test_the_figures_are_pictures(compared):
             assert len(picture.convert("RGB").getcolors(2**20)) > 20
 
 
-def test_again_it_makes_only_what_is_missing(compared):
-    folder, _ = compared
-    before = {file: file.stat().st_mtime_ns for file in (folder / "runs").rglob("result.json")}
-    half = Run(folder / "runs" / "none-1")
-    (half.path / "result.json").unlink()
-    done = compare(folder, "--seeds", "2", "--no-tune", "--system", "none")
-    assert done.returncode == 0, done.stderr
-    assert "none: runs/none-1" in done.stderr
-    assert "none-0" not in done.stderr
-    rows = [line for line in (folder / "table.md").read_text().splitlines() if "csg:apool=false" in line]
-    assert len(rows) == 1, "rows of earlier calls stay"
-    for file, time in before.items():
-        assert (file.stat().st_mtime_ns == time) is (file.parent != half.path)
+def test_again_it_makes_only_what_is_missing(compared, tmp_path):
+    """What is finished is not made again even where the runs themselves are gone, as in a fresh checkout."""
+    _, done = compared
+    folder = shutil.copytree(compared[0], tmp_path / "copy")
+    before = json.loads(done.stdout)
+    picture = (folder / "circle.png").read_bytes()
+    shutil.rmtree(folder / "runs")
+    again = compare(folder, "--seeds", "2", "--no-tune", "--system", "none", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == before, "rows of earlier calls stay"
+    assert not (folder / "runs").exists()
+    assert (folder / "circle.png").read_bytes() == picture
+    more = compare(folder, "--seeds", "3", "--no-tune", "--system", "none", "--json")
+    assert more.returncode == 0, more.stderr
+    assert [path.name for path in (folder / "runs").iterdir()] == ["none-2"]
+    first = json.loads(more.stdout)["systems"][0]
+    assert first["runs"][:2] == before["systems"][0]["runs"]
+    assert [run["seed"] for run in first["runs"]] == [0, 1, 2]
+    assert str(folder) not in (folder / "plan.json").read_text() + (folder / "comparison.json").read_text()
     other = compare(folder, "--no-tune", "--system", "none", "--epochs", "7")
     assert other.returncode == 2
     assert "another recipe" in other.stderr
@@ -82,7 +95,7 @@ def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
     assert done.returncode == 0, done.stderr
     (system,) = json.loads(done.stdout)["systems"]
     assert [t["changes"]["weight"] for t in system["tries"]] == pytest.approx([0.1, 0.01, 1.0])
-    scores = [t["held_out_mean_class_accuracy"] for t in system["tries"]]
+    scores = [t["held_out"] for t in system["tries"]]
     best = int(np.argmax(scores))
     clear = scores[best] - scores[0] > (scores[best] * (1 - scores[best]) / 16) ** 0.5
     assert system["chosen"] == system["tries"][best if clear else 0]["changes"]
@@ -153,7 +166,7 @@ def test_a_wrong_setting_of_a_system_is_one_line(compared):
 def test_a_strange_folder_is_left_alone(small_recipe, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(UsageError, match="no comparison"):
-        keep_plan(tmp_path, small_recipe(), True)
+        keep_plan(tmp_path, small_recipe(), True, "0")
 
 
 def test_embed_writes_what_was_measured(trained, tmp_path, capsys):

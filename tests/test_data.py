@@ -7,8 +7,9 @@ from PIL import Image
 
 from csg.errors import InputError, PromiseError, UsageError
 from csg.realset import read_labelled
+from csg_train.data.loading import Steps, load_batches
 from csg_train.data.synthetic import draw, font_faces, write_digits
-from csg_train.data.views import Steps, Views, loader
+from csg_train.data.views import Views
 from csg_train.models.weights import load_weights, pull
 from csg_train.recipe import Augment, Data, load_recipe, recipe_names
 
@@ -118,7 +119,7 @@ def test_drawn_digits_are_legible_in_contrast():
 def batches(folders, workers, start=0, total=6, unreadable="fail", operations=2):
     data = Data(train=("x",), resize=16, size=12, unreadable=unreadable)
     views = Views(read_labelled([folders / "a"]), data, Augment(operations=operations), 2, seed=7)
-    return list(loader(views, Steps(6, 2, 7, start, total), workers, pin_memory=False))
+    return list(load_batches(views, Steps(6, 2, 7, start, total), unreadable, workers, pin_memory=False))
 
 
 def test_views_do_not_depend_on_workers_nor_on_where_a_run_starts(folders):
@@ -144,15 +145,16 @@ def test_without_operations_the_views_are_the_image(folders):
 
 def test_an_unreadable_image_stops_or_is_counted(folders):
     (folders / "a" / "cat" / "0.png").write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"cat/0\.png"):
-        batches(folders, 0)
+    for workers in (0, 1):
+        with pytest.raises(InputError, match=r"cat/0\.png"):
+            batches(folders, workers)
     found = batches(folders, 0, unreadable="skip")
     assert sum(len(b.unreadable) for b in found) == 2
     assert sum(len(b.labels) for b in found) == 10
 
 
 def test_recipes_load_and_say_what_is_wrong(tmp_path):
-    assert recipe_names() == ["digits", "pacs", "visda17"]
+    assert recipe_names() == ["camvid", "digit-scenes", "digits", "gta5", "pacs", "visda17"]
     for name in recipe_names():
         assert load_recipe(name, {}, []).name == name
     recipe = load_recipe("visda17", {"seed": 3}, ["optim.lr_heads=0.5", "methods.csg.stages=[layer4]"])

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from csg.metrics import class_scores
 from csg_train import energy as module
 from csg_train.energy import hyperspherical_energy
-from csg_train.evaluate import Measured
 from csg_train.figures import Panel, angles, circle_figure, circular_density, confusion_figure, save_figure
 
 
@@ -76,14 +75,14 @@ def test_a_panel_shows_every_embedding_and_every_class(tmp_path):
     panels = []
     for number in range(3):
         true, predicted = generator.integers(0, 4, (2, 50))
-        measured = Measured(class_scores(true, predicted, 4), 0, generator.normal(size=(50, 8)), true, predicted)
-        panels.append(Panel(f"system {number}", measured, hyperspherical_energy(measured.embeddings)))
+        places, confusion = angles(generator.normal(size=(50, 8))), class_scores(true, predicted, 4).confusion
+        panels.append(Panel(f"system {number}", 0.25, places, true, confusion, (0.125, 1.5, 2.25)))
     circle, confusion = circle_figure(panels, "abcd"), confusion_figure(panels, "abcd")
     for panel, on_circle, matrix in zip(panels, circle.axes, confusion.axes, strict=False):
         assert on_circle.get_title() == panel.name
         assert len(on_circle.collections[0].get_offsets()) == 50
-        assert f"{panel.energy.E_1:.3f}" in on_circle.texts[0].get_text()
-        shares = panel.measured.scores.confusion / panel.measured.scores.confusion.sum(1, keepdims=True)
+        assert "$E_1$ 1.500" in on_circle.texts[0].get_text()
+        shares = panel.confusion / panel.confusion.sum(1, keepdims=True)
         np.testing.assert_allclose(matrix.images[0].get_array(), shares)
     files = [tmp_path / name for name in ("one.png", "two.png")]
     for file in files:

@@ -17,7 +17,7 @@ from csg.errors import InputError, PromiseError
 from csg_export.export import export
 from csg_export.onnx_graph import CARD_KEY, to_onnx
 from csg_export.precision import to_fp16
-from csg_export.verify import judge
+from csg_export.verify import Tally
 from csg_train.run import Run
 from csg_train.student import load_student
 
@@ -111,6 +111,12 @@ def test_no_path_of_the_exporting_machine_is_inside(trained, tmp_path):
     assert b".py" not in bundle.model.read_bytes()
 
 
+def judge(expected, got, precision, source):
+    tally = Tally(precision)
+    tally.add(len(got), expected, got, got.argmax(1))
+    return tally.judge(source)
+
+
 def test_judge_refuses_what_is_above_the_tolerance():
     good = np.eye(4, dtype=np.float32)
     assert judge(good, good + 1e-5, "fp32", "x").agreement == 1
@@ -149,7 +155,7 @@ def test_half_written_and_wrong_runs_are_refused(trained, tmp_path):
 
 @pytest.mark.parametrize("fp16", [False, True])
 def test_no_request_pays_for_a_batch_norm(trained, tmp_path, fp16, capfd):
-    """Norms are folded into the weights before export: no norm, no arithmetic on weights alone, nothing ORT warns of."""
+    """Norms are folded into the weights: no norm, no arithmetic on weights alone, nothing that ORT warns of."""
     bundle = export(trained, fp16, tmp_path / "bundle")
     model = onnx.load(bundle.model)
     constants = {tensor.name for tensor in model.graph.initializer}

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 import torch
+from csg_train.evaluate import evaluate_student
 
 from csg.bundle import read_bundle
-from csg_train.evaluate import evaluate_student
 from csg_train.run import Run
 from csg_train.student import load_student
 

@@ -21,8 +21,8 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from csg.console import progress, say
-from csg.errors import InputError, UsageError
+from csg.console import say
+from csg.errors import InputError
 from csg.files import cache_dir, new_folder
 
 DIGITS = "0123456789"
@@ -69,14 +69,19 @@ def font_faces() -> tuple[Path, ...]:
 
 def draw(digit: int, face: Path, rng: Generator) -> np.ndarray:
     """One synthetic image of `digit`: uint8 (S, S, 3), RGB."""
-    glyph = _warp(_glyph(DIGITS[digit], face, rng), rng)
+    glyph = coverage(DIGITS[digit], face, rng)
     ink, paper = _two_colours(rng)
-    paper_S = paper + rng.uniform(0, 0.12) * _texture(rng)
-    ink_S = ink + rng.uniform(0, 0.10) * _texture(rng)
+    paper_S = paper + rng.uniform(0, 0.12) * texture(rng, SIDE, int(rng.integers(2, 17)))
+    ink_S = ink + rng.uniform(0, 0.10) * texture(rng, SIDE, int(rng.integers(2, 17)))
     image = paper_S + glyph[..., None] * (ink_S - paper_S)
     image = _sensor(image, rng)
     image += rng.normal(0, rng.uniform(0, 0.04), image.shape)
     return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def coverage(sign: str, face: Path, rng: Generator) -> np.ndarray:
+    """How much of each pixel the sign covers, float (S, S) in 0..1, randomly stretched and warped."""
+    return _warp(_glyph(sign, face, rng), rng)
 
 
 def _glyph(sign: str, face: Path, rng: Generator) -> np.ndarray:
@@ -116,13 +121,13 @@ def _warp(glyph: np.ndarray, rng: Generator) -> np.ndarray:
     knots = int(rng.integers(3, 6))
     strength = rng.uniform(0, 0.30) * SIDE / knots
     shift = rng.normal(0, strength, (2, knots, knots)).astype(np.float32)
-    coordinates += np.stack([_enlarge(s) for s in shift])
+    coordinates += np.stack([_enlarge(s, SIDE) for s in shift])
     return np.asarray(ndimage.map_coordinates(glyph, coordinates, order=1, mode="constant"))
 
 
-def _enlarge(small: np.ndarray) -> np.ndarray:
-    """A small field of numbers, float (n, n), as a smooth one, float (S, S)."""
-    return np.asarray(Image.fromarray(small).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+def _enlarge(small: np.ndarray, side: int) -> np.ndarray:
+    """A small field of numbers, float (n, n), as a smooth one, float (side, side)."""
+    return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _two_colours(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -136,11 +141,10 @@ def _two_colours(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
             return ink.astype(np.float32), paper.astype(np.float32)
 
 
-def _texture(rng: Generator) -> np.ndarray:
-    """Smooth coloured noise, float (S, S, 3), about zero."""
-    knots = int(rng.integers(2, 17))
+def texture(rng: Generator, side: int, knots: int) -> np.ndarray:
+    """Smooth coloured noise, float (side, side, 3), about zero, drawn on a grid of `knots` a side."""
     noise = rng.normal(0, 1, (knots, knots, 3)).astype(np.float32)
-    return np.stack([_enlarge(noise[..., c]) for c in range(3)], axis=-1)
+    return np.stack([_enlarge(noise[..., c], side) for c in range(3)], axis=-1)
 
 
 def _sensor(image: np.ndarray, rng: Generator) -> np.ndarray:
@@ -162,6 +166,11 @@ def _write_chunk(folder: Path, seed: int, indices: range) -> int:
     return len(indices)
 
 
+def processes() -> int | None:
+    """How many processes draw: one for each core."""
+    return os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+
+
 def write_digits(folder: Path, count: int, seed: int, progress: Callable[[int], None] | None = None) -> None:
     """Draw `count` images into class folders below `folder`, with one process a core.
 
@@ -170,7 +179,7 @@ def write_digits(folder: Path, count: int, seed: int, progress: Callable[[int], 
     for digit in DIGITS:
         (folder / digit).mkdir(parents=True)
     chunks = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
-    with ProcessPoolExecutor(os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) as pool:
+    with ProcessPoolExecutor(processes()) as pool:
         for done in pool.map(_write_chunk, [folder] * len(chunks), [seed] * len(chunks), chunks):
             if progress:
                 progress(done)
@@ -184,13 +193,3 @@ def digits(count: int, seed: int, progress: Callable[[int], None] | None = None)
         with new_folder(folder) as fresh:
             write_digits(fresh, count, seed, progress)
     return folder
-
-
-def synth_command(out: Path, count: int, seed: int) -> None:
-    """`csg data synth`: write the set to a folder that does not exist yet."""
-    if out.exists():
-        raise UsageError(f"{out} exists already", "name a folder that does not exist yet")
-    with progress() as bar, new_folder(out) as fresh:
-        task = bar.add_task("drawing synthetic digits", total=count, note="")
-        write_digits(fresh, count, seed, lambda done: bar.advance(task, done))
-    say(f"{count} images of 10 classes in {out}")

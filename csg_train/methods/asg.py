@@ -1,6 +1,6 @@
 """asg: Automated Synthetic-to-real Generalization (Chen et al. 2020; method.md section 8).
 
-    L = L_task + lambda * KL(teacher's ImageNet prediction || student's), mean over the batch
+    L = L_task + lambda * KL(teacher's ImageNet prediction || student's), mean over the batch, or over its positions
 
 The student's ImageNet prediction is its encoder under the frozen ImageNet classifier. Layer-wise learning rates are
 the recipe's, set by hand, or with `learned` those of a policy (L2O, csg_train/learning_rates.py).
@@ -16,9 +16,8 @@ from pydantic import Field
 from torch import Tensor
 
 from csg_train.learning_rates import RatePolicy
-from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
+from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.models.backbones import Teacher
-from csg_train.models.classifier import Classifier
 from csg_train.parallel import mean_over_processes
 
 
@@ -34,9 +33,10 @@ class Asg(Method):
     """The task loss and the imitation of the ImageNet network's predictions."""
 
     Settings = AsgSettings
+    for_scenes = {"weight": 75.0}  # method.md section 8  # noqa: RUF012
     needs_teacher = True
 
-    def __init__(self, student: Classifier, teacher: Teacher | None, settings: AsgSettings):
+    def __init__(self, student: Student, teacher: Teacher | None, settings: AsgSettings):
         super().__init__(student, teacher, settings)
         self.settings = settings
         self.policy = RatePolicy(student.encoder, settings.window) if settings.learned else None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from csg.labels import IGNORED
 from csg_train.models.backbones import Teacher
 from csg_train.models.classifier import Classifier
+from csg_train.models.segmenter import Segmenter
+
+Student = Classifier | Segmenter
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Batch:
     """Images on the training device, and their classes.
 
     views: uint8 (V, B, H, W, 3), V independent augmentations of the same images; q-view first.
-    labels: int64 (B,).
+    labels: int64 (B,), or uint8 (B, H, W), the class of each pixel.
     """
 
     views: Tensor
@@ -47,6 +51,7 @@ class Method(nn.Module):
         needs_teacher: whether it compares the student with the frozen ImageNet network.
         backbone_variant: the change of backbone that the system is, by the suffix of the backbone's name.
         strength: the setting that says how much the system weighs beside the task.
+        for_scenes: defaults of its settings in segmentation, where they are others.
     """
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
@@ -54,8 +59,14 @@ class Method(nn.Module):
     needs_teacher: ClassVar[bool] = False
     backbone_variant: ClassVar[str] = ""
     strength: ClassVar[str | None] = "weight"
+    for_scenes: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, student: Classifier, teacher: Teacher | None, settings: MethodSettings):
+    @classmethod
+    def defaults(cls, task: str) -> dict[str, Any]:
+        """Settings whose default is the task's own."""
+        return dict(cls.for_scenes) if task == "seg" else {}
+
+    def __init__(self, student: Student, teacher: Teacher | None, settings: MethodSettings):
         super().__init__()
         self.student = student
         self._teacher = [teacher]  # in a list: no submodule, so neither trained nor saved
@@ -93,5 +104,12 @@ class Method(nn.Module):
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy, mean over the batch."""
-    return F.cross_entropy(logits.float(), labels)
+    """Cross entropy, mean over the images, or over the pixels that are not ignored; 0 where all are.
+
+    Args:
+        logits, labels: (B, classes) and (B,), or (B, classes, H, W) and (B, H, W).
+    """
+    if labels.ndim == 1:
+        return F.cross_entropy(logits.float(), labels)
+    counted = (labels != IGNORED).sum().clamp_min(1)
+    return F.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORED, reduction="sum") / counted

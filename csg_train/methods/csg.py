@@ -1,10 +1,11 @@
-"""CSG: Contrastive Syn-to-Real Generalization (ICLR 2021; method.md sections 3 and 4).
+"""CSG: Contrastive Syn-to-Real Generalization (ICLR 2021; method.md sections 3 to 5).
 
     L = L_task + lambda * sum over stages of L_NCE
 
 For an image's two views: the anchor is the student's q-view, the positive key the frozen teacher's k-view,
 the negatives a queue of earlier keys, one queue a stage. Both are pooled by A-pool; the weights for the
-teacher's map come from the student's map of the same view.
+teacher's map come from the student's map of the same view. In segmentation both views are of the same crop, each
+patch of an 8 x 8 grid is an anchor, and its positive key is the teacher's patch at the same place.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from csg_train.contrast import Projection, StageQueues, ema_update, momentum_copy
-from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
+from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.models.backbones import Teacher
-from csg_train.models.classifier import Classifier
 
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,7 +29,8 @@ class ContrastSettings(MethodSettings):
     """Defaults of method.md section 3, and the switches of the paper's ablation.
 
     weight: lambda, 0.1 for classification. temperature: tau, 0.07 in paper and code. stages: G. apool: pool by
-    attention, otherwise by the mean. mlp: projection heads with a hidden layer.
+    attention, otherwise by the mean. mlp: projection heads with a hidden layer. grid: patches a side, each with an
+    anchor of its own (method.md section 5).
     """
 
     weight: Annotated[float, Field(ge=0)] = 0.1
@@ -37,38 +38,50 @@ class ContrastSettings(MethodSettings):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = ("layer3", "layer4")
     apool: bool = True
     mlp: bool = True
+    grid: Annotated[int, Field(ge=1)] = 1
+
+
+DENSE = {"weight": 75.0, "grid": 8}  # method.md sections 3 and 5
 
 
 class CsgSettings(ContrastSettings):
-    """queue: K, 65536 in the paper; shrink it for small data. momentum: m of the heads' moving average."""
+    """queue: K, 65536 in the paper; shrink it for small data. momentum: m of the heads' moving average.
+
+    train_heads: off, the projection heads stay as they begin, as in the published segmentation (method.md section 7).
+    """
 
     queue: Annotated[int, Field(ge=1)] = 65536
     momentum: Share = 0.999
+    train_heads: bool = True
 
 
-def projection_for(student: Classifier, settings: ContrastSettings) -> Projection:
+def projection_for(student: Student, settings: ContrastSettings) -> Projection:
     """Projection heads on the chosen stages of the student's encoder."""
     channels = student.encoder.channels
-    return Projection({stage: channels[stage] for stage in settings.stages}, settings.apool, settings.mlp)
+    return Projection(
+        {stage: channels[stage] for stage in settings.stages}, settings.apool, settings.mlp, settings.grid
+    )
 
 
 class Csg(Method):
     """Student, frozen teacher, projection heads, their moving averages, and the queues."""
 
     Settings = CsgSettings
+    for_scenes = DENSE
     views = 2
     needs_teacher = True
 
-    def __init__(self, student: Classifier, teacher: Teacher | None, settings: CsgSettings):
+    def __init__(self, student: Student, teacher: Teacher | None, settings: CsgSettings):
         super().__init__(student, teacher, settings)
         self.settings = settings
-        self.projection = projection_for(student, settings)
+        self.projection = projection_for(student, settings).requires_grad_(settings.train_heads)
         self.key_projection = momentum_copy(self.projection)
         self.queues = StageQueues(settings.stages, settings.queue)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         yield from super().head_parameters()
-        yield from self.projection.parameters()
+        if self.settings.train_heads:
+            yield from self.projection.parameters()
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         q_view, k_view = batch.views

@@ -22,9 +22,8 @@ from csg.card import ImageInput
 from csg.console import say
 from csg.errors import InputError, UsageError
 from csg.images import load
-from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
+from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.models.backbones import Teacher
-from csg_train.models.classifier import Classifier
 
 GRIDS = (1, 2, 4, 8)  # method.md section 8
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -49,7 +48,7 @@ class Drpc(Method):
 
     Settings = DrpcSettings
 
-    def __init__(self, student: Classifier, teacher: Teacher | None, settings: DrpcSettings):
+    def __init__(self, student: Student, teacher: Teacher | None, settings: DrpcSettings):
         super().__init__(student, teacher, settings)
         if settings.styles is None:
             raise UsageError("drpc restyles with images of yours", "name their folder: --styles DIR")

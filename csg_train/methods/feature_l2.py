@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
+from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.models.backbones import Teacher
-from csg_train.models.classifier import Classifier
 
 
 class FeatureL2Settings(MethodSettings):
@@ -29,7 +28,7 @@ class FeatureL2(Method):
     Settings = FeatureL2Settings
     needs_teacher = True
 
-    def __init__(self, student: Classifier, teacher: Teacher | None, settings: FeatureL2Settings):
+    def __init__(self, student: Student, teacher: Teacher | None, settings: FeatureL2Settings):
         super().__init__(student, teacher, settings)
         self.settings = settings
 

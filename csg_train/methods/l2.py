@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
+from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.models.backbones import Encoder, Teacher
-from csg_train.models.classifier import Classifier
 from csg_train.parallel import mean_over_processes
 
 LARGEST = 100.0
@@ -74,7 +73,7 @@ class L2(Method):
     Settings = L2Settings
     needs_teacher = True
 
-    def __init__(self, student: Classifier, teacher: Teacher | None, settings: L2Settings):
+    def __init__(self, student: Student, teacher: Teacher | None, settings: L2Settings):
         super().__init__(student, teacher, settings)
         self.settings = settings
         self.anchored = Anchored(student.encoder)

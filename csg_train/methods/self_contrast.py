@@ -16,19 +16,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from csg_train.contrast import StageQueues, ema_update, momentum_copy, nt_xent
-from csg_train.methods.base import Batch, Method, task_loss
-from csg_train.methods.csg import ContrastSettings, Share, projection_for
+from csg_train.methods.base import Batch, Method, Student, task_loss
+from csg_train.methods.csg import DENSE, ContrastSettings, Share, projection_for
 from csg_train.models.backbones import Teacher
-from csg_train.models.classifier import Classifier
 
 
 class SimClr(Method):
     """Two views of the student are each other's positives; the other images of the batch are the negatives."""
 
     Settings = ContrastSettings
+    for_scenes = DENSE
     views = 2
 
-    def __init__(self, student: Classifier, teacher: Teacher | None, settings: ContrastSettings):
+    def __init__(self, student: Student, teacher: Teacher | None, settings: ContrastSettings):
         super().__init__(student, teacher, settings)
         self.settings = settings
         self.projection = projection_for(student, settings)
@@ -61,9 +61,10 @@ class MocoV2(Method):
     """The keys come from a moving average of the student, the negatives from a queue of earlier keys."""
 
     Settings = MocoSettings
+    for_scenes = DENSE
     views = 2
 
-    def __init__(self, student: Classifier, teacher: Teacher | None, settings: MocoSettings):
+    def __init__(self, student: Student, teacher: Teacher | None, settings: MocoSettings):
         super().__init__(student, teacher, settings)
         self.settings = settings
         self.projection = projection_for(student, settings)

@@ -15,10 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from csg_train.methods.base import Batch, Method, MethodSettings, task_loss
+from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.methods.l2 import Anchored
 from csg_train.models.backbones import Teacher
-from csg_train.models.classifier import Classifier
 
 
 class SiSettings(MethodSettings):
@@ -33,7 +32,7 @@ class Si(Method):
 
     Settings = SiSettings
 
-    def __init__(self, student: Classifier, teacher: Teacher | None, settings: SiSettings):
+    def __init__(self, student: Student, teacher: Teacher | None, settings: SiSettings):
         super().__init__(student, teacher, settings)
         self.settings = settings
         self.consolidated = Anchored(student.encoder)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from csg.card import Channels
 from csg.errors import UsageError
 from csg_train.models import timm_backbone
+from csg_train.models.dilation import dilate
 from csg_train.models.ibn import ibn_a, ibn_b
 from csg_train.models.layers import Normalise, fuse, speed_up
 
@@ -114,8 +115,8 @@ class Stages(nn.ModuleDict):
         return maps
 
 
-def build_stages(name: str, weights: dict[str, Tensor] | None) -> tuple[nn.Module, dict[str, int]]:
-    """The stages of backbone `name`, random or with ImageNet weights, and their widths."""
+def build_stages(name: str, weights: dict[str, Tensor] | None, dilated: bool) -> tuple[nn.Module, dict[str, int]]:
+    """The stages of backbone `name`, random or with ImageNet weights, dilated or not, and their widths."""
     if name.startswith(timm_backbone.PREFIX):
         timm_stages = timm_backbone.TimmStages(name)
         if weights is not None:
@@ -129,6 +130,8 @@ def build_stages(name: str, weights: dict[str, Tensor] | None) -> tuple[nn.Modul
     if row.change:
         row.change(cut)
     stages = Stages(cut)
+    if dilated:
+        dilate(stages)
     speed_up(stages)
     return stages, row.channels
 
@@ -139,15 +142,28 @@ class Encoder(nn.Module):
     Args:
         freeze_batch_norm: keep batch norm in eval mode during training, as the published recipe does
             (method.md section 2): its ImageNet statistics are used and not updated, its affine parameters train.
+        freeze_affine: these do not train either, as in the published segmentation.
+        dilated: at output stride 8, for segmentation.
     """
 
-    def __init__(self, name: str, weights: dict[str, Tensor] | None, freeze_batch_norm: bool):
+    def __init__(
+        self,
+        name: str,
+        weights: dict[str, Tensor] | None,
+        freeze_batch_norm: bool,
+        freeze_affine: bool = False,
+        dilated: bool = False,
+    ):
         super().__init__()
-        stages, channels = build_stages(name, weights)
+        stages, channels = build_stages(name, weights, dilated)
         self.normalise = Normalise(*normalisation(name))
         self.stages = stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels = dict(channels)
         self.freeze_batch_norm = freeze_batch_norm
+        if freeze_affine:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps: dict[str, Tensor] = self.stages(self.normalise(images))
@@ -173,10 +189,11 @@ class Teacher(nn.Module):
     The teacher of a student with instance norms is the network without them.
     """
 
-    def __init__(self, name: str, weights: dict[str, Tensor]):
+    def __init__(self, name: str, weights: dict[str, Tensor], dilated: bool = False):
         super().__init__()
         name = re.sub(rf"_({'|'.join(IBN)})$", "", name)
-        self.encoder = Encoder(name, weights, freeze_batch_norm=True).eval()
+        self.dilated = dilated
+        self.encoder = Encoder(name, weights, freeze_batch_norm=True, dilated=dilated).eval()
         self.head: nn.Module | None = None
         if name in BACKBONES:
             model = BACKBONES[name].build()
@@ -190,12 +207,16 @@ class Teacher(nn.Module):
         return maps
 
     def classify(self, maps: dict[str, Tensor]) -> Tensor:
-        """ImageNet logits, (B, 1000), of any encoder's maps; gradients flow through to the maps.
+        """ImageNet logits of any encoder's maps; gradients flow through to the maps.
+
+        (B, 1000), of the pooled layer4; dilated (B * H * W, 1000), of each position of it.
 
         Raises:
             UsageError: the backbone is timm's, whose feature interface has no classifier.
         """
         if self.head is None:
             raise UsageError("timm backbones come without their ImageNet classifier", "take a torchvision backbone")
-        logits: Tensor = self.head(maps["layer4"].mean((2, 3)))
+        map_BCHW = maps["layer4"]
+        features = map_BCHW.permute(0, 2, 3, 1).flatten(0, 2) if self.dilated else map_BCHW.mean((2, 3))
+        logits: Tensor = self.head(features)
         return logits

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -32,8 +34,8 @@ class Convolution(nn.Conv2d):
     With g = gamma / sqrt(variance + eps): norm(w * x) = (g w) * x + beta - g mean, so the norm costs a pass over the
     weights and none over the maps; gradients reach w, gamma and beta all the same.
 
-    Strided and depthwise, it stays float32 under a CPU's autocast: the bf16 backward in oneDNN takes more than ten
-    times as long (benchmarks/train_step.py).
+    On a CPU, where oneDNN's backward of depthwise convolutions has slow cases (benchmarks/train_step.py): strided, it
+    stays float32 under autocast; dilated, it trains on the interleaved grids that a dilated kernel sees, one by one.
     """
 
     norm: tuple[nn.BatchNorm2d, ...] = ()  # in a tuple: no submodule
@@ -42,11 +44,54 @@ class Convolution(nn.Conv2d):
         weight, bias = self.weight, self.bias
         if self.norm and not self.norm[0].training:
             weight, bias = folded(self, self.norm[0])
-        strided_depthwise = self.groups == self.in_channels > 1 and self.stride != (1, 1)
-        if strided_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                return cast(Tensor, self._conv_forward(x.float(), weight, bias))
+        if self.groups == self.in_channels > 1 and x.device.type == "cpu":
+            if self.stride != (1, 1) and torch.is_autocast_enabled("cpu"):
+                with torch.autocast("cpu", enabled=False):
+                    return cast(Tensor, self._conv_forward(x.float(), weight, bias))
+            if self.dilation != (1, 1) and self.training and torch.is_grad_enabled():
+                return self._by_grids(x, weight, bias)
         return cast(Tensor, self._conv_forward(x, weight, bias))
+
+    def _by_grids(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same convolution, rate r: of every r-th row and column at a time, (B r r, C, H / r, W / r), undilated.
+
+        Padding beyond the map to a multiple of r adds zeros where the dilated kernel finds zeros anyway.
+        """
+        rate, (height, width) = self.dilation[0], x.shape[2:]
+        x = F.pad(x, (0, -width % rate, 0, -height % rate))
+        images, channels, rows, columns = len(x), x.shape[1], x.shape[2] // rate, x.shape[3] // rate
+        grids = x.reshape(images, channels, rows, rate, columns, rate).permute(0, 3, 5, 1, 2, 4)
+        grids = grids.reshape(-1, channels, rows, columns).contiguous(memory_format=torch.channels_last)
+        grids = F.conv2d(grids, weight, bias, padding=self.kernel_size[0] // 2, groups=self.groups)
+        y = grids.reshape(images, rate, rate, channels, rows, columns).permute(0, 3, 4, 1, 5, 2).reshape(x.shape)
+        return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
+
+
+class DilatedConvolution(nn.Conv2d):
+    """A 3 x 3 convolution to few channels at a large rate, padded so that its outputs are as large as its inputs.
+
+    Training on a CPU, where oneDNN's backward of it is slow, it is one 1 x 1 convolution with all its taps, whose
+    results are shifted and added; taps that reach beyond the map's other side are left out.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (x.device.type == "cpu" and self.training and torch.is_grad_enabled()):
+            return super().forward(x)
+        rate, sides = self.dilation[0], x.shape[2:]
+        reaching = [[tap for tap in range(3) if abs(tap - 1) * rate < side] for side in sides]
+        taps = list(itertools.product(*reaching))
+        kernels = torch.cat([self.weight[:, :, row, column] for row, column in taps])
+        found = F.conv2d(x, kernels[:, :, None, None]).chunk(len(taps), 1)
+        shifted = (_shift(y, (tap[0] - 1) * rate, (tap[1] - 1) * rate) for y, tap in zip(found, taps, strict=True))
+        y: Tensor = functools.reduce(torch.add, shifted)
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+def _shift(x: Tensor, down: int, right: int) -> Tensor:
+    """y[i, j] = x[i + down, j + right], zero beyond the map."""
+    height, width = x.shape[2:]
+    inside = x[:, :, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)]
+    return F.pad(inside, (max(0, -right), max(0, right), max(0, -down), max(0, down)))
 
 
 class FoldedNorm(nn.BatchNorm2d):

@@ -1,0 +1,122 @@
+"""The commands of csg_export and csg_serve: export, deploy, serve, evaluate, predict; and the demonstration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from csg.cli import options as o
+
+
+def export(
+    run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision; input and output stay as they are.")] = False,
+    size: Annotated[
+        Optional[str],
+        typer.Option(help="Segmenters: fixed input HxW, multiples of 8.", show_default="any multiple of 8"),
+    ] = None,
+    logits: Annotated[bool, typer.Option("--logits", help="Segmenters: return the logits too.")] = False,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Bundle folder.", show_default="bundles/<run>-<precision>-<n>")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Strip a run down to its student and write it as a bundle with an ONNX graph, checked against PyTorch."""
+    from csg_export.export import export_command
+
+    export_command(run, fp16, size, logits, out, as_json)
+
+
+def deploy(
+    bundle: Annotated[
+        Optional[Path], typer.Argument(help="Bundle folder.", show_default="the newest in bundles/")
+    ] = None,
+    repository: o.Repository = Path("model_repository"),
+    name: Annotated[Optional[str], typer.Option(help="Model name.", show_default="the card's")] = None,
+    backend: Annotated[
+        Literal["auto", "python", "onnxruntime"],
+        typer.Option(help="Triton backend; auto takes what the tritonserver found here can run."),
+    ] = "auto",
+    as_json: o.Json = False,
+) -> None:
+    """Put a bundle into a Triton model repository, as the model's next version."""
+    from csg_serve.repository import deploy_command
+
+    deploy_command(bundle, repository, name, backend, as_json)
+
+
+def serve(
+    repository: o.Repository = Path("model_repository"),
+    http_port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="Metrics port; 0 takes a free one.")] = 8002,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when every model is ready, and leave the server running.")
+    ] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the server that --detach left running on this repository.")
+    ] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Start Triton on the model repository, on loopback; Ctrl-C stops it."""
+    from csg_serve.server import serve_command, stop_command
+
+    if stop:
+        stop_command(repository, as_json)
+    else:
+        serve_command(repository, (http_port, grpc_port, metrics_port), detach, as_json)
+
+
+def evaluate(
+    server: o.Server = "localhost:8001",
+    model: o.Model = None,
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Real images: class folders, a list file, or 'digits'; for a segmenter folders with images/ and "
+            "labels/, Cityscapes' tree, or 'digit-scenes'; may be given more than once.",
+            show_default="the task's embedded set",
+        ),
+    ] = None,
+    labels: Annotated[
+        Optional[str], typer.Option(help="Segmenters: label set of the masks.", show_default="the model's")
+    ] = None,
+    tile: Annotated[
+        Optional[int], typer.Option(help="Segmenters: send images in overlapping tiles of this side.", min=64)
+    ] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="Segmenters: folder for overlays.", show_default="evaluations/<model>-<version>-<n>"),
+    ] = None,
+    unreadable: o.Unreadable = "fail",
+    as_json: o.Json = False,
+) -> None:
+    """Measure a served model on labelled real images, through the server."""
+    from csg_serve.evaluate import evaluate_command
+
+    evaluate_command(server, model, data, unreadable, labels, tile, out, as_json)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    server: o.Server = "localhost:8001",
+    model: o.Model = None,
+    tile: Annotated[
+        Optional[int], typer.Option(help="Segmenters: send images in overlapping tiles of this side.", min=64)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Segmenters: folder for masks and overlays.")] = Path("predictions"),
+    as_json: o.Json = False,
+) -> None:
+    """Class and confidence of images, or their masks, from a served model."""
+    from csg_serve.predict import predict_command
+
+    predict_command(images, server, model, tile, out, as_json)
+
+
+def demo() -> None:
+    """The whole road on the embedded digits, in the current folder: train, export, deploy, serve, evaluate."""
+    from csg.demo import demo_command
+
+    demo_command()

@@ -1,0 +1,36 @@
+"""What a served model says of images, one after the other, behind a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+
+from csg.console import progress, say
+from csg.errors import InputError
+from csg_serve.client import ServedModel, stream
+
+
+async def answers(
+    served: ServedModel, paths: Sequence[Path], skip: bool, tile: int | None = None
+) -> AsyncGenerator[tuple[int, np.ndarray], None]:
+    """The place of each image that can be read, and the model's answer, as csg_serve.client.stream gives it.
+
+    Raises:
+        InputError: an image can't be read and `skip` is off.
+    """
+    with progress() as bar:
+        task = bar.add_task(f"{served.name} version {served.version}", total=len(paths), note="")
+        place = -1
+        async with aclosing(stream(served, paths, tile)) as found:
+            async for answer in found:
+                place += 1
+                bar.advance(task)
+                if not isinstance(answer, InputError):
+                    yield place, answer
+                elif skip:
+                    say(f"skipped: {answer.what}")
+                else:
+                    raise InputError(answer.what, f"{answer.todo}, or leave such images out with --unreadable skip")

@@ -1,0 +1,79 @@
+"""Scenes and their masks through one set of joint transforms: scale, crop, mirror; then the k-view's colours.
+
+Shape letters: V views, H W of the crop.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from csg.card import SceneInput
+from csg.errors import InputError
+from csg.labels import IGNORED
+from csg.scenes import LabelledScenes
+from csg_train.data.loading import Item, fix_randomness
+from csg_train.recipe import SceneAugment, SceneData
+
+PADDING = {
+    tv_tensors.Image: list(SceneInput().pad_colour),
+    tv_tensors.Mask: IGNORED,
+}
+
+
+class Crops(Dataset[Item]):
+    """Views of a crop of the scene at (epoch, index), uint8 (V, H, W, 3), and its labels, uint8 (H, W); or a line.
+
+    The first view is the crop, the others the same crop with jittered colours (method.md section 7).
+    """
+
+    def __init__(self, scenes: LabelledScenes, data: SceneData, augment: SceneAugment, views: int, seed: int):
+        self.scenes, self.data, self.augment, self.views, self.seed = scenes, data, augment, views, seed
+        strength = augment.jitter
+        self.jitter = v2.ColorJitter(strength, strength, strength, strength)
+
+    def __getitem__(self, place: tuple[int, int]) -> Item:
+        epoch, index = place
+        try:
+            image, labels = self.scenes.load(index)
+        except InputError as error:
+            return error.what
+        with torch.random.fork_rng(devices=[]):
+            fix_randomness(self.seed, epoch, index)
+            scale = self.augment.scales[int(torch.randint(len(self.augment.scales), ()))]
+            if self.data.resize:
+                scale *= self.data.resize / min(image.size)
+            crop, mask = joint_crop(image, labels, scale, self.data.crop)
+            if self.augment.flip and torch.rand(()) < 0.5:
+                crop, mask = F.horizontal_flip(crop), F.horizontal_flip(mask)
+            views = [crop, *(self.jitter(crop) for _ in range(self.views - 1))]
+        return torch.stack([view.permute(1, 2, 0) for view in views]), mask.as_subclass(Tensor)
+
+
+def joint_crop(
+    image: Image.Image, labels: np.ndarray, scale: float, size: tuple[int, int]
+) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    """A random crop of `size` (height, width) from the scene at `scale`: uint8 (3, H, W) and its labels (H, W).
+
+    The part that becomes the crop is cut out first and only that resized: bilinear for the image, nearest for the
+    labels. What lies beyond the scene's edges is padded, the image with ImageNet's mean, the labels with 255.
+    """
+    pair = (tv_tensors.Image(np.array(image).transpose(2, 0, 1)), tv_tensors.Mask(labels.copy()))
+    part = [max(1, round(side / scale)) for side in size]
+    beyond = [max(0, wanted - side) for wanted, side in zip(part, labels.shape, strict=True)]
+    before = [int(torch.randint(free + 1, ())) for free in beyond]
+    sides = [before[1], before[0], beyond[1] - before[1], beyond[0] - before[0]]
+    top, left = (
+        int(torch.randint(max(0, side - wanted) + 1, ())) for wanted, side in zip(part, labels.shape, strict=True)
+    )
+    crop, mask = (
+        F.resized_crop(F.pad(x, sides, fill=PADDING[type(x)]), top, left, *part, list(size), antialias=True)
+        for x in pair
+    )
+    return crop, mask

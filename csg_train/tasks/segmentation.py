@@ -1,0 +1,102 @@
+"""Segmentation as a task: scenes with masks, crops of them, the segmenter, and its mIoU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from csg.card import Classes, SceneEvaluation
+from csg.console import progress, say
+from csg.errors import InputError
+from csg.images import prepare_scene
+from csg.labels import translation_table
+from csg.metrics import PixelConfusion, finite
+from csg.scenes import SCENES_REAL, LabelledScenes, read_scenes
+from csg_train.data.crops import Crops
+from csg_train.data.loading import Item
+from csg_train.data.synthetic_scenes import digit_scenes
+from csg_train.models.backbones import Encoder
+from csg_train.models.segmenter import Segmenter
+from csg_train.recipe import SceneRecipe
+from csg_train.tasks.base import Measured
+
+EMBEDDED = SCENES_REAL
+SCORES = {"miou": "mIoU %", "pixel_accuracy": "pixel accuracy %"}
+
+
+def read_synthetic(recipe: SceneRecipe) -> LabelledScenes:
+    sources = [_drawn(recipe) if source == EMBEDDED else source for source in recipe.data.train]
+    embedded = EMBEDDED in recipe.data.train
+    return read_scenes(sources, EMBEDDED if embedded else recipe.data.labels)
+
+
+def _drawn(recipe: SceneRecipe) -> Path:
+    count = recipe.data.count
+    with progress() as bar:
+        task = bar.add_task("drawing synthetic scenes", total=count, note="")
+        return digit_scenes(count, seed=0, progress=lambda done: bar.advance(task, done))
+
+
+def read_real(recipe: SceneRecipe, classes: Classes, sources: Sequence[str | Path], partly: bool) -> LabelledScenes:
+    return read_scenes(sources, recipe.data.real_labels or recipe.data.labels)
+
+
+def student(recipe: SceneRecipe, classes: int, weights: dict[str, Tensor] | None) -> Segmenter:
+    model = recipe.model
+    encoder = Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine, dilated=True)
+    return Segmenter(encoder, classes, model.head)
+
+
+def views(images: LabelledScenes, recipe: SceneRecipe, count: int) -> Dataset[Item]:
+    return Crops(images, recipe.data, recipe.augment, count, recipe.seed)
+
+
+@torch.inference_mode()
+def measure(
+    student: Segmenter, classes: Classes, images: LabelledScenes, recipe: SceneRecipe, device: torch.device
+) -> Measured:
+    """mIoU over whole images at their own size, one at a time; predictions in the classes of the images' label set.
+
+    Raises:
+        InputError: a scene can't be read and the recipe does not skip such, or none can.
+    """
+    training = student.training
+    student.eval()
+    spec, skipped, embeddings = recipe.data.image_input(), 0, []
+    table, counts = translation_table(classes, images.labels), PixelConfusion(len(images.labels.classes))
+    with progress() as bar:
+        task = bar.add_task(f"measuring on {images.name}", total=len(images), note="")
+        for place in range(len(images)):
+            bar.advance(task)
+            try:
+                image, labels = images.load(place)
+            except InputError as error:
+                if recipe.data.unreadable == "fail":
+                    raise
+                say(f"left out: {error.what}")
+                skipped += 1
+                continue
+            scene = prepare_scene(image, spec)
+            maps = student.encoder(torch.from_numpy(scene.pixels)[None].to(device))
+            embeddings.append(student.embed(maps).cpu().numpy())
+            found = student.classify(maps)[0].argmax(0).to(torch.uint8).cpu().numpy()
+            counts.add(labels, table[scene.restore(found)])
+    student.train(training)
+    if not embeddings:
+        raise InputError(f"none of the {len(images)} scenes of {images.name} can be read", "check the data")
+    scores = counts.scores()
+    evaluation = SceneEvaluation(
+        dataset=images.name,
+        images=len(embeddings),
+        skipped=skipped,
+        miou=scores.miou,
+        pixel_accuracy=scores.pixel_accuracy,
+        frequency_weighted_iou=scores.frequency_weighted_iou,
+        per_class=finite(images.labels.names, scores.per_class),
+    )
+    return Measured(evaluation, scores.confusion[:, :-1], np.concatenate(embeddings))
