@@ -45,6 +45,7 @@ from csg_train.tasks import TASKS
 from csg_train.train import load_task_recipe, whole_paths
 
 COMPARISONS = Path("comparisons")
+SHORTER = 4  # a tuning run than a whole one
 HELD_OUT = 0.2  # of a single synthetic source
 
 
@@ -113,21 +114,25 @@ class Comparison:
         """Three short runs of a system, scored on synthetic images that they were not trained on."""
         tries = []
         for number, changes in enumerate(system.tries(self.base)):
-            run = self.run(system, changes | self._tuning(), f"tune/{system.folder}-{number}")
+            run = self.run(system, changes | self._tuning(changes), f"tune/{system.folder}-{number}")
             result = run.result()
             found = result["held_out" if "held_out" in result else "real"]
             tries.append(Try(changes, found[next(iter(TASKS[self.base.task].SCORES))], found["images"]))
         return tries
 
-    def _tuning(self) -> dict[str, Any]:
-        """Settings of a tuning run: a quarter of the steps, and what it is measured on."""
+    def _tuning(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Settings of a tuning run that tries `changes`: so many steps fewer at learning rates so much higher, and what
+        it is measured on. With the steps alone fewer, the tries would favour rates too high for the whole run.
+        """
         optim, data = self.base.optim, self.base.data
         steps = optim.epochs * (self.images // min(optim.batch, self.images))
         quarter: dict[str, Any] = {
             "seed": 0,
             "evaluate_every": 0,
-            "optim.max_steps": math.ceil(min(steps, optim.max_steps or steps) / 4),
+            "optim.max_steps": math.ceil(min(steps, optim.max_steps or steps) / SHORTER),
         }
+        for name in ("optim.lr_backbone", "optim.lr_heads"):
+            quarter[name] = SHORTER * changes.get(name, getattr(optim, name.removeprefix("optim.")))
         if isinstance(data, SceneData):
             quarter["data.real_labels"] = None
         if len(data.train) > 1:

@@ -17,10 +17,10 @@ SHORTCUTS = {"ewc": ("l2", {"fisher": True}), "asg-l2o": ("asg", {"learned": Tru
 ALL = ("none", "l2", "ewc", "si", "feature-l2", "asg", "asg-l2o", "ibn-a", "ibn-b", "drpc", "simclr", "moco-v2", "csg")
 FACTORS = {"strength": (1.0, 0.1, 10.0), "learning rate": (1.0, 1 / 3, 3.0)}
 RULE = (
-    "each system gets three tries, at a quarter of the budget: its own weight times 1, 1/10, 10, or, where it has "
-    "none, the learning rates times 1, 1/3, 3; {score} on synthetic images kept from training decides "
-    "({kept}), and the first value stays unless another is better by more than a standard error; no real image is "
-    "looked at"
+    "each system gets three tries, of a quarter of the steps at four times the learning rates: its own weight times 1, "
+    "1/10, 10, or, where it has none, the learning rates times 1, 1/3, 3; {score} on synthetic images kept from training "
+    "decides ({kept}), and the first value stays unless another is better by more than a standard error; no real image "
+    "is looked at"
 )
 
 

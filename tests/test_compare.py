@@ -125,10 +125,11 @@ def test_several_sources_are_tuned_on_the_last(small_recipe, tmp_path):
     from csg_train.compare import Comparison, kept
 
     base = small_recipe(data__train=["a", "b"], data__real=["c"])
-    changes = Comparison(tmp_path, base, 1600, None)._tuning()
+    changes = Comparison(tmp_path, base, 1600, None)._tuning({"optim.lr_heads": 0.5})
     recipe = parse_system("none").recipe(base, changes)
     assert (recipe.data.train, recipe.data.real, recipe.data.holdout) == (("a",), ("b",), 0.0)
     assert recipe.optim.max_steps == 25
+    assert (recipe.optim.lr_heads, recipe.optim.lr_backbone) == (2.0, 4 * base.optim.lr_backbone)
     assert "all of b" in kept(base)
 
 
