@@ -18,9 +18,9 @@ ALL = ("none", "l2", "ewc", "si", "feature-l2", "asg", "asg-l2o", "ibn-a", "ibn-
 FACTORS = {"strength": (1.0, 0.1, 10.0), "learning rate": (1.0, 1 / 3, 3.0)}
 RULE = (
     "each system gets three tries, of a quarter of the steps at four times the learning rates: its own weight times 1, "
-    "1/10, 10, or, where it has none, the learning rates times 1, 1/3, 3; {score} on synthetic images kept from training "
-    "decides ({kept}), and the first value stays unless another is better by more than a standard error; no real image "
-    "is looked at"
+    "1/10, 10, or, where it has none, the learning rates times 1, 1/3, 3; {score} on synthetic images kept from "
+    "training decides ({kept}), and the first value stays unless another is better by more than a standard error; no "
+    "real image is looked at"
 )
 
 

@@ -2,8 +2,11 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"  # real images, where there are some
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job, and its children, ignore it
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
