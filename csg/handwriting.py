@@ -15,8 +15,8 @@ from PIL import Image
 VERSION = 1  # counts up when the scenes change
 SIDE = 96  # pixels
 SCENES = 250
-DIGITS_A_SCENE = (2, 4)
-DIGIT_SIDE = (28, 48)
+DIGITS_A_SCENE = (1, 3)
+DIGIT_SIDE = (40, 64)
 
 
 def write_real_scenes(folder: Path) -> None:

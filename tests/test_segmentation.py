@@ -1,6 +1,7 @@
 """Segmentation: dilated encoders, heads, dense contrast, pixel losses, and scores, against slow references."""
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from csg.errors import UsageError
 from csg.metrics import PixelConfusion
+from csg_export.export import export
 from csg_train.contrast import Patches, a_pool, attention, uniform
 from csg_train.methods import METHODS, Batch
 from csg_train.methods.base import task_loss
@@ -17,7 +20,9 @@ from csg_train.models.layers import Convolution, DilatedConvolution
 from csg_train.models.segmenter import Segmenter, make_head
 from csg_train.optimisation import make_optimiser
 from csg_train.recipe import load_recipe
-from csg_train.train import build_method
+from csg_train.run import Run
+from csg_train.student import load_student
+from csg_train.train import build_method, load_task_recipe, train, train_command
 from tests.test_backbones import random_state
 
 CPU = torch.device("cpu")
@@ -138,7 +143,7 @@ def test_pixels_that_are_ignored_cost_nothing():
 
 
 def scene_method(name, **settings):
-    recipe = load_recipe("digit-scenes", {"method": name} | {f"methods.{name}.{k}": v for k, v in settings.items()}, [])
+    recipe = load_recipe("camvid", {"method": name} | {f"methods.{name}.{k}": v for k, v in settings.items()}, [])
     return build_method(recipe, 11, None, CPU).train(), recipe
 
 
@@ -255,3 +260,43 @@ def test_scores_are_those_of_plain_loops(classes, pixels, seed, parts):
     assert found.miou == pytest.approx(np.mean(ious))
     assert found.pixel_accuracy == pytest.approx(np.mean([t == p for t, p in pairs]))
     assert found.frequency_weighted_iou == pytest.approx(weighted)
+
+
+@pytest.fixture(scope="module")
+def segmented(weights, tmp_path_factory):
+    """A finished run of a few steps."""
+    settings = ["data.count=100", "optim.max_steps=2", "optim.batch=4", "method=none", "precision=fp32"]
+    recipe, run = load_recipe("digit-scenes", {}, settings), Run(tmp_path_factory.mktemp("seg") / "run")
+    train(recipe, run)
+    return run
+
+
+@pytest.mark.parametrize("size", [None, (64, 128)])
+def test_an_exported_label_map_is_the_students(segmented, tmp_path, size):
+    """On any size the free graph takes, and on its own the fixed one; logits only where asked for."""
+    bundle = export(segmented, False, tmp_path / "bundle", size=size, logits=size is not None)
+    session = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == (["logits", "label_map"] if size else ["label_map"])
+    student, rng = load_student(segmented), np.random.default_rng(0)
+    for height, width in [size] if size else [(64, 64), (72, 136), (200, 96)]:
+        images = rng.integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+        (label_map,) = session.run(["label_map"], {"image": images})
+        with torch.inference_mode():
+            logits = student(torch.from_numpy(images))
+        assert label_map.dtype == np.uint8
+        assert label_map.shape == (3, height, width)
+        assert (label_map == logits.argmax(1).numpy()).mean() > 0.999
+    assert bundle.card.input.height == (size and size[0])
+    assert bundle.card.parity.agreement > 0.99
+
+
+def test_a_segmenter_is_refused_what_is_a_classifiers(trained, tmp_path):
+    with pytest.raises(UsageError, match="--size"):
+        export(trained, False, tmp_path / "bundle", size=(64, 64))
+
+
+def test_commands_of_one_task_do_not_take_the_others_runs(segmented):
+    with pytest.raises(UsageError, match="csg train seg"):
+        load_task_recipe("cls", "digit-scenes", {}, [])
+    with pytest.raises(UsageError, match="csg train seg"):
+        train_command("cls", None, {}, [], None, segmented.path, resume=True, as_json=False)

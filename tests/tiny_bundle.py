@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from csg.bundle import Bundle, write_bundle
-from csg.card import ImageInput, ModelCard, Normalisation, Output, Parity, Provenance
+from csg.card import ImageInput, ModelCard, Normalisation, Output, Parity, Provenance, SceneInput
 
 COLOURS = ("red", "green", "blue")
 OPSET = 18
@@ -31,6 +31,27 @@ def write_echo_bundle(path: Path, name: str = "echo", side: int = 4) -> Bundle:
     classes = [f"value-{number}" for number in range(side * side * 3)]
     nodes = [helper.make_node("Reshape", ["pixels", "flat"], ["logits"])]
     return _write(path, _card(name, classes, side), nodes, {"flat": np.array([-1, len(classes)])})
+
+
+def write_scene_bundle(path: Path, name: str = "scenes", side: int | None = None) -> Bundle:
+    """A segmenter that takes each pixel for the class of its strongest channel: red, green or blue."""
+    nodes = [
+        helper.make_node("ArgMax", ["pixels"], ["strongest"], axis=3, keepdims=0),
+        helper.make_node("Cast", ["strongest"], ["label_map"], to=TensorProto.UINT8),
+    ]
+    colours = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+    card = _card(name, COLOURS, 8).model_copy(
+        update={
+            "task": "segmentation",
+            "label_set": "rgb",
+            "colours": colours,
+            "input": SceneInput(height=side, width=side),
+            "outputs": (
+                Output(name="label_map", dtype="UINT8", shape=(-1, side or -1, side or -1), meaning="classes"),
+            ),
+        }
+    )
+    return _write(path, ModelCard.model_validate(card.model_dump()), nodes, {})
 
 
 def tiny_card(name: str = "colour") -> ModelCard:
@@ -65,13 +86,20 @@ def _card(name: str, classes: Sequence[str], side: int) -> ModelCard:
     )
 
 
+def _output_info(output: Output) -> onnx.ValueInfoProto:
+    names = ["N", "H", "W"]
+    shape = [side if side > 0 else names[axis] for axis, side in enumerate(output.shape)]
+    kind = TensorProto.UINT8 if output.dtype == "UINT8" else TensorProto.FLOAT
+    return helper.make_tensor_value_info(output.name, kind, shape)
+
+
 def _write(path: Path, card: ModelCard, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> Bundle:
     spec = card.input
     graph = helper.make_graph(
         [helper.make_node("Cast", [spec.name], ["pixels"], to=TensorProto.FLOAT), *nodes],
         card.name,
-        [helper.make_tensor_value_info(spec.name, TensorProto.UINT8, ["N", spec.height, spec.width, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(card.classes)])],
+        [helper.make_tensor_value_info(spec.name, TensorProto.UINT8, ["N", spec.height or "H", spec.width or "W", 3])],
+        [_output_info(card.outputs[0])],
         [numpy_helper.from_array(value, key) for key, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)

@@ -22,8 +22,8 @@ from csg.handwriting import SIDE, free_corner
 from csg_train.data.synthetic import DIGITS, coverage, font_faces, processes, texture
 
 VERSION = 1  # counts up when the drawing changes, so that an old cache is never taken for a new one
-GLYPHS = (1, 5)
-GLYPH_SIDE = (24, 52)
+GLYPHS = (1, 3)
+GLYPH_SIDE = (36, 72)
 CHUNK = 50
 
 
