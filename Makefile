@@ -29,6 +29,7 @@ lint: setup    ## style, types, import rule
 bench: setup   ## the measurements that README and docs quote
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/csg_step.py
+	$(BIN)/python benchmarks/scene_memory.py
 
 wheel: setup   ## dist/csg-*.whl
 	$(BIN)/python -m build --wheel

@@ -182,3 +182,18 @@ def test_embed_writes_what_was_measured(trained, tmp_path, capsys):
         assert result["energy"] == hyperspherical_energy(file["embeddings"]).as_dict() == trained.result()["energy"]
     with pytest.raises(UsageError, match="npz"):
         embed_command(trained.path, None, tmp_path / "x.txt", False)
+
+
+def test_segmenters_are_compared_by_their_miou(weights, tmp_path):
+    folder = tmp_path / "scenes"
+    settings = ("data.count=60", "optim.batch=4", "optim.max_steps=2", "precision=fp32")
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "csg", "compare", "seg", "--out", str(folder), "--seeds", "1", "--no-tune"]
+    done = subprocess.run([*command, "--system", "none", *words, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["rows"]
+    own = Run(folder / "runs" / "none-0").result()
+    assert (row["miou"], row["pixel_accuracy"]) == (own["real"]["miou"], own["real"]["pixel_accuracy"])
+    assert row["hse"] == {"0": own["energy"]["E_0"], "1": own["energy"]["E_1"], "2": own["energy"]["E_2"]}
+    assert "mIoU %" in (folder / "table.md").read_text()
+    assert {"circle.png", "confusion.png"} < {path.name for path in folder.iterdir()}

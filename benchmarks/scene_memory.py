@@ -1,0 +1,98 @@
+"""Memory while a served segmenter is measured on 1024 x 2048 scenes: few of them and many, whole and in tiles.
+
+    python benchmarks/scene_memory.py
+
+Trains one step of the embedded recipe for a model, serves it with a real Triton, and evaluates it through the server.
+Printed is the peak of the resident memory of client and server (all its processes together).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from csg.console import show_table
+
+FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+COUNTS = (4, 16)
+
+
+def csg(*args: str, cwd: str) -> str:
+    """Standard output of a command that must work."""
+    command = [sys.executable, "-m", "csg", *args]
+    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def write_scenes(folder: Path, count: int) -> None:
+    """Noise of 1024 x 2048 pixels, everything labelled background."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), dtype=np.uint8)
+    for kind, array in (("images", pixels), ("labels", np.zeros((1024, 2048), np.uint8))):
+        (folder / kind).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(array).save(folder / kind / f"{number}.png", compress_level=1)
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process and its children."""
+    try:
+        root = psutil.Process(pid)
+        return sum(process.memory_info().rss for process in (root, *root.children(recursive=True))) / 2**20
+    except psutil.Error:
+        return 0.0
+
+
+def evaluate(folder: str, server: dict[str, str], data: Path, *more: str) -> tuple[float, float, float]:
+    """Peak MiB of client and server, and seconds a scene, of one evaluation."""
+    command = [sys.executable, "-m", "csg", "evaluate", "--server", server["grpc"], "--data", str(data)]
+    command += ["--labels", "digit-scenes", "--json", *more]
+    started, peaks = time.perf_counter(), [0.0, 0.0]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            for place, pid in enumerate((process.pid, int(server["pid"]))):
+                peaks[place] = max(peaks[place], resident_mib(pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out, _ = process.communicate()
+    done.set()
+    watcher.join()
+    images = json.loads(out)["images"]
+    return peaks[0], peaks[1], (time.perf_counter() - started) / images
+
+
+def main() -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        csg("train", "seg", "--method", "none", "--max-steps", "1", "--set", "data.count=100", cwd=folder)
+        csg("export", cwd=folder)
+        csg("deploy", cwd=folder)
+        server = json.loads(csg("serve", "--detach", "--json", *FREE_PORTS, cwd=folder))
+        rows = []
+        try:
+            for more in ((), ("--tile", "512")):
+                for count in COUNTS:
+                    data = Path(folder, f"data-{count}")
+                    if not data.is_dir():
+                        write_scenes(data, count)
+                    client, served, seconds = evaluate(folder, server, data, *more)
+                    name = f"{count} scenes, {' '.join(more) or 'whole'}"
+                    rows.append((name, f"{client:.0f}", f"{served:.0f}", f"{seconds:.2f}"))
+        finally:
+            csg("serve", "--stop", cwd=folder)
+    show_table("1024 x 2048 pixels, peak MiB", ("", "client", "server", "s/scene"), rows)
+
+
+if __name__ == "__main__":
+    main()
