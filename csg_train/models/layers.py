@@ -57,14 +57,17 @@ class Convolution(nn.Conv2d):
 
         Padding beyond the map to a multiple of r adds zeros where the dilated kernel finds zeros anyway.
         """
-        rate, (height, width) = self.dilation[0], x.shape[2:]
-        x = F.pad(x, (0, -width % rate, 0, -height % rate))
-        images, channels, rows, columns = len(x), x.shape[1], x.shape[2] // rate, x.shape[3] // rate
-        grids = x.reshape(images, channels, rows, rate, columns, rate).permute(0, 3, 5, 1, 2, 4)
-        grids = grids.reshape(-1, channels, rows, columns).contiguous(memory_format=torch.channels_last)
+        rate, (height, width), channels = self.dilation[0], x.shape[2:], self.out_channels
+        if height % rate or width % rate:
+            x = F.pad(x, (0, -width % rate, 0, -height % rate))
+        rows, columns = x.shape[2] // rate, x.shape[3] // rate
+        x_BHWC = x.permute(0, 2, 3, 1)  # a view where x is channels_last: whole pixels are moved, once each way
+        grids = x_BHWC.reshape(-1, rows, rate, columns, rate, channels).permute(0, 2, 4, 1, 3, 5)
+        grids = grids.reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
         grids = F.conv2d(grids, weight, bias, padding=self.kernel_size[0] // 2, groups=self.groups)
-        y = grids.reshape(images, rate, rate, channels, rows, columns).permute(0, 3, 4, 1, 5, 2).reshape(x.shape)
-        return y[:, :, :height, :width].contiguous(memory_format=torch.channels_last)
+        y = grids.permute(0, 2, 3, 1).reshape(-1, rate, rate, rows, columns, channels).permute(0, 3, 1, 4, 2, 5)
+        y = y.reshape(-1, rows * rate, columns * rate, channels).permute(0, 3, 1, 2)
+        return y[:, :, :height, :width]
 
 
 class DilatedConvolution(nn.Conv2d):
