@@ -58,8 +58,6 @@ def _train_or_resume(
     resume: bool,
 ) -> dict[str, Any]:
     given = {key: value for key, value in changes.items() if value is not None}
-    if "data.train" in given:  # the recipe's real set belongs to the recipe's own images
-        given.setdefault("data.real", [])
     if resume:
         run = _run_to_resume(task, out, source, given, assignments)
         recipe = run.recipe()
@@ -141,6 +139,8 @@ def load_task_recipe(task: str, source: str | None, given: dict[str, Any], assig
     Raises:
         UsageError: it is another task's, or as csg_train.recipe.load_recipe.
     """
+    if "data.train" in given:  # the recipe's real set belongs to the recipe's own images
+        given = {"data.real": []} | given
     recipe = load_recipe(source or TASKS[task].EMBEDDED, given, assignments)
     if recipe.task != task:
         raise UsageError(f"recipe {recipe.name} is one for `csg train {recipe.task}`", "name another with --recipe")

@@ -170,6 +170,14 @@ def test_a_strange_folder_is_left_alone(small_recipe, tmp_path):
         keep_plan(tmp_path, small_recipe(), True, "0")
 
 
+def test_a_comparison_on_ones_own_images_needs_real_ones(tmp_path):
+    command = [sys.executable, "-m", "csg", "compare", "cls", "--data", "somewhere", "--out", str(tmp_path / "x")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--real" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
 def test_embed_writes_what_was_measured(trained, tmp_path, capsys):
     embed_command(trained.path, None, tmp_path / "x.npz", True)
     result = json.loads(capsys.readouterr().out)

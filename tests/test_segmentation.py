@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
-from csg.errors import UsageError
+from csg.errors import InputError, UsageError
 from csg.metrics import PixelConfusion
 from csg_export.export import export
 from csg_train.contrast import Patches, a_pool, attention, uniform
@@ -158,8 +159,6 @@ def test_every_system_trains_on_scenes(weights, name, tmp_path):
     """Losses are finite, and gradients reach the encoder; batch norm's scale and shift stay, as published."""
     if name == "drpc":
         write = np.zeros((40, 40, 3), np.uint8)
-        from PIL import Image
-
         Image.fromarray(write).save(tmp_path / "style.png")
     method, recipe = scene_method(name, **({"styles": str(tmp_path)} if name == "drpc" else {}))
     losses, _ = method(scene_batch(method.views))
@@ -300,3 +299,15 @@ def test_commands_of_one_task_do_not_take_the_others_runs(segmented):
         load_task_recipe("cls", "digit-scenes", {}, [])
     with pytest.raises(UsageError, match="csg train seg"):
         train_command("cls", None, {}, [], None, segmented.path, resume=True, as_json=False)
+
+
+def test_real_scenes_of_other_classes_are_refused_before_training(weights, tmp_path):
+    settings = ["data.count=20", "data.real_labels=camvid11", "method=none"]
+    real = tmp_path / "real"
+    for kind in ("images", "labels"):
+        (real / kind).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3) if kind == "images" else (8, 8), np.uint8)).save(real / kind / "0.png")
+    recipe, run = load_recipe("digit-scenes", {"data.real": [str(real)]}, settings), Run(tmp_path / "run")
+    with pytest.raises(InputError, match="digit-scenes and camvid11 differ"):
+        train(recipe, run)
+    assert not run.path.exists()

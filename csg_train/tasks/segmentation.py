@@ -43,7 +43,9 @@ def _drawn(recipe: SceneRecipe) -> Path:
 
 
 def read_real(recipe: SceneRecipe, classes: Classes, sources: Sequence[str | Path], partly: bool) -> LabelledScenes:
-    return read_scenes(sources, recipe.data.real_labels or recipe.data.labels)
+    scenes = read_scenes(sources, recipe.data.real_labels or recipe.data.labels)
+    translation_table(classes, scenes.labels)  # raises before anything is trained
+    return scenes
 
 
 def student(recipe: SceneRecipe, classes: int, weights: dict[str, Tensor] | None) -> Segmenter:
