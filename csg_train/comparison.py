@@ -236,5 +236,7 @@ def draw(folder: Path, systems: Sequence[str]) -> None:
                         energies=tuple(kept["energies"].tolist()),
                     )
                 )
+    if not panels:
+        return
     save_figure(circle_figure(panels, classes), folder / "circle.png")
     save_figure(confusion_figure(panels, classes), folder / "confusion.png")

@@ -39,7 +39,7 @@ def angles(embeddings: np.ndarray) -> np.ndarray:
     """Place of each embedding on the circle, float (N,) in radians.
 
     Unit vectors are projected on their two leading singular directions, not centred: embeddings that crowd together
-    on the sphere crowd on the circle too. The mean points up.
+    on the sphere crowd on the circle too. The mean points up, the longer tail to the right.
     """
     unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     _, _, directions = np.linalg.svd(unit, full_matrices=False)
@@ -48,6 +48,8 @@ def angles(embeddings: np.ndarray) -> np.ndarray:
         plane = np.hstack([plane, np.zeros((len(plane), 1))])
     mean = np.arctan2(*plane.mean(0)[::-1])
     from_mean = np.angle(np.exp(1j * (np.arctan2(plane[:, 1], plane[:, 0]) - mean)))  # within -pi ... pi
+    if (from_mean**3).sum() > 0:
+        from_mean = -from_mean
     turned: np.ndarray = from_mean + np.pi / 2
     return turned
 
@@ -61,12 +63,13 @@ def circular_density(points: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     """Embeddings on the circle, coloured by class, with a ring of density; E_s below (method.md section 9)."""
-    figure, axes = _grid(len(panels), 2.6, 3.0)
+    figure, axes = _grid(len(panels), 2.6, 2.4)
     around = np.linspace(0, 2 * np.pi, 361)
     densities = [circular_density(panel.angles, around) for panel in panels]
     peak = max(float(density.max()) for density in densities)
     colours = _colours(len(classes))
     jitter = np.random.default_rng(0)
+    bottom = min(0.0, *(float(np.sin(panel.angles).min()) for panel in panels)) - 0.15  # the empty part stays out
     for axis, panel, density in zip(axes, panels, densities, strict=True):
         at, true = panel.angles, panel.true
         radius = 1 + jitter.uniform(-0.05, 0.05, len(at))
@@ -76,10 +79,10 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
         x, y = np.cos(around), np.sin(around)
         axis.plot(x, y, color="0.85", lw=0.5, zorder=0)
         axis.fill(np.r_[outer * x, RING[0] * x[::-1]], np.r_[outer * y, RING[0] * y[::-1]], color="0.7", lw=0)
-        axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", title=panel.name)
+        axis.set(xlim=(-1.6, 1.6), ylim=(bottom, 1.6), aspect="equal", title=panel.name)
         axis.axis("off")
         words = "  ".join(f"$E_{s}$ {value:.3f}" for s, value in enumerate(panel.energies))
-        axis.text(0, -1.75, words, ha="center", va="top", fontsize=8)
+        axis.text(0, bottom, words, ha="center", va="top", fontsize=8)
     if panels[0].true is None:
         return figure
     handles = [figure.axes[0].scatter([], [], s=12, color=colours[i]) for i in range(len(classes))]
