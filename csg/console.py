@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -68,3 +69,11 @@ def progress() -> Progress:
         disable=not words.is_terminal,
         transient=True,
     )
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of its own for one piece of work; what it yields is told how many more are done."""
+    with progress() as bar:
+        task = bar.add_task(what, total=total, note="")
+        yield lambda done: bar.advance(task, done)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from csg.card import STRIDE, ImageInput, SceneInput
+from csg.card import STRIDE, Colour, ImageInput, SceneInput
 from csg.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
@@ -106,10 +106,15 @@ def prepare_scene(image: Image.Image, spec: SceneInput) -> Scene:
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pad_to = (spec.height or _next(height), spec.width or _next(width))
-    pixels = np.empty((*pad_to, 3), np.uint8)
-    pixels[:] = spec.pad_colour
-    pixels[:height, :width] = np.asarray(image)
-    return Scene(pixels, (width, height), original)
+    return Scene(padded(np.asarray(image), *pad_to, spec.pad_colour), (width, height), original)
+
+
+def padded(pixels: np.ndarray, height: int, width: int, colour: Colour) -> np.ndarray:
+    """The pixels, uint8 (h, w, 3), in the upper left corner of an area (height, width) of `colour`."""
+    area = np.empty((height, width, 3), np.uint8)
+    area[:] = colour
+    area[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return area
 
 
 def _next(side: int) -> int:

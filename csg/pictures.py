@@ -14,13 +14,18 @@ from csg.labels import IGNORED
 OPACITY = 0.55
 
 
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def palette_png(label_map: np.ndarray, colours: Sequence[Colour]) -> bytes:
     """An indexed PNG: class indices as values, the classes' colours as palette; 255 is black."""
     image = Image.fromarray(label_map)
     image.putpalette(_palette(colours).tobytes())
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(image)
 
 
 def overlay(image: Image.Image, label_map: np.ndarray, colours: Sequence[Colour]) -> Image.Image:

@@ -71,11 +71,16 @@ class LabelledScenes:
         Raises:
             InputError: a file can't be read, the mask is no 8-bit one of the image's size, or a value has no meaning.
         """
-        image, path = decode(self.paths[place]), self.masks[place]
+        image = decode(self.paths[place])
+        return image, self.load_labels(place, image.size)
+
+    def load_labels(self, place: int, size: tuple[int, int]) -> np.ndarray:
+        """The class indices alone, for an image whose size (width, height) is known; raises as `load`."""
+        path, (width, height) = self.masks[place], size
         values = read_mask(path)
-        if values.shape != (image.height, image.width):
+        if values.shape != (height, width):
             raise InputError(
-                f"mask {path} is {values.shape[1]} x {values.shape[0]}, its image {image.width} x {image.height}",
+                f"mask {path} is {values.shape[1]} x {values.shape[0]}, its image {width} x {height}",
                 "give the mask the size of its image",
             )
         found = self.tables[place][values]
@@ -85,7 +90,8 @@ class LabelledScenes:
                 f"mask {path} holds {', '.join(map(str, unknown[:5]))}, unknown to label set {self.labels.name}",
                 "name another set with --labels, or add the value to its classes or to `ignored`",
             )
-        return image, found
+        labels: np.ndarray = found
+        return labels
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from csg.card import STRIDE, SceneInput
-from csg.images import Scene, prepare_scene
+from csg.images import Scene, padded, prepare_scene
 
 OVERLAP = 0.25  # of a tile's side, shared with each neighbour
 
@@ -47,11 +47,9 @@ def prepare_tiles(image: Image.Image, spec: SceneInput, side: int) -> Tiles:
     free = spec.model_copy(update={"height": None, "width": None})
     scene = prepare_scene(image, free)
     height, width = scene.pixels.shape[:2]
-    padded = np.empty((max(side, height), max(side, width), 3), np.uint8)
-    padded[:] = spec.pad_colour
-    padded[:height, :width] = scene.pixels
+    area = padded(scene.pixels, max(side, height), max(side, width), spec.pad_colour)
     tops, lefts = _starts(height, side), _starts(width, side)
-    parts = tuple(padded[top : top + side, left : left + side] for top in tops for left in lefts)
+    parts = tuple(area[top : top + side, left : left + side] for top in tops for left in lefts)
     return Tiles(scene, side, parts, tops, lefts)
 
 

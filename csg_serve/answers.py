@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csg.console import progress, say
+from csg.console import counting, say
 from csg.errors import InputError
 from csg_serve.client import ServedModel, stream
 
@@ -21,13 +21,12 @@ async def answers(
     Raises:
         InputError: an image can't be read and `skip` is off.
     """
-    with progress() as bar:
-        task = bar.add_task(f"{served.name} version {served.version}", total=len(paths), note="")
+    with counting(f"{served.name} version {served.version}", len(paths)) as advance:
         place = -1
         async with aclosing(stream(served, paths, tile)) as found:
             async for answer in found:
                 place += 1
-                bar.advance(task)
+                advance(1)
                 if not isinstance(answer, InputError):
                     yield place, answer
                 elif skip:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -17,10 +16,10 @@ from csg.errors import InputError
 from csg.files import free_name, write_bytes
 from csg.labels import IGNORED, translation, translation_table
 from csg.metrics import PixelConfusion, SceneScores, finite, scene_scores
-from csg.pictures import overlay, side_by_side
+from csg.pictures import overlay, png, side_by_side
 from csg.scenes import LabelledScenes, read_scenes
 from csg_serve.answers import answers
-from csg_serve.client import ServedModel, check_tile
+from csg_serve.client import ServedModel
 
 EVALUATIONS = Path("evaluations")
 
@@ -72,14 +71,14 @@ async def measure_scenes(
         skip: leave out images that can't be read.
         out: folder for the pictures.
     """
-    check_tile(served.card, tile)
     scenes, taught = read_scenes(sources, labels or served.card.label_set), served.card.taught
     pairs, table = translation(taught, scenes.labels), translation_table(taught, scenes.labels)
     counts, of_each = PixelConfusion(len(scenes.labels.classes)), {}
     began = time.perf_counter()
     async with aclosing(answers(served, scenes.paths, skip, tile)) as found:
         async for place, label_map in found:
-            matrix = counts.of(scenes.load(place)[1], table[label_map])
+            height, width = label_map.shape  # the image's own: it is not decoded again for its labels
+            matrix = counts.of(scenes.load_labels(place, (width, height)), table[label_map])
             counts.matrix += matrix
             of_each[place] = scene_scores(matrix).miou
     seconds = time.perf_counter() - began
@@ -123,10 +122,8 @@ async def _draw(
             image, labels = scenes.load(place)
             shown = np.where(labels == IGNORED, IGNORED, table[label_map]).astype(np.uint8)
             row = side_by_side(image, *(overlay(image, m, scenes.labels.colours) for m in (shown, labels)))
-            buffer = io.BytesIO()
-            row.save(buffer, "PNG")
             pictures.append(folder / f"{name}.png")
-            write_bytes(pictures[-1], buffer.getvalue())
+            write_bytes(pictures[-1], png(row))
     return tuple(pictures)
 
 

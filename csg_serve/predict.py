@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from csg.card import ModelCard
 from csg.console import print_json, say, show_table
 from csg.files import write_bytes
 from csg.images import decode
-from csg.pictures import overlay, palette_png
+from csg.pictures import overlay, palette_png, png
 from csg_serve.answers import answers
-from csg_serve.client import ServedModel, check_tile, open_model
+from csg_serve.client import ServedModel, open_model
 
 
 def predict_command(
@@ -43,7 +42,6 @@ async def _predict(
     images: list[Path], server: str, model: str | None, tile: int | None, out: Path
 ) -> tuple[ServedModel, list[dict[str, Any]]]:
     async with open_model(server, model) as served:
-        check_tile(served.card, tile)
         predictions: list[dict[str, Any]] = []
         async with aclosing(answers(served, images, False, tile)) as found:
             async for place, answer in found:
@@ -65,9 +63,7 @@ def _mask(image: Path, label_map: np.ndarray, card: ModelCard, out: Path) -> dic
     """Writes <image>-mask.png, class indices with the palette, and <image>-overlay.png."""
     mask, laid = (_free(out / f"{image.stem}-{kind}.png") for kind in ("mask", "overlay"))
     write_bytes(mask, palette_png(label_map, card.colours))
-    buffer = io.BytesIO()
-    overlay(decode(image), label_map, card.colours).save(buffer, "PNG")
-    write_bytes(laid, buffer.getvalue())
+    write_bytes(laid, png(overlay(decode(image), label_map, card.colours)))
     shares = np.bincount(label_map.ravel(), minlength=len(card.classes)) / label_map.size
     classes = {name: float(share) for name, share in zip(card.classes, shares, strict=False) if share}
     return {"image": str(image), "mask": str(mask), "overlay": str(laid), "classes": classes}

@@ -24,7 +24,7 @@ from csg_train.energy import hyperspherical_energy
 from csg_train.figures import Panel, angles, circle_figure, confusion_figure, save_figure
 from csg_train.recipe import Recipe, SceneData
 from csg_train.run import Run
-from csg_train.systems import ALL, RULE, System
+from csg_train.systems import ALL, RULE, System, folder_name
 from csg_train.tasks import TASKS
 
 ENERGIES = ("E_0", "E_1", "E_2")
@@ -222,7 +222,7 @@ def draw(folder: Path, systems: Sequence[str]) -> None:
     say("drawing the figures")
     panels, classes = [], ()
     for name in systems:
-        file = folder / PANELS / f"{System(name, '').folder}.npz"
+        file = folder / PANELS / f"{folder_name(name)}.npz"
         if file.is_file():
             with np.load(file) as kept:
                 classes = tuple(kept["classes"].tolist())

@@ -45,10 +45,11 @@ class Patches:
         return cls(grid, row, column)
 
     def sum(self, x_BHWC: Tensor) -> Tensor:
-        """The sum over each patch, (B, G, G, C)."""
+        """The sum over each patch, (B, G, G, C), in the dtype of x also under autocast."""
         rows_GH, columns_GW = (F.one_hot(place, self.grid).T.to(x_BHWC.dtype) for place in (self.row, self.column))
-        summed_BGWC = (rows_GH @ x_BHWC.flatten(2)).reshape(len(x_BHWC), self.grid, *x_BHWC.shape[2:])
-        summed_BGGC: Tensor = columns_GW @ summed_BGWC
+        with torch.autocast(x_BHWC.device.type, enabled=False):
+            summed_BGWC = (rows_GH @ x_BHWC.flatten(2)).reshape(len(x_BHWC), self.grid, *x_BHWC.shape[2:])
+            summed_BGGC: Tensor = columns_GW @ summed_BGWC
         return summed_BGGC
 
     def spread(self, x_BGGC: Tensor) -> Tensor:
@@ -65,31 +66,27 @@ def attention(map_BCHW: Tensor, grid: int = 1) -> Tensor:
     weights.
     """
     patches = Patches.of(map_BCHW, grid)
-    with torch.autocast(map_BCHW.device.type, enabled=False):
-        v_BHWC = map_BCHW.detach().float().relu().permute(0, 2, 3, 1)
-        positions_BGG1 = patches.sum(torch.ones_like(v_BHWC[..., :1]))
-        mean_BGGC = patches.sum(v_BHWC) / positions_BGG1
-        score_BHW1 = (v_BHWC * patches.spread(mean_BGGC)).sum(3, keepdim=True)
-        sum_BHW1 = patches.spread(patches.sum(score_BHW1))
-        weights_BHW1 = score_BHW1 / sum_BHW1.clamp_min(torch.finfo(torch.float32).tiny)
-        return torch.where(sum_BHW1 > 0, weights_BHW1, patches.spread(1 / positions_BGG1)).squeeze(3)
+    v_BHWC = map_BCHW.detach().float().relu().permute(0, 2, 3, 1)
+    positions_BGG1 = patches.sum(torch.ones_like(v_BHWC[..., :1]))
+    mean_BGGC = patches.sum(v_BHWC) / positions_BGG1
+    score_BHW1 = (v_BHWC * patches.spread(mean_BGGC)).sum(3, keepdim=True)
+    sum_BHW1 = patches.spread(patches.sum(score_BHW1))
+    weights_BHW1 = score_BHW1 / sum_BHW1.clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.where(sum_BHW1 > 0, weights_BHW1, patches.spread(1 / positions_BGG1)).squeeze(3)
 
 
 def a_pool(map_BCHW: Tensor, weights_BHW: Tensor, grid: int = 1) -> Tensor:
     """Weighted sums over the positions of the rectified map, or of each of its patches: float32 (B * grid * grid, C)
     (method.md sections 4 and 5), the patches of an image one after the other.
     """
-    with torch.autocast(map_BCHW.device.type, enabled=False):
-        weighted_BHWC = map_BCHW.float().relu().permute(0, 2, 3, 1) * weights_BHW[..., None]
-        return Patches.of(map_BCHW, grid).sum(weighted_BHWC).flatten(0, 2)
+    weighted_BHWC = map_BCHW.float().relu().permute(0, 2, 3, 1) * weights_BHW[..., None]
+    return Patches.of(map_BCHW, grid).sum(weighted_BHWC).flatten(0, 2)
 
 
 def uniform(map_BCHW: Tensor, grid: int = 1) -> Tensor:
     """Weights with which `a_pool` takes means over positions: float32 (B, H, W)."""
-    patches, ones_BHW1 = (
-        Patches.of(map_BCHW, grid),
-        torch.ones_like(map_BCHW[:, :1].detach().permute(0, 2, 3, 1).float()),
-    )
+    patches = Patches.of(map_BCHW, grid)
+    ones_BHW1 = torch.ones_like(map_BCHW[:, :1].detach().permute(0, 2, 3, 1), dtype=torch.float32)
     return patches.spread(1 / patches.sum(ones_BHW1)).squeeze(3)
 
 

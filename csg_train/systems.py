@@ -35,7 +35,7 @@ class System:
     @property
     def folder(self) -> str:
         """A plain name for the system's files."""
-        return re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-")
+        return folder_name(self.name)
 
     def recipe(self, base: Recipe, changes: dict[str, Any]) -> Recipe:
         """The base recipe with the system's method, its settings and `changes`, dotted."""
@@ -59,6 +59,11 @@ class System:
             return [{f"optim.{n}": rate * factor for n, rate in rates.items()} for factor in FACTORS["learning rate"]]
         weight = self.recipe(base, {}).methods[self.method][strength]
         return [{strength: weight * factor} for factor in FACTORS["strength"]]
+
+
+def folder_name(system: str) -> str:
+    """A plain name for the files of a system, `csg:apool=false` for example."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", system).strip("-")
 
 
 def parse_system(text: str) -> System:

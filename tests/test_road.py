@@ -10,12 +10,12 @@ import pytest
 from csg.bundle import read_bundle
 from csg_train.embed import measure_run
 from csg_train.run import Run
+from tests.command import FREE_PORTS
 
 SHORT = {
     "cls": ("--max-steps", "40", "--set", "data.count=2000", "--set", "optim.batch=32"),
     "seg": ("--max-steps", "12", "--set", "data.count=200", "--set", "optim.batch=8", "--set", "methods.csg.queue=512"),
 }
-FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 
 @pytest.fixture(scope="module", params=["cls", "seg"])

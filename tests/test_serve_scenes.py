@@ -1,9 +1,6 @@
 """Segmenters behind a real Triton: label maps, scores and pictures, whole and in tiles, and what is refused."""
 
 import json
-import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,25 +9,13 @@ from PIL import Image
 from csg.metrics import PixelConfusion
 from csg.scenes import read_scenes
 from csg_serve.config import max_batch_size, model_config
+from tests.command import FREE_PORTS, csg, refused
 from tests.tiny_bundle import tiny_card, write_colour_bundle, write_scene_bundle
 
-FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 LABELS = (
     "name: rgb\nignored: [9]\nclasses: [{name: red, ids: [0], colour: [255, 0, 0]}, "
     "{name: green, ids: [1], colour: [0, 255, 0]}, {name: blue, ids: [2], colour: [0, 0, 255]}]\n"
 )
-
-
-def csg(*args, cwd=None):
-    return subprocess.run([sys.executable, "-m", "csg", *map(str, args)], capture_output=True, text=True, cwd=cwd)
-
-
-def one_line(done, code, *patterns):
-    assert done.returncode == code, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith(("error", "defect", "Traceback"))]
-    assert len(errors) == 1, done.stderr
-    for pattern in patterns:
-        assert re.search(pattern, errors[0]), errors[0]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +85,7 @@ def test_a_fixed_size_takes_tiles_of_its_own(folder, server, tmp_path):
     assert json.loads(whole.stdout)["miou"] < json.loads(tiled.stdout)["miou"], (
         "noise does not survive being made smaller"
     )
-    one_line(csg(*ask, "--tile", 72), 2, "64 x 64", "--tile 72")
+    refused(csg(*ask, "--tile", 72), 2, "64 x 64", "--tile 72")
 
 
 def test_the_table_for_people(folder, server, tmp_path):
@@ -127,7 +112,7 @@ def test_predictions_are_masks_with_the_palette(folder, server, tmp_path):
         assert (tmp_path / prediction["overlay"]).is_file()
 
 
-def test_broken_scenes_and_wrong_wishes_are_one_line(folder, server, tmp_path):
+def test_broken_scenes_and_wrong_wishes_are_refused(folder, server, tmp_path):
     data = tmp_path / "data"
     for kind in ("images", "labels"):
         (data / kind).mkdir(parents=True)
@@ -136,19 +121,19 @@ def test_broken_scenes_and_wrong_wishes_are_one_line(folder, server, tmp_path):
     (data / "labels.yaml").write_text(LABELS)
     (data / "images" / "1.png").write_bytes(b"broken")
     ask = ("evaluate", "--server", server, "--data", data, "--out", tmp_path / "out")
-    one_line(csg(*ask, "--model", "scenes"), 3, r"images/1\.png", "--unreadable skip")
+    refused(csg(*ask, "--model", "scenes"), 3, r"images/1\.png", "--unreadable skip")
     done = csg(*ask, "--model", "scenes", "--unreadable", "skip", "--json")
     assert done.returncode == 0, done.stderr
     assert (json.loads(done.stdout)["images"], json.loads(done.stdout)["skipped"]) == (1, 1)
-    one_line(csg(*ask, "--model", "scenes", "--tile", "70"), 2, "multiples of 8")
-    one_line(csg(*ask, "--model", "colour"), 2, "colour is no segmenter")
-    one_line(
+    refused(csg(*ask, "--model", "scenes", "--tile", "70"), 2, "multiples of 8")
+    refused(csg(*ask, "--model", "colour"), 2, "colour is no segmenter")
+    refused(
         csg("predict", data / "images" / "0.png", "--server", server, "--model", "colour", "--tile", "64"),
         2,
         "segmenter",
     )
     (data / "labels.yaml").unlink()
-    one_line(csg(*ask, "--model", "scenes", "--labels", "camvid11"), 3, "the classes of rgb and camvid11 differ")
+    refused(csg(*ask, "--model", "scenes", "--labels", "camvid11"), 3, "the classes of rgb and camvid11 differ")
 
 
 def test_batches_are_bounded_by_their_pixels(tmp_path):

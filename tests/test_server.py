@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import signal
 import socket
 import subprocess
@@ -18,23 +17,8 @@ from PIL import Image
 from csg.bundle import write_bundle
 from csg.images import load
 from csg_serve.client import open_model, stream
+from tests.command import FREE_PORTS, csg, refused
 from tests.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
-
-FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
-
-
-def csg(*args, cwd=None):
-    return subprocess.run([sys.executable, "-m", "csg", *map(str, args)], capture_output=True, text=True, cwd=cwd)
-
-
-def refused(done, code, *patterns):
-    """One line that says what is wrong and what to do."""
-    assert done.returncode == code, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith(("error", "defect", "Traceback"))]
-    assert len(errors) == 1, done.stderr
-    assert not done.stdout
-    for pattern in patterns:
-        assert re.search(pattern, errors[0]), errors[0]
 
 
 def processes_of(repository):

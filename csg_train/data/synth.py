@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from csg.console import progress, say
+from csg.console import counting, say
 from csg.errors import UsageError
 from csg.files import new_folder
 from csg_train.data.synthetic import write_digits
@@ -17,7 +17,6 @@ def synth_command(kind: str, out: Path, count: int, seed: int) -> None:
     """Write the set to a folder that does not exist yet."""
     if out.exists():
         raise UsageError(f"{out} exists already", "name a folder that does not exist yet")
-    with progress() as bar, new_folder(out) as fresh:
-        task = bar.add_task(f"drawing {kind}", total=count, note="")
-        KINDS[kind](fresh, count, seed, lambda done: bar.advance(task, done))
+    with counting(f"drawing {kind}", count) as advance, new_folder(out) as fresh:
+        KINDS[kind](fresh, count, seed, advance)
     say(f"{count} images of {kind} in {out}")

@@ -25,6 +25,8 @@ from csg.console import say
 from csg.errors import InputError
 from csg.files import cache_dir, new_folder
 
+Progress = Callable[[int], None]  # is told how many more are drawn
+
 DIGITS = "0123456789"
 SIDE = 64
 VERSION = 2  # counts up when the drawing changes, so that an old cache is never taken for a new one
@@ -166,30 +168,50 @@ def _write_chunk(folder: Path, seed: int, indices: range) -> int:
     return len(indices)
 
 
-def processes() -> int | None:
-    """How many processes draw: one for each core."""
-    return os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+def write_in_chunks(
+    write_chunk: Callable[[Path, int, range], int],
+    folder: Path,
+    count: int,
+    seed: int,
+    size: int,
+    progress: Progress | None,
+) -> None:
+    """Let `write_chunk` write images 0 ... count - 1 into `folder`, `size` at a time, with one process a core."""
+    chunks = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+    with ProcessPoolExecutor(cores) as pool:
+        for done in pool.map(write_chunk, [folder] * len(chunks), [seed] * len(chunks), chunks):
+            if progress:
+                progress(done)
 
 
-def write_digits(folder: Path, count: int, seed: int, progress: Callable[[int], None] | None = None) -> None:
+def drawn_once(
+    what: str,
+    name: str,
+    write: Callable[[Path, int, int, Progress | None], None],
+    count: int,
+    seed: int,
+    progress: Progress | None,
+) -> Path:
+    """The folder of an embedded set in the cache, which `write` fills the first time."""
+    folder = cache_dir() / f"{name}-{count}-seed{seed}"
+    if not folder.is_dir():
+        say(f"drawing {count} synthetic {what}, once, into {folder}")
+        with new_folder(folder) as fresh:
+            write(fresh, count, seed, progress)
+    return folder
+
+
+def write_digits(folder: Path, count: int, seed: int, progress: Progress | None = None) -> None:
     """Draw `count` images into class folders below `folder`, with one process a core.
 
     `progress` is called with the number of images just finished.
     """
     for digit in DIGITS:
         (folder / digit).mkdir(parents=True)
-    chunks = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
-    with ProcessPoolExecutor(processes()) as pool:
-        for done in pool.map(_write_chunk, [folder] * len(chunks), [seed] * len(chunks), chunks):
-            if progress:
-                progress(done)
+    write_in_chunks(_write_chunk, folder, count, seed, 250, progress)
 
 
-def digits(count: int, seed: int, progress: Callable[[int], None] | None = None) -> Path:
+def digits(count: int, seed: int, progress: Progress | None = None) -> Path:
     """Folder of the embedded synthetic digits, drawn on first use and then taken from the cache."""
-    folder = cache_dir() / f"digits-v{VERSION}-{count}-seed{seed}"
-    if not folder.is_dir():
-        say(f"drawing {count} synthetic digits, once, into {folder}")
-        with new_folder(folder) as fresh:
-            write_digits(fresh, count, seed, progress)
-    return folder
+    return drawn_once("digits", f"digits-v{VERSION}", write_digits, count, seed, progress)

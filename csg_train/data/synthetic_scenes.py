@@ -8,18 +8,14 @@ Legend of shapes: S side of the scene in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-from csg.console import say
-from csg.files import cache_dir, new_folder
 from csg.handwriting import SIDE, free_corner
-from csg_train.data.synthetic import DIGITS, coverage, font_faces, processes, texture
+from csg_train.data.synthetic import DIGITS, Progress, coverage, drawn_once, font_faces, texture, write_in_chunks
 
 VERSION = 1  # counts up when the drawing changes, so that an old cache is never taken for a new one
 GLYPHS = (1, 3)
@@ -95,22 +91,13 @@ def _write_chunk(folder: Path, seed: int, indices: range) -> int:
     return len(indices)
 
 
-def write_scenes(folder: Path, count: int, seed: int, progress: Callable[[int], None] | None = None) -> None:
+def write_scenes(folder: Path, count: int, seed: int, progress: Progress | None = None) -> None:
     """Draw `count` scenes into images/ and labels/ below `folder`; `progress` is told the number just finished."""
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)
-    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    with ProcessPoolExecutor(processes()) as pool:
-        for done in pool.map(_write_chunk, [folder] * len(chunks), [seed] * len(chunks), chunks):
-            if progress:
-                progress(done)
+    write_in_chunks(_write_chunk, folder, count, seed, CHUNK, progress)
 
 
-def digit_scenes(count: int, seed: int, progress: Callable[[int], None] | None = None) -> Path:
+def digit_scenes(count: int, seed: int, progress: Progress | None = None) -> Path:
     """Folder of the embedded synthetic scenes, drawn on first use and then taken from the cache."""
-    folder = cache_dir() / f"digit-scenes-v{VERSION}-{count}-seed{seed}"
-    if not folder.is_dir():
-        say(f"drawing {count} synthetic scenes, once, into {folder}")
-        with new_folder(folder) as fresh:
-            write_scenes(fresh, count, seed, progress)
-    return folder
+    return drawn_once("scenes", f"digit-scenes-v{VERSION}", write_scenes, count, seed, progress)

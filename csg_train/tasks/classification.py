@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from csg.card import Classes, Evaluation
-from csg.console import progress, say
+from csg.console import counting, say
 from csg.errors import InputError
 from csg.metrics import class_scores
 from csg.realset import DIGITS_REAL, LabelledImages, read_labelled
@@ -34,9 +34,8 @@ def read_synthetic(recipe: ClassRecipe) -> LabelledImages:
 
 def _drawn(recipe: ClassRecipe) -> Path:
     count = recipe.data.count
-    with progress() as bar:
-        task = bar.add_task("drawing synthetic digits", total=count, note="")
-        return digits(count, seed=0, progress=lambda done: bar.advance(task, done))
+    with counting("drawing synthetic digits", count) as advance:
+        return digits(count, seed=0, progress=advance)
 
 
 def read_real(recipe: ClassRecipe, classes: Classes, sources: Sequence[str | Path], partly: bool) -> LabelledImages:
@@ -70,15 +69,14 @@ def measure(
         say(f"left out: {error.what}")
 
     true, predicted, embeddings = [], [], []
-    with progress() as bar:
-        task = bar.add_task(f"measuring on {images.name}", total=len(images), note="")
+    with counting(f"measuring on {images.name}", len(images)) as advance:
         unreadable = note if recipe.data.unreadable == "skip" else None
         for places, batch in image_batches(images.paths, recipe.data.image_input(), unreadable):
             maps = student.encoder(torch.from_numpy(batch).to(device))
             embeddings.append(student.embed(maps).cpu().numpy())
             predicted.append(student.classify(maps).argmax(1).cpu().numpy())
             true.append(images.labels[places])
-            bar.advance(task, len(places))
+            advance(len(places))
     student.train(training)
     if not true:
         raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from csg.card import Classes, SceneEvaluation
-from csg.console import progress, say
+from csg.console import counting, say
 from csg.errors import InputError
 from csg.images import prepare_scene
 from csg.labels import translation_table
@@ -37,9 +37,8 @@ def read_synthetic(recipe: SceneRecipe) -> LabelledScenes:
 
 def _drawn(recipe: SceneRecipe) -> Path:
     count = recipe.data.count
-    with progress() as bar:
-        task = bar.add_task("drawing synthetic scenes", total=count, note="")
-        return digit_scenes(count, seed=0, progress=lambda done: bar.advance(task, done))
+    with counting("drawing synthetic scenes", count) as advance:
+        return digit_scenes(count, seed=0, progress=advance)
 
 
 def read_real(recipe: SceneRecipe, classes: Classes, sources: Sequence[str | Path], partly: bool) -> LabelledScenes:
@@ -71,10 +70,9 @@ def measure(
     student.eval()
     spec, skipped, embeddings = recipe.data.image_input(), 0, []
     table, counts = translation_table(classes, images.labels), PixelConfusion(len(images.labels.classes))
-    with progress() as bar:
-        task = bar.add_task(f"measuring on {images.name}", total=len(images), note="")
+    with counting(f"measuring on {images.name}", len(images)) as advance:
         for place in range(len(images)):
-            bar.advance(task)
+            advance(1)
             try:
                 image, labels = images.load(place)
             except InputError as error:
