@@ -21,6 +21,8 @@ Side = Annotated[int, Field(ge=1, le=8192)]
 Channels = tuple[float, float, float]
 Level = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Level, Level, Level]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 STRIDE = 8  # of a segmenter's logits: both sides of its images are multiples of it
 
 
@@ -102,11 +104,27 @@ class Output(_Part):
     meaning: str
 
 
-class Parity(_Part):
-    """The exported graph in ONNX Runtime against the trained student in PyTorch, on the same images.
+class Stage(_Part):
+    """One stage of the export against the trained network in PyTorch, on the same images.
 
     `agreement` is the share of images with the same top-1 class, of a segmenter the share of pixels with the same
-    class; `max_abs_diff` is over all logits.
+    class; `max_abs_diff` and `mean_abs_diff` are over all logits; `kl` is the mean divergence of the stage's class
+    probabilities from PyTorch's, in nats.
+    """
+
+    stage: str
+    source: str
+    images: int
+    agreement: float
+    max_abs_diff: float
+    mean_abs_diff: float
+    kl: float
+
+
+class Parity(_Part):
+    """The exported graph against the trained network in PyTorch, on real images; fields as those of a stage.
+
+    stages: every stage on the way, on the real images and on hard inputs; the last one on real images is the graph's.
     """
 
     images: int
@@ -114,6 +132,29 @@ class Parity(_Part):
     agreement: float
     max_abs_diff: float
     tolerance: float
+    stages: tuple[Stage, ...] = ()
+
+
+class Calibration(_Part):
+    """What int8's ranges were measured on: training images, never those that the model is judged on."""
+
+    source: str
+    images: int
+    method: Literal["minmax", "entropy", "percentile"]
+    float_ends: bool
+
+
+class Engine(_Part):
+    """What `model.plan` was built by and for.
+
+    target: compute capabilities, or the GPU it was built on. profile: (least, best, largest) shape of the input.
+    """
+
+    library: Format
+    version: str
+    target: tuple[str, ...]
+    profile: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    portable: bool = False
 
 
 class Provenance(_Part):
@@ -132,21 +173,33 @@ class Provenance(_Part):
 
 
 class Evaluation(_Part):
-    """A measurement of a classifier, the PyTorch student, on a set that training never saw."""
+    """A measurement of a classifier on a set that training never saw; `of`: the PyTorch student, or the graph."""
 
+    of: Literal["student", "graph"] = "student"
     dataset: str
     images: int
     skipped: int = 0
     accuracy: float
     mean_class_accuracy: float
 
+    @property
+    def score(self) -> float:
+        """The figure that decides, in 0..1."""
+        return self.accuracy
+
+    @property
+    def headline(self) -> str:
+        """The main figures in words."""
+        return f"accuracy {self.accuracy:.2%}, mean class accuracy {self.mean_class_accuracy:.2%}"
+
 
 class SceneEvaluation(_Part):
-    """A measurement of a segmenter, the PyTorch student, on a set that training never saw.
+    """A measurement of a segmenter on a set that training never saw; `of`: the PyTorch student, or the graph.
 
     per_class: IoU by class name, None for a class that is in neither predictions nor labels.
     """
 
+    of: Literal["student", "graph"] = "student"
     dataset: str
     images: int
     skipped: int = 0
@@ -154,6 +207,16 @@ class SceneEvaluation(_Part):
     pixel_accuracy: float
     frequency_weighted_iou: float
     per_class: dict[str, float | None]
+
+    @property
+    def score(self) -> float:
+        """The figure that decides, in 0..1."""
+        return self.miou
+
+    @property
+    def headline(self) -> str:
+        """The main figures in words."""
+        return f"mIoU {self.miou:.2%}, pixel accuracy {self.pixel_accuracy:.2%}"
 
 
 class ModelCard(_Part):
@@ -168,8 +231,11 @@ class ModelCard(_Part):
     input: Annotated[ImageInput | SceneInput, Field(discriminator="fit")]
     normalisation: Normalisation
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
-    precision: Literal["fp32", "fp16"]
+    precision: Precision
     precision_note: str
+    format: Format = "onnx"
+    calibration: Calibration | None = None
+    engine: Engine | None = None
     opset: int
     parity: Parity
     provenance: Provenance
@@ -204,6 +270,11 @@ def parse_card(text: str | bytes, where: str) -> ModelCard:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["loc"] == ("schema_version",) and isinstance(first["input"], int) and first["input"] > SCHEMA_VERSION:
+            raise InputError(
+                f"{where} is of a newer csg: schema_version {first['input']}, and this one reads {SCHEMA_VERSION}",
+                "bring csg up to date",
+            ) from None
         place = ".".join(str(part) for part in first["loc"]) or "the whole text"
         raise InputError(
             f"{where} holds no model card that this version of csg understands: {place}: {first['msg']}",

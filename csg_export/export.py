@@ -1,163 +1,190 @@
-"""`csg export`: a finished run to a bundle."""
+"""A network to a bundle: strip, export, reduce precision, hold every stage against PyTorch, write."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from csg.bundle import Bundle, write_bundle
-from csg.card import (
-    STRIDE,
-    Evaluation,
-    ImageInput,
-    ModelCard,
-    Normalisation,
-    Output,
-    Provenance,
-    SceneEvaluation,
-    SceneInput,
-)
-from csg.console import print_json, say
-from csg.errors import UsageError
+from onnx import ModelProto
+
+from csg.bundle import PLAN, Bundle, write_bundle
+from csg.card import Calibration, Evaluation, Format, ModelCard, Output, Parity, Precision, SceneEvaluation
+from csg.errors import PromiseError, UsageError
 from csg.files import free_name
-from csg_export.onnx_graph import LABEL_MAP, LOGITS, OPSET, to_onnx, with_card, without_logits
-from csg_export.precision import FP16_NOTE, FP32_NOTE, to_fp16
-from csg_export.verify import measure_parity
-from csg_train.models.backbones import normalisation
-from csg_train.run import Run, newest_run
-from csg_train.student import load_student
-from csg_train.tasks import TASKS, Images
+from csg_export.engine import EngineOptions, build_engine, of_engine
+from csg_export.half import to_fp16
+from csg_export.inputs import hard_inputs
+from csg_export.int8 import to_int8
+from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, files_of, stripped, to_onnx, without_logits
+from csg_export.sources import Source
+from csg_export.verify import GraphStudent, Runnable, Runner, of_graph, of_network, of_openvino, tally, verify
 
 BUNDLES = Path("bundles")
+MOST_LOST = 0.01  # of accuracy, or mIoU, by int8 on the real images
+SEARCH_IMAGES, SEARCH_SCENES = 64, 8
+FP32_NOTE = "weights and arithmetic fp32"
+BF16_NOTE = "weights fp32; OpenVINO computes in bf16 where the CPU has it, in fp32 elsewhere"
 
 
-def export_command(
-    path: Path | None, fp16: bool, size: str | None, logits: bool, out: Path | None, as_json: bool
-) -> None:
-    """Export the run at `path`, or the newest, and print what came of it."""
-    run = Run(path or newest_run(Path("runs")))
-    precision = "fp16" if fp16 else "fp32"
-    say(f"export: run {run.path}" + ("" if path else " (newest)") + f", onnx, {precision}")
-    bundle = export(run, fp16, out, parse_size(size), logits)
-    parity, file_size = bundle.card.parity, bundle.model.stat().st_size
-    say(
-        f"parity with PyTorch on {parity.images} images ({parity.source}): agreement {parity.agreement:.2%}, "
-        f"largest difference {parity.max_abs_diff:.2g} (tolerance {parity.tolerance:.2g})"
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to make of a network.
+
+    logits: a segmenter's, beside the label map. embedding: a classifier's, beside the logits. tolerance: largest
+    difference of a logit from PyTorch's, as a share of the largest logit, in place of the precision's own. calibration,
+    float_ends: of int8.
+    """
+
+    precision: Precision = "fp32"
+    format: Format = "onnx"
+    logits: bool = False
+    embedding: bool = False
+    tolerance: float | None = None
+    calibration: Literal["minmax", "entropy", "percentile"] = "minmax"
+    float_ends: bool = False
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """A graph of the wanted precision, what the card says of it, and the stages on the way to it."""
+
+    model: ModelProto
+    note: str
+    stages: tuple[Runnable, ...] = ()
+    calibration: Calibration | None = None
+
+
+def export(source: Source, options: ExportOptions, out: Path | None = None) -> Bundle:
+    """Make a bundle.
+
+    Raises:
+        UsageError: an option does not fit the task or the format, or the library of the format is missing.
+        InputError: `out` exists, or the library of the format can't build the graph.
+        PromiseError: a stage differs from PyTorch by more than the tolerance, or int8 costs too much on real images;
+            nothing is written.
+    """
+    scenes = source.task == "segmentation"
+    if (options.logits and not scenes) or (options.embedding and scenes):
+        raise UsageError("--logits is for segmenters, --embedding for classifiers", "leave it out")
+    if options.precision == "bf16" and options.format != "onnx":
+        raise UsageError("--bf16 is for CPUs", f"take --fp16 for --format {options.format}")
+    reference, bare = of_network(source.network), stripped(source.network)
+    exact = to_onnx(bare, source.spec, options.embedding)
+    made = _reduced(exact, source, options, reference)
+    shipped = without_logits(made.model) if scenes and not options.logits else made.model
+    stages = [Runnable("stripped student", of_network(bare), "fp32"), Runnable("onnx", of_onnx(exact), "fp32")]
+    stages += made.stages
+    models, engine = {}, None
+    if options.format != "onnx":
+        models[PLAN], engine = build_engine(shipped.SerializeToString(), options.format, source.spec, options.engine)
+        if run := of_engine(models[PLAN], engine):
+            stages.append(Runnable(f"{options.format} engine", run, options.precision))
+    parity = verify(reference, stages, (source.real, hard_inputs(source.spec)), options.tolerance)
+    cost = _measured(source, made.model) if options.precision == "int8" else ()
+    card = _card(source, options, made, parity).model_copy(
+        update={"engine": engine, "evaluations": source.evaluations + cost}
     )
-    say(f"bundle {bundle.path}: {file_size / 2**20:.1f} MiB, {bundle.card.precision_note}")
-    if as_json:
-        print_json(
-            {
-                "bundle": str(bundle.path),
-                "precision": precision,
-                "format": "onnx",
-                "bytes": file_size,
-                "parity": {"agreement": parity.agreement, "max_abs_diff": parity.max_abs_diff},
-            }
+    kind = options.precision if engine is None else f"{options.precision}-{options.format}"
+    models |= files_of(shipped, card.to_json())
+    return write_bundle(out or free_name(BUNDLES, f"{source.stem}-{kind}"), card, models)
+
+
+def of_onnx(model: ModelProto) -> Runner:
+    """A graph in ONNX Runtime."""
+    return of_graph(model.SerializeToString())
+
+
+def _reduced(exact: ModelProto, source: Source, options: ExportOptions, reference: Runner) -> _Reduced:
+    """The float32 graph in the wanted precision."""
+    if options.precision == "fp16":
+        model, rounded, note = to_fp16(exact, _search(source, reference, options.tolerance))
+        stages = (
+            Runnable("fp16, every value rounded", of_onnx(rounded), "fp16"),
+            Runnable("fp16", of_onnx(model), "fp16"),
+        )
+        return _Reduced(model, note, stages)
+    if options.precision == "bf16":
+        run = of_openvino(exact.SerializeToString(), "bf16")
+        return _Reduced(exact, BF16_NOTE, (Runnable("bf16, OpenVINO", run, "bf16"),))
+    if options.precision == "int8":
+        batches = list(source.training.batches())
+        how = Calibration(
+            source=source.training.source,
+            images=sum(map(len, batches)),
+            method=options.calibration,
+            float_ends=options.float_ends,
+        )
+        model = to_int8(exact, batches, how, for_tensorrt=options.format != "onnx")
+        ends = ", the first and the last layer fp32" if how.float_ends else ""
+        note = f"weights int8 by channel, activations 8 bits{ends}; {how.method} ranges of {how.images} training images"
+        return _Reduced(model, note, (Runnable("int8", of_onnx(model), "int8"),), how)
+    return _Reduced(exact, FP32_NOTE)
+
+
+def _search(source: Source, reference: Runner, tolerance: float | None) -> Callable[[ModelProto], bool]:
+    """Whether an fp16 graph holds, on fewer real images than the final comparison, and on the hard ones."""
+    few = source.real.few(SEARCH_SCENES if source.task == "segmentation" else SEARCH_IMAGES)
+
+    def holds(model: ModelProto) -> bool:
+        stage = Runnable("fp16", of_onnx(model), "fp16")
+        return all(
+            tally(reference, [stage], inputs, tolerance)[stage.name].kept for inputs in (few, hard_inputs(source.spec))
         )
 
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Height and width from `HxW`.
-
-    Raises:
-        UsageError: it is not of that form, or no multiples of 8.
-    """
-    if text is None:
-        return None
-    height, _, width = text.lower().partition("x")
-    sides = [int(side) for side in (height, width) if side.isdecimal()]
-    if len(sides) != 2 or not all(sides) or any(side % STRIDE for side in sides):
-        raise UsageError(f"--size {text} is no size", f"give HxW, both multiples of {STRIDE}, for example 512x1024")
-    return sides[0], sides[1]
+    return holds
 
 
-def export(
-    run: Run, fp16: bool, out: Path | None = None, size: tuple[int, int] | None = None, logits: bool = False
-) -> Bundle:
-    """Strip, export, verify and write the bundle.
-
-    Args:
-        size: a segmenter's fixed height and width; None: any multiples of 8.
-        logits: whether a segmenter returns its logits beside the label map.
+def _measured(source: Source, model: ModelProto) -> tuple[Evaluation | SceneEvaluation, ...]:
+    """The graph on the real images, held against the student's own measurement.
 
     Raises:
-        UsageError: `size` or `logits` for a classifier.
-        InputError: the run is not finished or broken, or `out` exists.
-        PromiseError: the exported graph differs from PyTorch by more than the tolerance; nothing is written.
+        PromiseError: it lost more than a point.
     """
-    student, recipe = load_student(run), run.recipe()
-    precision = "fp16" if fp16 else "fp32"
-    spec = _input(recipe.data.image_input(), size, logits)
-    model = to_onnx(student, spec)
-    if fp16:
-        model = to_fp16(model)
-    images = _parity_images(run)
-    parity = measure_parity(student, model.SerializeToString(), images.paths, spec, precision, images.name)
-    if isinstance(spec, SceneInput) and not logits:
-        model = without_logits(model)
-    mean, std = normalisation(recipe.model.backbone)
-    taught = run.taught()
-    card = ModelCard(
-        name=f"{recipe.name}-{recipe.method}",
-        task="classification" if recipe.task == "cls" else "segmentation",
-        classes=taught.names,
-        label_set=taught.label_set,
-        colours=taught.colours,
-        input=spec,
-        normalisation=Normalisation(mean=mean, std=std),
-        outputs=_outputs(spec, len(taught), logits),
-        precision="fp16" if fp16 else "fp32",
-        precision_note=FP16_NOTE if fp16 else FP32_NOTE,
+    if source.measure is None:
+        return ()
+    before = source.evaluations[0]
+    after = source.measure(GraphStudent(model.SerializeToString())).model_copy(update={"of": "graph"})
+    if before.score - after.score > MOST_LOST:
+        raise PromiseError(
+            f"int8 costs {100 * (before.score - after.score):.1f} points on {after.dataset}: {before.score:.2%} "
+            f"before, {after.score:.2%} after (at most {MOST_LOST:.0%} promised)",
+            "nothing was written; try --float-ends, or --calibration entropy or percentile",
+        )
+    return (after,)
+
+
+def _card(source: Source, options: ExportOptions, made: _Reduced, parity: Parity) -> ModelCard:
+    return ModelCard(
+        name=source.name,
+        task=source.task,
+        classes=source.classes.names,
+        label_set=source.classes.label_set,
+        colours=source.classes.colours,
+        input=source.spec,
+        normalisation=source.normalisation,
+        outputs=_outputs(source, options, made.model),
+        precision=options.precision,
+        precision_note=made.note,
+        format=options.format,
+        calibration=made.calibration,
         opset=OPSET,
         parity=parity,
-        provenance=_provenance(run),
-        evaluations=_evaluations(run),
+        provenance=source.provenance,
     )
-    path = out or free_name(BUNDLES, f"{run.path.resolve().name}-{precision}")
-    return write_bundle(path, card, with_card(model, card.to_json()))
 
 
-def _input(spec: ImageInput | SceneInput, size: tuple[int, int] | None, logits: bool) -> ImageInput | SceneInput:
-    if isinstance(spec, ImageInput):
-        if size or logits:
-            raise UsageError("--size and --logits are for segmenters", "leave them out")
-        return spec
-    return SceneInput(**spec.model_dump() | {"height": size[0], "width": size[1]}) if size else spec
-
-
-def _outputs(spec: ImageInput | SceneInput, classes: int, logits: bool) -> tuple[Output, ...]:
-    if isinstance(spec, ImageInput):
-        return (Output(name=LOGITS, shape=(-1, classes), meaning="logits, one for each class"),)
-    sides = (spec.height or -1, spec.width or -1)
+def _outputs(source: Source, options: ExportOptions, model: ModelProto) -> tuple[Output, ...]:
+    classes = len(source.classes)
+    if source.task == "classification":
+        logits = Output(name=LOGITS, shape=(-1, classes), meaning="logits, one for each class")
+        if not options.embedding:
+            return (logits,)
+        width = next(o for o in model.graph.output if o.name == EMBEDDING).type.tensor_type.shape.dim[1].dim_value
+        return logits, Output(name=EMBEDDING, shape=(-1, width), meaning="pooled features before the head")
+    sides = (source.spec.height or -1, source.spec.width or -1)
     label_map = Output(name=LABEL_MAP, dtype="UINT8", shape=(-1, *sides), meaning="index of the class of each pixel")
     of_pixels = Output(name=LOGITS, shape=(-1, classes, *sides), meaning="logits, one for each class and pixel")
-    return (label_map, of_pixels) if logits else (label_map,)
-
-
-def _parity_images(run: Run) -> Images:
-    """The real images the run was measured on; a run without any is compared on its training images."""
-    recipe = run.recipe()
-    task, real = TASKS[recipe.task], recipe.data.real
-    images: Images = task.read_real(recipe, run.taught(), real, True) if real else task.read_synthetic(recipe)
-    return images
-
-
-def _provenance(run: Run) -> Provenance:
-    recipe, record = run.recipe(), run.environment()
-    return Provenance(
-        run=run.path.resolve().name,
-        recipe=recipe.name,
-        recipe_digest=record["recipe_digest"],
-        method=recipe.method,
-        backbone=recipe.model.backbone,
-        seed=recipe.seed,
-        steps=run.result()["steps"],
-        data_fingerprint=record["data_fingerprint"],
-        commit=record["commit"],
-        versions={"csg": record["csg"], "python": record["python"], **record["packages"]},
-    )
-
-
-def _evaluations(run: Run) -> tuple[Evaluation | SceneEvaluation, ...]:
-    real, kind = run.result().get("real"), Evaluation if run.recipe().task == "cls" else SceneEvaluation
-    return (kind.model_validate(real),) if real else ()
+    return (label_map, of_pixels) if options.logits else (label_map,)

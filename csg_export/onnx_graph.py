@@ -1,4 +1,4 @@
-"""PyTorch student to a clean ONNX graph: input `image`, output `logits` or `label_map`, batch norm folded."""
+"""PyTorch to a clean ONNX graph: input `image`, output `logits` or `label_map`, `embedding` if asked; norms folded."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import contextlib
 import copy
 import io
 import logging
+import tempfile
 import warnings
+from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
+from csg.bundle import MODEL, WEIGHTS
 from csg.card import STRIDE, ImageInput, SceneInput
-from csg_train.methods.base import Student
 from csg_train.models.layers import fuse
 
 OPSET = 21
-INPUT, LOGITS, LABEL_MAP = "image", "logits", "label_map"
+INPUT, LOGITS, LABEL_MAP, EMBEDDING = "image", "logits", "label_map", "embedding"
 CARD_KEY = "csg_card"
+LARGEST_MESSAGE = (
+    2**31 - 2**20
+)  # protobuf's limit, and room for the card; beyond it the weights stand in their own file
 
 
 class _WithLabelMap(nn.Module):
@@ -34,16 +40,36 @@ class _WithLabelMap(nn.Module):
         return logits, logits.argmax(1).to(torch.uint8)
 
 
-def to_onnx(student: Student, spec: ImageInput | SceneInput) -> ModelProto:
-    """The float32 graph of the student, checked by onnx's checker. Normalisation is inside, the batch is dynamic.
+class _WithEmbedding(nn.Module):
+    """A classifier's logits and the embedding, float32 (B, C), that they are made from."""
 
-    Takes uint8 (B, H, W, 3). A classifier returns float32 logits (B, classes); a segmenter float32 logits
-    (B, classes, H, W) and the label map uint8 (B, H, W), with H and W fixed or any multiples of 8, as its card says.
+    def __init__(self, student: Any):
+        super().__init__()
+        self.student = student
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.student.encoder(images)
+        return self.student.classify(maps), self.student.embed(maps)
+
+
+def stripped(network: nn.Module) -> nn.Module:
+    """A copy for inference alone: on the CPU, in eval mode, batch norms folded into the convolutions before them."""
+    bare = copy.deepcopy(network).cpu().eval()
+    fuse(bare)
+    return bare
+
+
+def to_onnx(network: nn.Module, spec: ImageInput | SceneInput, embedding: bool = False) -> ModelProto:
+    """The float32 graph of a stripped network, checked by onnx's checker: normalisation inside, the batch dynamic.
+
+    Takes uint8 (B, H, W, 3). A classifier returns float32 logits (B, classes), and its embedding (B, C) if asked; a
+    segmenter float32 logits (B, classes, H, W) and the label map uint8 (B, H, W), with H and W fixed or any multiples
+    of 8, as its card says.
     """
-    network: nn.Module = copy.deepcopy(student).cpu().eval()
-    fuse(network)
     shape: dict[int, object] = {0: torch.export.Dim("batch", min=1)}
     outputs = [LOGITS]
+    if embedding:
+        network, outputs = _WithEmbedding(network), [LOGITS, EMBEDDING]
     if isinstance(spec, SceneInput):
         network, outputs = _WithLabelMap(network), [LOGITS, LABEL_MAP]
         if spec.height is None:
@@ -92,7 +118,11 @@ def check(model: ModelProto) -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
-def with_card(model: ModelProto, card_json: str) -> bytes:
-    """The graph's bytes, the card in its metadata."""
+def files_of(model: ModelProto, card_json: str) -> dict[str, bytes]:
+    """The graph as a bundle's files, the card in its metadata; weights beyond protobuf's 2 GB in their own file."""
     onnx.helper.set_model_props(model, {CARD_KEY: card_json})
-    return bytes(model.SerializeToString(deterministic=True))
+    if model.ByteSize() <= LARGEST_MESSAGE:
+        return {MODEL: bytes(model.SerializeToString(deterministic=True))}
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, Path(folder, MODEL), save_as_external_data=True, location=WEIGHTS)
+        return {name: Path(folder, name).read_bytes() for name in (MODEL, WEIGHTS)}

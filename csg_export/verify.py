@@ -1,83 +1,114 @@
-"""Parity: the exported graph in ONNX Runtime against the student in PyTorch, on the same prepared images."""
+"""Parity: each stage of the export against the trained network in PyTorch, on the same prepared images.
+
+Shape letters: N images, or pixels; K classes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from scipy.special import log_softmax
+from torch import Tensor, nn
 
-from csg.card import ImageInput, Parity, SceneInput
-from csg.errors import InputError, PromiseError
-from csg.images import decode, prepare_scene
-from csg_export.onnx_graph import INPUT
-from csg_train.data.images import image_batches
-from csg_train.methods.base import Student
+from csg.card import Parity, Precision, Stage
+from csg.errors import PromiseError, UsageError
+from csg_export.inputs import HARD, Inputs
+from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP, LOGITS
 
-IMAGES, SCENES = 512, 64
-# Allowed: the largest difference of a logit, as a share of the largest logit, and the share of equal classes among the
-# images, or pixels, that are no ties.
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
-AGREEMENT = {"fp32": 0.998, "fp16": 0.99}
+Answers = tuple[np.ndarray, np.ndarray]  # logits, float (N, K), and the classes chosen, (N,)
+Runner = Callable[[np.ndarray], Answers]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Promise:
+    """What is held against a stage: the largest difference of a logit, as a share of the largest logit, and the share
+    of equal classes among the images, or pixels, that are no ties.
+    """
+
+    tolerance: float
+    agreement: float
+
+
+PROMISES: dict[Precision, Promise] = {
+    "fp32": Promise(1e-4, 0.998),
+    "fp16": Promise(2e-2, 0.99),
+    "bf16": Promise(5e-2, 0.98),
+    "int8": Promise(0.15, 0.9),
+}
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A stage that can be run, and what is promised of it: of bf16 and int8 on hard inputs, finite numbers alone."""
+
+    name: str
+    run: Runner
+    precision: Precision
+
+    def promise(self, source: str, tolerance: float | None) -> Promise:
+        """The promise on images of `source`, with the user's tolerance if the stage is of reduced precision."""
+        promise = PROMISES[self.precision]
+        if self.precision in ("bf16", "int8") and source == HARD:
+            return Promise(float("inf"), 0)
+        return Promise(tolerance, promise.agreement) if tolerance and self.precision != "fp32" else promise
+
+
 class Tally:
-    """What has been compared so far.
+    """What has been compared so far, of one stage.
 
     decided: images, or pixels, which PyTorch decides by more than the tolerance, and which of them agree; which class
     wins a tie says nothing about the graph.
     """
 
-    precision: str
-    images: int = 0
-    compared: int = 0
-    equal: int = 0
-    decided: int = 0
-    decided_equal: int = 0
-    difference: float = 0.0
-    largest: float = 1.0
+    def __init__(self, promise: Promise):
+        self.promise = promise
+        self.images = self.compared = self.equal = self.decided = self.decided_equal = 0
+        self.sum_of_differences = self.sum_of_divergences = 0.0
+        self.numbers = 0
+        self.difference, self.largest = 0.0, 1.0
 
-    def add(self, images: int, expected: np.ndarray, got: np.ndarray, classes: np.ndarray) -> None:
-        """Compare logits, float (N, K), and the classes chosen, (N,), of so many images."""
-        self.largest = max(self.largest, float(np.abs(expected).max()))
-        second, first = np.partition(expected, -2, axis=1)[:, -2:].T
-        equal, decided = expected.argmax(1) == classes, first - second > self.tolerance
+    def add(self, images: int, expected: Answers, got: Answers) -> None:
+        """Compare the answers for so many images."""
+        (true, chosen), (found, classes) = expected, got
+        self.largest = max(self.largest, float(np.abs(true).max()))
+        second, first = np.partition(true, -2, axis=1)[:, -2:].T
+        equal, decided = chosen == classes, first - second > self.tolerance
+        difference = np.abs(true - found)
         self.images += images
         self.compared += len(equal)
         self.equal += int(equal.sum())
         self.decided += int(decided.sum())
         self.decided_equal += int((equal & decided).sum())
-        self.difference = max(self.difference, float(np.abs(expected - got).max()), key=_nan_last)
+        self.difference = max(self.difference, float(difference.max()), key=_nan_last)
+        self.sum_of_differences += float(difference.sum(dtype=np.float64))
+        self.numbers += difference.size
+        self.sum_of_divergences += float(_divergences(true, found).sum())
 
     @property
     def tolerance(self) -> float:
         """The largest difference of a logit that is allowed."""
-        return TOLERANCE[self.precision] * self.largest
+        return self.promise.tolerance * self.largest
 
-    def judge(self, source: str) -> Parity:
-        """The parity, held against the tolerance. The agreement reported is that of all, ties included.
+    @property
+    def kept(self) -> bool:
+        """Whether the promise is kept; a number that is not finite breaks any."""
+        few = self.decided_equal < self.promise.agreement * self.decided
+        return bool(np.isfinite(self.difference)) and self.difference <= self.tolerance and not few
 
-        Raises:
-            PromiseError: it does not hold.
-        """
-        agreement, least = self.equal / self.compared, AGREEMENT[self.precision]
-        if not (self.difference <= self.tolerance and self.decided_equal >= least * self.decided):  # NaN fails too
-            raise PromiseError(
-                f"the {self.precision} graph differs from PyTorch on {self.images} images of {source}: "
-                f"agreement {agreement:.2%} (at least {least:.1%} promised), largest difference "
-                f"{self.difference:.4g} (at most {self.tolerance:.4g} promised)",
-                "nothing was written" + ("; export without --fp16" if self.precision == "fp16" else ""),
-            )
-        return Parity(
-            images=self.images,
+    def stage(self, name: str, source: str) -> Stage:
+        """The figures as the card holds them. The agreement is that of all, ties included."""
+        return Stage(
+            stage=name,
             source=source,
-            agreement=agreement,
+            images=self.images,
+            agreement=self.equal / self.compared,
             max_abs_diff=self.difference,
-            tolerance=self.tolerance,
+            mean_abs_diff=self.sum_of_differences / self.numbers,
+            kl=self.sum_of_divergences / self.compared,
         )
 
 
@@ -85,41 +116,133 @@ def _nan_last(value: float) -> tuple[bool, float]:
     return value != value, value
 
 
-@torch.inference_mode()
-def measure_parity(
-    student: Student, model: bytes, paths: Sequence[Path], spec: ImageInput | SceneInput, precision: str, source: str
+def _divergences(true: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """KL(true || found) of the class probabilities, (N,), in nats."""
+    log_p, log_q = log_softmax(true.astype(np.float64), axis=1), log_softmax(found.astype(np.float64), axis=1)
+    return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(1))
+
+
+def tally(
+    reference: Runner, stages: Sequence[Runnable], inputs: Inputs, tolerance: float | None = None
+) -> dict[str, Tally]:
+    """Run the stages on the inputs and compare each with the reference."""
+    tallies = {stage.name: Tally(stage.promise(inputs.source, tolerance)) for stage in stages}
+    for images in inputs.batches():
+        expected = reference(images)
+        for stage in stages:
+            tallies[stage.name].add(len(images), expected, stage.run(images))
+    return tallies
+
+
+def verify(
+    reference: Runner, stages: Sequence[Runnable], inputs: Sequence[Inputs], tolerance: float | None = None
 ) -> Parity:
-    """Compare on up to 512 of `paths` (64 scenes), evenly spread; images that can't be read are passed over.
+    """Compare every stage on real and on hard inputs; the last stage is the graph that ships, the first inputs real.
 
     Raises:
-        PromiseError: the difference is above the tolerance, or a logit is not finite.
+        PromiseError: a stage is off its tolerance, or no image can be read.
     """
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    limit = IMAGES if isinstance(spec, ImageInput) else SCENES
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(limit, len(paths)), dtype=int)]
-    tally = Tally(precision)
-    for images in _prepared(chosen, spec):
-        expected = student(torch.from_numpy(images)).numpy()
-        got, *label_map = session.run([output.name for output in session.get_outputs()], {INPUT: images})
-        classes = label_map[0] if label_map else got.argmax(1)
-        tally.add(len(images), _rows(expected), _rows(got), classes.ravel())
-    if not tally.compared:
-        raise PromiseError(f"parity can't be measured: no image of {source} can be read", "check the data")
-    return tally.judge(source)
+    found: list[Stage] = []
+    for one in inputs:
+        for name, tallied in tally(reference, stages, one, tolerance).items():
+            if not tallied.compared:
+                raise PromiseError(f"parity can't be measured: no image of {one.source} can be read", "check the data")
+            found.append(tallied.stage(name, one.source))
+            if not tallied.kept:
+                raise PromiseError(_broken(found[-1], tallied), "nothing was written; see --tolerance and --help")
+            if one is inputs[0] and name == stages[-1].name:
+                shipped, allowed = found[-1], tallied.tolerance
+    return Parity(
+        images=shipped.images,
+        source=shipped.source,
+        agreement=shipped.agreement,
+        max_abs_diff=shipped.max_abs_diff,
+        tolerance=allowed,
+        stages=tuple(found),
+    )
 
 
-def _prepared(paths: Sequence[Path], spec: ImageInput | SceneInput) -> Iterator[np.ndarray]:
-    """Batches of prepared images, uint8 (B, H, W, 3); scenes, whose sizes differ, one at a time."""
-    if isinstance(spec, ImageInput):
-        yield from (images for _, images in image_batches(paths, spec, unreadable=lambda error: None))
-        return
-    for path in paths:
-        try:
-            yield prepare_scene(decode(path), spec).pixels[None]
-        except InputError:
-            continue
+def _broken(stage: Stage, tallied: Tally) -> str:
+    return (
+        f"{stage.stage} differs from PyTorch on {stage.images} images of {stage.source}: "
+        f"agreement {stage.agreement:.2%} (at least {tallied.promise.agreement:.1%} promised), largest difference "
+        f"{stage.max_abs_diff:.4g} (at most {tallied.tolerance:.4g} promised)"
+    )
 
 
-def _rows(logits: np.ndarray) -> np.ndarray:
-    """(B, K) or (B, K, H, W) to a row for each image or pixel, (N, K)."""
+def of_network(network: nn.Module) -> Runner:
+    """A network in PyTorch, which takes uint8 (B, H, W, 3)."""
+
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> Answers:
+        logits = rows(network(torch.from_numpy(images)).numpy())
+        return logits, logits.argmax(1)
+
+    return run
+
+
+def of_graph(model: bytes) -> Runner:
+    """A graph in ONNX Runtime on the CPU."""
+    session = open_session(model)
+    names = [output.name for output in session.get_outputs() if output.name != EMBEDDING]
+
+    def run(images: np.ndarray) -> Answers:
+        logits, *label_map = session.run(names, {INPUT: images})
+        found = rows(logits)
+        return found, label_map[0].ravel() if label_map else found.argmax(1)
+
+    return run
+
+
+def of_openvino(model: bytes, precision: str) -> Runner:
+    """A graph in OpenVINO on the CPU, computing in "bf16" or "f32".
+
+    Raises:
+        UsageError: OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise UsageError("--bf16 needs the package openvino", "pip install 'csg[openvino]'") from None
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def run(images: np.ndarray) -> Answers:
+        answers = dict(zip(names, compiled([images]).values(), strict=True))
+        logits = rows(answers[LOGITS])
+        return logits, answers[LABEL_MAP].ravel() if LABEL_MAP in answers else logits.argmax(1)
+
+    return run
+
+
+def open_session(model: bytes) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU."""
+    return ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def rows(logits: np.ndarray) -> np.ndarray:
+    """Logits (B, K) or (B, K, H, W) as a row for each image or pixel, (N, K)."""
     return np.moveaxis(logits, 1, -1).reshape(-1, logits.shape[1])
+
+
+class GraphStudent(nn.Module):
+    """A graph in the student's place, for the measurement of its accuracy or mIoU."""
+
+    def __init__(self, model: bytes):
+        super().__init__()
+        self.session = open_session(model)
+        names = [output.name for output in self.session.get_outputs()]
+        self.logits = names[0]
+
+    def encoder(self, images: Tensor) -> dict[str, Tensor]:
+        """The logits, as if they were a stage's map."""
+        return {"logits": torch.from_numpy(self.session.run([self.logits], {INPUT: images.numpy()})[0])}
+
+    def embed(self, maps: dict[str, Tensor]) -> Tensor:
+        """In place of an embedding, the mean logits."""
+        return maps["logits"].flatten(2).mean(2) if maps["logits"].dim() > 2 else maps["logits"]
+
+    def classify(self, maps: dict[str, Tensor]) -> Tensor:
+        """The logits."""
+        return maps["logits"]

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from csg.bundle import LABELS, MODEL, Bundle, newest_bundle, read_bundle
+from csg.bundle import LABELS, Bundle, newest_bundle, read_bundle
 from csg.console import print_json, say
 from csg.errors import InputError, ServerError
 from csg.files import new_folder, plain_name, write_bytes
@@ -92,7 +92,8 @@ def _write(home: Path, version: int, bundle: Bundle, backend: str) -> None:
 
 
 def _fill(folder: Path, bundle: Bundle, backend: str) -> None:
-    shutil.copyfile(bundle.model, folder / MODEL)
+    for file in bundle.graph:
+        shutil.copyfile(file, folder / file.name)
     if backend == "python":
         script = folder / "model.py"
         script.write_bytes(files("csg_serve.python_backend").joinpath("model.py").read_bytes())
@@ -136,7 +137,7 @@ def _alone(repository: Path) -> Iterator[None]:
 def deploy_command(bundle: Path | None, repository: Path, name: str | None, backend: str, as_json: bool) -> None:
     """`csg deploy`: say what was taken by default, deploy, and say where it is."""
     chosen = bundle or newest_bundle(BUNDLES)
-    kind = best_backend() if backend == "auto" else backend
+    kind = best_backend(read_bundle(chosen).card) if backend == "auto" else backend
     newest, auto = " (newest)" if bundle is None else "", " (auto)" if backend == "auto" else ""
     say(f"deploying {chosen}{newest} to {repository}/ for the {kind} backend{auto}")
     deployed = deploy(chosen, repository, name, kind)

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from csg.card import ModelCard
 from csg.errors import ServerError
 from csg.files import cache_dir, new_folder
 
@@ -44,9 +45,9 @@ def find_triton() -> Triton:
     )
 
 
-def best_backend() -> str:
-    """The backend to deploy for: onnxruntime where the tritonserver on PATH has it, python otherwise."""
-    found = _on_path()
+def best_backend(card: ModelCard) -> str:
+    """The backend to deploy for: onnxruntime where the tritonserver on PATH has it, python otherwise and for bf16."""
+    found = None if card.precision == "bf16" else _on_path()
     return "onnxruntime" if found and (found.parent.parent / "backends/onnxruntime").is_dir() else "python"
 
 

@@ -44,7 +44,7 @@ def test_a_missing_file_is_named(bundle, name):
 
 def test_a_bundle_is_never_written_over(bundle):
     with pytest.raises(InputError, match="exists already"):
-        write_bundle(bundle.path, bundle.card, b"")
+        write_bundle(bundle.path, bundle.card, {})
 
 
 def test_a_card_of_the_future_is_refused_in_one_line():

@@ -14,10 +14,11 @@ from torch import nn
 
 from csg.bundle import read_bundle
 from csg.errors import InputError, PromiseError
-from csg_export.export import export
+from csg_export.export import ExportOptions, export
 from csg_export.onnx_graph import CARD_KEY, to_onnx
-from csg_export.precision import to_fp16
-from csg_export.verify import Tally
+from csg_export.retype import in_fp16
+from csg_export.sources import of_run
+from csg_export.verify import PROMISES, Promise, Tally
 from csg_train.run import Run
 from csg_train.student import load_student
 
@@ -54,7 +55,7 @@ def test_fp32_and_fp16_graphs_follow_pytorch(widths, classes, side, batch):
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).numpy()
     model = to_onnx(network, ImageInput(height=side, width=side, resize_shorter_side=side))
-    half = to_fp16(model)
+    half = in_fp16(model, ())
     np.testing.assert_allclose(run_onnx(model, images), expected, rtol=1e-4, atol=1e-5)
     got = run_onnx(half, images)
     assert got.dtype == np.float32
@@ -65,9 +66,9 @@ def test_fp32_and_fp16_graphs_follow_pytorch(widths, classes, side, batch):
     assert sum(n.op_type == "BatchNormalization" for n in half.graph.node) == 0
 
 
-@pytest.mark.parametrize("fp16", [False, True])
-def test_the_bundle_holds_the_student_and_nothing_else(trained, tmp_path, fp16):
-    bundle = export(trained, fp16, tmp_path / "bundle")
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_bundle_holds_the_student_and_nothing_else(trained, tmp_path, precision):
+    bundle = export(of_run(trained, None), ExportOptions(precision), tmp_path / "bundle")
     model = onnx.load(bundle.model)
     arrays = [numpy_helper.to_array(i).astype(np.float32) for i in model.graph.initializer]
     student = load_student(trained)
@@ -82,9 +83,9 @@ def test_the_bundle_holds_the_student_and_nothing_else(trained, tmp_path, fp16):
     assert any(a.shape == head.shape and np.allclose(a, head, atol=1e-2) for a in arrays)
 
 
-@pytest.mark.parametrize("fp16", [False, True])
-def test_the_exported_graph_answers_as_pytorch_does(trained, real_digits, tmp_path, fp16):
-    bundle = read_bundle(export(trained, fp16, tmp_path / "bundle").path)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_exported_graph_answers_as_pytorch_does(trained, tmp_path, precision):
+    bundle = read_bundle(export(of_run(trained, None), ExportOptions(precision), tmp_path / "bundle").path)
     card = bundle.card
     images = np.random.default_rng(0).integers(0, 256, (5, card.input.height, card.input.width, 3), dtype=np.uint8)
     with torch.inference_mode():
@@ -93,7 +94,7 @@ def test_the_exported_graph_answers_as_pytorch_does(trained, real_digits, tmp_pa
     assert np.abs(got - expected).max() <= card.parity.tolerance
     assert card.parity.images > 0
     assert card.parity.agreement >= 0.97
-    assert card.precision == ("fp16" if fp16 else "fp32")
+    assert card.precision == precision
     carried = {p.key: p.value for p in onnx.load(bundle.model).metadata_props}[CARD_KEY]
     assert json.loads(carried) == json.loads(card.to_json())
     for size in (1, 7):
@@ -101,40 +102,57 @@ def test_the_exported_graph_answers_as_pytorch_does(trained, real_digits, tmp_pa
 
 
 def test_two_exports_of_a_run_are_the_same_bytes(trained, tmp_path):
-    first, second = (export(trained, True, tmp_path / name) for name in ("a", "b"))
+    first, second = (export(of_run(trained, None), ExportOptions("fp16"), tmp_path / name) for name in ("a", "b"))
     assert first.model.read_bytes() == second.model.read_bytes()
 
 
 def test_no_path_of_the_exporting_machine_is_inside(trained, tmp_path):
-    bundle = export(trained, True, tmp_path / "bundle")
+    bundle = export(of_run(trained, None), ExportOptions("fp16"), tmp_path / "bundle")
     assert str(tmp_path).encode() not in bundle.model.read_bytes()
     assert b".py" not in bundle.model.read_bytes()
 
 
-def judge(expected, got, precision, source):
-    tally = Tally(precision)
-    tally.add(len(got), expected, got, got.argmax(1))
-    return tally.judge(source)
+def compare(expected, got, promise=PROMISES["fp32"]):
+    tallied = Tally(promise)
+    tallied.add(len(got), (expected, expected.argmax(1)), (got, got.argmax(1)))
+    return tallied
 
 
-def test_judge_refuses_what_is_above_the_tolerance():
+def test_a_stage_off_its_tolerance_breaks_its_promise():
     good = np.eye(4, dtype=np.float32)
-    assert judge(good, good + 1e-5, "fp32", "x").agreement == 1
-    for bad in (good + 1, np.full_like(good, np.nan), good[::-1]):
-        with pytest.raises(PromiseError, match="differs from PyTorch"):
-            judge(good, bad, "fp32", "x")
+    assert compare(good, good + 1e-5).kept
+    assert compare(good, good + 1e-5).stage("x", "y").agreement == 1
+    for bad in (good + 1, np.full_like(good, np.nan), np.where(good, np.inf, good), good[::-1]):
+        assert not compare(good, bad).kept
+    assert not compare(good, np.full_like(good, np.nan), Promise(float("inf"), 0)).kept
 
 
-def test_judge_lets_a_tie_fall_either_way():
+def test_a_tie_may_fall_either_way():
     torn = np.array([[1, 1 - 1e-6], [1, 0]], np.float32)
     other = np.array([[1, 1 + 1e-6], [1, 0]], np.float32)
-    assert judge(torn, other, "fp32", "x").agreement == 0.5
+    assert compare(torn, other).kept
+    assert compare(torn, other).stage("x", "y").agreement == 0.5
 
 
-def test_a_failed_parity_leaves_no_bundle(trained, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("csg_export.verify").verify.TOLERANCE, "fp16", 0.0)
-    with pytest.raises(PromiseError):
-        export(trained, True, tmp_path / "bundle")
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(2, 5))
+def test_the_figures_of_a_stage_are_those_of_plain_loops(seed, images, classes):
+    rng = np.random.default_rng(seed)
+    true, got = rng.normal(size=(2, images, classes))
+    stage = compare(true, got).stage("x", "y")
+    softmax = [[np.exp(row) / np.exp(row).sum() for row in logits] for logits in (true, got)]
+    kl = [sum(p * np.log(p / q) for p, q in zip(*pair, strict=True)) for pair in zip(*softmax, strict=True)]
+    assert stage.kl == pytest.approx(np.mean(kl), abs=1e-9)
+    assert stage.max_abs_diff == pytest.approx(np.abs(true - got).max())
+    assert stage.mean_abs_diff == pytest.approx(np.abs(true - got).mean())
+    assert stage.agreement == np.mean([a.argmax() == b.argmax() for a, b in zip(true, got, strict=True)])
+
+
+def test_a_failed_parity_leaves_no_bundle(trained, tmp_path):
+    with pytest.raises(PromiseError, match="already"):
+        export(of_run(trained, None), ExportOptions("fp16", tolerance=1e-9), tmp_path / "bundle")
+    with pytest.raises(PromiseError, match="int8 differs from PyTorch"):
+        export(of_run(trained, None), ExportOptions("int8", tolerance=1e-4), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -153,10 +171,10 @@ def test_half_written_and_wrong_runs_are_refused(trained, tmp_path):
         load_student(copy)
 
 
-@pytest.mark.parametrize("fp16", [False, True])
-def test_no_request_pays_for_a_batch_norm(trained, tmp_path, fp16, capfd):
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_no_request_pays_for_a_batch_norm(trained, tmp_path, precision, capfd):
     """Norms are folded into the weights: no norm, no arithmetic on weights alone, nothing that ORT warns of."""
-    bundle = export(trained, fp16, tmp_path / "bundle")
+    bundle = export(of_run(trained, None), ExportOptions(precision), tmp_path / "bundle")
     model = onnx.load(bundle.model)
     constants = {tensor.name for tensor in model.graph.initializer}
     assert not any(node.op_type in ("BatchNormalization", "Sqrt", "Reciprocal") for node in model.graph.node)

@@ -271,7 +271,7 @@ def test_masks_and_overlays_are_pictures(tmp_path):
 
 
 def test_sizes_are_multiples_of_eight():
-    from csg_export.export import parse_size
+    from csg_export.command import parse_size
 
     assert parse_size("240x320") == (240, 320)
     for wrong in ("240", "240x321", "0x8", "x", "axb", "8x-8"):

@@ -12,7 +12,8 @@ from torch import nn
 
 from csg.errors import InputError, UsageError
 from csg.metrics import PixelConfusion
-from csg_export.export import export
+from csg_export.export import ExportOptions, export
+from csg_export.sources import of_run
 from csg_train.contrast import Patches, a_pool, attention, uniform
 from csg_train.methods import METHODS, Batch
 from csg_train.methods.base import task_loss
@@ -273,7 +274,7 @@ def segmented(weights, tmp_path_factory):
 @pytest.mark.parametrize("size", [None, (64, 128)])
 def test_an_exported_label_map_is_the_students(segmented, tmp_path, size):
     """On any size the free graph takes, and on its own the fixed one; logits only where asked for."""
-    bundle = export(segmented, False, tmp_path / "bundle", size=size, logits=size is not None)
+    bundle = export(of_run(segmented, size), ExportOptions(logits=size is not None), tmp_path / "bundle")
     session = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == (["logits", "label_map"] if size else ["label_map"])
     student, rng = load_student(segmented), np.random.default_rng(0)
@@ -291,7 +292,7 @@ def test_an_exported_label_map_is_the_students(segmented, tmp_path, size):
 
 def test_a_segmenter_is_refused_what_is_a_classifiers(trained, tmp_path):
     with pytest.raises(UsageError, match="--size"):
-        export(trained, False, tmp_path / "bundle", size=(64, 64))
+        of_run(trained, (64, 64))
 
 
 def test_commands_of_one_task_do_not_take_the_others_runs(segmented):

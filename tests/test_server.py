@@ -144,7 +144,7 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     assert "version 2 is in" in csg("deploy", folder / "bundles" / "colour", *repository).stderr
     evaluate = ("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
     assert json.loads(csg(*evaluate).stdout)["version"] == 2
-    write_bundle(folder / "bundles" / "broken", tiny_card(), b"this is no graph")
+    write_bundle(folder / "bundles" / "broken", tiny_card(), {"model.onnx": b"this is no graph"})
     refused(csg("deploy", folder / "bundles" / "broken", *repository), 4, "colour version 3 does not load", "stays so")
     report = json.loads(csg(*evaluate).stdout)
     assert (report["version"], report["accuracy"]) == (2, 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from csg.bundle import Bundle, write_bundle
+from csg.bundle import MODEL, Bundle, write_bundle
 from csg.card import ImageInput, ModelCard, Normalisation, Output, Parity, Provenance, SceneInput
 
 COLOURS = ("red", "green", "blue")
@@ -104,4 +104,4 @@ def _write(path: Path, card: ModelCard, nodes: list[onnx.NodeProto], constants: 
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
-    return write_bundle(path, card, model.SerializeToString())
+    return write_bundle(path, card, {MODEL: model.SerializeToString()})

@@ -1,4 +1,4 @@
-"""The commands of csg_export and csg_serve: export, deploy, serve, evaluate, predict; and the demonstration."""
+"""The commands of csg_serve: deploy, serve, evaluate, predict; and the demonstration."""
 
 from __future__ import annotations
 
@@ -8,25 +8,6 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from csg.cli import options as o
-
-
-def export(
-    run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision; input and output stay as they are.")] = False,
-    size: Annotated[
-        Optional[str],
-        typer.Option(help="Segmenters: fixed input HxW, multiples of 8.", show_default="any multiple of 8"),
-    ] = None,
-    logits: Annotated[bool, typer.Option("--logits", help="Segmenters: return the logits too.")] = False,
-    out: Annotated[
-        Optional[Path], typer.Option(help="Bundle folder.", show_default="bundles/<run>-<precision>-<n>")
-    ] = None,
-    as_json: o.Json = False,
-) -> None:
-    """Strip a run down to its student and write it as a bundle with an ONNX graph, checked against PyTorch."""
-    from csg_export.export import export_command
-
-    export_command(run, fp16, size, logits, out, as_json)
 
 
 def deploy(

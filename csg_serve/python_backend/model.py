@@ -1,4 +1,4 @@
-"""Runs the ONNX file beside it inside Triton's Python backend, with ONNX Runtime.
+"""Runs the ONNX file beside it inside Triton's Python backend: with ONNX Runtime, or a bf16 bundle's with OpenVINO.
 
 `csg deploy` copies this file into the model's version folder, where csg can't be imported: it stands alone.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import triton_python_backend_utils as pb_utils
+
+Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
 class TritonPythonModel:
@@ -24,10 +26,10 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self.input: str = config["input"][0]["name"]
         self.outputs: list[str] = [output["name"] for output in config["output"]]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        card = json.loads(config["parameters"]["csg_card"]["string_value"])
         model = Path(args["model_repository"], args["model_version"], "model.onnx")
-        self.session = onnxruntime.InferenceSession(model, options, providers=_providers())
+        open_model = _openvino if card["precision"] == "bf16" else _onnxruntime
+        self.run = open_model(model, self.input, self.outputs, len(os.sched_getaffinity(0)))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch with one run of the graph.
@@ -36,7 +38,7 @@ class TritonPythonModel:
         """
         try:
             images = [pb_utils.get_input_tensor_by_name(request, self.input).as_numpy() for request in requests]
-            outputs = self.session.run(self.outputs, {self.input: np.concatenate(images)})
+            outputs = self.run(np.concatenate(images))
         except Exception as error:  # whatever it was, the requests get an answer and the server goes on
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))) for _ in requests]
         ends = np.cumsum([len(part) for part in images])[:-1]
@@ -44,7 +46,29 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse(list(map(pb_utils.Tensor, self.outputs, part))) for part in parts]
 
 
-def _providers() -> list[str]:
+def _onnxruntime(model: Path, image: str, outputs: list[str], threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=_providers(onnxruntime))
+    return lambda images: session.run(outputs, {image: images})
+
+
+def _openvino(model: Path, image: str, outputs: list[str], threads: int) -> Run:
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        answers = compiled({image: images})
+        return [answers[name] for name in outputs]
+
+    return run
+
+
+def _providers(onnxruntime: Any) -> list[str]:
     """CUDA where this ONNX Runtime was built for it and a device answers, then the CPU."""
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _cuda_device():
         onnxruntime.preload_dlls()  # finds cuDNN and cuBLAS where pip installed them

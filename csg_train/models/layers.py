@@ -25,7 +25,8 @@ class Normalise(nn.Module):
             self.register_buffer(name, 255 * torch.tensor(values).reshape(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        pixels = images.float().permute(0, 3, 1, 2)  # in this order: TensorRT moves no uint8
+        return (pixels - self.mean) / self.std
 
 
 class Convolution(nn.Conv2d):

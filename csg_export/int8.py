@@ -1,0 +1,96 @@
+"""int8: static quantisation as QDQ nodes, weights per channel, ranges measured on the training images alone.
+
+For ONNX Runtime activations are uint8 with a zero point, so that ReLUs vanish into the ranges; TensorRT takes int8
+without zero point, and biases in float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from csg.card import Calibration
+from csg_export.onnx_graph import INPUT, check
+
+CHUNK = 8
+METHODS = {name: CalibrationMethod[name] for name in ("MinMax", "Entropy", "Percentile")}
+# What has an int8 kernel on both sides; the rest, the normalisation of pixels and the upsampling of logits, stays fp32.
+OPERATIONS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat"]
+ENDS = ("Conv", "Gemm", "MatMul")
+
+
+class _Chunk(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, images: Sequence[np.ndarray]):
+        self.images: Iterator[np.ndarray] = iter(images)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self.images, None)
+        return None if image is None else {INPUT: image}
+
+
+def to_int8(model: ModelProto, images: Sequence[np.ndarray], how: Calibration, for_tensorrt: bool) -> ModelProto:
+    """The quantised graph, float32 and uint8 outside as before.
+
+    Args:
+        images: batches of prepared training images, uint8 (B, H, W, 3).
+        how: the method of calibration, and whether the first and the last layer stay in float32.
+    """
+    kept = _ends(model) if how.float_ends else []
+    options: dict[str, Any] = {"ActivationSymmetric": for_tensorrt, "QuantizeBias": not for_tensorrt}
+    activations = QuantType.QInt8 if for_tensorrt else QuantType.QUInt8
+    quantizer = QDQQuantizer(
+        model=_copy(model),
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=activations,
+        tensors_range=_ranges(model, images, how, for_tensorrt),
+        nodes_to_quantize=[],
+        nodes_to_exclude=kept,
+        op_types_to_quantize=OPERATIONS,
+        extra_options=options,
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    quantised: ModelProto = quantizer.model.model
+    del quantised.opset_import[1:]  # the quantizer also names ONNX Runtime's own domain, of which it uses nothing
+    check(quantised)
+    return quantised
+
+
+def _ranges(model: ModelProto, images: Sequence[np.ndarray], how: Calibration, symmetric: bool) -> Any:
+    """The range of each value on the images, a few at a time: the calibrator holds every value of what it is given."""
+    method = next(kind for name, kind in METHODS.items() if name.lower() == how.method)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "fp32.onnx")
+        onnx.save(model, source)
+        with contextlib.redirect_stdout(io.StringIO()):
+            calibrator = create_calibrator(
+                source, OPERATIONS, str(Path(folder, "augmented.onnx")), method, extra_options={"symmetric": symmetric}
+            )
+            for batch in images:
+                for start in range(0, len(batch), CHUNK):
+                    calibrator.collect_data(_Chunk([batch[start : start + CHUNK]]))
+            return calibrator.compute_data()
+
+
+def _ends(model: ModelProto) -> list[str]:
+    names = [node.name for node in model.graph.node if node.op_type in ENDS]
+    return [names[0], names[-1]]
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy
