@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from csg.console import print_json, say
-from csg.errors import CsgError, UsageError
+from csg.errors import CsgError, InputError, UsageError
 from csg.files import write_bytes
 from csg_train.comparison import (
     TABLE,
@@ -78,8 +78,12 @@ def compare_command(
         say(f"{name} is left out: it restyles with images of yours, named by --styles DIR")
     rows = read_rows(folder)
     for system in chosen:
-        rows[system.name] = comparison.row(system, rows.get(system.name), seeds, tune)
-        result = summarise(folder, base, in_order(rows.values()), kept(base) if tune else None)
+        row = comparison.row(system, rows.get(system.name), seeds, tune)
+        if row.runs:
+            rows[system.name] = row
+            result = summarise(folder, base, in_order(rows.values()), kept(base) if tune else None)
+    if not rows:
+        raise InputError("every run diverged, so there is no table", "lower the learning rates, or tune")
     draw(folder, [row.system for row in in_order(rows.values())])
     if as_json:
         print_json(result)
@@ -105,8 +109,11 @@ class Comparison:
         done = {run["seed"] for run in row.runs}
         for seed in (seed for seed in range(seeds) if seed not in done):
             run = self.run(system, row.chosen | {"seed": seed}, f"runs/{system.folder}-{seed}")
+            if run.diverged:
+                say(f"{system.name}, seed {seed}: training diverged; it has no part in the table")
+                continue
             row.runs.append(figures_of(run))
-            if seed == 0:
+            if len(row.runs) == 1:
                 keep_panel(self.folder, system, run)
         return row
 
@@ -115,6 +122,9 @@ class Comparison:
         tries = []
         for number, changes in enumerate(system.tries(self.base)):
             run = self.run(system, changes | self._tuning(changes), f"tune/{system.folder}-{number}")
+            if run.diverged:
+                tries.append(Try(changes, 0.0, 1))
+                continue
             result = run.result()
             found = result["held_out" if "held_out" in result else "real"]
             tries.append(Try(changes, found[next(iter(TASKS[self.base.task].SCORES))], found["images"]))
@@ -140,7 +150,7 @@ class Comparison:
         return quarter | {"data.real": (), "data.holdout": HELD_OUT}
 
     def run(self, system: System, changes: dict[str, Any], name: str) -> Run:
-        """A finished run, made in a process of its own unless it is there already.
+        """A finished run, or a diverged one, made in a process of its own unless it is there already.
 
         Raises:
             UsageError: what is there was made with other settings.
@@ -150,7 +160,7 @@ class Comparison:
         started = (run.path / "recipe.yaml").is_file()
         if started and run.recipe() != recipe:
             raise UsageError(f"run {run.path} was made with other settings", "remove it, or name another --out")
-        if run.finished:
+        if run.finished or run.diverged:
             return run
         words = ["--resume"]
         if not started:
@@ -159,7 +169,11 @@ class Comparison:
             words = ["--recipe", str(file)]
         words += ["--out", str(run.path), *(["--weights", self.weights] if self.weights else [])]
         say(f"{system.name}: {name}")
-        _train([self.base.task, *words])
+        try:
+            _train([self.base.task, *words])
+        except CsgError:
+            if not run.diverged:
+                raise
         return run
 
 

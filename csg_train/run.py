@@ -6,6 +6,7 @@ metrics.jsonl          one line each logged step and each evaluation; the same c
 checkpoints/           the last two states of an unfinished run
 student.safetensors    the trained student; written last but one
 result.json            what `csg train --json` prints; its presence says that the run is finished
+diverged.txt           in place of the last two, why there is no student
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ RECIPE, ENVIRONMENT, METRICS, STUDENT, RESULT = (
     "student.safetensors",
     "result.json",
 )
+DIVERGED = "diverged.txt"
 KEEP = 2
 
 
@@ -53,6 +55,11 @@ class Run:
     def finished(self) -> bool:
         """Whether the training came to its end."""
         return (self.path / RESULT).is_file()
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training ended in numbers that are none."""
+        return (self.path / DIVERGED).is_file()
 
     @property
     def metrics(self) -> Path:

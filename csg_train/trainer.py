@@ -7,6 +7,7 @@ method's.
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from collections import defaultdict
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from csg.console import progress, say
-from csg.errors import UsageError
+from csg.errors import InputError, UsageError
 from csg_train.checkpoint import pack, unpack
 from csg_train.curves import Curves
 from csg_train.data.loading import Steps, load_batches
@@ -29,7 +30,7 @@ from csg_train.methods import Batch, Method
 from csg_train.optimisation import Precision, make_optimiser, poly, set_learning_rates
 from csg_train.parallel import any_process, barrier, mean_over_processes, rank, world
 from csg_train.recipe import Recipe
-from csg_train.run import Run
+from csg_train.run import DIVERGED, Run
 from csg_train.stop import Stop, Stopped
 from csg_train.tasks import TASKS, Images
 
@@ -175,7 +176,8 @@ class Trainer:
             return
         means = mean_over_processes(torch.stack([value.float() for value in values.values()])).tolist()
         line = {name: round(value, 6) for name, value in zip(values, means, strict=True)}
-        if not all(value - value == 0 for value in means):
+        if not all(math.isfinite(value) for value in means):
+            self._stop_if_diverged()
             say(f"warning: step {self.step}: a loss is not finite")
         line |= {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups}
         seen, seconds = self.images_seen - self.logged[0], self.seconds - self.logged[1]
@@ -185,6 +187,13 @@ class Trainer:
         bar.update(task, note=f"loss {line['loss']:.3f}")
         if self.step % self.steps_per_epoch < LOG_EVERY and not bar.live.is_started:
             say(f"step {self.step}/{self.steps}  loss {line['loss']:.3f}  {line['images_per_s']:.0f} images/s")
+
+    def _stop_if_diverged(self) -> None:
+        if all(bool(weight.isfinite().all()) for weight in self.method.student.parameters()):
+            return
+        what = f"training diverged: at step {self.step} weights are not finite any more"
+        self.run.write(DIVERGED, f"{what}\n")
+        raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...), or the system's --strength")
 
     def _measure(self) -> dict[str, Any]:
         """Accuracy and energies in fp32, by the first process: `real` or `held_out`, and `energy`."""

@@ -110,6 +110,20 @@ def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
     assert "three tries" in (folder / "table.md").read_text()
 
 
+def test_a_system_that_diverges_is_named_and_holds_nothing_up(weights, tmp_path):
+    folder = tmp_path / "diverging"
+    words = ("--seeds", "1", "--no-tune", "--json", "--system", "l2:weight=1e30", "--system", "none")
+    done = compare(folder, *words)
+    assert done.returncode == 0, done.stderr
+    assert "training diverged: at step 4 weights are not finite" in done.stderr
+    assert "l2:weight=1e30, seed 0: training diverged" in done.stderr
+    assert [row["system"] for row in json.loads(done.stdout)["rows"]] == ["none"]
+    assert compare(folder, *words).stdout == done.stdout
+    alone = compare(tmp_path / "alone", *words[:-2])
+    assert alone.returncode == 3
+    assert "every run diverged" in alone.stderr
+
+
 def test_every_system_has_three_tries_of_its_own_strength(small_recipe):
     base = small_recipe()
     for name in ALL:
