@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,14 @@ def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
+    results.print(table)
+
+
+def show_facts(title: str, facts: Mapping[str, str]) -> None:
+    """Names and what is to be said of them, on standard output."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, words_of_it in facts.items():
+        table.add_row(Text(name), Text(words_of_it))
     results.print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from onnx import ModelProto, TensorProto
 
 from csg.bundle import Bundle, read_bundle
 from csg.card import STRIDE, ModelCard
-from csg.console import print_json, results, say, show_table
+from csg.console import print_json, results, say, show_facts, show_table
 from csg.errors import UsageError
 from csg_export.engine import library
 from csg_export.export import ExportOptions, export
+from csg_export.half import BLOCK_STARTS
 from csg_export.sources import of_run, of_torchvision
 from csg_train.run import Run, newest_run
 
@@ -116,34 +118,35 @@ def show_evaluations(card: ModelCard) -> None:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a graph is made of: nodes by kind, and its weights by type: how many tensors, how many numbers."""
+    """What a graph is made of: its layers by the type of their weights, its nodes by kind, and how many numbers of each
+    type its constants hold.
+    """
 
     inputs: dict[str, str]
     outputs: dict[str, str]
+    layers: dict[str, int]
     nodes: dict[str, int]
-    weights: dict[str, dict[str, int]]
+    numbers: dict[str, int]
 
 
 def contents(model: ModelProto) -> Contents:
     """Count what a graph is made of."""
-    tensors, numbers = Counter[str](), Counter[str]()
+    kinds, numbers, layers = {}, Counter[str](), Counter[str]()
     for weight in model.graph.initializer:
-        kind = TensorProto.DataType.Name(weight.data_type).lower()
-        tensors[kind] += 1
-        numbers[kind] += _count(weight)
+        kinds[weight.name] = TensorProto.DataType.Name(weight.data_type).lower()
+        numbers[kinds[weight.name]] += math.prod(weight.dims)
+    for node in model.graph.node:
+        if node.op_type in ("DequantizeLinear", "Cast") and node.input[0] in kinds:
+            kinds[node.output[0]] = kinds[node.input[0]]
+        if node.op_type in BLOCK_STARTS and node.input[1] in kinds:
+            layers[kinds[node.input[1]]] += 1
     return Contents(
         inputs={value.name: _described(value) for value in model.graph.input},
         outputs={value.name: _described(value) for value in model.graph.output},
         nodes=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        weights={kind: {"tensors": tensors[kind], "numbers": numbers[kind]} for kind in tensors},
+        layers=dict(layers),
+        numbers=dict(numbers),
     )
-
-
-def _count(weight: TensorProto) -> int:
-    count = 1
-    for side in weight.dims:
-        count *= side
-    return count
 
 
 def _described(value: onnx.ValueInfoProto) -> str:
@@ -169,7 +172,8 @@ def inspect_command(path: Path, as_json: bool) -> None:
         **{f"input {name}": kind for name, kind in inside.inputs.items()},
         **{f"output {name}": kind for name, kind in inside.outputs.items()},
         "nodes": ", ".join(f"{count} {kind}" for kind, count in inside.nodes.items()),
-        "weights": ", ".join(f"{w['numbers']:,} {kind} in {w['tensors']}" for kind, w in inside.weights.items()),
+        "layers": ", ".join(f"{count} with {kind} weights" for kind, count in inside.layers.items()),
+        "numbers": ", ".join(f"{count:,} {kind}" for kind, count in inside.numbers.items()),
         "from": f"run {card.provenance.run}, {card.provenance.method}, {card.provenance.backbone}, "
         f"seed {card.provenance.seed}, {card.provenance.steps} steps, data {card.provenance.data_fingerprint[:12]}",
         "versions": ", ".join(f"{name} {version}" for name, version in card.provenance.versions.items()),
@@ -177,6 +181,6 @@ def inspect_command(path: Path, as_json: bool) -> None:
     if card.engine:
         shapes = " to ".join("x".join(map(str, shape)) for shape in card.engine.profile)
         facts["engine"] = f"{card.engine.library} {card.engine.version} for {', '.join(card.engine.target)}; {shapes}"
-    show_table(f"bundle {path}", ("what", ""), facts.items())
+    show_facts(f"bundle {path}", facts)
     show_parity(card)
     show_evaluations(card)

@@ -52,8 +52,8 @@ def library(kind: Format) -> Any:
         trt = importlib.import_module(PACKAGES[kind])
     except ImportError:
         name = PACKAGES[kind].replace("_", "-")
-        others = other if kind == "tensorrt" else "or take --format onnx"
-        raise UsageError(f"--format {kind} needs the package {name}", f"pip install {name}, {others}") from None
+        todo = f"install it where there is an NVIDIA GPU, or {other}" if kind == "tensorrt" else f"pip install {name}"
+        raise UsageError(f"--format {kind} needs the package {name}", todo) from None
     if kind == "tensorrt" and not torch.cuda.is_available():
         raise UsageError("--format tensorrt needs an NVIDIA GPU, and none answers here", other)
     return trt

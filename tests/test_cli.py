@@ -1,5 +1,6 @@
 """What a user does wrong gets one clear line with the way out, a distinct exit code, and leaves nothing behind."""
 
+import json
 import re
 import subprocess
 import sys
@@ -143,3 +144,34 @@ def test_help_is_there(csg, command):
     code, out, _ = csg(*command, "--help")
     assert code == 0
     assert "Usage: csg" in out
+
+
+def test_export_and_its_inspection(csg, trained, tmp_path):
+    bundle = tmp_path / "bundle"
+    code, out, _ = csg("export", trained.path, "--out", bundle, "--json")
+    assert (code, set(json.loads(out))) == (0, {"bundle", "precision", "format", "bytes", "parity"})
+    code, out, err = csg("export", "inspect", bundle)
+    assert "every file matches its SHA-256" in err
+    for words in ("uint8 (batch, 32, 32, 3)", "54 with float weights", "stripped student", "opset 21", "7 hard"):
+        assert words in out
+    inside = json.loads(csg("export", "inspect", bundle, "--json")[1])
+    assert inside["graph"]["layers"] == {"float": 54}
+    assert inside["card"]["name"] == "digits-csg"
+    (bundle / "model.onnx").write_bytes(b"other")
+    code, _, err = csg("export", "inspect", bundle)
+    one_line(code, err, 5, "does not match its SHA-256")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--fp16", "--int8"), "--fp16 and --int8"),
+        (("--torchvision", "resnet18"), "name two networks"),
+        (("--bf16", "--format", "tensorrt-rtx"), "--bf16 is for CPUs.*--fp16"),
+        (("--format", "tensorrt"), "needs the package tensorrt.*tensorrt-rtx"),
+        (("--batch", "8"), "--batch 8"),
+    ],
+)
+def test_exports_that_can_not_be(csg, trained, words, says):
+    code, _, err = csg("export", trained.path, *words)
+    one_line(code, err, 2, says)

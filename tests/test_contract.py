@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
@@ -35,6 +35,36 @@ def test_a_changed_file_is_refused(bundle, name):
         read_bundle(bundle.path)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0" * 64 + b"  ../../etc/passwd\n"])
+def test_sums_that_say_nothing_are_refused(bundle, content):
+    (bundle.path / "SHA256SUMS").write_bytes(content)
+    with pytest.raises(PromiseError, match=r"card\.json does not match"):
+        read_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["model.plan", "model.onnx.data"])
+def test_a_file_smuggled_in_is_refused(bundle, name):
+    (bundle.path / name).write_bytes(b"anything")
+    with pytest.raises(PromiseError, match=name):
+        read_bundle(bundle.path)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["card.json", "model.onnx", "labels.txt"]), st.floats(0, 1, exclude_max=True), st.integers(1, 255)
+)
+def test_no_changed_byte_and_no_cut_goes_unnoticed(bundle, name, where, by):
+    file = bundle.path / name
+    whole = file.read_bytes()
+    place = int(where * len(whole))
+    for content in (whole[:place], whole[:place] + bytes([whole[place] ^ by]) + whole[place + 1 :]):
+        file.write_bytes(content)
+        with pytest.raises(PromiseError, match=name):
+            read_bundle(bundle.path)
+    file.write_bytes(whole)
+    assert read_bundle(bundle.path) == bundle
+
+
 @pytest.mark.parametrize("name", ["card.json", "model.onnx", "labels.txt", "SHA256SUMS"])
 def test_a_missing_file_is_named(bundle, name):
     (bundle.path / name).unlink()
@@ -49,8 +79,10 @@ def test_a_bundle_is_never_written_over(bundle):
 
 def test_a_card_of_the_future_is_refused_in_one_line():
     tree = json.loads(tiny_card().to_json())
+    with pytest.raises(InputError, match=r"newer csg: schema_version 2.*up to date"):
+        parse_card(json.dumps(tree | {"schema_version": 2, "something": "new"}), "the card")
     with pytest.raises(InputError, match="schema_version"):
-        parse_card(json.dumps(tree | {"schema_version": 2}), "the card")
+        parse_card(json.dumps(tree | {"schema_version": "one"}), "the card")
     with pytest.raises(InputError, match="the card"):
         parse_card(b"\xff{", "the card")
 

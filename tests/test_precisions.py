@@ -164,7 +164,8 @@ def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(trained, 
     assert [s.stage for s in card.parity.stages] == ["stripped student", "onnx", "int8"] * 2
     assert card.parity.agreement == card.parity.stages[2].agreement
     inside = contents(onnx.load(bundle.model))
-    assert inside.weights["int8"]["numbers"] > 10 * inside.weights["float"]["numbers"]
+    assert inside.numbers["int8"] > 10 * inside.numbers["float"]
+    assert inside.layers["int8"] > 50
 
 
 def test_int8_that_costs_more_than_a_point_is_not_written(trained, tmp_path, monkeypatch):
