@@ -26,10 +26,11 @@ lint: setup    ## style, types, import rule
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup   ## the measurements that README and docs quote
+bench: setup   ## the measurements that README and docs quote; RUNS=... are exported in every precision
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/csg_step.py
 	$(BIN)/python benchmarks/scene_memory.py
+	$(BIN)/python benchmarks/export_precision.py $(RUNS)
 
 wheel: setup   ## dist/csg-*.whl
 	$(BIN)/python -m build --wheel

@@ -36,8 +36,8 @@ class Promise:
 PROMISES: dict[Precision, Promise] = {
     "fp32": Promise(1e-4, 0.998),
     "fp16": Promise(2e-2, 0.99),
-    "bf16": Promise(5e-2, 0.98),
-    "int8": Promise(0.15, 0.9),
+    "bf16": Promise(0.1, 0.98),
+    "int8": Promise(0.3, 0.9),
 }
 
 

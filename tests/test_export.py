@@ -101,9 +101,30 @@ def test_the_exported_graph_answers_as_pytorch_does(trained, tmp_path, precision
         assert run_onnx(bundle.model.read_bytes(), np.zeros((size, *images.shape[1:]), np.uint8)).shape[0] == size
 
 
-def test_two_exports_of_a_run_are_the_same_bytes(trained, tmp_path):
-    first, second = (export(of_run(trained, None), ExportOptions("fp16"), tmp_path / name) for name in ("a", "b"))
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_two_exports_of_a_run_are_the_same_bytes(trained, tmp_path, precision):
+    first, second = (export(of_run(trained, None), ExportOptions(precision), tmp_path / name) for name in ("a", "b"))
     assert first.model.read_bytes() == second.model.read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_graph_is_clean(trained, tmp_path, precision):
+    """No float64, nothing of training, every node named once, nothing unused, no data outside."""
+    model = onnx.load(export(of_run(trained, None), ExportOptions(precision), tmp_path / "bundle").model)
+    kinds = {i.data_type for i in model.graph.initializer} | {
+        v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    assert TensorProto.DOUBLE not in kinds
+    assert not {n.op_type for n in model.graph.node} & {"Dropout", "BatchNormalization", "Identity", "Shape"}
+    names = [n.name for n in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert all(names)
+    used = {name for n in model.graph.node for name in n.input} | {o.name for o in model.graph.output}
+    assert {i.name for i in model.graph.initializer} <= used
+    assert {name for n in model.graph.node for name in n.output} <= used
+    assert [i.name for i in model.graph.input] == ["image"]
+    assert [o.name for o in model.graph.output] == ["logits"]
+    assert {i.domain for i in model.opset_import} == {""}
 
 
 def test_no_path_of_the_exporting_machine_is_inside(trained, tmp_path):

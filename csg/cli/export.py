@@ -58,7 +58,7 @@ def export(
             help="Largest difference of a logit from PyTorch's, as a share of the largest logit; above it nothing is "
             "written.",
             min=0.0,
-            show_default="fp16 0.02, bf16 0.05, int8 0.15",
+            show_default="fp16 0.02, bf16 0.1, int8 0.3",
         ),
     ] = None,
     size: Annotated[
