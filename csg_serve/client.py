@@ -54,21 +54,33 @@ async def open_model(server: str, model: str | None) -> AsyncIterator[ServedMode
         ServerError: no server answers there, or it has no such model ready.
         InputError: the model's card is malformed.
     """
+    if model is not None:
+        plain_name(model, "model name")
+    async with connected(server) as client:
+        ready = await _ready_versions(client)
+        names = [model] if model in ready else sorted(ready)
+        cards = {name: text for name in names if (text := await _card_text(client, name, ready[name]))}
+        name = _choose(server, model, sorted(ready), list(cards))
+        yield ServedModel(server, client, name, ready[name], parse_card(cards[name], f"model {name} at {server}"))
+
+
+@asynccontextmanager
+async def connected(server: str) -> AsyncIterator[InferenceServerClient]:
+    """A connection to the gRPC endpoint HOST:PORT.
+
+    Raises:
+        UsageError: the address is malformed.
+        ServerError: no server answers there, or it can't say what it is asked.
+    """
     address = re.fullmatch(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", server)
     if not address or not 0 < int(address[1]) < 65536:
         raise UsageError(
             f"{server!r} is no server address", "give HOST:PORT of its gRPC endpoint, for example localhost:8001"
         )
-    if model is not None:
-        plain_name(model, "model name")
+    todo = "start one with `csg serve`, or name its gRPC address with --server HOST:PORT"
     async with InferenceServerClient(server) as client:
-        todo = "start one with `csg serve`, or name its gRPC address with --server HOST:PORT"
         with _server_errors(f"no Triton answers at {server}", todo):
-            ready = await _ready_versions(client)
-            names = [model] if model in ready else sorted(ready)
-            cards = {name: text for name in names if (text := await _card_text(client, name, ready[name]))}
-        name = _choose(server, model, sorted(ready), list(cards))
-        yield ServedModel(server, client, name, ready[name], parse_card(cards[name], f"model {name} at {server}"))
+            yield client
 
 
 async def stream(served: ServedModel, paths: Sequence[Path], tile: int | None = None) -> AsyncGenerator[Answer, None]:
@@ -174,10 +186,22 @@ def _or_error(read: Any, path: Path, *arguments: Any) -> Any:
         return error
 
 
+async def repository_index(client: InferenceServerClient) -> list[Any]:
+    """Triton's index: name, version, state and reason of every version that it knows."""
+    index = await client.get_model_repository_index(client_timeout=DEADLINE_S)
+    return list(index.models)
+
+
+async def statistics(client: InferenceServerClient) -> list[Any]:
+    """Triton's statistics of every loaded version."""
+    found = await client.get_inference_statistics(client_timeout=DEADLINE_S)
+    return list(found.model_stats)
+
+
 async def _ready_versions(client: InferenceServerClient) -> dict[str, int]:
     """The newest ready version of each model."""
-    index = await client.get_model_repository_index(client_timeout=DEADLINE_S)
-    ready = [(entry.name, int(entry.version)) for entry in index.models if entry.state == "READY"]
+    index = await repository_index(client)
+    ready = [(entry.name, int(entry.version)) for entry in index if entry.state == "READY"]
     return dict(sorted(ready))
 
 

@@ -46,9 +46,15 @@ def find_triton() -> Triton:
 
 
 def best_backend(card: ModelCard) -> str:
-    """The backend to deploy for: onnxruntime where the tritonserver on PATH has it, python otherwise and for bf16."""
+    """The backend to deploy for: of those that the tritonserver on PATH has, tensorrt for a bundle with its plan, or
+    onnxruntime; python otherwise, and for bf16.
+    """
     found = None if card.precision == "bf16" else _on_path()
-    return "onnxruntime" if found and (found.parent.parent / "backends/onnxruntime").is_dir() else "python"
+    planned = card.engine is not None and card.engine.library == "tensorrt"
+    for backend in ("tensorrt", "onnxruntime") if planned else ("onnxruntime",):
+        if found and (found.parent.parent / "backends" / backend).is_dir():
+            return backend
+    return "python"
 
 
 def _on_path() -> Path | None:

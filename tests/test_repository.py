@@ -9,11 +9,12 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 import csg_serve.repository
-from csg.card import parse_card
+from csg.bundle import write_bundle
+from csg.card import Engine, parse_card
 from csg.errors import InputError, PromiseError, UsageError
 from csg_serve.config import CARD_PARAMETER, config_text, model_config
-from csg_serve.repository import deploy
-from tests.tiny_bundle import tiny_card, write_colour_bundle
+from csg_serve.repository import deploy, roll_back
+from tests.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
 
 
 @pytest.fixture
@@ -65,8 +66,56 @@ def test_versions_count_up_and_the_newest_is_named(bundle, repository):
 
 def test_the_onnxruntime_backend_gets_no_script(bundle, repository):
     deploy(bundle.path, repository, "plain", "onnxruntime")
-    assert [f.name for f in (repository / "plain" / "1").iterdir()] == ["model.onnx"]
+    assert sorted(f.name for f in (repository / "plain" / "1").iterdir()) == ["config.pbtxt", "model.onnx"]
     assert served(repository, "plain").backend == "onnxruntime"
+
+
+def test_a_plan_is_deployed_where_the_bundle_has_one(bundle, repository, tmp_path):
+    with pytest.raises(InputError, match="holds no TensorRT plan"):
+        deploy(bundle.path, repository, None, "tensorrt")
+    engine = Engine(
+        library="tensorrt", version="10", target=("a GPU",), profile=((1, 32, 32, 3), (4, 32, 32, 3), (16, 32, 32, 3))
+    )
+    card = bundle.card.model_copy(update={"engine": engine, "format": "tensorrt"})
+    planned = write_bundle(
+        tmp_path / "planned", card, {"model.onnx": bundle.model.read_bytes(), "model.plan": b"a plan"}
+    )
+    deploy(planned.path, repository, None, "tensorrt")
+    config = served(repository)
+    assert (config.platform, config.backend) == ("tensorrt_plan", "tensorrt")
+    assert (config.default_model_filename, config.max_batch_size) == ("model.plan", 16)
+    assert sorted(f.name for f in (repository / "colour" / "1").iterdir()) == ["config.pbtxt", "model.plan"]
+
+
+def test_an_earlier_version_can_be_served_again(bundle, repository, tmp_path):
+    other = write_echo_bundle(tmp_path / "echo")
+    deploy(bundle.path, repository, "shades", "python")
+    first = content(repository)
+    assert deploy(other.path, repository, "shades", "python", version=7).version == 7
+    deploy(bundle.path, repository, "shades", "onnxruntime")
+    back = roll_back(repository, None, None)
+    assert (back.model, back.version, back.backend) == ("shades", 7, "python")
+    assert len((repository / "shades" / "labels.txt").read_text().split()) == len(other.card.classes)
+    assert roll_back(repository, "shades", 1).version == 1
+    after = content(repository)
+    assert {name: after[name] for name in first} == first
+    assert roll_back(repository, "shades", 8).version == 8, "forward again"
+
+
+def test_what_can_not_be_rolled_back_is_said(bundle, repository):
+    with pytest.raises(InputError, match="no model"):
+        roll_back(repository, None, None)
+    deploy(bundle.path, repository, None, "python")
+    for version, says in ((None, "no version before 1"), (5, "no version 5; it has 1")):
+        with pytest.raises(InputError, match=says):
+            roll_back(repository, None, version)
+    with pytest.raises(InputError, match="has a version 1 already"):
+        deploy(bundle.path, repository, None, "python", version=1)
+    with pytest.raises(InputError, match="no model other"):
+        roll_back(repository, "other", None)
+    deploy(bundle.path, repository, "second", "python")
+    with pytest.raises(UsageError, match="several models: colour, second"):
+        roll_back(repository, None, None)
 
 
 def test_deployments_side_by_side_get_versions_of_their_own(bundle, repository):

@@ -148,6 +148,22 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     refused(csg("deploy", folder / "bundles" / "broken", *repository), 4, "colour version 3 does not load", "stays so")
     report = json.loads(csg(*evaluate).stdout)
     assert (report["version"], report["accuracy"]) == (2, 1.0)
+    back = csg("deploy", "--rollback", "--name", "colour", *repository, "--json")
+    assert (back.returncode, json.loads(back.stdout)["version"]) == (0, 1)
+    assert json.loads(csg(*evaluate).stdout)["version"] == 1
+
+
+def test_the_models_of_a_server_and_what_they_did(server):
+    done = csg("models", "--server", server, "--json")
+    found = {(one["model"], one["state"]): one for one in json.loads(done.stdout)["models"]}
+    colour, echo = found["colour", "READY"], found["echo", "READY"]
+    assert colour["images"] >= colour["requests"] >= colour["runs"] > 0
+    assert colour["queue_ms"] > 0
+    assert colour["compute_ms"] > 0
+    assert (echo["failed"], echo["version"]) == (0, "1")
+    shown = csg("models", "--server", server).stdout
+    assert "READY" in shown
+    refused(csg("models", "--server", "localhost"), 2, "HOST:PORT")
 
 
 def test_one_server_a_repository(folder, server):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Optional
 import typer
 
 from csg.cli import options as o
+from csg.errors import UsageError
 
 
 def deploy(
@@ -17,15 +18,33 @@ def deploy(
     repository: o.Repository = Path("model_repository"),
     name: Annotated[Optional[str], typer.Option(help="Model name.", show_default="the card's")] = None,
     backend: Annotated[
-        Literal["auto", "python", "onnxruntime"],
+        Literal["auto", "python", "onnxruntime", "tensorrt"],
         typer.Option(help="Triton backend; auto takes what the tritonserver found here can run."),
     ] = "auto",
+    version: Annotated[
+        Optional[int], typer.Option(help="Version number; with --rollback the one to go back to.", min=1)
+    ] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Serve an earlier version again, by default the one before.")
+    ] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Put a bundle into a Triton model repository, as the model's next version."""
-    from csg_serve.repository import deploy_command
+    """Put a bundle into a Triton model repository, as the model's next version; or go back to an earlier one."""
+    from csg_serve.repository import deploy_command, roll_back_command
 
-    deploy_command(bundle, repository, name, backend, as_json)
+    if rollback:
+        if bundle:
+            raise UsageError("--rollback takes no bundle", "name the model with --name, the version with --version")
+        roll_back_command(repository, name, version, as_json)
+    else:
+        deploy_command(bundle, repository, name, backend, version, as_json)
+
+
+def models(server: o.Server = "localhost:8001", as_json: o.Json = False) -> None:
+    """The models of a running server: version, state, what they answered and how long it took."""
+    from csg_serve.models import models_command
+
+    models_command(server, as_json)
 
 
 def serve(

@@ -26,9 +26,9 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self.input: str = config["input"][0]["name"]
         self.outputs: list[str] = [output["name"] for output in config["output"]]
-        card = json.loads(config["parameters"]["csg_card"]["string_value"])
+        card = json.loads(config["parameters"].get("csg_card", {}).get("string_value", "{}"))
         model = Path(args["model_repository"], args["model_version"], "model.onnx")
-        open_model = _openvino if card["precision"] == "bf16" else _onnxruntime
+        open_model = _openvino if card.get("precision") == "bf16" else _onnxruntime
         self.run = open_model(model, self.input, self.outputs, len(os.sched_getaffinity(0)))
 
     def execute(self, requests: list[Any]) -> list[Any]:
