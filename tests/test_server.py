@@ -153,7 +153,21 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     assert json.loads(csg(*evaluate).stdout)["version"] == 1
 
 
-def test_the_models_of_a_server_and_what_they_did(server):
+def test_a_bf16_bundle_is_computed_by_openvino(folder, server):
+    plain = write_colour_bundle(folder / "bundles" / "plain")
+    card = plain.card.model_copy(update={"precision": "bf16"})
+    write_bundle(folder / "bundles" / "bf16", card, {"model.onnx": plain.model.read_bytes()})
+    repository = ("--repository", folder / "repository")
+    assert csg("deploy", folder / "bundles" / "bf16", *repository).returncode == 0
+    done = csg("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
+    assert json.loads(done.stdout)["accuracy"] == 1.0
+    stubs = [p for p in processes_of(folder / "repository") if "stub" in " ".join(p.cmdline())]
+    assert any("openvino" in one.path for stub in stubs for one in stub.memory_maps())
+    assert csg("deploy", "--rollback", "--version", 1, "--name", "colour", *repository).returncode == 0
+
+
+def test_the_models_of_a_server_and_what_they_did(folder, server):
+    csg("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours")
     done = csg("models", "--server", server, "--json")
     found = {(one["model"], one["state"]): one for one in json.loads(done.stdout)["models"]}
     colour, echo = found["colour", "READY"], found["echo", "READY"]
