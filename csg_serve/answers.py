@@ -10,7 +10,8 @@ import numpy as np
 
 from csg.console import counting, say
 from csg.errors import InputError
-from csg_serve.client import ServedModel, stream
+from csg_serve.client import stream
+from csg_serve.connection import ServedModel
 
 
 async def answers(

@@ -1,86 +1,94 @@
-"""Asynchronous gRPC client: learns from the server alone which model it has, and streams images through it.
+"""Images through a served model: streamed, asynchronously, or from Python in a few lines.
 
-Shape letters: N images, H W of the model's input, K classes.
+    from csg_serve.client import Client
+
+    for answer in Client("localhost:8001").predict(["a.jpg", "b.jpg"]):
+        print(answer)
+
+Shape letters: H W of an image, K classes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException
 
-from csg.card import ImageInput, ModelCard, SceneInput, parse_card
-from csg.errors import InputError, ServerError, UsageError
-from csg.files import plain_name
+from csg.card import ImageInput, ModelCard, SceneInput
+from csg.errors import InputError, UsageError
 from csg.images import decode, load, prepare_scene
 from csg.tiles import prepare_tiles
-from csg_serve.config import CARD_PARAMETER, max_batch_size
+from csg_serve.config import max_batch_size
+from csg_serve.connection import ServedModel, infer, open_model
 
 REQUEST_IMAGES = 8
 IN_FLIGHT = 4
-DEADLINE_S = 30
-SCENE_DEADLINE_S = 300  # a large scene takes seconds on a CPU, and waits for those before it
 
 Answer = NDArray[Any] | InputError
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """A ready model of a server, its card, and the open connection."""
+class Client:
+    """A served model, for programs that are not asynchronous. It connects with each call.
 
-    server: str
-    client: InferenceServerClient
-    name: str
-    version: int
-    card: ModelCard
-
-
-@asynccontextmanager
-async def open_model(server: str, model: str | None) -> AsyncIterator[ServedModel]:
-    """Connect to the gRPC endpoint HOST:PORT and find the named model, or the only csg model there.
-
-    Raises:
-        UsageError: the address or the name is malformed, or there are several csg models and none was named.
-        ServerError: no server answers there, or it has no such model ready.
-        InputError: the model's card is malformed.
+    Args:
+        server: gRPC address HOST:PORT.
+        model: its name; None: the only csg model there.
     """
-    if model is not None:
-        plain_name(model, "model name")
-    async with connected(server) as client:
-        ready = await _ready_versions(client)
-        names = [model] if model in ready else sorted(ready)
-        cards = {name: text for name in names if (text := await _card_text(client, name, ready[name]))}
-        name = _choose(server, model, sorted(ready), list(cards))
-        yield ServedModel(server, client, name, ready[name], parse_card(cards[name], f"model {name} at {server}"))
+
+    def __init__(self, server: str, model: str | None = None):
+        self.server, self.model = server, model
+
+    def card(self) -> ModelCard:
+        """The model's card: its classes, its input, its figures.
+
+        Raises:
+            UsageError, ServerError, InputError: as `csg_serve.connection.open_model`.
+        """
+
+        async def ask() -> ModelCard:
+            async with open_model(self.server, self.model) as served:
+                return served.card
+
+        return asyncio.run(ask())
+
+    def predict(self, paths: Sequence[str | Path], tile: int | None = None) -> list[NDArray[Any]]:
+        """What the model says of each image file, in order.
+
+        Args:
+            tile: send a segmenter's images in overlapping tiles of this side.
+
+        Returns:
+            of a classifier the probabilities of its classes, float64 (K,); of a segmenter the label map, uint8 (H, W),
+            in the image's own size.
+
+        Raises:
+            InputError: an image can't be read.
+            UsageError, ServerError: as `csg_serve.connection.open_model` and `stream`.
+        """
+
+        async def ask() -> list[NDArray[Any]]:
+            async with open_model(self.server, self.model) as served:
+                found = []
+                async with aclosing(stream(served, [Path(path) for path in paths], tile)) as answers:
+                    async for answer in answers:
+                        if isinstance(answer, InputError):
+                            raise answer
+                        found.append(answer if served.card.task == "segmentation" else probabilities(answer))
+                return found
+
+        return asyncio.run(ask())
 
 
-@asynccontextmanager
-async def connected(server: str) -> AsyncIterator[InferenceServerClient]:
-    """A connection to the gRPC endpoint HOST:PORT.
-
-    Raises:
-        UsageError: the address is malformed.
-        ServerError: no server answers there, or it can't say what it is asked.
-    """
-    address = re.fullmatch(r"(?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})", server)
-    if not address or not 0 < int(address[1]) < 65536:
-        raise UsageError(
-            f"{server!r} is no server address", "give HOST:PORT of its gRPC endpoint, for example localhost:8001"
-        )
-    todo = "start one with `csg serve`, or name its gRPC address with --server HOST:PORT"
-    async with InferenceServerClient(server) as client:
-        with _server_errors(f"no Triton answers at {server}", todo):
-            yield client
+def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Softmax over the logits (K,)."""
+    shares = np.exp(logits.astype(np.float64) - logits.max())
+    return np.asarray(shares / shares.sum())
 
 
 async def stream(served: ServedModel, paths: Sequence[Path], tile: int | None = None) -> AsyncGenerator[Answer, None]:
@@ -135,7 +143,7 @@ async def _classify(served: ServedModel, paths: Sequence[Path], _: int | None) -
     images = [image for image in prepared if not isinstance(image, InputError)]
     rows: Iterator[NDArray[Any]] = iter(())
     if images:
-        rows = iter(await _infer(served, np.stack(images), (len(served.card.classes),)))
+        rows = iter(await infer(served, np.stack(images), (len(served.card.classes),)))
     return [image if isinstance(image, InputError) else next(rows) for image in prepared]
 
 
@@ -148,34 +156,14 @@ async def _segment(served: ServedModel, paths: Sequence[Path], tile: int | None)
         return [image]
     if tile is None:
         scene = await asyncio.to_thread(prepare_scene, image, spec)
-        maps = await _infer(served, scene.pixels[None], scene.pixels.shape[:2])
+        maps = await infer(served, scene.pixels[None], scene.pixels.shape[:2])
         return [await asyncio.to_thread(scene.restore, maps[0])]
     tiles = await asyncio.to_thread(prepare_tiles, image, spec, tile)
     found: list[NDArray[Any]] = []
     step = max_batch_size(served.card)
     for start in range(0, len(tiles.parts), step):
-        found.extend(await _infer(served, np.stack(tiles.parts[start : start + step]), (tile, tile)))
+        found.extend(await infer(served, np.stack(tiles.parts[start : start + step]), (tile, tile)))
     return [await asyncio.to_thread(tiles.restore, found)]
-
-
-async def _infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...]) -> NDArray[Any]:
-    """One request: uint8 (N, H, W, 3) to the model's first output, (N, *row)."""
-    spec, output = served.card.input, served.card.outputs[0].name
-    tensor = InferInput(spec.name, list(images.shape), spec.dtype)
-    tensor.set_data_from_numpy(images)
-    with _server_errors(f"the server at {served.server} did not answer", "see its log, and start again"):
-        result = await served.client.infer(
-            served.name,
-            [tensor],
-            model_version=str(served.version),
-            outputs=[InferRequestedOutput(output)],
-            client_timeout=SCENE_DEADLINE_S if isinstance(spec, SceneInput) else DEADLINE_S,
-        )
-    answer: NDArray[Any] = result.as_numpy(output)
-    if answer.shape != (len(images), *row):
-        what = f"model {served.name} answered {len(images)} images with {output} of shape {answer.shape}"
-        raise ServerError(what, "deploy its bundle again")
-    return answer
 
 
 def _or_error(read: Any, path: Path, *arguments: Any) -> Any:
@@ -184,52 +172,3 @@ def _or_error(read: Any, path: Path, *arguments: Any) -> Any:
         return read(path, *arguments)
     except InputError as error:
         return error
-
-
-async def repository_index(client: InferenceServerClient) -> list[Any]:
-    """Triton's index: name, version, state and reason of every version that it knows."""
-    index = await client.get_model_repository_index(client_timeout=DEADLINE_S)
-    return list(index.models)
-
-
-async def statistics(client: InferenceServerClient) -> list[Any]:
-    """Triton's statistics of every loaded version."""
-    found = await client.get_inference_statistics(client_timeout=DEADLINE_S)
-    return list(found.model_stats)
-
-
-async def _ready_versions(client: InferenceServerClient) -> dict[str, int]:
-    """The newest ready version of each model."""
-    index = await repository_index(client)
-    ready = [(entry.name, int(entry.version)) for entry in index if entry.state == "READY"]
-    return dict(sorted(ready))
-
-
-async def _card_text(client: InferenceServerClient, name: str, version: int) -> str:
-    """The card in a model's configuration; empty for a model from elsewhere."""
-    answer: Any = await client.get_model_config(name, str(version), client_timeout=DEADLINE_S)
-    parameters = answer.config.parameters
-    return str(parameters[CARD_PARAMETER].string_value) if CARD_PARAMETER in parameters else ""
-
-
-def _choose(server: str, wanted: str | None, ready: list[str], ours: list[str]) -> str:
-    """The model to use, of the ready ones and those among them that carry a card."""
-    if wanted is not None and wanted not in ready:
-        raise ServerError(
-            f"the server at {server} has no model {wanted} ready", f"it has: {', '.join(ready) or 'none'}"
-        )
-    if not ours:
-        what = "no csg model" if wanted is None else f"{wanted} without a model card"
-        raise ServerError(f"the server at {server} has {what}", "put a model there with `csg deploy`")
-    if len(ours) > 1:
-        raise UsageError(f"the server at {server} has several csg models: {', '.join(ours)}", "name one with --model")
-    return ours[0]
-
-
-@contextmanager
-def _server_errors(what: str, todo: str) -> Iterator[None]:
-    try:
-        yield
-    except InferenceServerException as error:
-        detail = " ".join(str(error.message()).rpartition("last error: ")[2].split())
-        raise ServerError(f"{what}: {detail}", todo) from None

@@ -18,7 +18,7 @@ from csg.metrics import ClassScores, class_scores, finite
 from csg.realset import DIGITS_REAL, read_labelled
 from csg.scenes import SCENES_REAL
 from csg_serve.answers import answers
-from csg_serve.client import ServedModel, open_model
+from csg_serve.connection import ServedModel, open_model
 from csg_serve.evaluate_scenes import SceneReport, measure_scenes, show_scenes
 
 
@@ -68,7 +68,7 @@ def evaluate_command(
         labels, tile, out: of a segmenter, as csg_serve.evaluate_scenes.measure_scenes.
 
     Raises:
-        UsageError, ServerError: as `csg_serve.client.open_model` and `stream`.
+        UsageError, ServerError: as `csg_serve.connection.open_model` and `csg_serve.client.stream`.
         InputError: the data can't be used, holds classes that the model has not, or an image can't be read.
     """
     report = asyncio.run(_evaluate(server, model, data, unreadable == "skip", labels, tile, out))

@@ -19,7 +19,7 @@ from csg.metrics import PixelConfusion, SceneScores, finite, scene_scores
 from csg.pictures import overlay, png, side_by_side
 from csg.scenes import LabelledScenes, read_scenes
 from csg_serve.answers import answers
-from csg_serve.client import ServedModel
+from csg_serve.connection import ServedModel
 
 EVALUATIONS = Path("evaluations")
 

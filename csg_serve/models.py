@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import asdict, dataclass
 
 from csg.console import print_json, show_table
-from csg_serve.client import connected, repository_index, statistics
+from csg_serve.connection import connected, repository_index, statistics
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from csg.files import write_bytes
 from csg.images import decode
 from csg.pictures import overlay, palette_png, png
 from csg_serve.answers import answers
-from csg_serve.client import ServedModel, open_model
+from csg_serve.client import probabilities
+from csg_serve.connection import ServedModel, open_model
 
 
 def predict_command(
@@ -53,10 +54,8 @@ async def _predict(
 
 
 def _class(image: Path, logits: np.ndarray, card: ModelCard) -> dict[str, Any]:
-    """Softmax over the logits."""
-    shares = np.exp(logits.astype(np.float64) - logits.max())
-    confidence = float(shares.max() / shares.sum())
-    return {"image": str(image), "class": card.classes[int(logits.argmax())], "confidence": confidence}
+    shares = probabilities(logits)
+    return {"image": str(image), "class": card.classes[int(shares.argmax())], "confidence": float(shares.max())}
 
 
 def _mask(image: Path, label_map: np.ndarray, card: ModelCard, out: Path) -> dict[str, Any]:

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from csg.bundle import write_bundle
+from csg.errors import InputError
 from csg.images import load
-from csg_serve.client import open_model, stream
+from csg_serve.client import Client, stream
+from csg_serve.connection import open_model
 from tests.command import FREE_PORTS, csg, refused
 from tests.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
 
@@ -120,6 +122,16 @@ def test_predict_names_the_class(folder, server):
     refused(csg("predict", folder / "no.png", "--server", server, "--model", "colour"), 3, r"no\.png")
 
 
+def test_python_gets_the_same_in_a_few_lines(folder, server):
+    client = Client(server, "colour")
+    blue, red = client.predict([folder / "colours" / "blue" / "0.png", str(folder / "colours" / "red" / "0.png")])
+    assert client.card().classes[blue.argmax()] == "blue"
+    assert client.card().classes[red.argmax()] == "red"
+    assert blue.sum() == pytest.approx(1)
+    with pytest.raises(InputError, match=r"no\.png"):
+        client.predict([folder / "no.png"])
+
+
 def test_a_broken_image_is_named_or_left_out(tmp_path, server):
     for name in ("red", "green", "blue"):
         (tmp_path / name).mkdir()
@@ -198,6 +210,37 @@ def colour_repository(tmp_path):
     bundle = write_colour_bundle(tmp_path / "bundle")
     assert csg("deploy", bundle.path, "--repository", tmp_path / "repository").returncode == 0
     return tmp_path / "repository"
+
+
+def test_an_evaluation_lives_through_the_death_of_its_server(colour_repository, tmp_path):
+    """kill -9 in the middle, a new server at the same addresses: no image is lost, none counts twice."""
+    colours, count = ("red", "green", "blue"), 4000
+    for colour in colours:
+        (tmp_path / colour).mkdir()
+        Image.new("RGB", (300, 300), colour).save(tmp_path / colour / "a.png")
+    (tmp_path / "list.txt").write_text("\n".join(f"{colours[n % 3]}/a.png {n % 3}" for n in range(count)))
+    serve = ("serve", "--detach", "--json", "--repository", colour_repository)
+    state = json.loads(csg(*serve, *FREE_PORTS).stdout)
+    command = [sys.executable, "-m", "csg", "evaluate", "--json", "--server", state["grpc"], "--data"]
+    evaluating = subprocess.Popen(
+        [*command, str(tmp_path / "list.txt")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not json.loads(csg("models", "--server", state["grpc"], "--json").stdout)["models"][0]["images"]:
+            assert evaluating.poll() is None
+        for process in processes_of(colour_repository):
+            process.kill()
+        ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", state[name].split(":")[1])]
+        again = csg(*serve, *ports)
+        assert again.returncode == 0, again.stderr
+        out, err = evaluating.communicate(timeout=120)
+    finally:
+        evaluating.kill()
+        csg("serve", "--stop", "--repository", colour_repository)
+    assert evaluating.returncode == 0, err
+    assert "asking again" in err
+    report = json.loads(out)
+    assert (report["images"], report["accuracy"]) == (count, 1.0)
 
 
 def test_a_port_in_use_is_named(colour_repository):
