@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime as ort
 import openvino
 
+from csg.bundle import Bundle
 from csg.card import Precision
 from csg.console import say, show_table
 from csg_export.command import size_of
@@ -66,7 +67,7 @@ def measure(source: Source, folder: Path) -> tuple[list[list[str]], list[list[st
     scenes, random = source.task == "segmentation", source.measure is None
     bundles = {}
     for precision in PRECISIONS:
-        say(f"{source.stem}: {precision}")
+        say(f"{source.name}: {precision}")
         options = ExportOptions(precision, logits=scenes, tolerance=1.0 if random else None)
         bundles[precision] = export(source, options, folder / precision)
     works = {precision: onnx_runtime(bundle.model) for precision, bundle in bundles.items()}
@@ -83,18 +84,19 @@ def measure(source: Source, folder: Path) -> tuple[list[list[str]], list[list[st
             score = "" if random else f"{100 * source.measure(GraphStudent(bundle.model.read_bytes())).score:.2f}"
             cells = [f"{size_of(bundle) / 2**20:.1f}", score, "" if random else f"{bundle.card.parity.agreement:.2%}"]
         rate = [f"{speed[name]:.1f} ({speed[name] / speed['fp32']:.2f})" for speed in speeds]
-        rows.append([source.stem, name, *cells, *rate])
-    return rows, [engine_row(source, folder, precision) for precision in PRECISIONS]
+        rows.append([source.name, name, *cells, *rate])
+    return rows, [engine_row(source, precision, bundle, folder) for precision, bundle in bundles.items()]
 
 
-def engine_row(source: Source, folder: Path, precision: Precision) -> list[str]:
-    """TensorRT-RTX's time and size for the graph of a precision."""
-    options = ExportOptions(precision, "tensorrt-rtx", tolerance=None if source.measure else 1.0)
-    bundle = export(source, options, folder / f"{precision}-engine")
+def engine_row(source: Source, precision: Precision, bundle: Bundle, folder: Path) -> list[str]:
+    """TensorRT-RTX's time and size for the graph of a precision; int8's is another than ONNX Runtime's."""
+    if precision == "int8":
+        options = ExportOptions(precision, "tensorrt-rtx", tolerance=None if source.measure else 1.0)
+        bundle = export(source, options, folder / "int8-engine")
     started = time.perf_counter()
     plan, engine = build_engine(bundle.model.read_bytes(), "tensorrt-rtx", source.spec, EngineOptions())
     seconds = time.perf_counter() - started
-    return [source.stem, precision, f"{seconds:.1f}", f"{len(plan) / 2**20:.1f}", ", ".join(engine.target)]
+    return [source.name, precision, f"{seconds:.1f}", f"{len(plan) / 2**20:.1f}", ", ".join(engine.target)]
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def export(
     ] = "onnx",
     calibration: Annotated[
         Literal["minmax", "entropy", "percentile"], typer.Option(help="int8: how ranges follow from values.")
-    ] = "minmax",
+    ] = "entropy",
     float_ends: Annotated[
         bool, typer.Option("--float-ends", help="int8: the first and the last layer stay fp32.")
     ] = False,
@@ -58,7 +58,7 @@ def export(
             help="Largest difference of a logit from PyTorch's, as a share of the largest logit; above it nothing is "
             "written.",
             min=0.0,
-            show_default="fp16 0.02, bf16 0.1, int8 0.3",
+            show_default="fp16 0.02, bf16 0.1, int8 1",
         ),
     ] = None,
     size: Annotated[
