@@ -43,7 +43,7 @@ class ExportOptions:
     embedding: bool = False
     tolerance: float | None = None
     calibration: Literal["minmax", "entropy", "percentile"] = "entropy"
-    float_ends: bool = False
+    float_ends: bool = True
     engine: EngineOptions = field(default_factory=EngineOptions)
 
 
@@ -151,7 +151,7 @@ def _measured(source: Source, model: ModelProto) -> tuple[Evaluation | SceneEval
         raise PromiseError(
             f"int8 costs {100 * (before.score - after.score):.1f} points on {after.dataset}: {before.score:.2%} "
             f"before, {after.score:.2%} after (at most {MOST_LOST:.0%} promised)",
-            "nothing was written; try --float-ends, or another --calibration",
+            "nothing was written; try another --calibration",
         )
     return (after,)
 

@@ -50,8 +50,8 @@ def export(
         Literal["minmax", "entropy", "percentile"], typer.Option(help="int8: how ranges follow from values.")
     ] = "entropy",
     float_ends: Annotated[
-        bool, typer.Option("--float-ends", help="int8: the first and the last layer stay fp32.")
-    ] = False,
+        bool, typer.Option("--float-ends/--int8-ends", help="int8: whether the first and the last layer stay fp32.")
+    ] = True,
     tolerance: Annotated[
         Optional[float],
         typer.Option(
