@@ -127,12 +127,11 @@ def _reduced(exact: ModelProto, source: Source, options: ExportOptions, referenc
 def _search(source: Source, reference: Runner, tolerance: float | None) -> Callable[[ModelProto], bool]:
     """Whether an fp16 graph holds, on fewer real images than the final comparison, and on the hard ones."""
     few = source.real.few(SEARCH_SCENES if source.task == "segmentation" else SEARCH_IMAGES)
+    hard = hard_inputs(source.spec)
 
     def holds(model: ModelProto) -> bool:
         stage = Runnable("fp16", of_onnx(model), "fp16")
-        return all(
-            tally(reference, [stage], inputs, tolerance)[stage.name].kept for inputs in (few, hard_inputs(source.spec))
-        )
+        return all(tally(reference, [stage], inputs, tolerance)[stage.name].kept for inputs in (few, hard))
 
     return holds
 

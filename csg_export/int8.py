@@ -21,13 +21,13 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader, create_cal
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from csg.card import Calibration
+from csg_export.half import BLOCK_STARTS
 from csg_export.onnx_graph import INPUT, check
 
 CHUNK = 8
-METHODS = {name: CalibrationMethod[name] for name in ("MinMax", "Entropy", "Percentile")}
+METHODS = {method.name.lower(): method for method in CalibrationMethod}
 # What has an int8 kernel on both sides; the rest, the normalisation of pixels and the upsampling of logits, stays fp32.
 OPERATIONS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat"]
-ENDS = ("Conv", "Gemm", "MatMul")
 
 
 class _Chunk(CalibrationDataReader):  # type: ignore[misc]
@@ -71,13 +71,16 @@ def to_int8(model: ModelProto, images: Sequence[np.ndarray], how: Calibration, f
 
 def _ranges(model: ModelProto, images: Sequence[np.ndarray], how: Calibration, symmetric: bool) -> Any:
     """The range of each value on the images, a few at a time: the calibrator holds every value of what it is given."""
-    method = next(kind for name, kind in METHODS.items() if name.lower() == how.method)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "fp32.onnx")
         onnx.save(model, source)
         with contextlib.redirect_stdout(io.StringIO()):
             calibrator = create_calibrator(
-                source, OPERATIONS, str(Path(folder, "augmented.onnx")), method, extra_options={"symmetric": symmetric}
+                source,
+                OPERATIONS,
+                str(Path(folder, "augmented.onnx")),
+                METHODS[how.method],
+                extra_options={"symmetric": symmetric},
             )
             for batch in images:
                 for start in range(0, len(batch), CHUNK):
@@ -86,7 +89,7 @@ def _ranges(model: ModelProto, images: Sequence[np.ndarray], how: Calibration, s
 
 
 def _ends(model: ModelProto) -> list[str]:
-    names = [node.name for node in model.graph.node if node.op_type in ENDS]
+    names = [node.name for node in model.graph.node if node.op_type in BLOCK_STARTS]
     return [names[0], names[-1]]
 
 
