@@ -29,6 +29,7 @@ lint: setup    ## style, types, import rule
 bench: setup   ## the measurements that README and docs quote; RUNS=... are exported in every precision
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/csg_step.py
+	$(BIN)/python benchmarks/scene_loading.py
 	$(BIN)/python benchmarks/scene_memory.py
 	$(BIN)/python benchmarks/export_precision.py $(RUNS)
 

@@ -1,5 +1,6 @@
 """Each system of the comparison against a slow, obvious reference (method.md section 8)."""
 
+import copy
 import math
 
 import numpy as np
@@ -259,3 +260,17 @@ def test_csg_in_parts_is_csg_at_once():
     for method in (whole, parts):
         method.after_step()
     torch.testing.assert_close(whole.queues.state_dict(), parts.queues.state_dict())
+
+
+def test_the_running_statistics_of_csg_are_of_the_q_view_alone():
+    """In segmentation only the k-view is jittered: its statistics are not those of the images to come."""
+    method, _ = build("csg", queue=8)
+    encoder = method.student.encoder
+    encoder.layer3 = torch.nn.Sequential(encoder.layer3, torch.nn.BatchNorm2d(4))
+    alone = copy.deepcopy(encoder)
+    batch = batch_of(views=2)
+    batch.views[1] //= 8
+    method(batch)
+    alone(batch.views[0])
+    for name, statistic in alone.named_buffers():
+        torch.testing.assert_close(encoder.get_buffer(name), statistic, msg=name)

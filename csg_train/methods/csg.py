@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from csg_train.contrast import Projection, StageQueues, ema_update, momentum_copy
 from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.models.backbones import Teacher
+from csg_train.models.layers import statistics_kept
 
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -95,7 +96,10 @@ class Csg(Method):
     @torch.no_grad()
     def keys(self, k_view: Tensor) -> dict[str, Tensor]:
         """Positive keys, unit vectors (B, 128) for each stage: the teacher's maps under the student's attention."""
-        attending = self.student.encoder(k_view) if self.settings.apool else None
+        attending = None
+        if self.settings.apool:
+            with statistics_kept(self.student.encoder):
+                attending = self.student.encoder(k_view)
         vectors: dict[str, Tensor] = self.key_projection(self.teacher(k_view), attending)
         return vectors
 
