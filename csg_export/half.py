@@ -6,6 +6,7 @@ images, and where it misses the tolerance, or overflows, the blocks to blame are
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -59,6 +60,7 @@ def smallest(items: Sequence[T], holds: Callable[[frozenset[T]], bool]) -> froze
 
     `holds` must not turn false when items are added. For k items in the result of n it is asked about k log n times.
     """
+    holds = functools.cache(holds)
 
     def needed(suspects: Sequence[T], kept: frozenset[T]) -> frozenset[T]:
         if holds(kept):
