@@ -24,7 +24,7 @@ IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"  # Triton 2.51, the one of the n
 POLL_S = 1
 CONTROL_API = "model-repository,shared-memory,trace,logging"
 SECRET_HEADER = "csg-secret"
-GRPC_SECRET_HEADER = f"triton-grpc-protocol-{SECRET_HEADER}"  # how Triton wants it over gRPC
+GRPC_PREFIX = "triton-grpc-protocol-"
 CONTAINER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 THREADS = "CSG_THREADS"  # read by the Python backend's model.py
 
@@ -129,8 +129,13 @@ def _no_password() -> str:
     raise ssl.SSLError("the key has a password")
 
 
+def new_secret() -> str:
+    """A secret of our own making, as `read_secret` gives one."""
+    return f"{SECRET_HEADER}={secrets.token_urlsafe(24)}"
+
+
 def read_secret(file: Path) -> str:
-    """The secret in a file: at least 16 letters, digits, '-' and '_' on one line.
+    """The secret in a file: NAME=VALUE, the header that requests to the control API must carry.
 
     Raises:
         InputError: it can't be read, or holds something else.
@@ -141,10 +146,16 @@ def read_secret(file: Path) -> str:
         raise InputError(
             f"can't read {file}: {getattr(error, 'strerror', error)}", "give a file with a secret"
         ) from None
-    if not re.fullmatch(r"[A-Za-z0-9_-]{16,}", secret):
-        todo = f"write one line of at least 16 letters, digits, '-' and '_', for example {secrets.token_urlsafe(24)}"
+    if not re.fullmatch(r"[a-z][a-z0-9-]*=[A-Za-z0-9_-]{16,}", secret):
+        todo = f"write NAME=VALUE, the value at least 16 letters, digits, '-' and '_', for example {new_secret()}"
         raise InputError(f"{file} holds no secret", todo)
     return secret
+
+
+def secret_header(secret: str, prefix: str = "") -> dict[str, str]:
+    """The header of a request; Triton wants the prefix `GRPC_PREFIX` over gRPC, none over HTTP."""
+    name, _, value = secret.partition("=")
+    return {prefix + name: value}
 
 
 def available_cores() -> int:
@@ -170,7 +181,7 @@ def triton_flags(options: Options, repository: str, bind: Bind, secret: str | No
     for name, (host, port) in bind.items():
         flags += [f"--{name}-address={host}", f"--{name}-port={port}"]
     if secret:
-        restriction = f"{CONTROL_API}:{SECRET_HEADER}={secret}"
+        restriction = f"{CONTROL_API}:{secret}"
         flags += [f"--grpc-restricted-protocol={restriction}", f"--http-restricted-api={restriction}"]
     if options.tls:
         flags += [
@@ -198,7 +209,7 @@ def print_command(repository: Path, options: Options, as_json: bool) -> None:
         say(f"no command for this machine: {error}")
     commands["container"] = _command_in_container(repository, options)
     if options.restricted and options.secret_file is None:
-        say("CSG_SECRET is to hold the secret of the control API; or name a file that does with --secret-file")
+        say("CSG_SECRET must hold NAME=VALUE, the secret of the control API; or name a file with --secret-file")
     if as_json:
         print_json(commands)
     else:
@@ -212,7 +223,7 @@ def _command_here(repository: Path, options: Options) -> str:
     bind = dict(zip(ENDPOINTS, zip(options.hosts.values(), options.ports, strict=True), strict=True))
     flags = triton_flags(options, str(repository.resolve()), bind, _PLACE if options.restricted else None)
     backends = [f"--backend-directory={triton.backends}"] if triton.backends else []
-    return _shell(["env", *environment, str(triton.executable)], [*flags, *backends], options.secret_file)
+    return _shell("env", [*environment, str(triton.executable), *flags, *backends], options.secret_file)
 
 
 def _command_in_container(repository: Path, options: Options) -> str:
@@ -232,11 +243,11 @@ def _command_in_container(repository: Path, options: Options) -> str:
         "tritonserver",
     ]
     flags = container_flags(replace(options, tls=tls), _PLACE if options.restricted else None)
-    return _shell(["docker", "run", "--rm"], [*run, *flags], options.secret_file)
+    return _shell("docker run --rm", [*run, *flags], options.secret_file)
 
 
-def _shell(start: list[str], rest: list[str], secret_file: Path | None) -> str:
+def _shell(start: str, rest: list[str], secret_file: Path | None) -> str:
     """A command for a POSIX shell, an option a line; the secret is read when it runs, and not shown."""
     secret = f'"$(cat {shlex.quote(str(secret_file.resolve()))})"' if secret_file else '"${CSG_SECRET:?}"'
-    lines = [shlex.join(start), *map(shlex.quote, rest)]
+    lines = [start, *map(shlex.quote, rest)]
     return " \\\n  ".join(lines).replace(_PLACE, secret)

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -22,7 +23,17 @@ from csg.console import print_json, results, say
 from csg.errors import InputError, ServerError, UsageError
 from csg.files import write_bytes
 from csg_serve.control import LOG, SECRET, STATE, index, processes, read_state, reason, ticks
-from csg_serve.launch import ENDPOINTS, EVERYWHERE, LOOPBACK, THREADS, Bind, Options, read_secret, triton_flags
+from csg_serve.launch import (
+    ENDPOINTS,
+    EVERYWHERE,
+    LOOPBACK,
+    THREADS,
+    Bind,
+    Options,
+    new_secret,
+    read_secret,
+    triton_flags,
+)
 from csg_serve.triton import Triton, find_triton
 
 LAST_S = 5  # for the Python stubs, when their server has ended
@@ -44,6 +55,10 @@ def serve_command(repository: Path, options: Options, detach: bool, as_json: boo
             signal.signal(number, signal.default_int_handler)
     if not repository.is_dir() or not any(e.is_dir() and not e.name.startswith(".") for e in repository.iterdir()):
         raise InputError(f"no model in {repository}/", "put one there with `csg deploy`")
+    if (place := str(repository.resolve())) != shlex.quote(place):  # it starts its stub through a shell
+        raise InputError(
+            f"Triton's Python backend runs no model below {place!r}", "use a path without blanks or quotes"
+        )
     secret = _secret(options)
     with _claimed_log(repository) as log, ExitStack() as cleanup:
         bind = _free_addresses(options)
@@ -92,7 +107,7 @@ def _secret(options: Options) -> str | None:
     """The secret of the control API: from the user's file, or a new one; None where it asks for none."""
     if options.secret_file:
         return read_secret(options.secret_file)
-    return secrets.token_urlsafe(24) if options.restricted else None
+    return new_secret() if options.restricted else None
 
 
 @contextmanager
