@@ -81,7 +81,7 @@ def _load(repository: Path, server: dict[str, Any], model: str, version: int) ->
     try:
         _post(repository, server["http"], f"models/{model}/load", LOAD_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        raise _does_not_load(model, version, _one_line(_error_text(error))) from None
+        raise _does_not_load(model, version, one_line(_error_text(error))) from None
     except (OSError, http.client.HTTPException):
         return False
     return True
@@ -147,8 +147,9 @@ def reason(entry: dict[str, str], log: Path) -> str:
     errors = [
         line for line in log.read_text(errors="replace").splitlines() if line[:1] == "E" and entry["name"] in line
     ]
-    return _one_line(entry.get("reason") or "".join(errors[-1:]).partition("] ")[2].strip('"') or "unknown reason")
+    return one_line(entry.get("reason") or "".join(errors[-1:]).partition("] ")[2].strip('"') or "unknown reason")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """What Triton says, on one line, without a traceback."""
     return " ".join(text.partition("\n\nAt:")[0].split())

@@ -20,6 +20,7 @@ from csg_serve.triton import find_triton
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 ENDPOINTS = ("http", "grpc", "metrics")
+STAY = "--exit-on-error=false"  # `csg serve` tells by itself which model does not load, and why
 IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"  # Triton 2.51, the one of the nvidia-pytriton wheel
 POLL_S = 1
 CONTROL_API = "model-repository,shared-memory,trace,logging"
@@ -172,10 +173,13 @@ Bind = Mapping[str, tuple[str, int]]  # address and port of each endpoint
 
 
 def triton_flags(options: Options, repository: str, bind: Bind, secret: str | None) -> list[str]:
-    """Triton's flags. Its ONNX Runtime backend gets one thread pool for all instances of all models."""
+    """Triton's flags. Its ONNX Runtime backend gets one thread pool for all instances of all models.
+
+    A strict server is not ready while a version loads, though the one before answers, and balancers would leave it.
+    """
     flags = [f"--model-repository={repository}", f"--model-control-mode={options.control}"]
     flags.append("--load-model=*" if options.control == "explicit" else f"--repository-poll-secs={POLL_S}")
-    flags += ["--exit-on-error=false", f"--exit-timeout-secs={options.drain}", *_LOG_FLAGS[options.log_level]]
+    flags += ["--strict-readiness=false", f"--exit-timeout-secs={options.drain}", *_LOG_FLAGS[options.log_level]]
     pool = {"enable-global-threadpool": 1, "intra_op_thread_count": options.threads, "inter_op_thread_count": 1}
     flags += [f"--backend-config=onnxruntime,{name}={value}" for name, value in pool.items()]
     for name, (host, port) in bind.items():
@@ -195,7 +199,10 @@ def triton_flags(options: Options, repository: str, bind: Bind, secret: str | No
 
 
 def container_flags(options: Options, secret: str | None) -> list[str]:
-    """Triton's flags in a container: /models is the repository, and it listens on every address of its own network."""
+    """Triton's flags in a container: /models is the repository, and it listens on every address of its own network.
+
+    There it ends when a model does not load at the start, for whoever runs the container to see.
+    """
     bind = {name: (EVERYWHERE, port) for name, port in CONTAINER_PORTS.items()}
     return triton_flags(options, "/models", bind, secret)
 
@@ -223,7 +230,7 @@ def _command_here(repository: Path, options: Options) -> str:
     bind = dict(zip(ENDPOINTS, zip(options.hosts.values(), options.ports, strict=True), strict=True))
     flags = triton_flags(options, str(repository.resolve()), bind, _PLACE if options.restricted else None)
     backends = [f"--backend-directory={triton.backends}"] if triton.backends else []
-    return _shell("env", [*environment, str(triton.executable), *flags, *backends], options.secret_file)
+    return _shell("env", [*environment, str(triton.executable), *flags, STAY, *backends], options.secret_file)
 
 
 def _command_in_container(repository: Path, options: Options) -> str:

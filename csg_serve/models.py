@@ -16,7 +16,7 @@ from csg.console import print_json, say, show_table
 from csg.errors import ServerError
 from csg.files import plain_name
 from csg_serve.connection import connected, repository_index, statistics
-from csg_serve.control import LOAD_TIMEOUT_S
+from csg_serve.control import LOAD_TIMEOUT_S, one_line
 from csg_serve.launch import GRPC_PREFIX, read_secret, secret_header
 
 
@@ -77,7 +77,7 @@ async def _ask(server: str, load: str | None, unload: str | None, headers: dict[
                 await client.unload_model(plain_name(unload, "model name"), headers=headers)
         index = await _index(client, server, headers)
         counted = {(one.name, one.version): _counts(one) for one in await statistics(client)}
-    entries = {(e.name, e.version): (e.state, " ".join(e.reason.split())) for e in index if not e.name.startswith(".")}
+    entries = {(e.name, e.version): (e.state, one_line(e.reason)) for e in index if not e.name.startswith(".")}
     return [
         ModelState(*key, *entries.get(key, ("READY", "")), **counted.get(key, {})) for key in sorted(entries | counted)
     ]
@@ -102,7 +102,7 @@ def _refusals(what: str) -> Iterator[None]:
     try:
         yield
     except InferenceServerException as error:
-        text = " ".join(error.message().split())
+        text = one_line(error.message())
         todo = "start it with `csg serve --control explicit`" if "polling" in text else "see its log"
         if "restricted" in text:
             todo = "give its secret with --secret-file"

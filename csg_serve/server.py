@@ -27,6 +27,7 @@ from csg_serve.launch import (
     ENDPOINTS,
     EVERYWHERE,
     LOOPBACK,
+    STAY,
     THREADS,
     Bind,
     Options,
@@ -153,7 +154,7 @@ def _free_addresses(options: Options) -> Bind:
 
 def _launch(triton: Triton, flags: list[str], token: str, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start tritonserver as the leader of its own process group, so that Ctrl-C reaches csg alone."""
-    arguments = [str(triton.executable), *flags, f"--backend-config=python,shm-region-prefix-name={token}"]
+    arguments = [str(triton.executable), *flags, STAY, f"--backend-config=python,shm-region-prefix-name={token}"]
     if triton.backends:
         arguments.append(f"--backend-directory={triton.backends}")
     environment = triton.environment | {THREADS: str(threads)}

@@ -85,8 +85,8 @@ def serving(repository, *options):
 
 
 @contextmanager
-def under_load(client, model="colour"):
-    """Requests without a pause, over two threads; none may fail."""
+def under_load(client, state, model="colour"):
+    """Requests without a pause, over two threads; none may fail, and the server calls itself ready all the time."""
     answered, failed, done = [], [], threading.Event()
     image = triton.InferInput("image", [1, 32, 32, 3], "UINT8")
     image.set_data_from_numpy(np.full((1, 32, 32, 3), (250, 9, 3), np.uint8))
@@ -99,7 +99,14 @@ def under_load(client, model="colour"):
             except InferenceServerException as error:
                 failed.append(str(error))
 
-    threads = [threading.Thread(target=ask) for _ in range(2)]
+    def probe():
+        while not done.is_set():
+            try:
+                urllib.request.urlopen(f"http://{state['http']}/v2/health/ready", timeout=10)
+            except OSError as error:
+                failed.append(f"readiness: {error}")
+
+    threads = [threading.Thread(target=one) for one in (ask, ask, probe)]
     for thread in threads:
         thread.start()
     try:
@@ -194,7 +201,7 @@ def test_instances_share_the_cores(explicit):
 def test_explicit_control_a_new_version_goes_live_under_load_without_a_failed_request(explicit, bundle, tmp_path):
     root, state = explicit
     deploy = ("deploy", "--repository", root / "repository", "--name", "colour")
-    with under_load(triton.InferenceServerClient(state["grpc"])) as answered:
+    with under_load(triton.InferenceServerClient(state["grpc"]), state) as answered:
         assert f"live at {state['grpc']}" in csg(*deploy, bundle.path).stderr
         write_bundle(tmp_path / "broken", tiny_card(), {"model.onnx": b"this is no graph"})
         refused(csg(*deploy, tmp_path / "broken"), 4, "colour version 3 does not load: .*onnx", "stays so")
@@ -246,7 +253,7 @@ def test_only_clients_with_a_certificate_are_served(encrypted, tls, tmp_path):
 def test_polling_a_new_version_goes_live_under_load_without_a_failed_request(encrypted, bundle, tls):
     repository, state = encrypted
     deploy = ("deploy", bundle.path, "--repository", repository)
-    with under_load(encrypted_client(state["grpc"], tls)) as answered:
+    with under_load(encrypted_client(state["grpc"], tls), state) as answered:
         for _ in range(2):
             assert f"live at {state['grpc']}" in csg(*deploy).stderr
         while answered[-1][0] != "3":
