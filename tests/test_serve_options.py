@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from csg_serve.launch import Options, check_address, check_tls, read_secret
 from tests.command import FREE_PORTS, csg, refused
 from tests.tiny_bundle import tiny_card, write_colour_bundle
 
+DEPLOY = Path(__file__).resolve().parent.parent / "docs" / "deploy"
 SECRET = "csg-secret=only-for-the-operators"
 KEY = {"triton-grpc-protocol-csg-secret": "only-for-the-operators"}
 SLOW_S = 4
@@ -196,6 +198,17 @@ def test_instances_share_the_cores(explicit):
     log = (root / "repository" / ".csg-serve.log").read_text()
     for instance in ("colour_0_0", "colour_0_1"):
         assert f"{instance}: one of 2 instances, 2 threads" in log
+
+
+def test_the_probes_and_the_autoscaler_of_docs_deploy_find_what_they_ask_for(explicit):
+    _, state = explicit
+    for path in set(re.findall(r"/v2/health/\w+", (DEPLOY / "kubernetes.yaml").read_text())):
+        assert urllib.request.urlopen(f"http://{state['http']}{path}").status == 200
+    metrics = urllib.request.urlopen(f"http://{state['metrics']}/metrics").read().decode()
+    asked_for = set(re.findall(r"nv_\w+", (DEPLOY / "prometheus-adapter.yaml").read_text()))
+    assert asked_for
+    for name in asked_for:
+        assert re.search(rf'^{name}{{model="colour",version="\d"}} \d', metrics, re.M), name
 
 
 def test_explicit_control_a_new_version_goes_live_under_load_without_a_failed_request(explicit, bundle, tmp_path):
