@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from csg.errors import InputError, ServerError
-from csg_serve.launch import ENDPOINTS, POLL_S, secret_header
+from csg_serve.launch import ENDPOINTS, POLL_S, SECRET_HEADER
 
 LOG, STATE, SECRET = ".csg-serve.log", ".csg-serve.json", ".csg-serve.secret"
 TOKEN = r"csg-[0-9a-f]{16}-"
@@ -128,7 +128,7 @@ def _post(repository: Path, http_address: str, call: str, timeout: float) -> byt
 
 def _secret_header(file: Path) -> dict[str, str]:
     try:
-        return secret_header(file.read_text())
+        return {SECRET_HEADER: file.read_text()}
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -25,7 +25,7 @@ IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"  # Triton 2.51, the one of the n
 POLL_S = 1
 CONTROL_API = "model-repository,shared-memory,trace,logging"
 SECRET_HEADER = "csg-secret"
-GRPC_PREFIX = "triton-grpc-protocol-"
+GRPC_SECRET_HEADER = f"triton-grpc-protocol-{SECRET_HEADER}"
 CONTAINER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 THREADS = "CSG_THREADS"  # read by the Python backend's model.py
 
@@ -130,33 +130,20 @@ def _no_password() -> str:
     raise ssl.SSLError("the key has a password")
 
 
-def new_secret() -> str:
-    """A secret of our own making, as `read_secret` gives one."""
-    return f"{SECRET_HEADER}={secrets.token_urlsafe(24)}"
-
-
 def read_secret(file: Path) -> str:
-    """The secret in a file: NAME=VALUE, the header that requests to the control API must carry.
+    """The secret in a file, the header csg-secret that requests to the control API must carry.
 
     Raises:
-        InputError: it can't be read, or holds something else.
+        InputError: the file can't be read, or holds something else.
     """
     try:
         secret = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"can't read {file}: {getattr(error, 'strerror', error)}", "give a file with a secret"
-        ) from None
-    if not re.fullmatch(r"[a-z][a-z0-9-]*=[A-Za-z0-9_-]{16,}", secret):
-        todo = f"write NAME=VALUE, the value at least 16 letters, digits, '-' and '_', for example {new_secret()}"
+        raise InputError(f"can't read {file}: {getattr(error, 'strerror', error)}", "give one with a secret") from None
+    if not re.fullmatch(r"[A-Za-z0-9_-]{16,}", secret):
+        todo = f"write at least 16 letters, digits, '-' and '_', for example {secrets.token_urlsafe(24)}"
         raise InputError(f"{file} holds no secret", todo)
     return secret
-
-
-def secret_header(secret: str, prefix: str = "") -> dict[str, str]:
-    """The header of a request; Triton wants the prefix `GRPC_PREFIX` over gRPC, none over HTTP."""
-    name, _, value = secret.partition("=")
-    return {prefix + name: value}
 
 
 def available_cores() -> int:
@@ -185,7 +172,7 @@ def triton_flags(options: Options, repository: str, bind: Bind, secret: str | No
     for name, (host, port) in bind.items():
         flags += [f"--{name}-address={host}", f"--{name}-port={port}"]
     if secret:
-        restriction = f"{CONTROL_API}:{secret}"
+        restriction = f"{CONTROL_API}:{SECRET_HEADER}={secret}"
         flags += [f"--grpc-restricted-protocol={restriction}", f"--http-restricted-api={restriction}"]
     if options.tls:
         flags += [
@@ -208,7 +195,13 @@ def container_flags(options: Options, secret: str | None) -> list[str]:
 
 
 def print_command(repository: Path, options: Options, as_json: bool) -> None:
-    """`csg serve --print-command`: what a person can paste, for the tritonserver here and for NVIDIA's container."""
+    """`csg serve --print-command`: what a person can paste, for the tritonserver here and for NVIDIA's container.
+
+    Raises:
+        UsageError: a port is 0.
+    """
+    if 0 in options.ports:
+        raise UsageError("a command to print needs its ports", "name them instead of 0, which is any free one")
     commands = {}
     try:
         commands["here"] = _command_here(repository, options)
@@ -216,7 +209,7 @@ def print_command(repository: Path, options: Options, as_json: bool) -> None:
         say(f"no command for this machine: {error}")
     commands["container"] = _command_in_container(repository, options)
     if options.restricted and options.secret_file is None:
-        say("CSG_SECRET must hold NAME=VALUE, the secret of the control API; or name a file with --secret-file")
+        say("CSG_SECRET must hold the secret of the control API; or name a file with --secret-file")
     if as_json:
         print_json(commands)
     else:
@@ -243,7 +236,7 @@ def _command_in_container(repository: Path, options: Options) -> str:
     published = zip(options.hosts.values(), options.ports, CONTAINER_PORTS.values(), strict=True)
     run = [
         f"--stop-timeout={options.drain + 5}",
-        *(f"--publish={host}:{port or ''}:{inside}" for host, port, inside in published),
+        *(f"--publish={host}:{port}:{inside}" for host, port, inside in published),
         *(f"--volume={file.resolve()}:{inside}:ro" for inside, file in mounts.items()),
         f"--env={THREADS}={options.threads}",
         IMAGE,

@@ -17,7 +17,7 @@ from csg.errors import ServerError
 from csg.files import plain_name
 from csg_serve.connection import connected, repository_index, statistics
 from csg_serve.control import LOAD_TIMEOUT_S, one_line
-from csg_serve.launch import GRPC_PREFIX, read_secret, secret_header
+from csg_serve.launch import GRPC_SECRET_HEADER, read_secret
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def models_command(server: str, load: str | None, unload: str | None, secret_fil
         InputError: the file holds no secret.
         ServerError: no server answers there, it does not load the model, or does not take the secret.
     """
-    headers = secret_header(read_secret(secret_file), GRPC_PREFIX) if secret_file else {}
+    headers = {GRPC_SECRET_HEADER: read_secret(secret_file)} if secret_file else {}
     found = asyncio.run(_ask(server, load, unload, headers))
     if as_json:
         print_json({"server": server, "models": [asdict(one) for one in found]})

@@ -31,7 +31,6 @@ from csg_serve.launch import (
     THREADS,
     Bind,
     Options,
-    new_secret,
     read_secret,
     triton_flags,
 )
@@ -108,7 +107,7 @@ def _secret(options: Options) -> str | None:
     """The secret of the control API: from the user's file, or a new one; None where it asks for none."""
     if options.secret_file:
         return read_secret(options.secret_file)
-    return new_secret() if options.restricted else None
+    return secrets.token_urlsafe(24) if options.restricted else None
 
 
 @contextmanager

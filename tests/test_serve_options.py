@@ -29,8 +29,8 @@ from tests.command import FREE_PORTS, csg, refused
 from tests.tiny_bundle import tiny_card, write_colour_bundle
 
 DEPLOY = Path(__file__).resolve().parent.parent / "docs" / "deploy"
-SECRET = "csg-secret=only-for-the-operators"
-KEY = {"triton-grpc-protocol-csg-secret": "only-for-the-operators"}
+SECRET = "only-for-the-operators"
+KEY = {"triton-grpc-protocol-csg-secret": SECRET}
 SLOW_S = 4
 SLOW_MODEL = f"""
 import time
@@ -153,7 +153,7 @@ def test_the_control_api_is_for_those_with_the_secret(explicit):
     index = f"http://{state['http']}/v2/repository/index"
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(urllib.request.Request(index, method="POST"))
-    named = urllib.request.Request(index, method="POST", headers=dict([SECRET.split("=")]))
+    named = urllib.request.Request(index, method="POST", headers={"csg-secret": SECRET})
     assert json.load(urllib.request.urlopen(named))[0]["state"] == "READY"
 
 
@@ -162,7 +162,7 @@ def test_the_secret_is_for_its_owner_alone(explicit):
     kept = root / "repository" / ".csg-serve.secret"
     assert (kept.read_text(), stat.S_IMODE(kept.stat().st_mode)) == (SECRET, 0o600)
     for file in (".csg-serve.log", ".csg-serve.json"):
-        assert SECRET.split("=")[1] not in (root / "repository" / file).read_text()
+        assert SECRET not in (root / "repository" / file).read_text()
 
 
 def test_clients_need_no_secret(explicit, tmp_path):
@@ -179,7 +179,7 @@ def test_models_are_loaded_and_unloaded_by_those_with_the_secret(explicit, tmp_p
     assert "--secret-file" in without.stderr
     assert [(one["model"], one["state"]) for one in json.loads(without.stdout)["models"]] == [("colour", "READY")]
     refused(csg(*server, "--unload", "colour"), 4, "restricted", "--secret-file")
-    (tmp_path / "wrong").write_text("csg-secret=guessed-by-somebody")
+    (tmp_path / "wrong").write_text("guessed-by-somebody")
     refused(csg(*server, "--secret-file", tmp_path / "wrong"), 4, "does not take this secret")
     secret = ("--secret-file", root / "secret")
     unloaded = csg(*server, "--unload", "colour", *secret)
@@ -341,15 +341,9 @@ def test_what_can_not_be_served_with_is_said_before_anything_starts(tls, tmp_pat
     for address in ("localhost", "::1", "1.2.3", "0.0.0.0:80"):
         with pytest.raises(UsageError, match="no IPv4 address"):
             check_address(address)
-    for content in (
-        "",
-        "only-a-value-without-a-name",
-        "name=short",
-        "a=0123456789abcdef,x:y=z",
-        "A B=0123456789abcdef",
-    ):
+    for content in ("", "short", "two-words-of letters", "name=0123456789abcdef", "0123456789abcdef,x:y=z"):
         (tmp_path / "secret").write_text(content)
-        with pytest.raises(InputError, match="holds no secret; write NAME=VALUE"):
+        with pytest.raises(InputError, match="holds no secret; write at least 16"):
             read_secret(tmp_path / "secret")
 
 
@@ -377,9 +371,10 @@ def test_the_printed_command_starts_a_server(bundle, tls, tmp_path):
     ports = [free_port() for _ in range(3)]
     named = ("--http-port", ports[0], "--grpc-port", ports[1], "--metrics-port", ports[2])
     options = ("--repository", repository, "--secret-file", secret, "--tls-cert", tls["cert"], "--tls-key", tls["key"])
+    refused(csg("serve", "--print-command", *options, "--http-port", 0), 2, "needs its ports")
     printed = csg("serve", "--print-command", "--json", *options, *named)
     commands = json.loads(printed.stdout)
-    assert SECRET.split("=")[1] not in printed.stdout
+    assert SECRET not in printed.stdout
     for word in (f"--publish=127.0.0.1:{ports[1]}:8001", f"--volume={tls['key']}:/tls/key.pem:ro", "nvcr.io/nvidia"):
         assert word in commands["container"]
     with (tmp_path / "log").open("w") as log:
