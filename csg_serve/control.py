@@ -20,12 +20,13 @@ from typing import Any
 import psutil
 
 from csg.errors import InputError, ServerError
-from csg_serve.launch import ENDPOINTS, POLL_S, SECRET_HEADER
+from csg_serve.launch import ENDPOINTS, POLL_S, SECRET_HEADER, read_secret
 
 LOG, STATE, SECRET = ".csg-serve.log", ".csg-serve.json", ".csg-serve.secret"
 TOKEN = r"csg-[0-9a-f]{16}-"
 LOAD_TIMEOUT_S = 600
 ANSWER_TIMEOUT_S = 5
+RESTART = "it is for the user who started the server; if it was changed, stop the server and start it again"
 
 
 def read_state(repository: Path) -> dict[str, Any] | None:
@@ -121,18 +122,15 @@ def _post(repository: Path, http_address: str, call: str, timeout: float) -> byt
             return content
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.FORBIDDEN:
-            what = f"the server's control API does not take the secret in {repository / SECRET}"
-            raise ServerError(what, "stop the server with `csg serve --stop` and start it again") from None
+            raise ServerError(f"the server does not take the secret in {repository / SECRET}", RESTART) from None
         raise
 
 
 def _secret_header(file: Path) -> dict[str, str]:
     try:
-        return {SECRET_HEADER: file.read_text()}
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InputError(f"can't read {file}: {error.strerror}", "it is for the user who started the server") from None
+        return {SECRET_HEADER: read_secret(file)} if file.exists() else {}
+    except InputError as error:
+        raise ServerError(error.what, RESTART) from None
 
 
 def _error_text(error: urllib.error.HTTPError) -> str:

@@ -25,6 +25,7 @@ from csg.bundle import write_bundle
 from csg.errors import InputError, UsageError
 from csg_serve.client import Client
 from csg_serve.launch import Options, check_address, check_tls, read_secret
+from csg_serve.server import _secret
 from tests.command import FREE_PORTS, csg, refused
 from tests.tiny_bundle import tiny_card, write_colour_bundle
 
@@ -157,12 +158,16 @@ def test_the_control_api_is_for_those_with_the_secret(explicit):
     assert json.load(urllib.request.urlopen(named))[0]["state"] == "READY"
 
 
-def test_the_secret_is_for_its_owner_alone(explicit):
+def test_the_secret_is_for_its_owner_alone(explicit, bundle):
     root, _ = explicit
     kept = root / "repository" / ".csg-serve.secret"
     assert (kept.read_text(), stat.S_IMODE(kept.stat().st_mode)) == (SECRET, 0o600)
     for file in (".csg-serve.log", ".csg-serve.json"):
         assert SECRET not in (root / "repository" / file).read_text()
+    for content, says in (("guessed-by-somebody", "does not take the secret in"), ("", "holds no secret")):
+        kept.write_text(content)
+        refused(csg("deploy", bundle.path, "--repository", root / "repository"), 4, says)
+    kept.write_text(SECRET)
 
 
 def test_clients_need_no_secret(explicit, tmp_path):
@@ -215,15 +220,15 @@ def test_explicit_control_a_new_version_goes_live_under_load_without_a_failed_re
     root, state = explicit
     deploy = ("deploy", "--repository", root / "repository", "--name", "colour")
     with under_load(triton.InferenceServerClient(state["grpc"]), state) as answered:
-        assert f"live at {state['grpc']}" in csg(*deploy, bundle.path).stderr
+        assert f"live at {state['grpc']}" in csg(*deploy, bundle.path, "--version", 20).stderr
         write_bundle(tmp_path / "broken", tiny_card(), {"model.onnx": b"this is no graph"})
-        refused(csg(*deploy, tmp_path / "broken"), 4, "colour version 3 does not load: .*onnx", "stays so")
-        assert csg(*deploy, "--rollback").returncode == 0
+        refused(csg(*deploy, tmp_path / "broken"), 4, "colour version 21 does not load: .*onnx", "stays so")
+        assert csg(*deploy, "--rollback", "--version", 1).returncode == 0
         seen = len(answered)
         while len(answered) < seen + 20:
             time.sleep(0.01)
     assert [number for number, _ in answered[:1] + answered[-1:]] == ["1", "1"]
-    assert {number for number, _ in answered} == {"1", "2"}
+    assert {number for number, _ in answered} == {"1", "20"}
 
 
 @pytest.fixture(scope="module")
@@ -361,6 +366,8 @@ def test_only_loopback_does_without_a_secret():
     assert not Options(address="127.0.0.2").restricted
     assert Options(address="0.0.0.0").restricted
     assert Options(address="10.1.2.3").restricted
+    assert _secret(Options()) is None
+    assert len({_secret(Options(address="0.0.0.0")) for _ in range(9)}) == 9
 
 
 def test_the_printed_command_starts_a_server(bundle, tls, tmp_path):
