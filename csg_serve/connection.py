@@ -129,9 +129,9 @@ def _away(error: InferenceServerException) -> bool:
     return error.status() == "StatusCode.UNAVAILABLE" and "unknown model" not in str(error.message())
 
 
-async def repository_index(client: InferenceServerClient) -> list[Any]:
+async def repository_index(client: InferenceServerClient, headers: dict[str, str]) -> list[Any]:
     """Triton's index: name, version, state and reason of every version that it knows."""
-    index = await client.get_model_repository_index(client_timeout=DEADLINE_S)
+    index = await client.get_model_repository_index(headers=headers, client_timeout=DEADLINE_S)
     return list(index.models)
 
 
@@ -142,10 +142,8 @@ async def statistics(client: InferenceServerClient) -> list[Any]:
 
 
 async def _ready_versions(client: InferenceServerClient) -> dict[str, int]:
-    """The newest ready version of each model."""
-    index = await repository_index(client)
-    ready = [(entry.name, int(entry.version)) for entry in index if entry.state == "READY"]
-    return dict(sorted(ready))
+    """The newest ready version of each model: by the statistics, since the index may ask for a secret."""
+    return dict(sorted((one.name, int(one.version)) for one in await statistics(client)))
 
 
 async def _card_text(client: InferenceServerClient, name: str, version: int) -> str:

@@ -22,7 +22,7 @@ from csg.console import print_json, say
 from csg.errors import InputError, ServerError, UsageError
 from csg.files import new_folder, plain_name, write_bytes
 from csg_serve.config import CARD_PARAMETER, card_of, config_text, model_config, read_config
-from csg_serve.server import wait_until_live
+from csg_serve.control import wait_until_live
 from csg_serve.triton import best_backend
 
 CONFIG = "config.pbtxt"

@@ -261,8 +261,8 @@ def test_a_model_that_does_not_load_gives_its_reason_and_no_process_stays(colour
     assert not (colour_repository / ".csg-serve.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_server_in_the_foreground_ends_with_its_command(colour_repository, number):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_server_in_the_foreground_ends_with_its_command(colour_repository, number, code):
     """And a model without a card is none of ours."""
     config = colour_repository / "colour" / "config.pbtxt"
     config.write_text(config.read_text().replace("csg_card", "other_card"))
@@ -279,7 +279,7 @@ def test_a_server_in_the_foreground_ends_with_its_command(colour_repository, num
     finally:
         process.send_signal(number)
         _, words = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in words
     assert not processes_of(colour_repository)
     assert not (colour_repository / ".csg-serve.json").exists()

@@ -40,33 +40,88 @@ def deploy(
         deploy_command(bundle, repository, name, backend, version, as_json)
 
 
-def models(server: o.Server = "localhost:8001", as_json: o.Json = False) -> None:
+def models(
+    server: o.Server = "localhost:8001",
+    load: Annotated[
+        Optional[str], typer.Option(help="Load this model, or what its configuration names now (explicit control).")
+    ] = None,
+    unload: Annotated[Optional[str], typer.Option(help="Unload this model (explicit control).")] = None,
+    secret_file: Annotated[
+        Optional[Path], typer.Option(help="File with the secret of the server's control API, where that asks for one.")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
     """The models of a running server: version, state, what they answered and how long it took."""
     from csg_serve.models import models_command
 
-    models_command(server, as_json)
+    models_command(server, load, unload, secret_file, as_json)
 
 
 def serve(
     repository: o.Repository = Path("model_repository"),
+    address: Annotated[str, typer.Option(help="IPv4 address to listen on; 0.0.0.0 for all of them.")] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(help="HTTP port; 0 takes a free one.")] = 8000,
     grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 takes a free one.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="Metrics port; 0 takes a free one.")] = 8002,
+    control: Annotated[
+        Literal["poll", "explicit"],
+        typer.Option(help="New versions: found by polling, or loaded by `csg deploy` and `csg models --load`."),
+    ] = "poll",
+    secret_file: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="File with the secret of the control API.",
+            show_default="none on loopback; a new secret when other machines reach the server",
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Optional[Path], typer.Option(help="PEM certificate: gRPC speaks TLS, HTTP stays on loopback.")
+    ] = None,
+    tls_key: Annotated[Optional[Path], typer.Option(help="PEM key of the certificate.")] = None,
+    tls_client_ca: Annotated[
+        Optional[Path], typer.Option(help="PEM certificates of a CA: clients need a certificate that it signed.")
+    ] = None,
+    threads: Annotated[
+        Optional[int], typer.Option(help="Cores a model may use.", min=1, show_default="all there are")
+    ] = None,
+    drain: Annotated[
+        int, typer.Option(help="Seconds that requests under way get when the server is stopped.", min=0)
+    ] = 30,
+    log_level: Annotated[
+        Literal["error", "warning", "info", "verbose"], typer.Option(help="What goes into the server's log.")
+    ] = "info",
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when every model is ready, and leave the server running.")
     ] = False,
     stop: Annotated[
         bool, typer.Option("--stop", help="Stop the server that --detach left running on this repository.")
     ] = False,
+    print_command: Annotated[
+        bool, typer.Option("--print-command", help="Start nothing; print the command, here and in NVIDIA's container.")
+    ] = False,
     as_json: o.Json = False,
 ) -> None:
-    """Start Triton on the model repository, on loopback; Ctrl-C stops it."""
+    """Start Triton on the model repository, on loopback; Ctrl-C or SIGTERM stops it when it has answered."""
+    from csg_serve import launch
     from csg_serve.server import serve_command, stop_command
 
     if stop:
         stop_command(repository, as_json)
+        return
+    options = launch.Options(
+        launch.check_address(address),
+        (http_port, grpc_port, metrics_port),
+        control,
+        secret_file,
+        launch.check_tls(tls_cert, tls_key, tls_client_ca),
+        threads or launch.available_cores(),
+        drain,
+        log_level,
+    )
+    if print_command:
+        launch.print_command(repository, options, as_json)
     else:
-        serve_command(repository, (http_port, grpc_port, metrics_port), detach, as_json)
+        serve_command(repository, options, detach, as_json)
 
 
 def evaluate(

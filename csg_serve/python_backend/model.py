@@ -29,7 +29,11 @@ class TritonPythonModel:
         card = json.loads(config["parameters"].get("csg_card", {}).get("string_value", "{}"))
         model = Path(args["model_repository"], args["model_version"], "model.onnx")
         open_model = _openvino if card.get("precision") == "bf16" else _onnxruntime
-        self.run = open_model(model, self.input, self.outputs, len(os.sched_getaffinity(0)))
+        instances = sum(group["count"] for group in config["instance_group"])
+        cores = int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))
+        threads = max(1, cores // instances)
+        pb_utils.Logger.log_info(f"{args['model_instance_name']}: one of {instances} instances, {threads} threads")
+        self.run = open_model(model, self.input, self.outputs, threads)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch with one run of the graph.
