@@ -25,7 +25,7 @@ app.add_typer(train.train_app, name="train")
 app.add_typer(train.compare_app, name="compare")
 app.command()(train.embed)
 app.add_typer(export.export_app, name="export")
-for command in (serve.deploy, serve.serve, serve.models, serve.evaluate, serve.predict):
+for command in (serve.deploy, serve.serve, serve.models, serve.evaluate, serve.predict, serve.bench):
     app.command()(command)
 app.add_typer(train.weights_app, name="weights")
 app.add_typer(train.data_app, name="data")

@@ -1,4 +1,4 @@
-"""The commands of csg_serve: deploy, serve, evaluate, predict; and the demonstration."""
+"""The commands of csg_serve: deploy, serve, evaluate, predict, bench; and the demonstration."""
 
 from __future__ import annotations
 
@@ -113,6 +113,56 @@ def predict(
     from csg_serve.predict import predict_command
 
     predict_command(images, server, model, tile, out, as_json)
+
+
+def bench(
+    server: o.Server = "localhost:8001",
+    model: o.Model = None,
+    concurrency: Annotated[str, typer.Option(help="Requests under way; a level each.")] = "1,2,4,8,16",
+    batch: Annotated[int, typer.Option(help="Images of a request.", min=1)] = 1,
+    seconds: Annotated[float, typer.Option(help="Time of a level, or of a scenario.", min=0.1)] = 10.0,
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Images to send, as csg evaluate takes them.",
+            show_default="random pixels; with --accuracy the embedded digits",
+        ),
+    ] = None,
+    scenario: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="MLPerf LoadGen's single-stream, server or offline, in place of the levels; may be given more than "
+            "once."
+        ),
+    ] = None,
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="Scenarios: LoadGen's accuracy mode too.")] = False,
+    qps: Annotated[
+        Optional[float],
+        typer.Option(help="Scenario server: queries a second.", show_default="search for the most", min=0.01),
+    ] = None,
+    latency_ms: Annotated[
+        float, typer.Option(help="Scenario server: what 99 % of the queries must keep.", min=0.1)
+    ] = 100.0,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder for the report.", show_default="measurements/<model>-<version>-<n>"),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Throughput and latency of a served model under growing load, or as MLPerf's LoadGen asks.
+
+    Client and server share the cores where they run on one machine: what the client takes of them is in the report.
+    """
+    from csg_serve.bench import BenchOptions, bench_command, parse_concurrency, parse_scenarios
+
+    if accuracy and not scenario:
+        raise UsageError(
+            "--accuracy is a mode of MLPerf's scenarios", "name one with --scenario, or use `csg evaluate`"
+        )
+    options = BenchOptions(
+        parse_concurrency(concurrency), batch, seconds, data, parse_scenarios(scenario or []), accuracy, qps, latency_ms
+    )
+    bench_command(server, model, options, out, as_json)
 
 
 def demo() -> None:

@@ -38,7 +38,7 @@ class TritonPythonModel:
         """
         try:
             images = [pb_utils.get_input_tensor_by_name(request, self.input).as_numpy() for request in requests]
-            outputs = self.run(np.concatenate(images))
+            outputs = self.run(np.concatenate(images) if len(images) > 1 else images[0])
         except Exception as error:  # whatever it was, the requests get an answer and the server goes on
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))) for _ in requests]
         ends = np.cumsum([len(part) for part in images])[:-1]
@@ -51,6 +51,7 @@ def _onnxruntime(model: Path, image: str, outputs: list[str], threads: int) -> R
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the server needs the same cores
     session = onnxruntime.InferenceSession(model, options, providers=_providers(onnxruntime))
     return lambda images: session.run(outputs, {image: images})
 
