@@ -24,8 +24,8 @@ from csg.card import ImageInput, ModelCard, SceneInput
 from csg.errors import InputError, UsageError
 from csg.images import decode, load, prepare_scene
 from csg.tiles import prepare_tiles
-from csg_serve.config import max_batch_size
 from csg_serve.connection import ServedModel, infer, open_model
+from csg_serve.options import max_batch_size
 
 REQUEST_IMAGES = 8
 IN_FLIGHT = 4

@@ -1,43 +1,14 @@
-"""The commands of csg_serve: deploy, serve, evaluate, predict, bench; and the demonstration."""
+"""The commands of csg_serve but deploy: serve, models, evaluate, predict, bench; and the demonstration."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from csg.cli import options as o
 from csg.errors import UsageError
-
-
-def deploy(
-    bundle: Annotated[
-        Optional[Path], typer.Argument(help="Bundle folder.", show_default="the newest in bundles/")
-    ] = None,
-    repository: o.Repository = Path("model_repository"),
-    name: Annotated[Optional[str], typer.Option(help="Model name.", show_default="the card's")] = None,
-    backend: Annotated[
-        Literal["auto", "python", "onnxruntime", "tensorrt"],
-        typer.Option(help="Triton backend; auto takes what the tritonserver found here can run."),
-    ] = "auto",
-    version: Annotated[
-        Optional[int], typer.Option(help="Version number; with --rollback the one to go back to.", min=1)
-    ] = None,
-    rollback: Annotated[
-        bool, typer.Option("--rollback", help="Serve an earlier version again, by default the one before.")
-    ] = False,
-    as_json: o.Json = False,
-) -> None:
-    """Put a bundle into a Triton model repository, as the model's next version; or go back to an earlier one."""
-    from csg_serve.repository import deploy_command, roll_back_command
-
-    if rollback:
-        if bundle:
-            raise UsageError("--rollback takes no bundle", "name the model with --name, the version with --version")
-        roll_back_command(repository, name, version, as_json)
-    else:
-        deploy_command(bundle, repository, name, backend, version, as_json)
 
 
 def models(server: o.Server = "localhost:8001", as_json: o.Json = False) -> None:

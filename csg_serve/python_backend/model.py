@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class TritonPythonModel:
         self.outputs: list[str] = [output["name"] for output in config["output"]]
         card = json.loads(config["parameters"].get("csg_card", {}).get("string_value", "{}"))
         model = Path(args["model_repository"], args["model_version"], "model.onnx")
-        open_model = _openvino if card.get("precision") == "bf16" else _onnxruntime
+        open_model = _openvino if card.get("precision") == "bf16" else partial(_onnxruntime, args)
         self.run = open_model(model, self.input, self.outputs, len(os.sched_getaffinity(0)))
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -46,13 +47,13 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse(list(map(pb_utils.Tensor, self.outputs, part))) for part in parts]
 
 
-def _onnxruntime(model: Path, image: str, outputs: list[str], threads: int) -> Run:
+def _onnxruntime(args: dict[str, str], model: Path, image: str, outputs: list[str], threads: int) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the server needs the same cores
-    session = onnxruntime.InferenceSession(model, options, providers=_providers(onnxruntime))
+    session = onnxruntime.InferenceSession(model, options, providers=_providers(onnxruntime, args))
     return lambda images: session.run(outputs, {image: images})
 
 
@@ -69,12 +70,20 @@ def _openvino(model: Path, image: str, outputs: list[str], threads: int) -> Run:
     return run
 
 
-def _providers(onnxruntime: Any) -> list[str]:
-    """CUDA where this ONNX Runtime was built for it and a device answers, then the CPU."""
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _cuda_device():
-        onnxruntime.preload_dlls()  # finds cuDNN and cuBLAS where pip installed them
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    return ["CPUExecutionProvider"]
+def _providers(onnxruntime: Any, args: dict[str, str]) -> list[Any]:
+    """CUDA where this ONNX Runtime was built for it and a device answers, then the CPU; or as the instance group says.
+
+    Raises:
+        RuntimeError: it says a GPU, and there is none.
+    """
+    kind, cpu = args["model_instance_kind"], "CPUExecutionProvider"
+    found = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _cuda_device()
+    if kind == "GPU" and not found:
+        raise RuntimeError("this ONNX Runtime finds no GPU")
+    if kind == "CPU" or not found:
+        return [cpu]
+    onnxruntime.preload_dlls()  # finds cuDNN and cuBLAS where pip installed them
+    return [("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]} if kind == "GPU" else {}), cpu]
 
 
 def _cuda_device() -> bool:
