@@ -13,9 +13,9 @@ from typing import Any
 from csg.console import print_json, say, show_table
 from csg.errors import InputError, UsageError
 from csg.files import free_name, new_folder
-from csg_serve.options import max_batch_size
 from csg_serve.connection import ServedModel, open_model
 from csg_serve.load import calling, counters, keep_busy
+from csg_serve.options import max_batch_size
 from csg_serve.samples import Samples, prepared_requests, read_samples
 
 MEASUREMENTS = Path("measurements")
