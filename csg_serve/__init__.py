@@ -2,4 +2,4 @@
 
 import os
 
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read as gRPC is imported: what it would tell beside comes as an error
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read when gRPC is imported; its errors come as exceptions too

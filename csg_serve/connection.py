@@ -231,6 +231,6 @@ def _no_answer(addresses: Sequence[Address], error: TransportError) -> ServerErr
     todo = "start one with `csg serve`, or name its gRPC address with --server HOST:PORT"
     if any(address.tls for address in addresses):
         todo = "check --tls-ca, and --tls-cert with --tls-key where it asks for a certificate"
-    elif "Socket closed" in error.detail:
-        todo = "check that this is its gRPC port, and give --tls-ca where it wants TLS"
+    elif "Socket closed" in error.detail or error.kind == "refused":
+        todo = "check that this is the port of the protocol asked for, and give --tls-ca where it wants TLS"
     return ServerError(f"no Triton answers at {names}: {error.detail}", todo)

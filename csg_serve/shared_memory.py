@@ -27,7 +27,7 @@ class Region:
     """
 
     def __init__(self, size: int):
-        self.name, self.size = f"csg-client-{secrets.token_hex(16)}", size
+        self.name, self.size = f"csg-client-{os.getpid()}-{secrets.token_hex(16)}", size
         self._memory = SharedMemory(self.name, create=True, size=size)
         try:
             file = os.open(FOLDER / self.name, os.O_RDWR)

@@ -214,8 +214,8 @@ class HttpTransport:
             raise TransportError("late", f"no answer within {deadline_s:g} s") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
             raise TransportError("away", str(error)) from None
-        except aiohttp.ClientError as error:
-            raise TransportError("refused", str(error)) from None
+        except aiohttp.ClientError:
+            raise TransportError("refused", "what answers there speaks no HTTP") from None
 
 
 def _grpc_error(error: InferenceServerException) -> TransportError:
