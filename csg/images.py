@@ -19,19 +19,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from csg.card import STRIDE, Colour, ImageInput, SceneInput
 from csg.errors import InputError
 
+Source = Path | bytes | Image.Image  # a file, the bytes of one, or an image that is decoded already
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")  # none of these starts another program
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB, Pillow's own limit
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `decode` refuses such images
 
 
-def decode(source: Path | bytes, name: str | None = None) -> Image.Image:
-    """An image file as 8-bit RGB, upright (EXIF orientation applied), first frame, alpha over black.
+def decode(source: Source, name: str | None = None) -> Image.Image:
+    """An image as 8-bit RGB, upright (EXIF orientation applied), first frame, alpha over black.
 
     It may be called from several threads at once: Pillow lets go of Python's lock while it decodes.
 
     Args:
-        source: a file, or the bytes of one.
+        source: a file, the bytes of one, or an image of Pillow's.
         name: what to call it in an error; the path by default.
 
     Raises:
@@ -39,6 +40,8 @@ def decode(source: Path | bytes, name: str | None = None) -> Image.Image:
     """
     name = name or (str(source) if isinstance(source, Path) else "from memory")
     try:
+        if isinstance(source, Image.Image):
+            return _to_rgb(ImageOps.exif_transpose(source))
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels, and {MAX_PIXELS} are the most")
@@ -81,9 +84,9 @@ def prepare(image: Image.Image, spec: ImageInput) -> np.ndarray:
     return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box), np.uint8)
 
 
-def load(path: Path, spec: ImageInput) -> np.ndarray:
-    """Decode and prepare one file: uint8 (H, W, 3)."""
-    return prepare(decode(path), spec)
+def load(source: Source, spec: ImageInput) -> np.ndarray:
+    """Decode and prepare one image: uint8 (H, W, 3)."""
+    return prepare(decode(source), spec)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from csg.errors import InputError, UsageError
 from csg.files import free_name, new_folder
 from csg_serve.connection import ServedModel, open_model
 from csg_serve.load import calling, counters, keep_busy
-from csg_serve.options import max_batch_size
 from csg_serve.samples import Samples, prepared_requests, read_samples
+from csg_serve.servers import Servers
 
 MEASUREMENTS = Path("measurements")
 REPORT, PICTURE = "bench.json", "bench.png"
@@ -92,11 +92,11 @@ def parse_scenarios(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def bench_command(server: str, model: str | None, options: BenchOptions, out: Path | None, as_json: bool) -> None:
+def bench_command(servers: Servers, model: str | None, options: BenchOptions, out: Path | None, as_json: bool) -> None:
     """Measure, write bench.json and bench.png, and show.
 
     Args:
-        server: gRPC HOST:PORT.
+        servers: where they are; requests take turns over several.
         model: its name; the only csg model there by default.
         out: folder for the report.
 
@@ -108,7 +108,7 @@ def bench_command(server: str, model: str | None, options: BenchOptions, out: Pa
     if out and out.exists():
         raise InputError(f"{out} exists already", "name another folder with --out, or remove it")
     _check_packages(options)
-    report = asyncio.run(_bench(server, model, options, out))
+    report = asyncio.run(_bench(servers, model, options, out))
     if as_json:
         print_json(report)
     else:
@@ -126,18 +126,18 @@ def _check_packages(options: BenchOptions) -> None:
         raise UsageError(f"csg bench needs the package {error.name}", "pip install 'csg[bench]'") from None
 
 
-async def _bench(server: str, model: str | None, options: BenchOptions, out: Path | None) -> dict[str, Any]:
+async def _bench(servers: Servers, model: str | None, options: BenchOptions, out: Path | None) -> dict[str, Any]:
     from csg_serve.bench_pictures import draw_levels, draw_scenarios
     from csg_serve.loadgen import run_scenarios
 
-    async with open_model(server, model) as served:
-        if options.batch > (most := max_batch_size(served.card)):
-            raise UsageError(f"model {served.name} takes at most {most} images a request", "lower --batch")
+    async with open_model(servers, model) as served:
+        if options.batch > served.max_batch:
+            raise UsageError(f"model {served.name} takes at most {served.max_batch} images a request", "lower --batch")
         folder = out or free_name(MEASUREMENTS, f"{served.name}-{served.version}")
         report = {
             "model": served.name,
             "version": served.version,
-            "server": server,
+            "server": served.server,
             "batch": options.batch,
             "seconds": options.seconds,
             "cores": len(os.sched_getaffinity(0)),
@@ -148,23 +148,23 @@ async def _bench(server: str, model: str | None, options: BenchOptions, out: Pat
         }
         with new_folder(folder) as fresh:
             if options.scenarios:
-                found = await run_scenarios(served, options, fresh)
+                found = await run_scenarios(served, servers, options, fresh)
                 report |= {"data": found[0].data, "scenarios": [asdict(one) for one in found]}
                 draw_scenarios(found, fresh / PICTURE)
             else:
                 samples = read_samples(served.card, options.data)
-                levels = await _levels(served, samples, options)
+                levels = await _levels(served, servers, samples, options)
                 report |= {"data": samples.name, "levels": [asdict(level) for level in levels]}
                 draw_levels(levels, f"{served.name} version {served.version}", fresh / PICTURE)
             (fresh / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report
 
 
-async def _levels(served: ServedModel, samples: Samples, options: BenchOptions) -> list[Level]:
+async def _levels(served: ServedModel, servers: Servers, samples: Samples, options: BenchOptions) -> list[Level]:
     levels, batch = [], options.batch
     requests = await asyncio.to_thread(prepared_requests, served, samples, batch)
     say(f"{served.name} version {served.version} at {served.server}: {samples.name}, {batch} a request")
-    async with calling(served.server) as call:
+    async with calling(servers) as call:
         for concurrency in options.concurrency:
             await keep_busy(call, requests, concurrency, WARM_UP * options.seconds)
             before = await counters(served)
@@ -178,9 +178,9 @@ async def _levels(served: ServedModel, samples: Samples, options: BenchOptions) 
                     p50_ms=spell.percentile(50),
                     p90_ms=spell.percentile(90),
                     p99_ms=spell.percentile(99),
-                    queue_ms=did.queue_ns / did.requests / 1e6,
-                    compute_ms=did.compute_ns / did.requests / 1e6,
-                    batch=did.images / did.runs,
+                    queue_ms=did.queue_ns / max(1, did.requests) / 1e6,
+                    compute_ms=did.compute_ns / max(1, did.requests) / 1e6,
+                    batch=did.images / max(1, did.runs),
                     client_cores=spell.client_cores,
                 )
             )

@@ -10,18 +10,21 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import astuple, dataclass
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from csg.errors import ServerError
+from csg.errors import ServerError, UsageError
 from csg_serve.connection import ServedModel, statistics
+from csg_serve.servers import Servers, as_servers
+from csg_serve.transport import TransportError, grpc_credentials, secret_header
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+LIMITS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 DEADLINE_S = 300
 Call = Callable[[bytes], Awaitable[bytes]]
 
@@ -35,6 +38,9 @@ class Counters:
     runs: int
     queue_ns: int
     compute_ns: int
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
     def __sub__(self, other: Counters) -> Counters:
         return Counters(
@@ -72,22 +78,34 @@ def request_bytes(served: ServedModel, images: NDArray[np.uint8]) -> bytes:
 
 
 @asynccontextmanager
-async def calling(server: str) -> AsyncIterator[Call]:
-    """A function that sends a request's bytes to the gRPC endpoint HOST:PORT and returns its answer's.
+async def calling(server: str | Servers) -> AsyncIterator[Call]:
+    """A function that sends a request's bytes over gRPC and returns its answer's; several servers take turns.
 
     Raises:
-        ServerError: the server went away, took too long, or refuses the request.
+        UsageError: an address is one of HTTP, or malformed.
+        ServerError: a server went away, took too long, or refuses the request.
     """
-    limits = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    async with grpc.aio.insecure_channel(server, options=limits) as channel:
-        infer = channel.unary_unary(INFER)
+    servers = as_servers(server)
+    headers = tuple(secret_header(servers, "triton-grpc-protocol-").items())
+    async with AsyncExitStack() as stack:
+        endpoints = []
+        for address in servers.addresses:
+            if address.http:
+                raise UsageError(f"{address} is an address of HTTP", "give that of the gRPC endpoint")
+            channel = grpc.aio.insecure_channel(address.authority, options=LIMITS)
+            if address.tls:
+                channel = grpc.aio.secure_channel(address.authority, grpc_credentials(servers), options=LIMITS)
+            await stack.enter_async_context(channel)
+            endpoints.append((address, channel.unary_unary(INFER)))
+        turn = itertools.cycle(endpoints)
 
         async def call(request: bytes) -> bytes:
+            address, infer = next(turn)
             try:
-                answer: bytes = await infer(request, timeout=DEADLINE_S)
+                answer: bytes = await infer(request, timeout=DEADLINE_S, metadata=headers)
             except grpc.aio.AioRpcError as error:
                 detail = " ".join(str(error.details()).split())
-                raise ServerError(f"the server at {server} did not answer: {detail}", "see its log") from None
+                raise ServerError(f"the server at {address} did not answer: {detail}", "see its log") from None
             return answer
 
         yield call
@@ -115,14 +133,22 @@ async def keep_busy(call: Call, requests: Sequence[bytes], concurrency: int, sec
 
 
 async def counters(served: ServedModel) -> Counters:
-    """Triton's statistics of the model since it was loaded.
+    """Triton's statistics of the model since it was loaded, of all its servers together.
 
     Raises:
-        ServerError: it is not there any more.
+        ServerError: one of them does not say.
     """
-    for one in await statistics(served.client):
-        if (one.name, one.version) == (served.name, str(served.version)):
-            times = one.inference_stats
-            compute = times.compute_input.ns + times.compute_infer.ns + times.compute_output.ns
-            return Counters(times.success.count, one.inference_count, one.execution_count, times.queue.ns, compute)
-    raise ServerError(f"{served.name} version {served.version} is gone from {served.server}", "see `csg models`")
+    total = Counters(0, 0, 0, 0, 0)
+    for member in served.pool.members:
+        try:
+            found = await statistics(member.transport)
+        except TransportError as error:
+            raise ServerError(f"no statistics from {member.address}: {error.detail}", "see its log") from None
+        for one in found:
+            if (one.name, one.version) == (served.name, str(served.version)):
+                times = one.inference_stats
+                compute = times.compute_input.ns + times.compute_infer.ns + times.compute_output.ns
+                total += Counters(
+                    times.success.count, one.inference_count, one.execution_count, times.queue.ns, compute
+                )
+    return total

@@ -27,6 +27,7 @@ from csg_serve.samples import Samples, prepared_requests, read_labelled_samples,
 
 if TYPE_CHECKING:
     from csg_serve.bench import BenchOptions
+    from csg_serve.servers import Servers
 
 SCENARIOS = {"single-stream": "SingleStream", "server": "Server", "offline": "Offline"}
 PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
@@ -34,6 +35,7 @@ IN_FLIGHT = {"single-stream": 1, "server": 1024, "offline": 16}  # requests
 PERFORMANCE_SAMPLES = 1024  # held in memory at once: MLPerf's number for ImageNet
 SEARCH_STEPS = 6
 ESTIMATE_S = 2.0
+AFTER_FAILURE_S = 0.05
 LOG_PREFIX = "mlperf_log_"
 
 
@@ -60,7 +62,9 @@ class ScenarioResult:
     mean_class_accuracy: float | None = None
 
 
-async def run_scenarios(served: ServedModel, options: BenchOptions, folder: Path) -> list[ScenarioResult]:
+async def run_scenarios(
+    served: ServedModel, servers: Servers, options: BenchOptions, folder: Path
+) -> list[ScenarioResult]:
     """Each scenario's performance mode, and its accuracy mode if asked; LoadGen's logs go into `folder`.
 
     Raises:
@@ -73,7 +77,7 @@ async def run_scenarios(served: ServedModel, options: BenchOptions, folder: Path
     else:
         samples = read_samples(served.card, options.data)
     found = []
-    async with calling(served.server) as call:
+    async with calling(servers) as call:
         requests = await asyncio.to_thread(prepared_requests, served, samples, options.batch)
         spell = await keep_busy(call, requests, IN_FLIGHT["offline"], min(options.seconds, ESTIMATE_S))
         bench = _Bench(served, samples, call, options, folder, estimate=spell.per_s * options.batch)
@@ -185,7 +189,7 @@ class _Bench:
 
 
 class _Asked:
-    """What LoadGen calls. After a failure everything is answered at once and empty, so that it comes to its end."""
+    """What LoadGen calls. It can't be stopped: after a failure everything is answered empty until its time is over."""
 
     def __init__(self, served: ServedModel, samples: Samples, call: Call, batch: int, in_flight: int):
         self.served, self.samples, self.call, self.batch = served, samples, call, batch
@@ -227,6 +231,8 @@ class _Asked:
                     answer = await self.call(request_bytes(self.served, images))
                     if self.samples.labels is not None:
                         classes = _classes(answer, len(asked))
+            if self.failure:
+                await asyncio.sleep(AFTER_FAILURE_S)
         except BaseException as error:  # whatever it was, LoadGen waits for an answer
             self.failure = error
         size = classes.itemsize

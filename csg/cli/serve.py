@@ -11,11 +11,19 @@ from csg.cli import options as o
 from csg.errors import UsageError
 
 
-def models(server: o.Server = "localhost:8001", as_json: o.Json = False) -> None:
+def models(
+    server: o.Server = None,
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
+    as_json: o.Json = False,
+) -> None:
     """The models of a running server: version, state, what they answered and how long it took."""
     from csg_serve.models import models_command
+    from csg_serve.servers import named_servers
 
-    models_command(server, as_json)
+    models_command(named_servers(server, tls_ca, tls_cert, tls_key, secret_file), as_json)
 
 
 def serve(
@@ -41,7 +49,7 @@ def serve(
 
 
 def evaluate(
-    server: o.Server = "localhost:8001",
+    server: o.Server = None,
     model: o.Model = None,
     data: Annotated[
         Optional[list[str]],
@@ -62,32 +70,44 @@ def evaluate(
         typer.Option(help="Segmenters: folder for overlays.", show_default="evaluations/<model>-<version>-<n>"),
     ] = None,
     unreadable: o.Unreadable = "fail",
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
     as_json: o.Json = False,
 ) -> None:
     """Measure a served model on labelled real images, through the server."""
     from csg_serve.evaluate import evaluate_command
+    from csg_serve.servers import named_servers
 
-    evaluate_command(server, model, data, unreadable, labels, tile, out, as_json)
+    servers = named_servers(server, tls_ca, tls_cert, tls_key, secret_file)
+    evaluate_command(servers, model, data, unreadable, labels, tile, out, as_json)
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    server: o.Server = "localhost:8001",
+    server: o.Server = None,
     model: o.Model = None,
     tile: Annotated[
         Optional[int], typer.Option(help="Segmenters: send images in overlapping tiles of this side.", min=64)
     ] = None,
     out: Annotated[Path, typer.Option(help="Segmenters: folder for masks and overlays.")] = Path("predictions"),
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
     as_json: o.Json = False,
 ) -> None:
     """Class and confidence of images, or their masks, from a served model."""
     from csg_serve.predict import predict_command
+    from csg_serve.servers import named_servers
 
-    predict_command(images, server, model, tile, out, as_json)
+    servers = named_servers(server, tls_ca, tls_cert, tls_key, secret_file)
+    predict_command(images, servers, model, tile, out, as_json)
 
 
 def bench(
-    server: o.Server = "localhost:8001",
+    server: o.Server = None,
     model: o.Model = None,
     concurrency: Annotated[str, typer.Option(help="Requests under way; a level each.")] = "1,2,4,8,16",
     batch: Annotated[int, typer.Option(help="Images of a request.", min=1)] = 1,
@@ -118,6 +138,10 @@ def bench(
         Optional[Path],
         typer.Option(help="Folder for the report.", show_default="measurements/<model>-<version>-<n>"),
     ] = None,
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
     as_json: o.Json = False,
 ) -> None:
     """Throughput and latency of a served model under growing load, or as MLPerf's LoadGen asks.
@@ -125,6 +149,7 @@ def bench(
     Client and server share the cores where they run on one machine: what the client takes of them is in the report.
     """
     from csg_serve.bench import BenchOptions, bench_command, parse_concurrency, parse_scenarios
+    from csg_serve.servers import named_servers
 
     if accuracy and not scenario:
         raise UsageError(
@@ -133,7 +158,8 @@ def bench(
     options = BenchOptions(
         parse_concurrency(concurrency), batch, seconds, data, parse_scenarios(scenario or []), accuracy, qps, latency_ms
     )
-    bench_command(server, model, options, out, as_json)
+    servers = named_servers(server, tls_ca, tls_cert, tls_key, secret_file)
+    bench_command(servers, model, options, out, as_json)
 
 
 def demo() -> None:
