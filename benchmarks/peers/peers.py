@@ -97,8 +97,8 @@ def environment_of(peer: Peer) -> Path:
 
 
 @contextmanager
-def started(peer: Peer, settings: Settings, model: Path, log: Path) -> Iterator[str]:
-    """The server's HOST:PORT while it runs; it may not answer yet. All its processes end with the block."""
+def started(peer: Peer, settings: Settings, model: Path, log: Path) -> Iterator[tuple[str, int]]:
+    """The server's HOST:PORT and its process while it runs; it may not answer yet. Its processes end with the block."""
     ports = _free_ports(3)
     folder = environment_of(peer)
     values = {"bin": str(folder / "bin"), "port": str(ports[0]), "workers": settings["WORKERS"]}
@@ -113,7 +113,7 @@ def started(peer: Peer, settings: Settings, model: Path, log: Path) -> Iterator[
     with log.open("ab") as out:
         process = subprocess.Popen(command, cwd=HERE, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
-        yield f"127.0.0.1:{ports[0]}"
+        yield f"127.0.0.1:{ports[0]}", process.pid
     finally:
         _end(process)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
 import os
 import re
@@ -26,37 +25,24 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from peers import CORES, PEERS, Peer, Settings, started
-from PIL import Image
-from sklearn.datasets import load_sample_images
-from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
+from tritonclient.grpc.service_pb2 import ModelInferResponse
 
 from csg.console import say, show_table
 from csg.errors import ServerError
 from csg_serve.load import Call, Spell, calling, keep_busy
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from serving import export_torchvision, serving
+from serving import cpu_seconds, export_torchvision, file_request, photographs, serving
 
 MODEL, OURS = "mobilenet_v2", "csg"
 CONCURRENCY, WARM_UP_S, START_S = 16, 3.0, 180.0
 BOUNDARY = "b-o-u-n-d-a-r-y"
-
-
-def photographs() -> list[bytes]:
-    """16 JPEG files of 500 x 375 pixels: crops of two photographs, in several qualities."""
-    files = []
-    for number in range(16):
-        photograph = Image.fromarray(load_sample_images().images[number % 2])
-        left, top = 9 * number, 3 * number
-        buffer = io.BytesIO()
-        photograph.crop((left, top, left + 500, top + 375)).save(buffer, "JPEG", quality=(75, 85, 92, 95)[number % 4])
-        files.append(buffer.getvalue())
-    return files
 
 
 def right_classes(model: Path, files: Sequence[bytes]) -> list[int]:
@@ -66,17 +52,6 @@ def right_classes(model: Path, files: Sequence[bytes]) -> list[int]:
     os.environ |= {"PEER_MODEL": str(model), "PEER_THREADS": str(CORES), "PEER_SPIN": "0"}
     classifier = Classifier()
     return classifier.classes([classifier.prepare(file) for file in files])
-
-
-def grpc_request(model: str, output: str, file: bytes) -> bytes:
-    """A request of Triton's protocol: one file, encoded (1, 1); from csg's server the class, not the logits."""
-    request = ModelInferRequest(model_name=model)
-    request.inputs.add(name="encoded", datatype="BYTES", shape=[1, 1])
-    asked = request.outputs.add(name=output)
-    if output != "class":
-        asked.parameters["classification"].int64_param = 1
-    request.raw_input_contents.append(len(file).to_bytes(4, "little") + file)
-    return bytes(request.SerializeToString())
 
 
 def http_body(field: str, file: bytes) -> bytes:
@@ -128,81 +103,98 @@ async def ready(call: Call, request: bytes) -> None:
             await asyncio.sleep(0.3)
 
 
-async def load(call: Call, requests: list[bytes], right: list[int], grpc: bool, seconds: float) -> Spell:
+@dataclass(frozen=True)
+class Run:
+    """A measurement: what the load had, and milliseconds of CPU that the server's processes took for an image."""
+
+    spell: Spell
+    server_cpu_ms: float
+
+
+async def load(call: Call, requests: list[bytes], right: list[int], grpc: bool, seconds: float, pid: int) -> Run:
     """Check the answers, warm up, measure."""
     await ready(call, requests[0])
     found = [class_in(await call(request), grpc) for request in requests]
     if found != right:
         raise SystemExit(f"the answers differ: {found} for {right}")
     await keep_busy(call, requests, CONCURRENCY, WARM_UP_S)
-    return await keep_busy(call, requests, CONCURRENCY, seconds)
+    before = cpu_seconds(pid)
+    spell = await keep_busy(call, requests, CONCURRENCY, seconds)
+    return Run(spell, (cpu_seconds(pid) - before) / len(spell.latencies_ms) * 1e3)
 
 
 class Comparison:
     """The files, the model, and the folder that all servers are run in."""
 
     def __init__(self, folder: Path, seconds: float):
-        self.folder, self.seconds, self.files = folder, seconds, photographs()
+        self.folder, self.seconds, self.files = folder, seconds, photographs(16)
         self.bundle = export_torchvision(MODEL, folder)
         self.right = right_classes(self.bundle / "model.onnx", self.files)
 
-    def peer(self, peer: Peer, settings: Settings, seconds: float) -> Spell:
+    def peer(self, peer: Peer, settings: Settings, seconds: float) -> Run:
         """One run of a peer, from its start to its end."""
 
-        async def run(address: str) -> Spell:
-            grpc = [grpc_request("peer", "class", file) for file in self.files]
+        async def run(address: str, pid: int) -> Run:
+            grpc = [file_request("peer", file, "class") for file in self.files]
             http = [http_body(peer.field, file) for file in self.files]
             async with calling(address) if peer.grpc else posting(address, peer.field) as call:
-                return await load(call, grpc if peer.grpc else http, self.right, peer.grpc, seconds)
+                return await load(call, grpc if peer.grpc else http, self.right, peer.grpc, seconds, pid)
 
         log = self.folder / f"{peer.name}.log"
-        with started(peer, settings, self.bundle / "model.onnx", log) as address:
-            return asyncio.run(run(address))
+        with started(peer, settings, self.bundle / "model.onnx", log) as (address, pid):
+            return asyncio.run(run(address, pid))
 
-    def ours(self, seconds: float) -> Spell:
+    def ours(self, seconds: float) -> Run:
         """One run of csg's server."""
 
-        async def run(address: str) -> Spell:
-            requests = [grpc_request(f"{MODEL}_encoded", "logits", file) for file in self.files]
+        async def run(address: str, pid: int) -> Run:
+            requests = [file_request(f"{MODEL}_encoded", file, "logits", classification=True) for file in self.files]
             async with calling(address) as call:
-                return await load(call, requests, self.right, True, seconds)
+                return await load(call, requests, self.right, True, seconds, pid)
 
         deployed = (self.folder / "model_repository" / MODEL).exists()
         with serving(self.folder, *([] if deployed else [self.bundle])) as state:
-            return asyncio.run(run(state["grpc"]))
+            return asyncio.run(run(state["grpc"], state["pid"]))
 
     def best_settings(self, peer: Peer) -> Settings:
         """The fastest of a peer's settings, from a short run of each."""
         rates = []
         for settings in peer.settings:
-            rates.append(self.peer(peer, settings, self.seconds / 2).per_s)
+            rates.append(self.peer(peer, settings, self.seconds / 2).spell.per_s)
             say(f"trial: {peer.name} {settings}: {rates[-1]:.1f}/s")
         return peer.settings[rates.index(max(rates))]
 
 
-def table(spells: dict[str, list[Spell]], settings: dict[str, Settings]) -> list[dict[str, Any]]:
+def table(runs: dict[str, list[Run]], settings: dict[str, Settings]) -> list[dict[str, Any]]:
     """Medians over the rounds; the ratio is taken within each."""
     rows = []
-    for name, runs in spells.items():
-        ratios = [one.per_s / ours.per_s for one, ours in zip(runs, spells[OURS], strict=True)]
-        row: dict[str, Any] = {"server": name, "images_per_s": statistics.median(one.per_s for one in runs)}
-        for share in (50, 99):
-            row[f"p{share}_ms"] = statistics.median(one.percentile(share) for one in runs)
-        row |= {"of_ours": statistics.median(ratios), "rounds": [one.per_s for one in runs]}
-        row |= {"client_cores": statistics.median(one.client_cores for one in runs), "settings": settings.get(name)}
-        rows.append(row)
+    for name, of_it in runs.items():
+        spells = [run.spell for run in of_it]
+        ratios = [one.per_s / ours.spell.per_s for one, ours in zip(spells, runs[OURS], strict=True)]
+        rows.append(
+            {
+                "server": name,
+                "images_per_s": statistics.median(spell.per_s for spell in spells),
+                "p50_ms": statistics.median(spell.percentile(50) for spell in spells),
+                "p99_ms": statistics.median(spell.percentile(99) for spell in spells),
+                "of_ours": statistics.median(ratios),
+                "server_cpu_ms": statistics.median(run.server_cpu_ms for run in of_it),
+                "client_cores": statistics.median(spell.client_cores for spell in spells),
+                "settings": settings.get(name),
+                "rounds": [spell.per_s for spell in spells],
+            }
+        )
     return sorted(rows, key=lambda row: -row["images_per_s"])
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The table, and the two figures that it is for."""
-    columns = ("server", "images/s", "p50 ms", "p99 ms", "of csg's", "client cores", "settings")
+    columns = ("server", "images/s", "p50 ms", "p99 ms", "of csg's", "CPU ms/image", "client cores", "settings")
     shown = [
         (
             row["server"],
             *(f"{row[key]:.1f}" for key in ("images_per_s", "p50_ms", "p99_ms")),
-            f"{row['of_ours']:.2f}",
-            f"{row['client_cores']:.2f}",
+            *(f"{row[key]:.2f}" for key in ("of_ours", "server_cpu_ms", "client_cores")),
             ", ".join(f"{key.lower()} {value}" for key, value in (row["settings"] or {}).items()),
         )
         for row in rows
@@ -226,13 +218,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         comparison = Comparison((given.folder or Path(temporary)).resolve(), given.seconds)
         best = {peer.name: comparison.best_settings(peer) for peer in peers}
-        spells: dict[str, list[Spell]] = {OURS: [], **{peer.name: [] for peer in peers}}
+        runs: dict[str, list[Run]] = {OURS: [], **{peer.name: [] for peer in peers}}
         for number in range(given.rounds):
-            spells[OURS].append(comparison.ours(given.seconds))
+            runs[OURS].append(comparison.ours(given.seconds))
             for peer in peers:
-                spells[peer.name].append(comparison.peer(peer, best[peer.name], given.seconds))
-            say(f"round {number + 1}: { ({name: round(runs[-1].per_s, 1) for name, runs in spells.items()}) }")
-    rows = table(spells, best)
+                runs[peer.name].append(comparison.peer(peer, best[peer.name], given.seconds))
+            rates = {name: round(of_it[-1].spell.per_s, 1) for name, of_it in runs.items()}
+            say(f"round {number + 1}: {rates}")
+    rows = table(runs, best)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=2) + "\n")
     show(rows)
