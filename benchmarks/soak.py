@@ -3,8 +3,8 @@
     python benchmarks/soak.py [--minutes 10] [--model mobilenet_v2] [--out FOLDER]
 
 Two loads at the same time. This process sends pixels to the tensor model and JPEG files to the model beside it, which
-takes files, in turn; and csg's own client (csg_serve.client.stream) has the same files answered over and over, in a process
-of its own. Sampled every 5 s is the proportional set size (PSS: a page that several processes share counts once);
+takes files, in turn; and csg's own client (csg_serve.client.stream) has the same files answered over and over from a
+process of its own. Sampled every 5 s is the proportional set size (PSS: a page shared by several counts once);
 printed are its level after the warm-up, the first tenth of the time, and the slope of a straight line from there on.
 Written are soak.csv and soak.json.
 """
