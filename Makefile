@@ -32,6 +32,9 @@ bench: setup   ## the measurements that README and docs quote; RUNS=... are expo
 	$(BIN)/python benchmarks/scene_loading.py
 	$(BIN)/python benchmarks/scene_memory.py
 	$(BIN)/python benchmarks/transport.py
+	$(BIN)/python benchmarks/serving_overhead.py
+	$(BIN)/python benchmarks/peers/run.py
+	$(BIN)/python benchmarks/soak.py
 	$(BIN)/python benchmarks/export_precision.py $(RUNS)
 
 wheel: setup   ## dist/csg-*.whl
