@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,42 +19,55 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from csg.card import STRIDE, Colour, ImageInput, SceneInput
 from csg.errors import InputError
 
+Source = Path | bytes | Image.Image  # a file, the bytes of one, or an image that is decoded already
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")  # none of these starts another program
+MAX_PIXELS = 89_478_485  # 256 MiB of RGB, Pillow's own limit
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `decode` refuses such images
 
 
-def decode(source: Path | bytes, name: str | None = None) -> Image.Image:
-    """An image file as 8-bit RGB, upright (EXIF orientation applied), first frame, alpha over black.
+def decode(source: Source, name: str | None = None) -> Image.Image:
+    """An image as 8-bit RGB, upright (EXIF orientation applied), first frame, alpha over black.
+
+    It may be called from several threads at once: Pillow lets go of Python's lock while it decodes.
 
     Args:
-        source: a file, or the bytes of one.
+        source: a file, the bytes of one, or an image of Pillow's.
         name: what to call it in an error; the path by default.
 
     Raises:
         InputError: it can't be read as an image, or is too large to be one in good faith.
     """
-    name = name or (str(source) if isinstance(source, Path) else "the image")
+    name = name or (str(source) if isinstance(source, Path) else "from memory")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                return _to_rgb(ImageOps.exif_transpose(image))
+        if isinstance(source, Image.Image):
+            return _to_rgb(ImageOps.exif_transpose(source))
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, and {MAX_PIXELS} are the most")
+            image.load()
+            with suppress(Exception):  # an unreadable EXIF block says nothing of the orientation
+                ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except FileNotFoundError:
         raise InputError(f"image {name} is not there", "check the path") from None
     except UnidentifiedImageError:
         raise InputError(f"image {name} can't be read: not an image file", "repair or remove it") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"image {name} can't be read: {error}", "repair or remove it") from None
+    except Exception as error:  # decoders meet what they were not written for in many ways
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"image {name} can't be read: {detail}", "repair or remove it") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a channel: Pillow's own conversion would clip
-        wide = np.asarray(image, np.float64)
-        scale = 255 / 65535 if wide.max(initial=0) > 255 else 1
-        image = Image.fromarray((wide * scale).round().clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I") or image.mode == "F":  # more than 8 bits a channel: Pillow's own conversion clips
+        wide = np.nan_to_num(np.asarray(image, np.float32))
+        if image.mode.startswith("I;16") or wide.max(initial=0) > 255:
+            wide = wide * np.float32(255 / 65535)
+        return Image.fromarray(wide.round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def prepare(image: Image.Image, spec: ImageInput) -> np.ndarray:
@@ -70,9 +84,9 @@ def prepare(image: Image.Image, spec: ImageInput) -> np.ndarray:
     return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box), np.uint8)
 
 
-def load(path: Path, spec: ImageInput) -> np.ndarray:
-    """Decode and prepare one file: uint8 (H, W, 3)."""
-    return prepare(decode(path), spec)
+def load(source: Source, spec: ImageInput) -> np.ndarray:
+    """Decode and prepare one image: uint8 (H, W, 3)."""
+    return prepare(decode(source), spec)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelOutput
+from tritonclient.grpc.model_config_pb2 import (
+    ModelConfig,
+    ModelInstanceGroup,
+    ModelOptimizationPolicy,
+    ModelOutput,
+)
 
 from csg.bundle import LABELS, PLAN
-from csg.card import ModelCard, SceneInput, parse_card
+from csg.card import ModelCard, parse_card
+from csg_serve.options import DEFAULTS, DeployOptions, max_batch_size
 
 CARD_PARAMETER = "csg_card"
-MAX_BATCH_SIZE = 32
-MAX_BATCH_PIXELS = 2**21  # of a segmenter, whose logits take 4 bytes for each class and pixel while it works
-QUEUE_DELAY_US = 500
+ENCODED_PARAMETER = "csg_encoded_for"
+ENCODED = "encoded"
+ENCODED_INSTANCES = 2  # one prepares the next images while the other waits for the tensor model
+WARM_UP_SIDE = 512  # of images for a segmenter of free size
+PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 
 
-def model_config(card: ModelCard, name: str, version: int, backend: str) -> ModelConfig:
+def model_config(
+    card: ModelCard, name: str, version: int, backend: str, options: DeployOptions = DEFAULTS
+) -> ModelConfig:
     """What Triton has to know to serve a bundle.
 
     Args:
@@ -25,36 +36,111 @@ def model_config(card: ModelCard, name: str, version: int, backend: str) -> Mode
             version live, together with its card.
         backend: "python", which runs `model.py` beside the ONNX file, "onnxruntime", or "tensorrt", for the plan.
     """
-    config = ModelConfig(name=name, backend=backend, max_batch_size=max_batch_size(card))
+    config = ModelConfig(name=name, backend=backend, max_batch_size=options.max_batch or max_batch_size(card))
     if backend == "tensorrt":
         config.platform, config.default_model_filename = "tensorrt_plan", PLAN
     shape = [card.input.height or -1, card.input.width or -1, 3]
     config.input.add(name=card.input.name, data_type=f"TYPE_{card.input.dtype}", dims=shape)
-    config.output.extend(
-        ModelOutput(name=output.name, data_type=f"TYPE_{output.dtype}", dims=output.shape[1:])
-        for output in card.outputs
-    )
+    config.output.extend(_outputs(card))
     if card.task == "classification":
         config.output[0].label_filename = LABELS
     config.version_policy.specific.versions.append(version)
-    config.dynamic_batching.max_queue_delay_microseconds = QUEUE_DELAY_US
-    kinds = {"python": ModelInstanceGroup.KIND_CPU, "tensorrt": ModelInstanceGroup.KIND_GPU}
-    kind = kinds.get(backend, ModelInstanceGroup.KIND_AUTO)
-    config.instance_group.add(kind=kind, count=1)
+    _add_queue(config, options)
+    _add_instances(config, backend, options)
+    if options.warm_up:
+        _add_warm_up(config, card)
+    if options.response_cache:
+        config.response_cache.enable = True
+    if options.accelerator == "tensorrt":
+        config.optimization.execution_accelerators.gpu_execution_accelerator.append(_tensorrt(config, card, options))
     config.parameters[CARD_PARAMETER].string_value = card.to_json()
     return config
 
 
-def max_batch_size(card: ModelCard) -> int:
-    """Images in a batch: 32; of a segmenter as many as bounded memory allows, of free sizes 4."""
-    spec = card.input
-    if card.engine and card.engine.library == "tensorrt":
-        return card.engine.profile[2][0]
-    if not isinstance(spec, SceneInput):
-        return MAX_BATCH_SIZE
-    if spec.height is None or spec.width is None:
-        return 4
-    return max(1, min(MAX_BATCH_SIZE, MAX_BATCH_PIXELS // (spec.height * spec.width)))
+def encoded_config(card: ModelCard, name: str, version: int, options: DeployOptions = DEFAULTS) -> ModelConfig:
+    """What Triton has to know of the second model, which takes image files and asks the tensor model `name`."""
+    batch = options.max_batch or max_batch_size(card)
+    config = ModelConfig(name=encoded_name(name), backend="python", max_batch_size=batch)
+    config.input.add(name=ENCODED, data_type="TYPE_STRING", dims=[1])
+    if card.task == "classification":
+        config.output.extend(_outputs(card))
+    else:  # the label map alone, in the image's own size
+        config.output.add(name=card.outputs[0].name, data_type=f"TYPE_{card.outputs[0].dtype}", dims=[-1, -1])
+    config.output.add(name="error", data_type="TYPE_STRING", dims=[1])
+    config.version_policy.specific.versions.append(version)
+    _add_queue(config, options)
+    config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=ENCODED_INSTANCES)
+    config.parameters[ENCODED_PARAMETER].string_value = name
+    return config
+
+
+def encoded_name(name: str) -> str:
+    """The name of the model that takes image files for the tensor model `name`."""
+    return f"{name}_{ENCODED}"
+
+
+def _outputs(card: ModelCard) -> list[ModelOutput]:
+    return [
+        ModelOutput(name=output.name, data_type=f"TYPE_{output.dtype}", dims=output.shape[1:])
+        for output in card.outputs
+    ]
+
+
+def _add_queue(config: ModelConfig, options: DeployOptions) -> None:
+    """How requests wait and share a batch; a client may ask for a shorter timeout than the model's."""
+    batching = config.dynamic_batching
+    batching.max_queue_delay_microseconds = round(1000 * options.queue_delay_ms)
+    batching.preferred_batch_size.extend(sorted(options.preferred_batch))
+    if options.queue_size is not None:
+        batching.default_queue_policy.max_queue_size = options.queue_size
+    if options.timeout_ms is not None:
+        policy = batching.default_queue_policy
+        policy.default_timeout_microseconds = round(1000 * options.timeout_ms)
+        policy.allow_timeout_override = True
+
+
+def _add_instances(config: ModelConfig, backend: str, options: DeployOptions) -> None:
+    """On "auto" the Python backend's script chooses by itself, and a plan takes the GPU it needs."""
+    auto = {"python": ModelInstanceGroup.KIND_MODEL, "tensorrt": ModelInstanceGroup.KIND_GPU}
+    kinds = {
+        "auto": auto.get(backend, ModelInstanceGroup.KIND_AUTO),
+        "cpu": ModelInstanceGroup.KIND_CPU,
+        "gpu": ModelInstanceGroup.KIND_GPU,
+    }
+    kind = kinds[options.device]
+    group = config.instance_group.add(kind=kind, count=options.instances)
+    for resource, count in options.resources:
+        group.rate_limiter.resources.add(name=resource, count=count)
+    if options.priority is not None:
+        group.rate_limiter.priority = options.priority
+
+
+def _add_warm_up(config: ModelConfig, card: ModelCard) -> None:
+    """A batch of one and a largest one of black images; of a segmenter one image."""
+    dims = [card.input.height or WARM_UP_SIDE, card.input.width or WARM_UP_SIDE, 3]
+    sizes = {1, config.max_batch_size} if card.task == "classification" else {1}
+    for size in sorted(sizes):
+        sample = config.model_warmup.add(name=f"batch of {size}", batch_size=size)
+        pixels = sample.inputs[card.input.name]
+        pixels.data_type, pixels.zero_data = config.input[0].data_type, True
+        pixels.dims.extend(dims)
+
+
+def _tensorrt(
+    config: ModelConfig, card: ModelCard, options: DeployOptions
+) -> ModelOptimizationPolicy.ExecutionAccelerators.Accelerator:
+    """TensorRT in the bundle's own precision; engines are kept, one for all batch sizes where the sides are fixed."""
+    digest = hashlib.sha256(card.to_json().encode()).hexdigest()[:16]  # ONNX Runtime would take another model's engines
+    parameters = {
+        "precision_mode": PRECISION_MODES[card.precision],
+        "trt_engine_cache_enable": "true",
+        "trt_engine_cache_path": f"{options.engine_cache.rstrip('/')}/csg-{config.name}-{digest}",
+    }
+    if card.input.height and card.input.width:
+        sides = f"{card.input.height}x{card.input.width}x3"
+        for end, batch in (("min", 1), ("opt", config.max_batch_size), ("max", config.max_batch_size)):
+            parameters[f"trt_profile_{end}_shapes"] = f"{card.input.name}:{batch}x{sides}"
+    return ModelOptimizationPolicy.ExecutionAccelerators.Accelerator(name="tensorrt", parameters=parameters)
 
 
 def card_of(config: ModelConfig, where: str) -> ModelCard:
@@ -64,6 +150,13 @@ def card_of(config: ModelConfig, where: str) -> ModelCard:
         InputError: it is malformed.
     """
     return parse_card(config.parameters[CARD_PARAMETER].string_value, where)
+
+
+def served_version(home: Path) -> int:
+    """The version that the configuration in a model's folder names; it is one of ours."""
+    config = read_config(home / "config.pbtxt")
+    assert config is not None
+    return int(config.version_policy.specific.versions[0])
 
 
 def config_text(config: ModelConfig) -> str:

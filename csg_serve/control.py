@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 
 from csg.errors import InputError, ServerError
-from csg_serve.launch import ENDPOINTS, POLL_S, SECRET_HEADER, read_secret
+from csg_serve.launch import ENDPOINTS, POLL_S, read_secret
+from csg_serve.servers import SECRET_HEADER
 
 LOG, STATE, SECRET = ".csg-serve.log", ".csg-serve.json", ".csg-serve.secret"
 TOKEN = r"csg-[0-9a-f]{16}-"

@@ -20,6 +20,7 @@ from csg.scenes import SCENES_REAL
 from csg_serve.answers import answers
 from csg_serve.connection import ServedModel, open_model
 from csg_serve.evaluate_scenes import SceneReport, measure_scenes, show_scenes
+from csg_serve.servers import Servers
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Report:
 
 
 def evaluate_command(
-    server: str,
+    server: Servers,
     model: str | None,
     data: list[str] | None,
     unreadable: str,
@@ -61,7 +62,7 @@ def evaluate_command(
     """Measure and show.
 
     Args:
-        server: gRPC HOST:PORT.
+        server: where it is served.
         model: its name; the only csg model there by default.
         data: sources as csg.realset.read_labelled, or of a segmenter csg.scenes.read_scenes, takes them.
         unreadable: "fail" at an image that can't be read, or "skip" and count it.
@@ -81,7 +82,7 @@ def evaluate_command(
 
 
 async def _evaluate(
-    server: str,
+    server: Servers,
     model: str | None,
     data: list[str] | None,
     skip: bool,

@@ -16,6 +16,7 @@ from typing import Literal
 
 from csg.console import print_json, say
 from csg.errors import InputError, ServerError, UsageError
+from csg_serve.servers import SECRET_HEADER
 from csg_serve.triton import find_triton
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
@@ -24,8 +25,6 @@ STAY = "--exit-on-error=false"  # `csg serve` tells by itself which model does n
 IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"  # Triton 2.51, the one of the nvidia-pytriton wheel
 POLL_S = 1
 CONTROL_API = "model-repository,shared-memory,trace,logging"
-SECRET_HEADER = "csg-secret"
-GRPC_SECRET_HEADER = f"triton-grpc-protocol-{SECRET_HEADER}"
 CONTAINER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 THREADS = "CSG_THREADS"  # read by the Python backend's model.py
 

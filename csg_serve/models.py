@@ -6,18 +6,15 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
 from csg.console import print_json, say, show_table
 from csg.errors import ServerError
 from csg.files import plain_name
 from csg_serve.connection import connected, repository_index, statistics
 from csg_serve.control import LOAD_TIMEOUT_S, one_line
-from csg_serve.launch import GRPC_SECRET_HEADER, read_secret
+from csg_serve.servers import Address, Servers
+from csg_serve.transport import Transport, TransportError
 
 
 @dataclass(frozen=True)
@@ -40,19 +37,23 @@ class ModelState:
     compute_ms: float | None = None
 
 
-def models_command(server: str, load: str | None, unload: str | None, secret_file: Path | None, as_json: bool) -> None:
+def models_command(servers: Servers, load: str | None, unload: str | None, as_json: bool) -> None:
     """Load and unload what is to be, then ask and show.
 
     Raises:
-        UsageError: `server` is no address.
-        InputError: the file holds no secret.
-        ServerError: no server answers there, it does not load the model, or does not take the secret.
+        UsageError: an address, or a model's name, is none.
+        ServerError: no server answers at one, it does not load the model, or does not take the secret.
     """
-    headers = {GRPC_SECRET_HEADER: read_secret(secret_file)} if secret_file else {}
-    found = asyncio.run(_ask(server, load, unload, headers))
+    found = asyncio.run(_ask(servers, load, unload))
     if as_json:
-        print_json({"server": server, "models": [asdict(one) for one in found]})
+        models = [{"server": str(address), **asdict(one)} for address, states in found.items() for one in states]
+        print_json({"server": str(servers), "models": models})
         return
+    for address, states in found.items():
+        _show(address, states)
+
+
+def _show(address: Address, states: list[ModelState]) -> None:
     columns = ("model", "version", "state", "images", "runs", "requests", "failed", "queue ms", "compute ms")
     rows = [
         (
@@ -62,37 +63,42 @@ def models_command(server: str, load: str | None, unload: str | None, secret_fil
             *(str(count) for count in (one.images, one.runs, one.requests, one.failed)),
             *("-" if value is None else f"{value:.2f}" for value in (one.queue_ms, one.compute_ms)),
         )
-        for one in found
+        for one in states
     ]
-    show_table(f"models at {server}", columns, rows)
+    show_table(f"models at {address}", columns, rows)
 
 
-async def _ask(server: str, load: str | None, unload: str | None, headers: dict[str, str]) -> list[ModelState]:
-    async with connected(server) as client:
+async def _ask(servers: Servers, load: str | None, unload: str | None) -> dict[Address, list[ModelState]]:
+    found = await asyncio.gather(*(_states(address, servers, load, unload) for address in servers.addresses))
+    return dict(zip(servers.addresses, found, strict=True))
+
+
+async def _states(address: Address, servers: Servers, load: str | None, unload: str | None) -> list[ModelState]:
+    async with connected(address, servers) as transport:
         if load is not None:
-            with _refusals(f"{server} does not load {load}"):
-                await client.load_model(plain_name(load, "model name"), headers=headers, client_timeout=LOAD_TIMEOUT_S)
+            with _refusals(f"{address} does not load {load}"):
+                await transport.ask("load_model", None, plain_name(load, "model name"), deadline_s=LOAD_TIMEOUT_S)
         if unload is not None:
-            with _refusals(f"{server} does not unload {unload}"):
-                await client.unload_model(plain_name(unload, "model name"), headers=headers)
-        index = await _index(client, server, headers)
-        counted = {(one.name, one.version): _counts(one) for one in await statistics(client)}
+            with _refusals(f"{address} does not unload {unload}"):
+                await transport.ask("unload_model", None, plain_name(unload, "model name"))
+        index = await _index(transport, address, servers.secret)
+        counted = {(one.name, one.version): _counts(one) for one in await statistics(transport)}
     entries = {(e.name, e.version): (e.state, one_line(e.reason)) for e in index if not e.name.startswith(".")}
     return [
         ModelState(*key, *entries.get(key, ("READY", "")), **counted.get(key, {})) for key in sorted(entries | counted)
     ]
 
 
-async def _index(client: InferenceServerClient, server: str, headers: dict[str, str]) -> list[Any]:
-    """Triton's index; nothing where it is for those with the secret, and none was given."""
+async def _index(transport: Transport, address: Address, secret: str | None) -> list[Any]:
+    """Triton's index; nothing where it is for those with the secret, and none was given: the statistics have the rest."""
     try:
-        return await repository_index(client, headers)
-    except InferenceServerException as error:
-        if "restricted" not in error.message():
+        return await repository_index(transport)
+    except TransportError as error:
+        if error.kind != "restricted":
             raise
-        if headers:
-            raise ServerError(f"the server at {server} does not take this secret", "see --secret-file") from None
-        say("the secret of the server's control API (--secret-file) would also show what is not ready")
+        if secret:
+            raise ServerError(f"the server at {address} does not take this secret", "see --secret-file") from None
+        say(f"the secret of {address} (--secret-file) would also show what is not ready")
         return []
 
 
@@ -101,12 +107,13 @@ def _refusals(what: str) -> Iterator[None]:
     """What a server that answers has against loading or unloading a model."""
     try:
         yield
-    except InferenceServerException as error:
-        text = one_line(error.message())
-        todo = "start it with `csg serve --control explicit`" if "polling" in text else "see its log"
-        if "restricted" in text:
+    except TransportError as error:
+        if error.kind == "away":
+            raise
+        todo = "start it with `csg serve --control explicit`" if "polling" in error.detail else "see its log"
+        if error.kind == "restricted":
             todo = "give its secret with --secret-file"
-        raise ServerError(f"the server at {what}: {text}", todo) from None
+        raise ServerError(f"the server at {what}: {error.detail}", todo) from None
 
 
 def _counts(one: Any) -> dict[str, Any]:

@@ -3,45 +3,73 @@
 <repository>/<name>/config.pbtxt    names the version to serve, and carries its card
 <repository>/<name>/labels.txt
 <repository>/<name>/<version>/      model.onnx, and model.py for the Python backend
+<repository>/<name>_encoded/        the model beside it that takes image files: csg_serve/encoded.py
 """
 
 from __future__ import annotations
 
 import fcntl
-import py_compile
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from csg.bundle import LABELS, Bundle, newest_bundle, read_bundle
 from csg.console import print_json, say
 from csg.errors import InputError, ServerError, UsageError
 from csg.files import new_folder, plain_name, write_bytes
-from csg_serve.config import CARD_PARAMETER, card_of, config_text, model_config, read_config
+from csg_serve.config import (
+    CARD_PARAMETER,
+    card_of,
+    config_text,
+    encoded_name,
+    model_config,
+    read_config,
+    served_version,
+)
 from csg_serve.control import wait_until_live
+from csg_serve.encoded import CONFIG, PREPARING, encoded_home, fill_preparing, remove_encoded, write_encoded
+from csg_serve.options import DEFAULTS, DeployOptions
+from csg_serve.python_backend import write_script
 from csg_serve.triton import best_backend
 
-CONFIG = "config.pbtxt"
 BUNDLES = Path("bundles")
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """A version of a model in a repository; `live` is the gRPC address of the running server that has it, or None."""
+    """A version of a model in a repository; `live` is the gRPC address of the running server that has it, or None;
+    `encoded` the model beside it that takes image files, or None.
+    """
 
     model: str
     version: int
     repository: str
     backend: str
+    encoded: str | None
     live: str | None
 
 
-def deploy(bundle: Path, repository: Path, name: str | None, backend: str, version: int | None = None) -> Deployed:
-    """Add a bundle to a model repository as the model's next version.
+@dataclass(frozen=True)
+class Change:
+    """What makes a version of the model in the folder `home` the one to serve."""
+
+    home: Path
+    make: Callable[[], None]
+
+
+def deploy(
+    bundle: Bundle,
+    repository: Path,
+    name: str | None = None,
+    backend: str = "python",
+    version: int | None = None,
+    options: DeployOptions = DEFAULTS,
+) -> Deployed:
+    """Add a bundle to a model repository as the model's next version, and to the model that takes image files for it.
 
     The version's folder is written aside and renamed; replacing `config.pbtxt` then makes it the served one. Where
     `csg serve` runs on the repository, wait until the version is live, and take it back if it does not load.
@@ -52,23 +80,34 @@ def deploy(bundle: Path, repository: Path, name: str | None, backend: str, versi
         version: its number; one more than the highest there by default.
 
     Raises:
-        InputError: this is no bundle, the backend needs a plan that it has not, the repository can't be written, has a
-            model of that name from elsewhere, or has that version.
-        PromiseError: the bundle was changed after the export.
+        InputError: the backend needs a plan that the bundle has not, the repository can't be written, has a model of
+            that name from elsewhere, or has that version.
         ServerError: the running server can't load it.
-        UsageError: the name is no plain name.
+        UsageError: the name is no plain name, or the options do not fit the bundle or the backend.
     """
-    opened = read_bundle(bundle)
-    if backend == "tensorrt" and (opened.card.engine is None or opened.card.engine.library != "tensorrt"):
-        raise InputError(f"{bundle} holds no TensorRT plan", "make one with `csg export --format tensorrt`")
-    name = plain_name(name or opened.card.name, "model name")
+    card = bundle.card
+    if backend == "tensorrt" and (card.engine is None or card.engine.library != "tensorrt"):
+        raise InputError(f"{bundle.path} holds no TensorRT plan", "make one with `csg export --format tensorrt`")
+    options.check(card, backend)
+    name = plain_name(name or card.name, "model name")
+    plain_name(encoded_name(name), "model name")
     with _changing(repository, name) as home:
         taken = _versions(home)
-        version = version or max(taken, default=0) + 1
-        if version in taken:
-            raise InputError(f"{name} has a version {version} already", "take another, or leave --version out")
-        live = _go_live(home, version, lambda: _write(home, version, opened, backend))
-    return Deployed(name, version, str(repository), backend, live)
+        number = version or max(taken, default=0) + 1
+        if number in taken:
+            raise InputError(f"{name} has a version {number} already", "take another, or leave --version out")
+        with tempfile.TemporaryDirectory() as scratch:
+            preparing = Path(scratch, PREPARING) if options.encoded else None
+            changes = [Change(home, lambda: _write(home, number, bundle, backend, options, preparing))]
+            if preparing:
+                fill_preparing(preparing, name, number, card, options)
+                now = served_version(home) if taken else None
+                switch = Change(encoded_home(home), lambda: write_encoded(home, number, preparing, now))
+                changes.insert(0 if taken else 1, switch)
+            live = _go_live(number, changes)
+        if not preparing:
+            remove_encoded(home)
+    return Deployed(name, number, str(repository), backend, encoded_name(name) if options.encoded else None, live)
 
 
 def roll_back(repository: Path, name: str | None, version: int | None) -> Deployed:
@@ -84,7 +123,7 @@ def roll_back(repository: Path, name: str | None, version: int | None) -> Deploy
         taken = _versions(home)
         if not taken:
             raise InputError(f"no model {name} in {repository}/", "see `csg models`, or the folder")
-        now = _served(home)
+        now = served_version(home)
         earlier = [one for one in taken if one < now] if version is None else [one for one in taken if one == version]
         if not earlier:
             wanted = f"version {version}" if version else f"version before {now}"
@@ -94,8 +133,15 @@ def roll_back(repository: Path, name: str | None, version: int | None) -> Deploy
         if config is None:
             raise InputError(f"{home / str(back)} has no {CONFIG} of its own", "deploy its bundle again")
         labels = "".join(f"{label}\n" for label in card_of(config, str(home)).classes)
-        live = _go_live(home, back, lambda: _point_at(home, labels.encode(), config_text(config).encode()))
-    return Deployed(name, back, str(repository), config.backend, live)
+        changes = [Change(home, lambda: _point_at(home, labels.encode(), config_text(config).encode()))]
+        preparing = home / str(back) / PREPARING
+        encoded = encoded_name(name) if preparing.is_dir() else None
+        if encoded and back != now:
+            changes.insert(0, Change(encoded_home(home), lambda: write_encoded(home, back, preparing, now)))
+        live = _go_live(back, changes)
+        if not encoded:
+            remove_encoded(home)
+    return Deployed(name, back, str(repository), config.backend, encoded, live)
 
 
 @contextmanager
@@ -110,15 +156,22 @@ def _changing(repository: Path, name: str) -> Iterator[Path]:
         raise InputError(f"can't write {error.filename or home}: {error.strerror}", "nothing was deployed") from None
 
 
-def _go_live(home: Path, version: int, change: Callable[[], None]) -> str | None:
-    """Make the change; if the running server can't load the version then, serve what was served before."""
-    before = {file: file.read_bytes() for file in (home / LABELS, home / CONFIG) if file.exists()}
-    change()
+def _go_live(version: int, changes: list[Change]) -> str | None:
+    """Make one change after the other, each when the running server has loaded what the former made; if something does
+    not load, or can't be written, serve what was served before.
+    """
+    before: dict[Path, dict[Path, bytes]] = {}
     try:
-        return wait_until_live(home.parent, home.name, version)
-    except ServerError:
-        _take_back(home, before)
+        for change in changes:
+            home = change.home
+            before[home] = {file: file.read_bytes() for file in (home / LABELS, home / CONFIG) if file.exists()}
+            change.make()
+            live = wait_until_live(home.parent, home.name, version)
+    except (ServerError, OSError):
+        for home, files in reversed(before.items()):
+            _take_back(home, files)
         raise
+    return live
 
 
 def _point_at(home: Path, labels: bytes, config: bytes) -> None:
@@ -136,45 +189,49 @@ def _only_model(repository: Path) -> str:
     return ours[0]
 
 
-def _served(home: Path) -> int:
-    """The version that the configuration names."""
-    config = read_config(home / CONFIG)
-    assert config is not None
-    return int(config.version_policy.specific.versions[0])
-
-
-def _write(home: Path, version: int, bundle: Bundle, backend: str) -> None:
+def _write(
+    home: Path, version: int, bundle: Bundle, backend: str, options: DeployOptions, preparing: Path | None
+) -> None:
     """Add a version to the model folder `home`, or make the folder with it, in one move."""
-    config = config_text(model_config(bundle.card, home.name, version, backend)).encode()
+    config = config_text(model_config(bundle.card, home.name, version, backend, options)).encode()
     if home.exists():
+        _forget(home, options.keep)
         with new_folder(home / str(version)) as fresh:
-            _fill(fresh, bundle, backend, config)
+            _fill(fresh, bundle, backend, config, preparing)
         _point_at(home, bundle.labels.read_bytes(), config)
     else:
         with new_folder(home) as fresh:
             (fresh / str(version)).mkdir()
-            _fill(fresh / str(version), bundle, backend, config)
+            _fill(fresh / str(version), bundle, backend, config, preparing)
             shutil.copyfile(bundle.labels, fresh / LABELS)
             (fresh / CONFIG).write_bytes(config)
 
 
-def _fill(folder: Path, bundle: Bundle, backend: str, config: bytes) -> None:
-    """A version's files, its configuration among them, for a way back to it."""
+def _fill(folder: Path, bundle: Bundle, backend: str, config: bytes, preparing: Path | None) -> None:
+    """A version's files, its configuration among them and what its images are prepared with, for a way back to it."""
     for file in [bundle.plan] if bundle.plan and backend == "tensorrt" else bundle.graph:
         shutil.copyfile(file, folder / file.name)
     (folder / CONFIG).write_bytes(config)
     if backend == "python":
-        script = folder / "model.py"
-        script.write_bytes(files("csg_serve.python_backend").joinpath("model.py").read_bytes())
-        # Python would add its cache beside the script at the first load, and the polling server load the model again
-        py_compile.compile(str(script), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        write_script("model.py", folder)
+    if preparing:
+        shutil.copytree(preparing, folder / PREPARING)
+
+
+def _forget(home: Path, keep: int | None) -> None:
+    """Remove the versions before the `keep` newest, but not the served one."""
+    served = served_version(home)
+    for version in sorted(_versions(home), reverse=True)[keep:] if keep is not None else []:
+        if version != served:
+            shutil.rmtree(home / str(version))
 
 
 def _take_back(home: Path, before: dict[Path, bytes]) -> None:
     """Serve what was served before: Triton would try a version that does not load again and again."""
     for file, content in before.items():
-        write_bytes(file, content)
-    if not before:
+        if file.read_bytes() != content:
+            write_bytes(file, content)
+    if not before and home.exists():
         shutil.rmtree(home)
 
 
@@ -190,8 +247,9 @@ def _versions(home: Path) -> list[int]:
 
 def _remove_remains(home: Path) -> None:
     """Remove what a killed deployment left aside: Triton takes any folder, hidden or not, for a model."""
-    for remains in (*home.parent.glob(f".{home.name}.*/"), *home.glob(".*.*/")):
-        shutil.rmtree(remains)
+    for folder in (home, home.with_name(encoded_name(home.name))):
+        for remains in (*folder.parent.glob(f".{folder.name}.*/"), *folder.glob(".*.*/")):
+            shutil.rmtree(remains)
 
 
 @contextmanager
@@ -204,14 +262,20 @@ def _alone(repository: Path) -> Iterator[None]:
 
 
 def deploy_command(
-    bundle: Path | None, repository: Path, name: str | None, backend: str, version: int | None, as_json: bool
+    bundle: Path | None,
+    repository: Path,
+    name: str | None,
+    backend: str,
+    version: int | None,
+    options: DeployOptions,
+    as_json: bool,
 ) -> None:
     """`csg deploy`: say what was taken by default, deploy, and say where it is."""
-    chosen = bundle or newest_bundle(BUNDLES)
-    kind = best_backend(read_bundle(chosen).card) if backend == "auto" else backend
+    chosen = read_bundle(bundle or newest_bundle(BUNDLES))
+    kind = best_backend(chosen.card) if backend == "auto" else backend
     newest, auto = " (newest)" if bundle is None else "", " (auto)" if backend == "auto" else ""
-    say(f"deploying {chosen}{newest} to {repository}/ for the {kind} backend{auto}")
-    _announce(deploy(chosen, repository, name, kind, version), "is in", as_json)
+    say(f"deploying {chosen.path}{newest} to {repository}/ for the {kind} backend{auto}")
+    _announce(deploy(chosen, repository, name, kind, version, options), "is in", as_json)
 
 
 def roll_back_command(repository: Path, name: str | None, version: int | None, as_json: bool) -> None:
@@ -222,5 +286,7 @@ def roll_back_command(repository: Path, name: str | None, version: int | None, a
 def _announce(deployed: Deployed, where: str, as_json: bool) -> None:
     state = f"live at {deployed.live}" if deployed.live else "serve it with `csg serve`"
     say(f"{deployed.model} version {deployed.version} {where} {deployed.repository}/; {state}")
+    if deployed.encoded:
+        say(f"{deployed.encoded} beside it takes image files")
     if as_json:
         print_json({key: value for key, value in asdict(deployed).items() if key != "live"})

@@ -52,9 +52,19 @@ def best_backend(card: ModelCard) -> str:
     found = None if card.precision == "bf16" else _on_path()
     planned = card.engine is not None and card.engine.library == "tensorrt"
     for backend in ("tensorrt", "onnxruntime") if planned else ("onnxruntime",):
-        if found and (found.parent.parent / "backends" / backend).is_dir():
+        if found and _has(found, backend):
             return backend
     return "python"
+
+
+def has_python_backend() -> bool:
+    """Whether the tritonserver on PATH has the Python backend, which the wheel's always has."""
+    found = _on_path()
+    return found is None or _has(found, "python")
+
+
+def _has(tritonserver: Path, backend: str) -> bool:
+    return (tritonserver.parent.parent / "backends" / backend).is_dir()
 
 
 def _on_path() -> Path | None:

@@ -60,7 +60,7 @@ def test_each_command_answers_scripts_with_the_promised_keys(road):
     assert {"run", "steps", "images_per_s", "real"} <= keys["train"]
     assert {"bundle", "precision", "format", "bytes", "parity"} == keys["export"]
     assert {"agreement", "max_abs_diff"} == said["export"][0]["parity"].keys()
-    assert {"model", "version", "repository", "backend"} == keys["deploy"]
+    assert {"model", "version", "repository", "backend", "encoded"} == keys["deploy"]
     assert {"pid", "http", "grpc", "metrics"} == keys["serve"]
     always = {"model", "version", "images", "skipped", "per_class", "images_per_s"}
     scores = {"cls": {"accuracy", "mean_class_accuracy"}, "seg": {"miou", "pixel_accuracy"}}[task]

@@ -8,7 +8,8 @@ from PIL import Image
 
 from csg.metrics import PixelConfusion
 from csg.scenes import read_scenes
-from csg_serve.config import max_batch_size, model_config
+from csg_serve.config import model_config
+from csg_serve.options import max_batch_size
 from tests.command import FREE_PORTS, csg, refused
 from tests.tiny_bundle import tiny_card, write_colour_bundle, write_scene_bundle
 

@@ -1,7 +1,7 @@
 """The command line. Each command calls one function of a stage, imported inside it so that start-up stays fast.
 
 options.py: options that several commands share. train.py: the commands of csg_train. export.py: those of csg_export.
-serve.py: those of csg_serve.
+deploy.py, serve.py: those of csg_serve.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import typer
 
 from csg import __version__
 from csg.cli import export, serve, train
+from csg.cli.deploy import deploy
 from csg.errors import CsgError
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app.add_typer(train.train_app, name="train")
 app.add_typer(train.compare_app, name="compare")
 app.command()(train.embed)
 app.add_typer(export.export_app, name="export")
-for command in (serve.deploy, serve.serve, serve.models, serve.evaluate, serve.predict):
+for command in (deploy, serve.serve, serve.models, serve.evaluate, serve.predict, serve.bench):
     app.command()(command)
 app.add_typer(train.weights_app, name="weights")
 app.add_typer(train.data_app, name="data")

@@ -1,4 +1,4 @@
-"""The commands of csg_serve: deploy, serve, evaluate, predict; and the demonstration."""
+"""The commands of csg_serve but deploy: serve, models, evaluate, predict, bench; and the demonstration."""
 
 from __future__ import annotations
 
@@ -11,50 +11,23 @@ from csg.cli import options as o
 from csg.errors import UsageError
 
 
-def deploy(
-    bundle: Annotated[
-        Optional[Path], typer.Argument(help="Bundle folder.", show_default="the newest in bundles/")
-    ] = None,
-    repository: o.Repository = Path("model_repository"),
-    name: Annotated[Optional[str], typer.Option(help="Model name.", show_default="the card's")] = None,
-    backend: Annotated[
-        Literal["auto", "python", "onnxruntime", "tensorrt"],
-        typer.Option(help="Triton backend; auto takes what the tritonserver found here can run."),
-    ] = "auto",
-    version: Annotated[
-        Optional[int], typer.Option(help="Version number; with --rollback the one to go back to.", min=1)
-    ] = None,
-    rollback: Annotated[
-        bool, typer.Option("--rollback", help="Serve an earlier version again, by default the one before.")
-    ] = False,
-    as_json: o.Json = False,
-) -> None:
-    """Put a bundle into a Triton model repository, as the model's next version; or go back to an earlier one."""
-    from csg_serve.repository import deploy_command, roll_back_command
-
-    if rollback:
-        if bundle:
-            raise UsageError("--rollback takes no bundle", "name the model with --name, the version with --version")
-        roll_back_command(repository, name, version, as_json)
-    else:
-        deploy_command(bundle, repository, name, backend, version, as_json)
-
-
 def models(
-    server: o.Server = "localhost:8001",
+    server: o.Server = None,
     load: Annotated[
         Optional[str], typer.Option(help="Load this model, or what its configuration names now (explicit control).")
     ] = None,
     unload: Annotated[Optional[str], typer.Option(help="Unload this model (explicit control).")] = None,
-    secret_file: Annotated[
-        Optional[Path], typer.Option(help="File with the secret of the server's control API, where that asks for one.")
-    ] = None,
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
     as_json: o.Json = False,
 ) -> None:
     """The models of a running server: version, state, what they answered and how long it took."""
     from csg_serve.models import models_command
+    from csg_serve.servers import named_servers
 
-    models_command(server, load, unload, secret_file, as_json)
+    models_command(named_servers(server, tls_ca, tls_cert, tls_key, secret_file), load, unload, as_json)
 
 
 def serve(
@@ -125,7 +98,7 @@ def serve(
 
 
 def evaluate(
-    server: o.Server = "localhost:8001",
+    server: o.Server = None,
     model: o.Model = None,
     data: Annotated[
         Optional[list[str]],
@@ -146,28 +119,96 @@ def evaluate(
         typer.Option(help="Segmenters: folder for overlays.", show_default="evaluations/<model>-<version>-<n>"),
     ] = None,
     unreadable: o.Unreadable = "fail",
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
     as_json: o.Json = False,
 ) -> None:
     """Measure a served model on labelled real images, through the server."""
     from csg_serve.evaluate import evaluate_command
+    from csg_serve.servers import named_servers
 
-    evaluate_command(server, model, data, unreadable, labels, tile, out, as_json)
+    servers = named_servers(server, tls_ca, tls_cert, tls_key, secret_file)
+    evaluate_command(servers, model, data, unreadable, labels, tile, out, as_json)
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    server: o.Server = "localhost:8001",
+    server: o.Server = None,
     model: o.Model = None,
     tile: Annotated[
         Optional[int], typer.Option(help="Segmenters: send images in overlapping tiles of this side.", min=64)
     ] = None,
     out: Annotated[Path, typer.Option(help="Segmenters: folder for masks and overlays.")] = Path("predictions"),
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
     as_json: o.Json = False,
 ) -> None:
     """Class and confidence of images, or their masks, from a served model."""
     from csg_serve.predict import predict_command
+    from csg_serve.servers import named_servers
 
-    predict_command(images, server, model, tile, out, as_json)
+    servers = named_servers(server, tls_ca, tls_cert, tls_key, secret_file)
+    predict_command(images, servers, model, tile, out, as_json)
+
+
+def bench(
+    server: o.Server = None,
+    model: o.Model = None,
+    concurrency: Annotated[str, typer.Option(help="Requests under way; a level each.")] = "1,2,4,8,16",
+    batch: Annotated[int, typer.Option(help="Images of a request.", min=1)] = 1,
+    seconds: Annotated[float, typer.Option(help="Time of a level, or of a scenario.", min=0.1)] = 10.0,
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Images to send, as csg evaluate takes them.",
+            show_default="random pixels; with --accuracy the embedded digits",
+        ),
+    ] = None,
+    scenario: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="MLPerf LoadGen's single-stream, server or offline, in place of the levels; may be given more than "
+            "once."
+        ),
+    ] = None,
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="Scenarios: LoadGen's accuracy mode too.")] = False,
+    qps: Annotated[
+        Optional[float],
+        typer.Option(help="Scenario server: queries a second.", show_default="search for the most", min=0.01),
+    ] = None,
+    latency_ms: Annotated[
+        float, typer.Option(help="Scenario server: what 99 % of the queries must keep.", min=0.1)
+    ] = 100.0,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder for the report.", show_default="measurements/<model>-<version>-<n>"),
+    ] = None,
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
+    as_json: o.Json = False,
+) -> None:
+    """Throughput and latency of a served model under growing load, or as MLPerf's LoadGen asks.
+
+    Client and server share the cores where they run on one machine: what the client takes of them is in the report.
+    """
+    from csg_serve.bench import BenchOptions, bench_command, parse_concurrency, parse_scenarios
+    from csg_serve.servers import named_servers
+
+    if accuracy and not scenario:
+        raise UsageError(
+            "--accuracy is a mode of MLPerf's scenarios", "name one with --scenario, or use `csg evaluate`"
+        )
+    options = BenchOptions(
+        parse_concurrency(concurrency), batch, seconds, data, parse_scenarios(scenario or []), accuracy, qps, latency_ms
+    )
+    servers = named_servers(server, tls_ca, tls_cert, tls_key, secret_file)
+    bench_command(servers, model, options, out, as_json)
 
 
 def demo() -> None:

@@ -1,0 +1,41 @@
+"""What every peer serves: the same ONNX file, JPEG in, the number of the class out, pixels prepared by csg itself.
+
+Settings come by environment: PEER_MODEL (the ONNX file), PEER_THREADS (of a session), PEER_SPIN (whether its threads
+spin while they wait: ONNX Runtime's default), PEER_WORKERS (processes), PEER_PORT.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnxruntime as ort
+
+from csg.card import ImageInput, parse_card
+from csg.images import decode, prepare
+
+PORT, WORKERS = int(os.environ.get("PEER_PORT", 0)), int(os.environ.get("PEER_WORKERS", 1))
+MAX_BATCH = 32
+
+
+class Classifier:
+    """A session, and what its card says of the input."""
+
+    def __init__(self) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = int(os.environ["PEER_THREADS"])
+        options.add_session_config_entry("session.intra_op.allow_spinning", os.environ["PEER_SPIN"])
+        model = os.environ["PEER_MODEL"]
+        self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        card = parse_card(self.session.get_modelmeta().custom_metadata_map["csg_card"], model)
+        assert isinstance(card.input, ImageInput)
+        self.spec = card.input
+
+    def prepare(self, jpeg: bytes) -> np.ndarray:
+        """The pixels of one file, uint8 (H, W, 3)."""
+        return prepare(decode(jpeg), self.spec)
+
+    def classes(self, images: list[np.ndarray]) -> list[int]:
+        """The class of each image, from one run of the graph."""
+        logits = self.session.run(None, {self.spec.name: np.stack(images)})[0]
+        return [int(place) for place in logits.argmax(1)]

@@ -1,0 +1,149 @@
+"""The servers that csg's is compared with: what is installed, how each is started, what its settings may be."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from csg.console import say
+from csg.files import cache_dir
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
+CORES = len(os.sched_getaffinity(0))
+Settings = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server.
+
+    requirements: what pip installs into its environment, beside what all of them have. command: {bin} stands for that
+    environment's, {port}, {workers}. settings: what a trial chooses from. grpc: it speaks Triton's protocol. field: of
+    a multipart form that holds the file; empty: the file is the whole body.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    command: tuple[str, ...]
+    settings: Sequence[Settings]
+    grpc: bool = False
+    field: str = ""
+
+
+def one_process(**more: str) -> list[Settings]:
+    """One session with all cores, its threads waiting or spinning."""
+    return [{"WORKERS": "1", "THREADS": str(CORES), "SPIN": spin, **more} for spin in "01"]
+
+
+def process_a_core(**more: str) -> list[Settings]:
+    """A process for each core, with a session of one thread."""
+    return [{"WORKERS": str(CORES), "THREADS": "1", "SPIN": "0", **more}]
+
+
+UVICORN = "{bin}/uvicorn fastapi_server:app --host 127.0.0.1 --port {port} --workers {workers} --log-level warning"
+PEERS = (
+    Peer(
+        "FastAPI",
+        ("fastapi==0.165.0", "uvicorn[standard]==0.54.0"),
+        tuple(UVICORN.split()),
+        [*one_process(), *process_a_core()],
+    ),
+    Peer(
+        "LitServe",
+        ("litserve==0.2.19", "python-multipart==0.0.34"),
+        ("{bin}/python", "litserve_server.py"),
+        [*one_process(), *process_a_core()],
+        field="request",
+    ),
+    Peer(
+        "BentoML",
+        ("bentoml==1.4.40",),
+        ("{bin}/bentoml", "serve", "bentoml_server:Peer", "--host", "127.0.0.1", "--port", "{port}"),
+        [*one_process(BATCHED="1"), *process_a_core(BATCHED="1"), *process_a_core()],
+        field="images",
+    ),
+    Peer(
+        "MLServer",
+        ("mlserver==1.7.1", "uvloop==0.21.0"),  # it does not start with uvloop 0.22
+        ("{bin}/python", "mlserver_server.py"),
+        [*one_process(BATCHED="1"), *process_a_core(BATCHED="1"), *process_a_core()],
+        grpc=True,
+    ),
+    Peer("PyTriton", ("nvidia-pytriton==0.7.0",), ("{bin}/python", "pytriton_server.py"), one_process(), grpc=True),
+)
+
+
+def environment_of(peer: Peer) -> Path:
+    """Its virtual environment, made the first time; with the ONNX Runtime and the Pillow of csg's own server."""
+    pins = [f"onnxruntime=={_runtime_version()}", f"pillow=={metadata.version('pillow')}", "pydantic", "platformdirs"]
+    pins += peer.requirements
+    folder = cache_dir() / "peers" / f"{peer.name.lower()}-python{sys.version_info.major}.{sys.version_info.minor}"
+    made_of = folder / "requirements.txt"
+    if not made_of.is_file() or made_of.read_text().splitlines() != pins:
+        say(f"installing {', '.join(pins)} into {folder}")
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *pins], check=True)
+        made_of.write_text("\n".join(pins))
+    return folder
+
+
+@contextmanager
+def started(peer: Peer, settings: Settings, model: Path, log: Path) -> Iterator[tuple[str, int]]:
+    """The server's HOST:PORT and its process while it runs; it may not answer yet. Its processes end with the block."""
+    ports = _free_ports(3)
+    folder = environment_of(peer)
+    values = {"bin": str(folder / "bin"), "port": str(ports[0]), "workers": settings["WORKERS"]}
+    settings = settings | {"MODEL": str(model), "PORT": str(ports[0])}
+    settings |= {"HTTP_PORT": str(ports[1]), "METRICS_PORT": str(ports[2])}
+    environment = os.environ | {f"PEER_{name}": value for name, value in settings.items()}
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{HERE}"
+    environment["LD_LIBRARY_PATH"] = str(Path(sys.base_prefix, "lib"))  # PyTriton's backend looks for libpython
+    environment["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment["BENTOML_DO_NOT_TRACK"] = "True"
+    command = [part.format(**values) for part in peer.command]
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, cwd=HERE, env=environment, stdout=out, stderr=out, start_new_session=True)
+    try:
+        yield f"127.0.0.1:{ports[0]}", process.pid
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to it and all below it, SIGKILL to what is left after a while."""
+    try:
+        root = psutil.Process(process.pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    process.terminate()
+    _, left = psutil.wait_procs(family, timeout=10)
+    for one in left:
+        one.kill()
+    process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _runtime_version() -> str:
+    for name in ("onnxruntime-gpu", "onnxruntime"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise SystemExit("this needs ONNX Runtime: pip install 'csg[server]'")

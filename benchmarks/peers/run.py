@@ -1,0 +1,235 @@
+"""csg's server against what a user would pick instead: the same ONNX file, JPEG in, class out, the same load.
+
+    python benchmarks/peers/run.py [--rounds 5] [--seconds 10] [--only NAME ...] [--json FILE]
+
+FastAPI + ONNX Runtime, LitServe, BentoML, MLServer and PyTriton, each in a virtual environment of its own below csg's
+cache (made by pip the first time), configured as its documentation recommends for throughput: see the head of each
+*_server.py. Where that leaves a choice (one process with all cores or a process a core, threads of ONNX Runtime that
+wait or spin, batching or not), a trial takes the fastest. MobileNetV2 with random weights, photographs of 500 x 375.
+
+Every server runs alone, on the cores that this process may use (`taskset -c 0,1`), together with the load client; they
+take turns in rounds. All get their load from the same loop (csg_serve.load.keep_busy): over HTTP through aiohttp with
+connections kept open, over gRPC with requests made beforehand. Each server's classes are compared with ONNX Runtime's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from peers import CORES, PEERS, Peer, Settings, started
+from tritonclient.grpc.service_pb2 import ModelInferResponse
+
+from csg.console import say, show_table
+from csg.errors import ServerError
+from csg_serve.load import Call, Spell, calling, keep_busy
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from serving import cpu_seconds, export_torchvision, file_request, photographs, serving
+
+MODEL, OURS = "mobilenet_v2", "csg"
+CONCURRENCY, WARM_UP_S, START_S = 16, 3.0, 180.0
+BOUNDARY = "b-o-u-n-d-a-r-y"
+
+
+def right_classes(model: Path, files: Sequence[bytes]) -> list[int]:
+    """What ONNX Runtime itself says of the files."""
+    from model import Classifier
+
+    os.environ |= {"PEER_MODEL": str(model), "PEER_THREADS": str(CORES), "PEER_SPIN": "0"}
+    classifier = Classifier()
+    return classifier.classes([classifier.prepare(file) for file in files])
+
+
+def http_body(field: str, file: bytes) -> bytes:
+    """The file itself, or as a form's field."""
+    if not field:
+        return file
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="a.jpg"\r\n'
+    return f"{head}Content-Type: image/jpeg\r\n\r\n".encode() + file + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+@asynccontextmanager
+async def posting(address: str, field: str) -> AsyncIterator[Call]:
+    """A function that posts a body to /classify and returns the answer's."""
+    content = f"multipart/form-data; boundary={BOUNDARY}" if field else "image/jpeg"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def call(body: bytes) -> bytes:
+            headers = {"Content-Type": content}
+            async with session.post(f"http://{address}/classify", data=body, headers=headers) as response:
+                answer = await response.read()
+                if response.status != 200:
+                    raise ServerError(f"HTTP {response.status}: {answer[:200]!r}", "see its log")
+                return answer
+
+        yield call
+
+
+def class_in(answer: bytes, grpc: bool) -> int:
+    """The number of the class in an answer: JSON, an INT64 tensor, or Triton's own "score:class"."""
+    if not grpc:
+        return int(re.findall(rb"\d+", answer)[-1])
+    response = ModelInferResponse.FromString(answer)
+    if response.outputs[0].datatype == "INT64":
+        found = response.outputs[0].contents.int64_contents
+        return found[0] if found else int.from_bytes(response.raw_output_contents[0], "little")
+    return int(response.raw_output_contents[0][4:].split(b":")[1])
+
+
+async def ready(call: Call, request: bytes) -> None:
+    """Wait until a server answers, several times on end: some of its processes start later than others."""
+    deadline, answered = time.monotonic() + START_S, 0
+    while answered < 20:
+        try:
+            await asyncio.gather(*(call(request) for _ in range(4)))
+            answered += 4
+        except (ServerError, aiohttp.ClientError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.3)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A measurement: what the load had, and milliseconds of CPU that the server's processes took for an image."""
+
+    spell: Spell
+    server_cpu_ms: float
+
+
+async def load(call: Call, requests: list[bytes], right: list[int], grpc: bool, seconds: float, pid: int) -> Run:
+    """Check the answers, warm up, measure."""
+    await ready(call, requests[0])
+    found = [class_in(await call(request), grpc) for request in requests]
+    if found != right:
+        raise SystemExit(f"the answers differ: {found} for {right}")
+    await keep_busy(call, requests, CONCURRENCY, WARM_UP_S)
+    before = cpu_seconds(pid)
+    spell = await keep_busy(call, requests, CONCURRENCY, seconds)
+    return Run(spell, (cpu_seconds(pid) - before) / len(spell.latencies_ms) * 1e3)
+
+
+class Comparison:
+    """The files, the model, and the folder that all servers are run in."""
+
+    def __init__(self, folder: Path, seconds: float):
+        self.folder, self.seconds, self.files = folder, seconds, photographs(16)
+        self.bundle = export_torchvision(MODEL, folder)
+        self.right = right_classes(self.bundle / "model.onnx", self.files)
+
+    def peer(self, peer: Peer, settings: Settings, seconds: float) -> Run:
+        """One run of a peer, from its start to its end."""
+
+        async def run(address: str, pid: int) -> Run:
+            grpc = [file_request("peer", file, "class") for file in self.files]
+            http = [http_body(peer.field, file) for file in self.files]
+            async with calling(address) if peer.grpc else posting(address, peer.field) as call:
+                return await load(call, grpc if peer.grpc else http, self.right, peer.grpc, seconds, pid)
+
+        log = self.folder / f"{peer.name}.log"
+        with started(peer, settings, self.bundle / "model.onnx", log) as (address, pid):
+            return asyncio.run(run(address, pid))
+
+    def ours(self, seconds: float) -> Run:
+        """One run of csg's server."""
+
+        async def run(address: str, pid: int) -> Run:
+            requests = [file_request(f"{MODEL}_encoded", file, "logits", classification=True) for file in self.files]
+            async with calling(address) as call:
+                return await load(call, requests, self.right, True, seconds, pid)
+
+        deployed = (self.folder / "model_repository" / MODEL).exists()
+        with serving(self.folder, *([] if deployed else [self.bundle])) as state:
+            return asyncio.run(run(state["grpc"], state["pid"]))
+
+    def best_settings(self, peer: Peer) -> Settings:
+        """The fastest of a peer's settings, from a short run of each."""
+        rates = []
+        for settings in peer.settings:
+            rates.append(self.peer(peer, settings, self.seconds / 2).spell.per_s)
+            say(f"trial: {peer.name} {settings}: {rates[-1]:.1f}/s")
+        return peer.settings[rates.index(max(rates))]
+
+
+def table(runs: dict[str, list[Run]], settings: dict[str, Settings]) -> list[dict[str, Any]]:
+    """Medians over the rounds; the ratio is taken within each."""
+    rows = []
+    for name, of_it in runs.items():
+        spells = [run.spell for run in of_it]
+        ratios = [one.per_s / ours.spell.per_s for one, ours in zip(spells, runs[OURS], strict=True)]
+        rows.append(
+            {
+                "server": name,
+                "images_per_s": statistics.median(spell.per_s for spell in spells),
+                "p50_ms": statistics.median(spell.percentile(50) for spell in spells),
+                "p99_ms": statistics.median(spell.percentile(99) for spell in spells),
+                "of_ours": statistics.median(ratios),
+                "server_cpu_ms": statistics.median(run.server_cpu_ms for run in of_it),
+                "client_cores": statistics.median(spell.client_cores for spell in spells),
+                "settings": settings.get(name),
+                "rounds": [spell.per_s for spell in spells],
+            }
+        )
+    return sorted(rows, key=lambda row: -row["images_per_s"])
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table, and the two figures that it is for."""
+    columns = ("server", "images/s", "p50 ms", "p99 ms", "of csg's", "CPU ms/image", "client cores", "settings")
+    shown = [
+        (
+            row["server"],
+            *(f"{row[key]:.1f}" for key in ("images_per_s", "p50_ms", "p99_ms")),
+            *(f"{row[key]:.2f}" for key in ("of_ours", "server_cpu_ms", "client_cores")),
+            ", ".join(f"{key.lower()} {value}" for key, value in (row["settings"] or {}).items()),
+        )
+        for row in rows
+    ]
+    show_table(f"JPEG in, class out, concurrency {CONCURRENCY}, {CORES} cores", columns, shown)
+    others = [row["of_ours"] for row in rows if row["server"] != OURS]
+    if others:
+        say(f"csg against the best of them: {1 / max(others):.2f}, the median: {1 / statistics.median(others):.2f}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--only", nargs="+", default=[peer.name for peer in PEERS])
+    parser.add_argument("--folder", type=Path, help="keep bundle, repository and logs here")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    peers = [peer for peer in PEERS if peer.name in given.only]
+    with tempfile.TemporaryDirectory() as temporary:
+        comparison = Comparison((given.folder or Path(temporary)).resolve(), given.seconds)
+        best = {peer.name: comparison.best_settings(peer) for peer in peers}
+        runs: dict[str, list[Run]] = {OURS: [], **{peer.name: [] for peer in peers}}
+        for number in range(given.rounds):
+            runs[OURS].append(comparison.ours(given.seconds))
+            for peer in peers:
+                runs[peer.name].append(comparison.peer(peer, best[peer.name], given.seconds))
+            rates = {name: round(of_it[-1].spell.per_s, 1) for name, of_it in runs.items()}
+            say(f"round {number + 1}: {rates}")
+    rows = table(runs, best)
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=2) + "\n")
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What the benchmarks of serving share: bundles of torchvision's networks, a served repository, its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from tritonclient.grpc.service_pb2 import ModelInferRequest
+
+FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+
+
+def csg(*args: object, cwd: Path) -> str:
+    """Standard output of a command that must work."""
+    command = [sys.executable, "-m", "csg", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def export_torchvision(name: str, folder: Path) -> Path:
+    """A bundle with random weights, for speed alone; what is there already is not made again."""
+    bundle = folder.resolve() / "bundles" / name
+    if not bundle.is_dir():
+        csg("export", "--torchvision", name, "--weights", "none", "--out", bundle, cwd=folder)
+    return bundle
+
+
+def photographs(count: int) -> list[bytes]:
+    """JPEG files of 500 x 375 pixels: crops of two photographs, in several qualities."""
+    files = []
+    for number in range(count):
+        photograph = Image.fromarray(load_sample_images().images[number % 2])
+        left, top = 9 * number % 140, 3 * number % 52
+        buffer = io.BytesIO()
+        photograph.crop((left, top, left + 500, top + 375)).save(buffer, "JPEG", quality=(75, 85, 92, 95)[number % 4])
+        files.append(buffer.getvalue())
+    return files
+
+
+def file_request(model: str, file: bytes, output: str, classification: bool = False) -> bytes:
+    """A request of Triton's protocol with one image file as the input `encoded`; the class alone, if asked."""
+    request = ModelInferRequest(model_name=model)
+    request.inputs.add(name="encoded", datatype="BYTES", shape=[1, 1])
+    asked = request.outputs.add(name=output)
+    if classification:
+        asked.parameters["classification"].int64_param = 1
+    request.raw_input_contents.append(len(file).to_bytes(4, "little") + file)
+    return bytes(request.SerializeToString())
+
+
+@contextmanager
+def serving(folder: Path, *bundles: Path) -> Iterator[dict[str, Any]]:
+    """A Triton with these bundles, deployed for the Python backend: `pid`, `http`, `grpc`, `metrics`."""
+    for bundle in bundles:
+        csg("deploy", bundle, "--backend", "python", cwd=folder)
+    state: dict[str, Any] = json.loads(csg("serve", "--detach", "--json", *FREE_PORTS, cwd=folder))
+    try:
+        yield state
+    finally:
+        csg("serve", "--stop", cwd=folder)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all below it."""
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process and all below it have had of the cores."""
+    total = 0.0
+    for process in family(pid):
+        with contextlib.suppress(psutil.Error):
+            total += sum(process.cpu_times()[:2])
+    return total

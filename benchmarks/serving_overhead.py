@@ -1,0 +1,164 @@
+"""What serving costs: a model through Triton against a bare ONNX Runtime session on the same cores.
+
+    python benchmarks/serving_overhead.py [--rounds 7] [--seconds 10] [--json FILE]
+
+Throughput: single images (UINT8, 224 x 224) at concurrency 8, batched by Triton, against a session in a process of its
+own at its best batch size, with spinning threads or waiting ones, whichever is faster. Latency: concurrency 1 against
+the session's with one image, the faster of spinning and waiting. Both take turns, and ratios and differences are taken
+within a round; printed are their medians. Server and load client share the cores with each other, the session has them
+for itself. Run it on idle cores: pin it (`taskset -c 0,1`) where the machine has other things to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from serving import export_torchvision, serving
+
+from csg.console import say, show_table
+from csg_serve.connection import open_model
+from csg_serve.load import Spell, calling, keep_busy
+from csg_serve.samples import prepared_requests, read_samples
+
+MODELS = ("mobilenet_v2", "resnet50")
+BATCHES = (1, 2, 4, 8, 16, 32)
+CONCURRENCY = 8
+
+
+class Bare:
+    """ONNX Runtime sessions of a model in a process of its own, one with spinning threads, one with waiting ones."""
+
+    def __init__(self, model: Path):
+        command = [sys.executable, __file__, "--session", str(model)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(self, batch: int, spin: bool, seconds: float) -> tuple[float, float]:
+        """Images a second, and the median milliseconds of a run."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps([batch, spin, seconds]), file=self.process.stdin, flush=True)
+        rate, latency = json.loads(self.process.stdout.readline())
+        return rate, latency
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def be_a_session(model: str) -> None:
+    """The process of `Bare`: a line (batch, spin, seconds) in, a line (images/s, ms) out."""
+    import onnxruntime as ort
+
+    sessions = {}
+    for spin in (False, True):
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+        sessions[spin] = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name, side = sessions[True].get_inputs()[0].name, sessions[True].get_inputs()[0].shape[1]
+    for line in sys.stdin:
+        batch, spin, seconds = json.loads(line)
+        images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+        for _ in range(3):
+            sessions[spin].run(None, {name: images})
+        began, took = time.perf_counter(), []
+        while (started := time.perf_counter()) < began + seconds:
+            sessions[spin].run(None, {name: images})
+            took.append(time.perf_counter() - started)
+        rate = batch * len(took) / (time.perf_counter() - began)
+        print(json.dumps([rate, statistics.median(took) * 1e3]), flush=True)
+
+
+async def through_triton(server: str, model: str, concurrency: int, seconds: float) -> Spell:
+    """A time under load, after a second to warm up."""
+    async with open_model(server, model) as served, calling(server) as call:
+        requests = prepared_requests(served, read_samples(served.card, None), 1)
+        await keep_busy(call, requests, concurrency, 1)
+        return await keep_busy(call, requests, concurrency, seconds)
+
+
+def measure(server: str, model: str, bundle: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """All figures of one model."""
+    bare = Bare(bundle / "model.onnx")
+    tries = {(batch, spin): bare.run(batch, spin, seconds / 4) for batch in BATCHES for spin in (False, True)}
+    best = max(tries, key=lambda one: tries[one][0])
+    quick = min((False, True), key=lambda spin: tries[1, spin][1])
+    say(f"{model}: bare session best at batch {best[0]}, {'spinning' if best[1] else 'waiting'}")
+    found: dict[str, list[float]] = {"bare_per_s": [], "served_per_s": [], "bare_ms": [], "served_ms": [], "client": []}
+    for number in range(rounds):
+        found["bare_per_s"].append(bare.run(*best, seconds)[0])
+        loaded = asyncio.run(through_triton(server, model, CONCURRENCY, seconds))
+        found["served_per_s"].append(loaded.per_s)
+        found["client"].append(loaded.client_cores)
+        found["bare_ms"].append(bare.run(1, quick, seconds / 2)[1])
+        found["served_ms"].append(asyncio.run(through_triton(server, model, 1, seconds / 2)).percentile(50))
+        last = {name: round(values[-1], 2) for name, values in found.items()}
+        say(f"{model} round {number + 1}: {last}")
+    bare.close()
+    ratios = [ours / theirs for ours, theirs in zip(found["served_per_s"], found["bare_per_s"], strict=True)]
+    added = [ours - theirs for ours, theirs in zip(found["served_ms"], found["bare_ms"], strict=True)]
+    return {
+        "model": model,
+        "bare_batch": best[0],
+        "bare_spins": best[1],
+        **{name: statistics.median(values) for name, values in found.items()},
+        "ratio": statistics.median(ratios),
+        "added_ms": statistics.median(added),
+        "rounds": {"ratio": ratios, "added_ms": added},
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--folder", type=Path, help="keep bundles and repository here")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--session", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.session:
+        be_a_session(given.session)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        bundles = {name: export_torchvision(name, folder) for name in given.models}
+        results = []
+        with serving(folder, *bundles.values()) as state:
+            for name, bundle in bundles.items():
+                results.append(measure(state["grpc"], name, bundle, given.rounds, given.seconds))
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=2) + "\n")
+    columns = ("model", "bare/s", "at batch", "Triton/s", "ratio", "bare ms", "Triton ms", "added ms", "client cores")
+    rows = [
+        (
+            one["model"],
+            f"{one['bare_per_s']:.1f}",
+            str(one["bare_batch"]),
+            f"{one['served_per_s']:.1f}",
+            f"{one['ratio']:.3f}",
+            f"{one['bare_ms']:.2f}",
+            f"{one['served_ms']:.2f}",
+            f"{one['added_ms']:.2f}",
+            f"{one['client']:.2f}",
+        )
+        for one in results
+    ]
+    cores = len(os.sched_getaffinity(0))
+    show_table(f"Triton at concurrency {CONCURRENCY} against a bare session, {cores} cores", columns, rows)
+
+
+if __name__ == "__main__":
+    main()
