@@ -23,6 +23,7 @@ from csg.errors import InputError, ServerError, UsageError
 from csg.files import new_folder, plain_name, write_bytes
 from csg_serve.config import (
     CARD_PARAMETER,
+    CONFIG,
     card_of,
     config_text,
     encoded_name,
@@ -30,7 +31,7 @@ from csg_serve.config import (
     read_config,
     served_version,
 )
-from csg_serve.encoded import CONFIG, PREPARING, encoded_home, fill_preparing, remove_encoded, write_encoded
+from csg_serve.encoded import PREPARING, encoded_home, fill_preparing, remove_encoded, write_encoded
 from csg_serve.options import DEFAULTS, DeployOptions
 from csg_serve.python_backend import write_script
 from csg_serve.server import wait_until_live

@@ -30,6 +30,7 @@ import psutil
 from csg.console import print_json, results, say
 from csg.errors import InputError, ServerError, UsageError
 from csg.files import write_bytes
+from csg_serve.config import server_flags
 from csg_serve.triton import Triton, find_triton
 
 HOST = "127.0.0.1"
@@ -176,6 +177,7 @@ def _launch(
         "--exit-on-error=false",
         f"--backend-config=python,shm-region-prefix-name={token}",
     ]
+    arguments += server_flags(repository, triton.executable)
     if triton.backends:
         arguments.append(f"--backend-directory={triton.backends}")
     for name, address in addresses.items():

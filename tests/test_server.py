@@ -146,7 +146,9 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, server):
 def test_which_model_must_be_clear(folder, server):
     colours = ("--data", folder / "colours")
     refused(csg("evaluate", "--server", server, *colours), 2, "several csg models: colour, echo", "--model")
-    refused(csg("evaluate", "--server", server, *colours, "--model", "nothing"), 4, "no model nothing", "colour, .*echo")
+    refused(
+        csg("evaluate", "--server", server, *colours, "--model", "nothing"), 4, "no model nothing", "colour, .*echo"
+    )
     refused(csg("evaluate", "--server", server, *colours, "--model", "../x"), 2, "no plain name")
     refused(csg("evaluate", "--server", server, "--model", "colour"), 3, "classes differ")
 

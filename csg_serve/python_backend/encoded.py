@@ -38,7 +38,8 @@ class TritonPythonModel:
         """Get ready for the version of the tensor model that has this one's number."""
         self.model: str = json.loads(args["model_config"])["parameters"]["csg_encoded_for"]["string_value"]
         self.folder = Path(args["model_repository"], args["model_version"])
-        self.pool = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_THREADS))
+        threads = int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))
+        self.pool = ThreadPoolExecutor(min(threads, MOST_THREADS))
         self.version = Version(self.model, self.folder / args["model_version"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
