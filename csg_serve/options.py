@@ -86,9 +86,9 @@ class DeployOptions:
                 "leave --device out",
             ),
             (
-                self.device == "gpu" and card.precision == "bf16",
-                "a bf16 bundle is computed by OpenVINO on a CPU",
-                "leave --device out, or export with --fp16",
+                (self.device == "gpu" or self.accelerator == "tensorrt") and card.precision == "bf16",
+                "a bf16 bundle is computed by OpenVINO, on a CPU",
+                "export with --fp16 for a GPU",
             ),
             (
                 self.priority is not None and not self.rate_limit,

@@ -120,7 +120,8 @@ def wait_until_live(repository: Path, model: str, version: int) -> str | None:
         state = found[0]["state"] if found else None
         if state == "READY":
             return str(server["grpc"])
-        if state == "UNAVAILABLE" and time.monotonic() > noticed:
+        waits = found and found[0].get("reason") == "unloaded"  # Triton may be at work on another model
+        if state == "UNAVAILABLE" and not waits and time.monotonic() > noticed:
             raise ServerError(
                 f"{model} version {version} does not load: {_reason(found[0], log)}", "what was live stays so"
             )

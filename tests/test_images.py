@@ -135,16 +135,10 @@ def test_several_threads_may_decode_at_once():
         assert list(pool.map(size, files)) == [(64, 64) if place % 3 else None for place in range(90)]
 
 
-FORMS = (
-    ("RGB", "JPEG"),
-    ("CMYK", "JPEG"),
-    ("RGBA", "PNG"),
-    ("P", "PNG"),
-    ("RGBA", "WEBP"),
-    ("P", "GIF"),
-    ("RGB", "TIFF"),
-)
-SAMPLES = [encoded(Image.effect_noise((20, 12), 60).convert(mode), kind, exif=turned()) for mode, kind in FORMS]
+FORMS = ("RGB JPEG", "CMYK JPEG", "RGBA PNG", "P PNG", "RGBA WEBP", "P GIF", "RGB TIFF")
+SAMPLES = [
+    encoded(Image.effect_noise((20, 12), 60).convert(mode), kind, exif=turned()) for mode, kind in map(str.split, FORMS)
+]
 
 
 @settings(deadline=None, max_examples=200)
