@@ -276,7 +276,10 @@ def deploy_command(
     kind = best_backend(chosen.card) if backend == "auto" else backend
     newest, auto = " (newest)" if bundle is None else "", " (auto)" if backend == "auto" else ""
     say(f"deploying {chosen.path}{newest} to {repository}/ for the {kind} backend{auto}")
-    _announce(deploy(chosen, repository, name, kind, version, options), "is in", as_json)
+    deployed = deploy(chosen, repository, name, kind, version, options)
+    _announce(deployed, "is in", as_json)
+    if deployed.live and (options.response_cache or options.rate_limit):
+        say("if the server was started before a model asked for a response cache or rate limits, start it again")
 
 
 def roll_back_command(repository: Path, name: str | None, version: int | None, as_json: bool) -> None:
