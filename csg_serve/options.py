@@ -69,7 +69,11 @@ class DeployOptions:
         _ = self.resources
         largest, batch = _largest(card), self.max_batch or max_batch_size(card)
         for wrong, what, todo in (
-            (batch > (largest or batch), f"--max-batch {batch} is above the plan's largest, {largest}", "export anew"),
+            (
+                backend == "tensorrt" and batch > (largest or batch),
+                f"--max-batch {batch} is above the plan's largest, {largest}",
+                "choose a smaller one, or export again with a larger --batch",
+            ),
             (
                 max(self.preferred_batch, default=1) > batch,
                 f"--preferred-batch {max(self.preferred_batch, default=1)} is above the largest batch, {batch}",

@@ -161,7 +161,7 @@ def test_devices(backend, device, kind):
     ("backend", "options", "says"),
     [
         ("tensorrt", DeployOptions(max_batch=17), "--max-batch 17 is above the plan's largest, 16"),
-        ("onnxruntime", DeployOptions(preferred_batch=(4, 64)), "--preferred-batch 64 is above the largest batch, 16"),
+        ("tensorrt", DeployOptions(preferred_batch=(4, 64)), "--preferred-batch 64 is above the largest batch, 16"),
         ("python", DeployOptions(accelerator="tensorrt"), "is the onnxruntime backend's, not python's"),
         ("tensorrt", DeployOptions(device="cpu"), "TensorRT runs on no CPU"),
         ("onnxruntime", DeployOptions(device="cpu", accelerator="tensorrt"), "TensorRT runs on no CPU"),
