@@ -17,6 +17,8 @@ from csg.bundle import LABELS, PLAN
 from csg.card import ModelCard, parse_card
 from csg_serve.options import DEFAULTS, DeployOptions, max_batch_size
 
+CONFIG = "config.pbtxt"
+CACHE_BYTES = 64 * 2**20  # of all response caches together
 CARD_PARAMETER = "csg_card"
 ENCODED_PARAMETER = "csg_encoded_for"
 ENCODED = "encoded"
@@ -152,9 +154,22 @@ def card_of(config: ModelConfig, where: str) -> ModelCard:
     return parse_card(config.parameters[CARD_PARAMETER].string_value, where)
 
 
+def server_flags(repository: Path, tritonserver: Path) -> list[str]:
+    """What tritonserver has to be started with, for the models of a repository that ask for it."""
+    found = [config for file in sorted(repository.glob(f"[!.]*/{CONFIG}")) if (config := read_config(file))]
+    flags = []
+    if any(config.response_cache.enable for config in found):
+        caches = tritonserver.parent.parent / "caches"
+        flags += [f"--cache-config=local,size={CACHE_BYTES}"]
+        flags += [f"--cache-directory={caches}"] if caches.is_dir() else []
+    if any(group.rate_limiter.resources for config in found for group in config.instance_group):
+        flags.append("--rate-limit=execution_count")
+    return flags
+
+
 def served_version(home: Path) -> int:
     """The version that the configuration in a model's folder names; it is one of ours."""
-    config = read_config(home / "config.pbtxt")
+    config = read_config(home / CONFIG)
     assert config is not None
     return int(config.version_policy.specific.versions[0])
 

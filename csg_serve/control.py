@@ -73,7 +73,8 @@ def wait_until_live(repository: Path, model: str, version: int) -> str | None:
         if state == "READY":
             return str(server["grpc"])
         # until Triton has had the time to notice it may be what became of an older try
-        if state == "UNAVAILABLE" and (told or time.monotonic() > noticed):
+        waits = found and found[0].get("reason") == "unloaded"  # Triton may be at work on another model
+        if state == "UNAVAILABLE" and not waits and (told or time.monotonic() > noticed):
             raise _does_not_load(model, version, reason(found[0], log))
     return None
 

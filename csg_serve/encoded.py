@@ -20,11 +20,19 @@ from pathlib import Path
 from csg.card import ModelCard
 from csg.errors import InputError
 from csg.files import new_folder, write_bytes
-from csg_serve.config import ENCODED_PARAMETER, config_text, encoded_config, encoded_name, read_config, served_version
+from csg_serve.config import (
+    CONFIG,
+    ENCODED_PARAMETER,
+    config_text,
+    encoded_config,
+    encoded_name,
+    read_config,
+    served_version,
+)
 from csg_serve.options import DeployOptions
 from csg_serve.python_backend import write_script
 
-CONFIG, PREPARING = "config.pbtxt", "preparing"
+PREPARING = "preparing"
 CSG_FILES = ("__init__.py", "card.py", "errors.py", "images.py")
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 from csg.console import print_json, say
 from csg.errors import InputError, ServerError, UsageError
+from csg_serve.config import server_flags
 from csg_serve.servers import SECRET_HEADER
 from csg_serve.triton import find_triton
 
@@ -25,6 +26,7 @@ STAY = "--exit-on-error=false"  # `csg serve` tells by itself which model does n
 IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"  # Triton 2.51, the one of the nvidia-pytriton wheel
 POLL_S = 1
 CONTROL_API = "model-repository,shared-memory,trace,logging"
+CONTAINER_TRITON = Path("/opt/tritonserver/bin/tritonserver")
 CONTAINER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 THREADS = "CSG_THREADS"  # read by the Python backend's model.py
 
@@ -221,6 +223,7 @@ def _command_here(repository: Path, options: Options) -> str:
     environment = [f"{name}={value}" for name, value in {**changed, THREADS: str(options.threads)}.items()]
     bind = dict(zip(ENDPOINTS, zip(options.hosts.values(), options.ports, strict=True), strict=True))
     flags = triton_flags(options, str(repository.resolve()), bind, _PLACE if options.restricted else None)
+    flags += server_flags(repository, triton.executable)
     backends = [f"--backend-directory={triton.backends}"] if triton.backends else []
     return _shell("env", [*environment, str(triton.executable), *flags, STAY, *backends], options.secret_file)
 
@@ -242,6 +245,7 @@ def _command_in_container(repository: Path, options: Options) -> str:
         "tritonserver",
     ]
     flags = container_flags(replace(options, tls=tls), _PLACE if options.restricted else None)
+    flags += server_flags(repository, CONTAINER_TRITON)
     return _shell("docker run --rm", [*run, *flags], options.secret_file)
 
 

@@ -69,7 +69,11 @@ class DeployOptions:
         _ = self.resources
         largest, batch = _largest(card), self.max_batch or max_batch_size(card)
         for wrong, what, todo in (
-            (batch > (largest or batch), f"--max-batch {batch} is above the plan's largest, {largest}", "export anew"),
+            (
+                backend == "tensorrt" and batch > (largest or batch),
+                f"--max-batch {batch} is above the plan's largest, {largest}",
+                "choose a smaller one, or export again with a larger --batch",
+            ),
             (
                 max(self.preferred_batch, default=1) > batch,
                 f"--preferred-batch {max(self.preferred_batch, default=1)} is above the largest batch, {batch}",
@@ -86,9 +90,9 @@ class DeployOptions:
                 "leave --device out",
             ),
             (
-                self.device == "gpu" and card.precision == "bf16",
-                "a bf16 bundle is computed by OpenVINO on a CPU",
-                "leave --device out, or export with --fp16",
+                (self.device == "gpu" or self.accelerator == "tensorrt") and card.precision == "bf16",
+                "a bf16 bundle is computed by OpenVINO, on a CPU",
+                "export with --fp16 for a GPU",
             ),
             (
                 self.priority is not None and not self.rate_limit,

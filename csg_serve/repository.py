@@ -23,6 +23,7 @@ from csg.errors import InputError, ServerError, UsageError
 from csg.files import new_folder, plain_name, write_bytes
 from csg_serve.config import (
     CARD_PARAMETER,
+    CONFIG,
     card_of,
     config_text,
     encoded_name,
@@ -31,7 +32,7 @@ from csg_serve.config import (
     served_version,
 )
 from csg_serve.control import wait_until_live
-from csg_serve.encoded import CONFIG, PREPARING, encoded_home, fill_preparing, remove_encoded, write_encoded
+from csg_serve.encoded import PREPARING, encoded_home, fill_preparing, remove_encoded, write_encoded
 from csg_serve.options import DEFAULTS, DeployOptions
 from csg_serve.python_backend import write_script
 from csg_serve.triton import best_backend
@@ -275,7 +276,10 @@ def deploy_command(
     kind = best_backend(chosen.card) if backend == "auto" else backend
     newest, auto = " (newest)" if bundle is None else "", " (auto)" if backend == "auto" else ""
     say(f"deploying {chosen.path}{newest} to {repository}/ for the {kind} backend{auto}")
-    _announce(deploy(chosen, repository, name, kind, version, options), "is in", as_json)
+    deployed = deploy(chosen, repository, name, kind, version, options)
+    _announce(deployed, "is in", as_json)
+    if deployed.live and (options.response_cache or options.rate_limit):
+        say("if the server was started before a model asked for a response cache or rate limits, start it again")
 
 
 def roll_back_command(repository: Path, name: str | None, version: int | None, as_json: bool) -> None:

@@ -22,6 +22,7 @@ import psutil
 from csg.console import print_json, results, say
 from csg.errors import InputError, ServerError, UsageError
 from csg.files import write_bytes
+from csg_serve.config import server_flags
 from csg_serve.control import LOG, SECRET, STATE, index, processes, read_state, reason, ticks
 from csg_serve.launch import (
     ENDPOINTS,
@@ -69,9 +70,9 @@ def serve_command(repository: Path, options: Options, detach: bool, as_json: boo
         (repository / SECRET).unlink(missing_ok=True)
         if secret:
             write_bytes(repository / SECRET, secret.encode(), mode=0o600)
-        process = _launch(
-            triton, triton_flags(options, str(repository.resolve()), bind, secret), token, options.threads, log
-        )
+        flags = triton_flags(options, str(repository.resolve()), bind, secret)
+        flags += server_flags(repository, triton.executable)
+        process = _launch(triton, flags, token, options.threads, log)
         state = {"pid": process.pid, "token": token, **addresses, "control": options.control, "drain": options.drain}
         cleanup.callback(_stop, repository, state)
         write_bytes(repository / STATE, json.dumps(state).encode())

@@ -70,6 +70,12 @@ BROKEN = {
 }
 
 
+TUNED = (
+    *("--max-batch", 4, "--preferred-batch", 2, "--queue-delay", 2, "--queue-size", 50, "--timeout", 30_000),
+    *("--instances", 2, "--device", "cpu", "--response-cache", "--rate-limit", "cores:1", "--priority", 2),
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A repository with echo, whose logits are the pixels it gets, and scenes, of free size."""
@@ -82,6 +88,7 @@ def folder(tmp_path_factory):
     write_scene_bundle(root / "bundles" / "scenes")
     for name in ("echo", "scenes"):
         assert csg("deploy", root / "bundles" / name, "--repository", root / "repository").returncode == 0
+    assert csg("deploy", echo.path, "--name", "tuned", "--repository", root / "repository", *TUNED).returncode == 0
     return root
 
 
@@ -106,6 +113,13 @@ def answer(client, files, model="echo_encoded"):
     result = client.infer(model, [tensor])
     names = [output.name for output in result.get_response().outputs]
     return {name: result.as_numpy(name) for name in names}
+
+
+def pixels(client, model, count):
+    """The same image, several times, as a tensor: the logits, which are its pixels."""
+    tensor = InferInput("image", [count, 4, 4, 3], "UINT8")
+    tensor.set_data_from_numpy(np.tile(np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3), (count, 1, 1, 1)))
+    return client.infer(model, [tensor]).as_numpy("logits").tolist()
 
 
 def expected(folder, file, bundle="echo"):
@@ -213,6 +227,21 @@ def test_a_segmenter_answers_with_maps_of_the_images_own_size(ask):
         ask([KINDS["png"], KINDS["strip"]], "scenes_encoded")
 
 
+def test_the_server_takes_every_option(server):
+    with InferenceServerClient(server["grpc"]) as client:
+        config = client.get_model_config("tuned").config
+        batching, (group,) = config.dynamic_batching, config.instance_group
+        assert (config.max_batch_size, list(batching.preferred_batch_size)) == (4, [2])
+        assert (batching.max_queue_delay_microseconds, batching.default_queue_policy.max_queue_size) == (2000, 50)
+        assert (group.count, group.rate_limiter.priority, group.rate_limiter.resources[0].name) == (2, 2, "cores")
+        assert [sample.batch_size for sample in config.model_warmup] == [1, 4]
+        assert [pixels(client, "tuned", 3), pixels(client, "tuned", 3)] == 2 * [3 * [list(range(48))]]
+        with pytest.raises(InferenceServerException, match="batch-size must be <= 4"):
+            pixels(client, "tuned", 5)
+        (done,) = client.get_inference_statistics("tuned").model_stats
+        assert done.inference_stats.cache_hit.count >= 1
+
+
 @contextmanager
 def load(server, files, answers):
     """Requests to both models all the while; what fails is raised at the end."""
@@ -226,15 +255,13 @@ def load(server, files, answers):
                 except Exception as error:
                     failed.append(error)
 
-    def pixels(client):
-        tensor = InferInput("image", [1, 4, 4, 3], "UINT8")
-        tensor.set_data_from_numpy(np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3))
-        assert client.infer("echo", [tensor]).as_numpy("logits").tolist() == [list(range(48))]
+    def tensors(client):
+        assert pixels(client, "echo", 1) == [list(range(48))]
 
     def images(client):
         answers.append(answer(client, files)["logits"])
 
-    threads = [threading.Thread(target=send, args=[act]) for act in (pixels, images, images)]
+    threads = [threading.Thread(target=send, args=[act]) for act in (tensors, images, images)]
     for thread in threads:
         thread.start()
     try:

@@ -1,6 +1,7 @@
 """Decoding and preparing: one function, right on every kind of image."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import csg.images
 from csg.card import ImageInput
 from csg.errors import InputError
 from csg.images import decode, load, prepare
@@ -19,6 +21,13 @@ def encoded(image, kind="PNG", **options):
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def turned():
+    """Exif data of a camera that was turned: width and height change places."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
 
 
 def test_an_image_of_the_input_size_passes_untouched():
@@ -46,9 +55,7 @@ def test_an_extreme_strip_is_prepared():
 
 def test_exif_orientation_is_applied():
     image = Image.new("RGB", (40, 20), "red")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: width and height change places
-    assert decode(encoded(image, "JPEG", exif=exif)).size == (20, 40)
+    assert decode(encoded(image, "JPEG", exif=turned())).size == (20, 40)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"])
@@ -88,7 +95,62 @@ def test_a_truncated_image_is_an_error_not_half_a_picture():
         decode(whole[: len(whole) // 2])
 
 
-def test_a_decompression_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match="can't be read"):
-        decode(encoded(Image.new("RGB", (20, 20))))
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_decompression_bomb_is_refused():
+    with pytest.raises(InputError, match=f"1000 x 89479 pixels, and {csg.images.MAX_PIXELS} are the most"):
+        decode(encoded(Image.new("1", (1000, 89_479))))
+    assert decode(encoded(Image.new("1", (500, 500)))).size == (500, 500)
+
+
+def test_sixteen_bits_keep_their_scale():
+    """Also of an image so dark that its values would fit into 8 bits."""
+    ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    assert np.array_equal(np.asarray(decode(encoded(Image.fromarray(ramp))))[..., 0].ravel(), np.arange(256))
+    assert np.asarray(decode(encoded(Image.fromarray(np.full((8, 8), 255, np.uint16))))).max() == 1
+
+
+def test_exif_that_can_not_be_read_is_no_reason_to_refuse_an_image():
+    image = Image.new("RGB", (40, 20), "red")
+    assert decode(encoded(image, "JPEG", exif=b"Exif\0\0no TIFF header here")).size == (40, 20)
+
+
+def test_only_formats_that_start_no_other_program_are_read():
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    with pytest.raises(InputError, match="not an image file"):
+        decode(postscript)
+
+
+def test_several_threads_may_decode_at_once():
+    """Each broken image raises, and no other: nothing of the process is changed meanwhile."""
+    whole = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG")
+    files = [whole if place % 3 else whole[: len(whole) // 2] for place in range(90)]
+
+    def size(file):
+        try:
+            return decode(file).size
+        except InputError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(size, files)) == [(64, 64) if place % 3 else None for place in range(90)]
+
+
+FORMS = ("RGB JPEG", "CMYK JPEG", "RGBA PNG", "P PNG", "RGBA WEBP", "P GIF", "RGB TIFF")
+SAMPLES = [
+    encoded(Image.effect_noise((20, 12), 60).convert(mode), kind, exif=turned()) for mode, kind in map(str.split, FORMS)
+]
+
+
+@settings(deadline=None, max_examples=200)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@given(st.sampled_from(SAMPLES), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=8), st.data())
+def test_damaged_bytes_are_an_image_or_an_input_error(whole, changes, data):
+    damaged = bytearray(whole)
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    try:
+        image = decode(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
+    except InputError as error:
+        assert "\n" not in str(error)
+    else:
+        assert image.mode == "RGB"

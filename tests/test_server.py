@@ -210,7 +210,8 @@ def test_no_server_there():
 @pytest.fixture
 def colour_repository(tmp_path):
     bundle = write_colour_bundle(tmp_path / "bundle")
-    assert csg("deploy", bundle.path, "--repository", tmp_path / "repository").returncode == 0
+    done = csg("deploy", bundle.path, "--repository", tmp_path / "repository", "--no-encoded", "--no-warm-up")
+    assert done.returncode == 0, done.stderr
     return tmp_path / "repository"
 
 

@@ -38,7 +38,8 @@ class TritonPythonModel:
         """Get ready for the version of the tensor model that has this one's number."""
         self.model: str = json.loads(args["model_config"])["parameters"]["csg_encoded_for"]["string_value"]
         self.folder = Path(args["model_repository"], args["model_version"])
-        self.pool = ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_THREADS))
+        threads = int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))
+        self.pool = ThreadPoolExecutor(min(threads, MOST_THREADS))
         self.version = Version(self.model, self.folder / args["model_version"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -57,15 +58,19 @@ class TritonPythonModel:
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))) for _ in requests]
 
     def _answer(self, files: list[bytes], names: list[str]) -> list[Answer]:
-        """What the tensor model says of each image; where it has been switched meanwhile, its other version."""
+        """What the tensor model says of each image; where it is switched while they are prepared, its other version."""
         try:
-            return self.version.answer(files, names, self.pool)
+            return self._served().answer(files, names, self.pool)
         except NotServedError:
-            others = [folder for folder in self.folder.glob("[0-9]*") if folder.name != self.version.number]
-            if not others:
-                raise
-            self.version = Version(self.model, others[0])
-            return self.version.answer(files, names, self.pool)
+            return self._served().answer(files, names, self.pool)
+
+    def _served(self) -> Version:
+        """The version that the server has: this one's number, or at the moment of a switch the one served before."""
+        if not pb_utils.is_model_ready(self.model, self.version.number):
+            for folder in self.folder.glob("[0-9]*"):
+                if pb_utils.is_model_ready(self.model, folder.name):
+                    self.version = Version(self.model, folder)
+        return self.version
 
 
 class NotServedError(Exception):
@@ -98,7 +103,12 @@ class Version:
         for images in alike.values():
             for start in range(0, len(images), self.max_batch):
                 places, pixels, restores = zip(*images[start : start + self.max_batch], strict=True)
-                for place, restore, *rows in zip(places, restores, *self._infer(np.stack(pixels)), strict=True):
+                try:
+                    outputs = self._infer(np.stack(pixels))
+                except RuntimeError as error:  # images of another size may do
+                    answers |= dict.fromkeys(places, error)
+                    continue
+                for place, restore, *rows in zip(places, restores, *outputs, strict=True):
                     answers[place] = dict(zip(self.outputs, map(restore, rows), strict=True))
         return [answers[place] for place in range(len(files))]
 
@@ -114,7 +124,12 @@ class Version:
             return error
 
     def _infer(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """The tensor model's outputs for uint8 (N, H, W, 3)."""
+        """The tensor model's outputs for uint8 (N, H, W, 3).
+
+        Raises:
+            NotServedError: the server does not have this version.
+            RuntimeError: the model failed.
+        """
         response = pb_utils.InferenceRequest(
             model_name=self.model,
             model_version=int(self.number),
@@ -135,9 +150,9 @@ def _response(answers: list[Answer]) -> Any:
     errors = [_reason(answer) if isinstance(answer, Exception) else "" for answer in answers]
     good = [answer for answer in answers if not isinstance(answer, Exception)]
     if not good:
-        return _refusal("; ".join(errors))
+        return _refusal("; ".join(errors), theirs=not any(isinstance(answer, RuntimeError) for answer in answers))
     if len({row.shape for answer in good for row in list(answer.values())[:1]}) > 1:
-        return _refusal("images of different sizes; send each in a request of its own")
+        return _refusal("images of different sizes; send each in a request of its own", theirs=True)
     tensors = []
     for name, like in good[0].items():
         none = np.full_like(like, 0 if like.dtype.kind == "f" else 255)  # NaN is no JSON
@@ -147,8 +162,10 @@ def _response(answers: list[Answer]) -> Any:
     return pb_utils.InferenceResponse(tensors)
 
 
-def _refusal(what: str) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(what, pb_utils.TritonError.INVALID_ARG))
+def _refusal(what: str, theirs: bool) -> Any:
+    """An error as the whole response: by the client's fault, or not."""
+    code = pb_utils.TritonError.INVALID_ARG if theirs else pb_utils.TritonError.INTERNAL
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(what, code))
 
 
 def _reason(error: Exception) -> str:
