@@ -138,7 +138,7 @@ def _member(transport: Transport, address: Address, found: _Found | BaseExceptio
     async def check() -> int:
         again = await _find(transport, address, first.name)
         if again.card != first.card:
-            raise _different(again, first)
+            raise ServerError(f"it has another model {first.name} now", "start again")
         return again.version
 
     version = found.version if isinstance(found, _Found) else first.version

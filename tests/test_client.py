@@ -180,7 +180,7 @@ def test_shared_memory_is_used_and_given_back(plain, images):
                 await transport.ask("unregister_system_shared_memory", None, "")  # as a restart does
                 rest = await classes_of(answers)
             assert {path.name for path in regions()} - names, "new ones took their place"
-        async with open_model(plain[1], "colour") as served:
+        async with open_model(plain[1], "colour") as served:  # another process's connection would see the same
             known = await served.pool.members[0].transport.ask("get_system_shared_memory_status", None)
             return rest, [name for name in known.regions if f"-{os.getpid()}-" in name]
 
@@ -278,6 +278,25 @@ def test_a_server_that_stays_away_is_given_up(plain, images, protocol, monkeypat
     with pytest.raises(ServerError, match=r"the server at .* did not answer.*; see its log"):
         asyncio.run(ask())
     assert not regions()
+
+
+def test_a_server_that_comes_back_with_another_model_is_not_asked(plain, guarded, images, monkeypatch):
+    monkeypatch.setattr(csg_serve.pool, "AWAY_S", 2)
+
+    async def ask():
+        async with (
+            relayed(plain[0]) as relay,
+            open_model(f"http://127.0.0.1:{relay.port}", "echo") as served,
+            aclosing(stream(served, images[0] * 20)) as answers,
+        ):
+            await anext(answers)
+            await relay.cut()
+            relay.target = guarded[0].rpartition(":")[::2]
+            await relay.open()
+            await classes_of(answers)
+
+    with pytest.raises(ServerError, match="it has another model echo now"):
+        asyncio.run(ask())
 
 
 @pytest.mark.parametrize("trouble", ["cut", "stall"])
