@@ -79,7 +79,8 @@ async def open_model(server: str | Sequence[str] | Servers, model: str | None) -
         for member, answer in zip(pool.members, found, strict=True):
             if isinstance(answer, TransportError):
                 pool.lose(member, answer.detail)
-        yield ServedModel(str(servers), pool, first.name, first.version, first.card, first.max_batch)
+        max_batch = min(answer.max_batch for answer in found if isinstance(answer, _Found))
+        yield ServedModel(str(servers), pool, first.name, first.version, first.card, max_batch)
 
 
 @asynccontextmanager

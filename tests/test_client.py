@@ -53,8 +53,8 @@ def triton(repository, *flags):
     command += [f"--backend-directory={found.backends}"] if found.backends else []
     for name, port in zip(("http", "grpc", "metrics"), ports, strict=True):
         command += [f"--{name}-address=127.0.0.1", f"--{name}-port={port}"]
-    log = repository.with_suffix(".log").open("wb")
-    process = subprocess.Popen(command, env=found.environment, stdout=log, stderr=log, start_new_session=True)
+    with repository.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen(command, env=found.environment, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -71,7 +71,10 @@ def triton(repository, *flags):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Images, certificates, and two repositories that agree in the models colour and scenes, but not in echo."""
+    """Images, certificates, and two repositories that agree in the models colour and scenes, but not in echo.
+
+    The second one takes fewer images at a time.
+    """
     root = tmp_path_factory.mktemp("client")
     for name, side in (("one", 4), ("two", 5)):
         write_colour_bundle(root / name / "colour")
@@ -79,6 +82,8 @@ def folder(tmp_path_factory):
         write_echo_bundle(root / name / "echo", side=side)
         for model in ("colour", "scenes", "echo"):
             deploy(root / name / model, root / f"repository-{name}", None, "python")
+    config = root / "repository-two" / "colour" / "config.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 4"))
     for number, colour in enumerate(COLOURS):
         (root / "colours" / colour).mkdir(parents=True)
         for again in range(10):
@@ -139,6 +144,24 @@ async def relayed(target, **options):
 
 async def classes_of(answers):
     return [int(answer.argmax()) async for answer in answers]
+
+
+def test_addresses():
+    forms = ("grpc://[::1]:8001", "localhost:8001", "http://127.0.0.2:8000/", "grpcs://10.0.0.1:1", "https://a.b:443")
+    found = Servers(forms).addresses
+    assert [address.authority for address in found] == [
+        "[::1]:8001",
+        "localhost:8001",
+        "127.0.0.2:8000",
+        "10.0.0.1:1",
+        "a.b:443",
+    ]
+    assert [address.local for address in found] == [True, True, True, False, False]
+    assert [address.http for address in found] == [False, False, True, False, True]
+    assert [address.tls for address in found] == [False, False, False, True, True]
+    for nonsense in ("localhost", "localhost:0", "localhost:65536", "ftp://a:1", "a b:1", "http://a:1/b", ""):
+        with pytest.raises(UsageError, match="is no server address"):
+            _ = Servers((nonsense,)).addresses
 
 
 @pytest.mark.parametrize("form", ["{1}", "grpc://{1}", "http://{0}", "{1} http://{0}"])
@@ -401,8 +424,8 @@ def test_a_secret_is_needed_for_nothing_but_the_list_of_models(guarded, folder, 
     """Without it tensors go inline, here with messages larger than gRPC's own limit; with it through shared memory."""
     address, paths = guarded[1], images[0]
     scene = np.random.default_rng(0).integers(0, 256, (2200, 2000, 3), dtype=np.uint8)
-    for secret in (None, "wrong", SECRET):
-        client = Client(address, "scenes", **certificates, secret=secret)
+    clients = [Client(address, "scenes", **certificates, secret=secret) for secret in (None, "wrong", SECRET)]
+    for client in (*clients, Client(f"http://{guarded[0]}", "scenes")):
         np.testing.assert_array_equal(client.predict([Image.fromarray(scene)])[0], scene.argmax(2))
     with pytest.raises(UsageError, match=r"does not say which models it has; name one with --model, or give .* secret"):
         Client(address, **certificates).predict(paths)
@@ -417,7 +440,9 @@ def test_the_models_of_each_server(plain, guarded, folder):
     refused(csg(*ask), 4, f"the server at http://{guarded[0]} refuses", "--secret-file")
     done = csg(*ask, "--secret-file", folder / "secret", "--json")
     assert done.returncode == 0, done.stderr
-    found = {(one["server"], one["model"], one["state"]) for one in json.loads(done.stdout)["models"]}
+    states = json.loads(done.stdout)["models"]
+    assert all(one["images"] >= one["requests"] > 0 for one in states if one["model"] == "colour")
+    found = {(one["server"], one["model"], one["state"]) for one in states}
     assert found == {
         (address, model, "READY")
         for address in (plain[1], f"http://{guarded[0]}")
