@@ -37,6 +37,7 @@ CHANNEL = {
     "grpc.max_reconnect_backoff_ms": 2_000,
 }
 WRAPPED = {"get_model_repository_index": "models", "get_model_config": "config"}  # bare over HTTP
+MODEL_GONE = ("unknown model", "Stub process", "Failed to retrieve the response")  # or its process, which stays so
 
 Kind = Literal["away", "late", "missing", "restricted", "no region", "refused"]
 
@@ -45,7 +46,8 @@ class TransportError(Exception):
     """A server did not do as asked.
 
     kind: away: it is not there, or has no room, and may do it later; late: the deadline passed; missing: it has no such
-    model or version; restricted: it wants a secret; no region: it does not know that shared memory; refused: it won't.
+    model or version, or the process that ran it died; restricted: it wants a secret; no region: it does not know that
+    shared memory; refused: it won't.
     """
 
     def __init__(self, kind: Kind, detail: str):
@@ -242,7 +244,7 @@ def _error(message: str, kind: Kind) -> TransportError:
         kind = "restricted"
     elif "Unable to find shared memory region" in message:
         kind = "no region"
-    elif "unknown model" in message:
+    elif any(words in message for words in MODEL_GONE):
         kind = "missing"
     return TransportError(kind, message)
 

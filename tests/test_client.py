@@ -13,6 +13,7 @@ import time
 from contextlib import aclosing, asynccontextmanager
 
 import numpy as np
+import psutil
 import pytest
 import trustme
 from PIL import Image
@@ -448,3 +449,20 @@ def test_the_models_of_each_server(plain, guarded, folder):
         for address in (plain[1], f"http://{guarded[0]}")
         for model in ("colour", "scenes", "echo")
     }
+
+
+def test_another_server_answers_for_a_model_whose_process_died(plain, guarded, folder, images):
+    """As by the kernel, out of memory: Triton starts no other one. The last test, since the server stays so."""
+    addresses = [plain[1], f"http://{guarded[0]}"]
+
+    async def ask():
+        async with open_model(addresses, "colour") as served, aclosing(stream(served, images[0] * 20)) as answers:
+            found = [int((await anext(answers)).argmax())]
+            script = f"{folder}/repository-two/colour/1/model.py"
+            (stub,) = (one for one in psutil.process_iter(["cmdline"]) if script in (one.info["cmdline"] or ()))
+            stub.kill()
+            return found + await classes_of(answers)
+
+    assert asyncio.run(ask()) == images[1] * 20
+    with pytest.raises(ServerError, match=r"did not answer: .*Stub process"):
+        Client(addresses[1], "colour").predict(images[0])
