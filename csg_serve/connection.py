@@ -79,7 +79,8 @@ async def open_model(server: str | Sequence[str] | Servers, model: str | None) -
         for member, answer in zip(pool.members, found, strict=True):
             if isinstance(answer, TransportError):
                 pool.lose(member, answer.detail)
-        yield ServedModel(str(servers), pool, first.name, first.version, first.card, first.max_batch)
+        max_batch = min(answer.max_batch for answer in found if isinstance(answer, _Found))
+        yield ServedModel(str(servers), pool, first.name, first.version, first.card, max_batch)
 
 
 @asynccontextmanager
@@ -138,7 +139,7 @@ def _member(transport: Transport, address: Address, found: _Found | BaseExceptio
     async def check() -> int:
         again = await _find(transport, address, first.name)
         if again.card != first.card:
-            raise _different(again, first)
+            raise ServerError(f"it has another model {first.name} now", "start again")
         return again.version
 
     version = found.version if isinstance(found, _Found) else first.version

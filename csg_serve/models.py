@@ -90,7 +90,7 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
 
 
 async def _index(transport: Transport, address: Address, secret: str | None) -> list[Any]:
-    """Triton's index; nothing where it is for those with the secret, and none was given: the statistics have the rest."""
+    """Triton's index; nothing where it is for those with a secret that was not given: the statistics have the rest."""
     try:
         return await repository_index(transport)
     except TransportError as error:

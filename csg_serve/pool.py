@@ -17,6 +17,7 @@ from csg_serve.servers import Address
 from csg_serve.transport import Inference, Transport, TransportError
 
 AWAY_S = 60  # a request waits for so long while no server answers
+FINISH_S = 2
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
@@ -40,12 +41,18 @@ class Member:
     back: asyncio.Task[None] | None = None
 
     async def infer(self, inference: Inference) -> NDArray[Any]:
-        """One request to this server."""
+        """One request; where it is given up it gets a moment to finish: dropped ones have crashed Triton."""
         self.under_way += 1
+        asked = asyncio.ensure_future(self.regions.infer(inference, self.version))
         try:
-            answer = await self.regions.infer(inference, self.version)
+            answer = await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            await asyncio.wait([asked], timeout=FINISH_S)
+            raise
         finally:
             self.under_way -= 1
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
         self.pause_s = FIRST_PAUSE_S
         return answer
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
@@ -50,4 +51,5 @@ class Region:
     def unlink(self) -> None:
         """Remove it; a server that has it mapped keeps its pages until it unregisters it."""
         self._memory.close()
-        self._memory.unlink()
+        with suppress(FileNotFoundError):  # someone else did
+            self._memory.unlink()

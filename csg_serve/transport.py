@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
 
@@ -35,6 +37,7 @@ CHANNEL = {
     "grpc.max_reconnect_backoff_ms": 2_000,
 }
 WRAPPED = {"get_model_repository_index": "models", "get_model_config": "config"}  # bare over HTTP
+MODEL_GONE = ("unknown model", "Stub process", "Failed to retrieve the response")  # or its process, which stays so
 
 Kind = Literal["away", "late", "missing", "restricted", "no region", "refused"]
 
@@ -43,7 +46,8 @@ class TransportError(Exception):
     """A server did not do as asked.
 
     kind: away: it is not there, or has no room, and may do it later; late: the deadline passed; missing: it has no such
-    model or version; restricted: it wants a secret; no region: it does not know that shared memory; refused: it won't.
+    model or version, or the process that ran it died; restricted: it wants a secret; no region: it does not know that
+    shared memory; refused: it won't.
     """
 
     def __init__(self, kind: Kind, detail: str):
@@ -92,8 +96,8 @@ class Inference:
             return np.asarray(result.as_numpy(self.output))
         found = result.get_output(self.output)
         shape = tuple(map(int, found["shape"] if isinstance(found, dict) else found.shape))
-        if math.prod(shape) != math.prod(self.shape):
-            return np.empty(shape, np.uint8)  # not as the card says: no one reads it
+        if shape != self.shape:  # no one reads it
+            return np.broadcast_to(np.uint8(0), shape)
         return region.read(shape, triton_to_np_dtype(self.dtype), self.tensor.nbytes)
 
 
@@ -240,14 +244,16 @@ def _error(message: str, kind: Kind) -> TransportError:
         kind = "restricted"
     elif "Unable to find shared memory region" in message:
         kind = "no region"
-    elif "unknown model" in message:
+    elif any(words in message for words in MODEL_GONE):
         kind = "missing"
     return TransportError(kind, message)
 
 
 def grpc_credentials(servers: Servers) -> grpc.ChannelCredentials:
-    servers.ssl_context  # noqa: B018  checks the files: gRPC would tell of a broken one with each request
-    files = (servers.tls_ca, servers.tls_key, servers.tls_cert)
+    """The certificates; checked first, since gRPC would tell of a broken one with each request."""
+    _ = servers.ssl_context
+    trusted = servers.tls_ca or ssl.get_default_verify_paths().cafile
+    files = (trusted and Path(trusted), servers.tls_key, servers.tls_cert)
     return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
 
 

@@ -15,7 +15,8 @@ Unreadable = Annotated[
 Server = Annotated[
     Optional[list[str]],
     typer.Option(
-        help="Address of a running Triton: gRPC's HOST:PORT, or http://HOST:PORT; several share the work.",
+        help="Address of a running Triton: gRPC's HOST:PORT, or http://HOST:PORT; may be given more than once, for "
+        "servers of the same model to share the work.",
         show_default="localhost:8001",
     ),
 ]
