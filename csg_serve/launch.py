@@ -124,7 +124,7 @@ def check_tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tl
         except ssl.SSLError as error:
             what = f"{client_ca} holds no certificate: {error.reason or error}"
             raise InputError(what, "give the PEM file of the CA that signs the clients' certificates") from None
-    return Tls(cert, key, client_ca)
+    return Tls(cert.absolute(), key.absolute(), client_ca and client_ca.absolute())
 
 
 def _no_password() -> str:
