@@ -88,15 +88,29 @@ def evaluate(
     ] = None,
     out: Annotated[
         Optional[Path],
-        typer.Option(help="Segmenters: folder for overlays.", show_default="evaluations/<model>-<version>-<n>"),
+        typer.Option(help="The evaluation's folder.", show_default="evaluations/<model>-<version>-<n>"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest unfinished evaluation, or the one at --out.")
+    ] = False,
+    ordered: Annotated[
+        bool, typer.Option("--ordered/--unordered", help="Take answers in the order of the images, or as they come.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write one self-contained HTML page, to PAGE or <folder>/report.html.")
+    ] = False,
+    page: Annotated[
+        Optional[Path], typer.Argument(help="Where --report writes the page.", show_default="<folder>/report.html")
     ] = None,
     unreadable: o.Unreadable = "fail",
     as_json: o.Json = False,
 ) -> None:
-    """Measure a served model on labelled real images, through the server."""
-    from csg_serve.evaluate import evaluate_command
+    """Measure a served model on labelled real images, through the server; an interrupted evaluation can be resumed."""
+    from csg_serve.evaluate import Wish, evaluate_command
 
-    evaluate_command(server, model, data, unreadable, labels, tile, out, as_json)
+    sources = tuple(data or ())
+    wish = Wish(server, model, sources, labels, tile, out, unreadable, ordered, resume, report, page)
+    evaluate_command(wish, as_json)
 
 
 def predict(
