@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from csg import __version__
 from csg.card import ModelCard
+from csg.errors import InputError
 from csg.files import write_bytes
 from csg.intervals import mean_class_accuracy_interval, wilson
 from csg.metrics import BINS, Reliability
@@ -27,6 +28,7 @@ OVERLAY = 1500  # the longest side of image, prediction and labels side by side
 FULL_MATRIX = 40  # of more classes the whole matrix is a picture, and the pairs tell
 PAIRS, ALL_PAIRS = 10, 30
 LOWEST_SCENES = 10
+SHARES = {"agreement", "accuracy", "mean_class_accuracy", "miou", "pixel_accuracy", "frequency_weighted_iou"}
 
 
 def write_report(path: Path, report: Report | SceneReport, card: ModelCard, images: Sequence[Path]) -> None:
@@ -35,6 +37,9 @@ def write_report(path: Path, report: Report | SceneReport, card: ModelCard, imag
     Args:
         card: of the served model.
         images: the files, by place.
+
+    Raises:
+        InputError: it can't be written there.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "page"),
@@ -43,12 +48,15 @@ def write_report(path: Path, report: Report | SceneReport, card: ModelCard, imag
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, count=count, short=short)
+    environment.filters.update(percent=percent, count=count, short=short, capital=capital)
     scenes = isinstance(report, SceneReport)
     content = _scenes(report, images) if isinstance(report, SceneReport) else _classes(report, images)
     content |= _course(report) | {"card": _facts(card), "about": _about(report)}
     page = environment.get_template("report.html.j2").render(scenes=scenes, report=report, charts=charts, **content)
-    write_bytes(path, page.encode())
+    try:
+        write_bytes(path, page.encode())
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror}", "name another file behind --report") from None
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -59,6 +67,11 @@ def percent(share: float | None, digits: int = 1) -> str:
 def count(number: int) -> str:
     """A number with its thousands apart."""
     return f"{number:,}"
+
+
+def capital(words: str) -> str:
+    """Words as a heading; mIoU and its like stay as they are."""
+    return words if words[1:2].isupper() else words[:1].upper() + words[1:]
 
 
 def short(path: str) -> str:
@@ -211,50 +224,49 @@ def _about(report: Report | SceneReport) -> list[tuple[str, str]]:
     ]
 
 
-def _facts(card: ModelCard) -> list[dict[str, Any]]:
-    """The card in titled groups: names and values, or a table where it is a list of parts."""
-    groups: dict[str, Any] = {"model": {}}
+def _facts(card: ModelCard) -> dict[str, list[Any]]:
+    """The card as titled lists of names and values, and as titled tables of what it has several of."""
+    model: dict[str, Any] = {}
+    lists: dict[str, Any] = {"model": model}
+    tables: dict[str, Any] = {}
     for name, value in card.model_dump(exclude={"colours"}).items():
         if isinstance(value, dict):
-            groups[name] = value
-            groups |= {f"{name}: {inner}": value.pop(inner) for inner in list(value) if _is_table(value[inner])}
-        elif _is_table(value):
-            groups[name] = value
+            tables |= {f"{name}: {inner}": value.pop(inner) for inner in list(value) if _several(value[inner])}
+            lists[name] = value
+        elif _several(value):
+            tables[name] = value
         else:
-            groups["model"][name] = value
-    return [
-        {"title": _plain(name), **(_table(group) if _is_table(group) else _list(group))}
-        for name, group in groups.items()
-    ]
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, tuple | list) and bool(value) and isinstance(value[0], dict)
-
-
-def _list(group: dict[str, Any]) -> dict[str, Any]:
+            model[name] = value
     return {
-        "facts": [(_plain(name), words) for name, value in group.items() if (words := _words(value))],
-        "columns": [],
+        "lists": [
+            (title, [(_plain(name), words) for name, value in facts.items() if (words := _words(value, name))])
+            for title, facts in lists.items()
+        ],
+        "tables": [(title, *_table(parts)) for title, parts in tables.items()],
     }
 
 
-def _table(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _several(value: Any) -> bool:
+    return isinstance(value, tuple | list) and bool(value) and isinstance(value[0], dict)
+
+
+def _table(parts: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     names = [name for name in parts[0] if not isinstance(parts[0][name], dict)]
-    lines = [[_words(part.get(name)) for name in names] for part in parts]
-    return {"facts": [], "columns": [_plain(name) for name in names], "lines": lines}
+    return [_plain(name) for name in names], [[_words(part.get(name), name) for name in names] for part in parts]
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", " ")
+    return "KL" if name == "kl" else name.replace("_", " ")
 
 
-def _words(value: Any) -> str:
+def _words(value: Any, name: str = "") -> str:
     """A value of the card as a person reads it; nothing of what is not there."""
     if value is None:
         return ""
+    if name in SHARES:
+        return percent(value, 2)
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.4g}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_words(inner)}" for name, inner in value.items())
     if isinstance(value, tuple | list):
