@@ -237,9 +237,10 @@ def evaluation_to_resume(out: Path | None, **given: Any) -> tuple[Path, Subject]
     if out:
         subject = read_subject(out)
         for name, value in wanted.items():
-            if getattr(subject, name) != value:
-                what = f"{out} is of other {name}: {_words(getattr(subject, name))}"
-                raise UsageError(what, f"leave --{'data' if name == 'sources' else name} out, or --resume")
+            if (recorded := getattr(subject, name)) != value:
+                option = "data" if name == "sources" else name
+                words = ", ".join(recorded) if isinstance(recorded, tuple) else recorded
+                raise UsageError(f"{out} is of other {option}: {words}", f"leave --{option} out, or --resume")
         return out, subject
     found = sorted(EVALUATIONS.glob(f"[!.]*/{SUBJECT}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     for folder in (file.parent for file in found if not (file.parent / RESULT).exists()):
@@ -268,7 +269,3 @@ def check_same(folder: Path, before: Subject, now: Subject) -> None:
     if before != now:
         what = f"the images of {before.dataset} are not those that {folder} was begun with"
         raise InputError(what, "start anew without --resume")
-
-
-def _words(value: Any) -> str:
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
