@@ -8,6 +8,12 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
 
+HEADINGS = [
+    "Accuracy of each class", "What is taken for what", "Calibration", "Worst mistakes", "Latency", "Model card",
+    "How this was measured",
+]  # fmt: skip
+SCENE_HEADINGS = ["IoU of each class", "What is taken for what", "Scenes", *HEADINGS[4:]]
+
 LUMINANCE = """
 const alpha = c => { const [r, g, b, a = 1] = c.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
 const over = (top, under) => top.slice(0, 3).map((v, i) => v * top[3] + under[i] * (1 - top[3]));
@@ -30,21 +36,28 @@ CONTRASTS = (
 
 
 @contextmanager
-def opened(page, width=1280, scheme="light"):
-    """The page, for playwright's `evaluate` and `locator`."""
+def started():
+    """A browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True)
-        tab, wrong = context.new_page(), []
-        tab.on("console", lambda message: wrong.append(message.text))
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("request", lambda request: wrong.append(request.url))
-        tab.goto(page.as_uri())
-        yield tab
+        yield browser
         browser.close()
-        assert [words for words in wrong if words != page.as_uri() and not words.startswith("data:")] == []
+
+
+@contextmanager
+def opened(browser, page, width=1280, scheme="light"):
+    """The page, for playwright's `evaluate` and `locator`."""
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, offline=True)
+    tab, wrong = context.new_page(), []
+    tab.on("console", lambda message: wrong.append(message.text))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("request", lambda request: wrong.append(request.url))
+    tab.goto(page.as_uri())
+    yield tab
+    context.close()
+    assert [words for words in wrong if words != page.as_uri() and not words.startswith("data:")] == []
 
 
 def check_page(tab, headings, pictures):

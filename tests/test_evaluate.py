@@ -20,6 +20,7 @@ from csg.metrics import BINS, PixelConfusion, Reliability, scene_scores
 from csg_serve.evaluate import summarise
 from csg_serve.journal import Journal, Subject
 from csg_serve.latency import Latencies
+from tests.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
 from tests.command import FREE_PORTS, csg, refused
 from tests.test_serve_scenes import LABELS
 from tests.tiny_bundle import write_colour_bundle, write_scene_bundle
@@ -152,15 +153,15 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A list of 3,000 images in three colours, every tenth of another; eight scenes; a model for each."""
+    """A list of 1,500 images in three colours, every tenth of another; eight scenes; a model for each."""
     root, rng = tmp_path_factory.mktemp("evaluate"), np.random.default_rng(0)
     for number, colour in enumerate(COLOURS):
         (root / "colours" / colour).mkdir(parents=True)
         for shade in range(10):
-            pixels = np.full((240, 320, 3), 20 * shade, np.uint8)
+            pixels = np.full((120, 160, 3), 20 * shade, np.uint8)
             pixels[..., (number + (shade == 9)) % 3] += 1 + shade % 3
             Image.fromarray(pixels).save(root / "colours" / colour / f"{shade}.png")
-    lines = [f"{COLOURS[n % 3]}/{n % 10}.png {n % 3}" for n in range(3000)]
+    lines = [f"{COLOURS[n % 3]}/{n % 10}.png {n % 3}" for n in range(1500)]
     (root / "colours" / "list.txt").write_text("\n".join(lines))
     for kind in ("images", "labels"):
         (root / "scenes" / kind).mkdir(parents=True)
@@ -197,31 +198,34 @@ def test_a_killed_evaluation_ends_in_the_same_figures(folder, server, tmp_path):
     """kill -9 in the middle and a line half written; the undisturbed one asks in order, this one does not."""
     ask = ("--server", server, "--model", "colour", "--data", folder / "colours" / "list.txt")
     undisturbed = evaluated(*ask, "--ordered", "--out", tmp_path / "whole")
-    assert undisturbed["images"] == 3000
+    assert undisturbed["images"] == 1500
     assert undisturbed["accuracy"] == 0.9
     assert undisturbed["ece"] > 0.05
     journal = tmp_path / "evaluations" / "colour-1-1" / "journal.jsonl"
     command = [sys.executable, "-m", "csg", "evaluate", *map(str, ask)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 300:
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 100:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = journal.read_bytes().rpartition(b"\n")[0].count(b"\n")
-    assert 300 <= kept < 3000
+    assert 100 <= kept < 1500
     with journal.open("ab") as file:
         file.write(b'{"place": 17')
     assert not (journal.parent / "result.json").exists()
-    done = csg("evaluate", "--server", server, "--resume", "--json")
+    done = csg("evaluate", "--server", server, "--resume", "--report", "--json")
     assert done.returncode == 0, done.stderr
-    assert f"{kept} of 3000 images are there" in done.stderr
+    assert f"{kept} of 1500 images are there" in done.stderr
     report = json.loads(done.stdout)
     assert report.pop("folder") == "evaluations/colour-1-1"
+    page = report.pop("report")
+    assert page == "evaluations/colour-1-1/report.html"
+    assert "in 2 sittings" in (tmp_path / page).read_text()
     assert {name: value for name, value in report.items() if name not in TIMES} == undisturbed
     assert json.loads((journal.parent / "result.json").read_text()).keys() == {*report, "folder"}
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert sorted(line["place"] for line in lines if "place" in line) == list(range(3000))
+    assert sorted(line["place"] for line in lines if "place" in line) == list(range(1500))
     assert sum("sitting" in line for line in lines) == 2
     refused(csg("evaluate", "--server", server, "--resume"), 3, "no unfinished evaluation is in evaluations/")
 
@@ -237,6 +241,27 @@ def test_scenes_go_on_to_the_same_figures(folder, server, tmp_path):
     resumed = evaluated("--server", server, "--resume", "--out", tmp_path / "two")
     assert [path.replace("/two/", "/one/") for path in resumed.pop("pictures")] == words
     assert resumed == whole
+
+
+@needs_chromium
+def test_the_reports_of_both_tasks(folder, server, tmp_path):
+    """As a user makes them; test_report.py looks more closely."""
+    with started() as browser:
+        for task, data, headings, pictures, words in (
+            ("colour", "colours", HEADINGS, 3, "90.00 %"),
+            ("scenes", "scenes", SCENE_HEADINGS, 3, "pixel accuracy"),
+        ):
+            page = tmp_path / task / "page.html"
+            ask = ("evaluate", "--server", server, "--model", task, "--data", folder / data, "--report", page)
+            done = csg(*ask)
+            assert done.returncode == 0, done.stderr
+            assert str(page) in done.stdout
+            with opened(browser, page, 390) as tab:
+                check_page(tab, headings, pictures)
+                assert words.lower() in tab.locator(".tiles").inner_text().lower()
+                assert "written by hand" in tab.locator("#card").inner_text()
+                assert server in tab.locator("#method").inner_text()
+    refused(csg(*ask[:-1], "/proc/no/page.html"), 3, "/proc/no/page.html can't be written")
 
 
 def test_only_the_same_is_gone_on_with(folder, server, tmp_path):

@@ -13,18 +13,19 @@ from csg.scenes import read_scenes
 from csg_serve.evaluate import summarise
 from csg_serve.evaluate_scenes import summarise_scenes
 from csg_serve.report import write_report
-from tests.browser import check_page, needs_chromium, opened
+from tests.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
 from tests.test_evaluate import a_subject, lines_of
 from tests.test_serve_scenes import LABELS
 from tests.tiny_bundle import tiny_card, write_scene_bundle
 
 HOSTILE = '<img src="https://x.invalid/x.png"><script>alert(1)</script>"\'&'
 WINDOWS = [(1280, "light"), (1280, "dark"), (390, "light")]
-HEADINGS = [
-    "Accuracy of each class", "What is taken for what", "Calibration", "Worst mistakes", "Latency", "Model card",
-    "How this was measured",
-]  # fmt: skip
-SCENE_HEADINGS = ["IoU of each class", "What is taken for what", "Scenes", *HEADINGS[4:]]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with started() as found:
+        yield found
 
 
 def report_of(tmp_path, names, count, pictures):
@@ -33,7 +34,7 @@ def report_of(tmp_path, names, count, pictures):
     for place, path in enumerate(paths):
         if place % 30 < pictures:
             side = 8 if place % 2 else 300
-            Image.fromarray(rng.integers(0, 256, (side, 2 * side, 3), dtype=np.uint8)).save(path)
+            Image.new("RGB", (2 * side, side), tuple(rng.integers(0, 256, 3).tolist())).save(path)
     card = tiny_card().model_copy(update={"classes": names})
     report = summarise(tmp_path, a_subject(count), names, lines_of(count, len(names)))
     write_report(tmp_path / "page.html", report, card, paths)
@@ -41,12 +42,12 @@ def report_of(tmp_path, names, count, pictures):
 
 
 @needs_chromium
-def test_a_classifier_with_hostile_names(tmp_path):
+def test_a_classifier_with_hostile_names(tmp_path, browser):
     """Names of classes are the user's: they are shown as they are, and nothing of them runs."""
     names = (HOSTILE, "b" * 200, *"cdefg")
     report, page = report_of(tmp_path, names, 300, 30)
     for width, scheme in WINDOWS:
-        with opened(page, width, scheme) as tab:
+        with opened(browser, page, width, scheme) as tab:
             check_page(tab, HEADINGS, 24)
             assert tab.locator("script").count() == 0
             assert HOSTILE in tab.locator(".bars th[scope=row]").first.inner_text()
@@ -61,11 +62,11 @@ def test_a_classifier_with_hostile_names(tmp_path):
 
 
 @needs_chromium
-def test_as_many_classes_as_there_are(tmp_path):
+def test_as_many_classes_as_there_are(tmp_path, browser):
     """345: the lowest twenty, the rest behind a click, the matrix a picture; files that are gone are said to be."""
     _, page = report_of(tmp_path, tuple(f"class number {n}" for n in range(345)), 2000, 0)
     for width, scheme in WINDOWS:
-        with opened(page, width, scheme) as tab:
+        with opened(browser, page, width, scheme) as tab:
             check_page(tab, HEADINGS, 1)
             assert tab.locator(".bars").first.locator("tbody tr").count() == 20
             assert tab.locator("#classes details tbody tr").count() == 345
@@ -75,7 +76,7 @@ def test_as_many_classes_as_there_are(tmp_path):
 
 
 @needs_chromium
-def test_a_segmenter(tmp_path):
+def test_a_segmenter(tmp_path, browser):
     rng = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (tmp_path / "data" / kind).mkdir(parents=True)
@@ -95,7 +96,7 @@ def test_a_segmenter(tmp_path):
     card = write_scene_bundle(tmp_path / "bundle").card
     write_report(tmp_path / "page.html", replace(report, pictures=()), card, scenes.paths)
     for width, scheme in WINDOWS:
-        with opened(tmp_path / "page.html", width, scheme) as tab:
+        with opened(browser, tmp_path / "page.html", width, scheme) as tab:
             check_page(tab, SCENE_HEADINGS, 3)
             assert tab.locator(".matrix thead th").all_inner_texts() == ["red", "green", "blue", "none of these"]
             assert f"{100 * report.scores.miou:.2f} %" in tab.locator(".tiles").inner_text()
@@ -122,7 +123,7 @@ def test_all_right_and_all_wrong(tmp_path, right):
 
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_cell_of_the_matrix_can_be_read(tmp_path, scheme):
+def test_every_cell_of_the_matrix_can_be_read(tmp_path, browser, scheme):
     """At every depth of its colour a number has the contrast that WCAG asks of text, 4.5 to 1."""
     names, lines = tuple(f"{n}" for n in range(20)), [{"sitting": "", "server": ""}]
     for true in range(20):
@@ -132,5 +133,5 @@ def test_every_cell_of_the_matrix_can_be_read(tmp_path, scheme):
             lines[-1]["confidence"] = 0.5
     report = summarise(tmp_path, a_subject(400), names, lines)
     write_report(tmp_path / "page.html", report, tiny_card(), [tmp_path / f"{n}.png" for n in range(400)])
-    with opened(tmp_path / "page.html", 1280, scheme) as tab:
+    with opened(browser, tmp_path / "page.html", 1280, scheme) as tab:
         check_page(tab, HEADINGS, 0)
