@@ -31,6 +31,7 @@ bench: setup   ## the measurements that README and docs quote; RUNS=... are expo
 	$(BIN)/python benchmarks/csg_step.py
 	$(BIN)/python benchmarks/scene_loading.py
 	$(BIN)/python benchmarks/scene_memory.py
+	$(BIN)/python benchmarks/transport.py
 	$(BIN)/python benchmarks/export_precision.py $(RUNS)
 
 wheel: setup   ## dist/csg-*.whl

@@ -18,14 +18,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from csg.card import STRIDE, Colour, ImageInput, SceneInput
 from csg.errors import InputError
 
+Source = Path | bytes | Image.Image  # a file, the bytes of one, or an image that is decoded already
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 
 
-def decode(source: Path | bytes, name: str | None = None) -> Image.Image:
-    """An image file as 8-bit RGB, upright (EXIF orientation applied), first frame, alpha over black.
+def decode(source: Source, name: str | None = None) -> Image.Image:
+    """An image as 8-bit RGB, upright (EXIF orientation applied), first frame, alpha over black.
 
     Args:
-        source: a file, or the bytes of one.
+        source: a file, the bytes of one, or an image of Pillow's.
         name: what to call it in an error; the path by default.
 
     Raises:
@@ -35,6 +36,8 @@ def decode(source: Path | bytes, name: str | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if isinstance(source, Image.Image):
+                return _to_rgb(ImageOps.exif_transpose(source))
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
@@ -70,9 +73,9 @@ def prepare(image: Image.Image, spec: ImageInput) -> np.ndarray:
     return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box), np.uint8)
 
 
-def load(path: Path, spec: ImageInput) -> np.ndarray:
-    """Decode and prepare one file: uint8 (H, W, 3)."""
-    return prepare(decode(path), spec)
+def load(source: Source, spec: ImageInput) -> np.ndarray:
+    """Decode and prepare one image: uint8 (H, W, 3)."""
+    return prepare(decode(source), spec)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from csg.card import ImageInput, ModelCard, SceneInput
 from csg.errors import InputError, UsageError
-from csg.images import decode, load, prepare_scene
+from csg.images import Source, decode, load, prepare_scene
 from csg.tiles import prepare_tiles
-from csg_serve.config import max_batch_size
 from csg_serve.connection import ServedModel, infer, open_model
+from csg_serve.servers import Servers, as_servers
 
 REQUEST_IMAGES = 8
 IN_FLIGHT = 4
@@ -52,12 +52,26 @@ class Client:
     """A served model, for programs that are not asynchronous. It connects with each call.
 
     Args:
-        server: gRPC address HOST:PORT.
+        server: address of its server, or several of servers of the same model: gRPC's HOST:PORT, grpcs://HOST:PORT,
+            http://HOST:PORT, https://HOST:PORT.
         model: its name; None: the only csg model there.
+        tls_ca: PEM file with the certificates to trust; the system's by default.
+        tls_cert, tls_key: PEM files of the client's own certificate, for servers that ask for one.
+        secret: of the server's control protocols, where they want one; answers need none.
     """
 
-    def __init__(self, server: str, model: str | None = None):
-        self.server, self.model = server, model
+    def __init__(
+        self,
+        server: str | Sequence[str],
+        model: str | None = None,
+        *,
+        tls_ca: str | Path | None = None,
+        tls_cert: str | Path | None = None,
+        tls_key: str | Path | None = None,
+        secret: str | None = None,
+    ):
+        ca, cert, key = (Path(file) if file else None for file in (tls_ca, tls_cert, tls_key))
+        self._servers, self._model = Servers(as_servers(server).texts, ca, cert, key, secret), model
 
     def card(self) -> ModelCard:
         """The model's card: its classes, its input, its figures.
@@ -67,15 +81,16 @@ class Client:
         """
 
         async def ask() -> ModelCard:
-            async with open_model(self.server, self.model) as served:
+            async with open_model(self._servers, self._model) as served:
                 return served.card
 
         return asyncio.run(ask())
 
-    def predict(self, paths: Sequence[str | Path], tile: int | None = None) -> list[NDArray[Any]]:
-        """What the model says of each image file, in order.
+    def predict(self, images: Sequence[str | Source], tile: int | None = None) -> list[NDArray[Any]]:
+        """What the model says of each image, in order.
 
         Args:
+            images: files, their bytes, or Pillow images.
             tile: send a segmenter's images in overlapping tiles of this side.
 
         Returns:
@@ -87,13 +102,15 @@ class Client:
             UsageError, ServerError: as `csg_serve.connection.open_model` and `stream`.
         """
 
+        sources = [Path(image) if isinstance(image, str) else image for image in images]
+
         async def ask() -> list[NDArray[Any]]:
-            async with open_model(self.server, self.model) as served:
-                found = []
-                async with aclosing(stream(served, [Path(path) for path in paths], tile)) as answers:
+            async with open_model(self._servers, self._model) as served:
+                found: list[NDArray[Any]] = []
+                async with aclosing(stream(served, sources, tile)) as answers:
                     async for answer in answers:
                         if isinstance(answer, InputError):
-                            raise answer
+                            raise InputError(f"{answer.what} (number {len(found) + 1})", answer.todo)
                         found.append(answer if served.card.task == "segmentation" else probabilities(answer))
                 return found
 
@@ -106,7 +123,7 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(shares / shares.sum())
 
 
-async def stream(served: ServedModel, paths: Sequence[Path], tile: int | None = None) -> AsyncGenerator[Answer, None]:
+async def stream(served: ServedModel, paths: Sequence[Source], tile: int | None = None) -> AsyncGenerator[Answer, None]:
     """What the model says of each image in order, or the error of one that can't be read; as `answered`."""
     async with aclosing(answered(served, paths, tile)) as found:
         async for one in found:
@@ -114,14 +131,16 @@ async def stream(served: ServedModel, paths: Sequence[Path], tile: int | None = 
 
 
 async def answered(
-    served: ServedModel, paths: Sequence[Path], tile: int | None = None, ordered: bool = True
+    served: ServedModel, paths: Sequence[Source], tile: int | None = None, ordered: bool = True
 ) -> AsyncGenerator[Answered, None]:
     """What the model says of each image, or the error of one that can't be read.
 
-    A classifier says float32 logits (K,), a segmenter the label map, uint8, in the image's own size. A few requests are
-    under way at a time, and nothing else is held: memory does not grow with the images.
+    A classifier says float32 logits (K,), a segmenter the label map, uint8, in the image's own size. A few requests for
+    each server are under way at a time, and nothing else is held: memory does not grow with the images. Requests are
+    idempotent: one that got no answer is asked again, and each image has one answer here.
 
     Args:
+        paths: files, their bytes, or Pillow images.
         tile: send a segmenter's images in overlapping tiles of this side; a multiple of 8.
         ordered: in the order of `paths`; else as the answers come, so that a slow one holds nothing up.
 
@@ -131,7 +150,7 @@ async def answered(
     """
     check_tile(served.card, tile)
     scenes = isinstance(served.card.input, SceneInput)
-    step, request = (1, _segment) if scenes else (REQUEST_IMAGES, _classify)
+    step, request = (1, _segment) if scenes else (min(REQUEST_IMAGES, served.max_batch), _classify)
 
     async def ask(start: int) -> list[Answered]:
         found, seconds = await request(served, paths[start : start + step], tile)
@@ -140,7 +159,7 @@ async def answered(
     pending: deque[asyncio.Task[list[Answered]]] = deque()
     try:
         for start in range(0, len(paths), step):
-            if len(pending) == IN_FLIGHT:
+            if len(pending) == IN_FLIGHT * len(served.pool.members):
                 for one in await _next(pending, ordered):
                     yield one
             pending.append(asyncio.create_task(ask(start)))
@@ -175,7 +194,7 @@ def check_tile(card: ModelCard, tile: int | None) -> None:
         raise UsageError(f"model {card.name} takes {wants}", f"--tile {tile} does not fit")
 
 
-async def _classify(served: ServedModel, paths: Sequence[Path], _: int | None) -> tuple[list[Answer], float]:
+async def _classify(served: ServedModel, paths: Sequence[Source], _: int | None) -> tuple[list[Answer], float]:
     """Logits of a few images, from one request, and the seconds it took."""
     spec = served.card.input
     assert isinstance(spec, ImageInput)
@@ -189,7 +208,7 @@ async def _classify(served: ServedModel, paths: Sequence[Path], _: int | None) -
     return [image if isinstance(image, InputError) else next(rows) for image in prepared], seconds
 
 
-async def _segment(served: ServedModel, paths: Sequence[Path], tile: int | None) -> tuple[list[Answer], float]:
+async def _segment(served: ServedModel, paths: Sequence[Source], tile: int | None) -> tuple[list[Answer], float]:
     """The label map of one image, from one request, or from a few with its tiles, and the seconds they took."""
     (path,), spec = paths, served.card.input
     assert isinstance(spec, SceneInput)
@@ -204,16 +223,16 @@ async def _segment(served: ServedModel, paths: Sequence[Path], tile: int | None)
         return [await asyncio.to_thread(scene.restore, maps[0])], seconds
     tiles = await asyncio.to_thread(prepare_tiles, image, spec, tile)
     found: list[NDArray[Any]] = []
-    step, began = max_batch_size(served.card), time.perf_counter()
+    step, began = served.max_batch, time.perf_counter()
     for start in range(0, len(tiles.parts), step):
         found.extend(await infer(served, np.stack(tiles.parts[start : start + step]), (tile, tile)))
     seconds = time.perf_counter() - began
     return [await asyncio.to_thread(tiles.restore, found)], seconds
 
 
-def _or_error(read: Any, path: Path, *arguments: Any) -> Any:
-    """What `read` makes of a file, or the error of one that can't be read."""
+def _or_error(read: Any, source: Source, *arguments: Any) -> Any:
+    """What `read` makes of an image, or the error of one that can't be read."""
     try:
-        return read(path, *arguments)
+        return read(source, *arguments)
     except InputError as error:
         return error

@@ -35,6 +35,7 @@ from csg_serve.journal import (
     keeping,
     new_evaluation,
 )
+from csg_serve.servers import Servers
 
 EMBEDDED = (DIGITS_REAL, SCENES_REAL)
 MISTAKES = 24  # shown with pictures
@@ -44,14 +45,14 @@ MISTAKES = 24  # shown with pictures
 class Wish:
     """What a user asks for.
 
-    server: gRPC HOST:PORT. model: its name; the only csg model there by default. data: sources as
+    server: where it is served. model: its name; the only csg model there by default. data: sources as
     csg.realset.read_labelled, or of a segmenter csg.scenes.read_scenes, takes them. labels, tile: of a segmenter, its
     masks' label set, and the side of tiles to send. out: the evaluation's folder. unreadable: "fail" at an image that
     can't be read, or "skip" and count it. ordered: ask in order. resume: go on with an evaluation. report: write the
     page, page: there and not into the folder.
     """
 
-    server: str
+    server: Servers
     model: str | None = None
     data: tuple[str, ...] = ()
     labels: str | None = None

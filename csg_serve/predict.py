@@ -17,10 +17,11 @@ from csg.pictures import overlay, palette_png, png
 from csg_serve.answers import answers
 from csg_serve.client import probabilities
 from csg_serve.connection import ServedModel, open_model
+from csg_serve.servers import Servers
 
 
 def predict_command(
-    images: list[Path], server: str, model: str | None, tile: int | None, out: Path, as_json: bool
+    images: list[Path], server: Servers, model: str | None, tile: int | None, out: Path, as_json: bool
 ) -> None:
     """Class and confidence of each image; from a segmenter its mask and an overlay, written to `out`.
 
@@ -40,7 +41,7 @@ def predict_command(
 
 
 async def _predict(
-    images: list[Path], server: str, model: str | None, tile: int | None, out: Path
+    images: list[Path], server: Servers, model: str | None, tile: int | None, out: Path
 ) -> tuple[ServedModel, list[dict[str, Any]]]:
     async with open_model(server, model) as served:
         predictions: list[dict[str, Any]] = []

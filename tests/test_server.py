@@ -210,7 +210,7 @@ def test_no_server_there():
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
     refused(csg("evaluate", "--server", address), 4, f"no Triton answers at {address}", "csg serve")
-    for nonsense in ("localhost", "localhost:0", "http://localhost:8001", "a b:1"):
+    for nonsense in ("localhost", "localhost:0", "ftp://localhost:8001", "a b:1"):
         refused(csg("evaluate", "--server", nonsense), 2, "no server address", "HOST:PORT")
 
 

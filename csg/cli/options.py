@@ -12,7 +12,28 @@ Unreadable = Annotated[
     Literal["fail", "skip"],
     typer.Option(help="What to do with an image that can't be read: stop, or leave it out and count it."),
 ]
-Server = Annotated[str, typer.Option(help="gRPC address HOST:PORT of a running Triton.")]
+Server = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        help="Address of a running Triton: gRPC's HOST:PORT, or http://HOST:PORT; may be given more than once, for "
+        "servers of the same model to share the work.",
+        show_default="localhost:8001",
+    ),
+]
+TlsCa = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="Ask over TLS, and trust these PEM certificates; grpcs:// trusts the system's.", envvar="CSG_TLS_CA"
+    ),
+]
+TlsCert = Annotated[
+    Optional[Path], typer.Option(help="PEM certificate to show to a server that asks for one.", envvar="CSG_TLS_CERT")
+]
+TlsKey = Annotated[Optional[Path], typer.Option(help="PEM key of --tls-cert.", envvar="CSG_TLS_KEY")]
+SecretFile = Annotated[
+    Optional[Path],
+    typer.Option(help="File with the secret of the server's control protocols.", show_default="$CSG_SECRET, or none"),
+]
 Repository = Annotated[Path, typer.Option(help="Model repository.")]
 Model = Annotated[Optional[str], typer.Option(help="Model name.", show_default="the only csg model there")]
 

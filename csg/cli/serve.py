@@ -40,11 +40,19 @@ def deploy(
         deploy_command(bundle, repository, name, backend, version, as_json)
 
 
-def models(server: o.Server = "localhost:8001", as_json: o.Json = False) -> None:
+def models(
+    server: o.Server = None,
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
+    as_json: o.Json = False,
+) -> None:
     """The models of a running server: version, state, what they answered and how long it took."""
     from csg_serve.models import models_command
+    from csg_serve.servers import named_servers
 
-    models_command(server, as_json)
+    models_command(named_servers(server, tls_ca, tls_cert, tls_key, secret_file), as_json)
 
 
 def serve(
@@ -70,7 +78,7 @@ def serve(
 
 
 def evaluate(
-    server: o.Server = "localhost:8001",
+    server: o.Server = None,
     model: o.Model = None,
     data: Annotated[
         Optional[list[str]],
@@ -103,30 +111,41 @@ def evaluate(
         Optional[Path], typer.Argument(help="Where --report writes the page.", show_default="<folder>/report.html")
     ] = None,
     unreadable: o.Unreadable = "fail",
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
     as_json: o.Json = False,
 ) -> None:
     """Measure a served model on labelled real images, through the server; an interrupted evaluation can be resumed."""
     from csg_serve.evaluate import Wish, evaluate_command
+    from csg_serve.servers import named_servers
 
-    sources = tuple(data or ())
-    wish = Wish(server, model, sources, labels, tile, out, unreadable, ordered, resume, report, page)
+    servers, sources = named_servers(server, tls_ca, tls_cert, tls_key, secret_file), tuple(data or ())
+    wish = Wish(servers, model, sources, labels, tile, out, unreadable, ordered, resume, report, page)
     evaluate_command(wish, as_json)
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    server: o.Server = "localhost:8001",
+    server: o.Server = None,
     model: o.Model = None,
     tile: Annotated[
         Optional[int], typer.Option(help="Segmenters: send images in overlapping tiles of this side.", min=64)
     ] = None,
     out: Annotated[Path, typer.Option(help="Segmenters: folder for masks and overlays.")] = Path("predictions"),
+    tls_ca: o.TlsCa = None,
+    tls_cert: o.TlsCert = None,
+    tls_key: o.TlsKey = None,
+    secret_file: o.SecretFile = None,
     as_json: o.Json = False,
 ) -> None:
     """Class and confidence of images, or their masks, from a served model."""
     from csg_serve.predict import predict_command
+    from csg_serve.servers import named_servers
 
-    predict_command(images, server, model, tile, out, as_json)
+    servers = named_servers(server, tls_ca, tls_cert, tls_key, secret_file)
+    predict_command(images, servers, model, tile, out, as_json)
 
 
 def demo() -> None:

@@ -1,0 +1,121 @@
+"""What the way of the pixels costs: gRPC, HTTP, and each with shared memory, to a server on this machine.
+
+    python benchmarks/transport.py
+
+The models answer at once, without looking at the pixels, so that the way there and back is all that is measured; what
+Triton's Python backend copies is in every figure. Four requests are under way, as in `csg evaluate`. The ways take
+turns, and a ratio is the median over the rounds of one way's time over gRPC's in the same round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import numpy as np
+
+from csg.console import show_table
+from csg_serve.client import IN_FLIGHT
+from csg_serve.regions import Regions
+from csg_serve.servers import as_servers
+from csg_serve.transport import Inference, connect
+
+ROUNDS, REQUESTS = 15, 40
+WORKLOADS = {  # of a request: the pixels, the answer's row and its type
+    "8 x 224 x 224": ("photographs", (8, 224, 224, 3), (1000,), "FP32"),
+    "1 x 1024 x 2048": ("scene", (1, 1024, 2048, 3), (1024, 2048), "UINT8"),
+}
+MODEL = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        images = [pb_utils.get_input_tensor_by_name(request, "image").as_numpy() for request in requests]
+        answers = [np.zeros((len(image), *{row}), np.{dtype}) for image in images]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("answer", answer)]) for answer in answers]
+"""
+CONFIG = """
+backend: "python"
+max_batch_size: 8
+input [{{ name: "image", data_type: TYPE_UINT8, dims: {dims} }}]
+output [{{ name: "answer", data_type: TYPE_{type}, dims: {row} }}]
+"""
+
+
+def write_models(repository: Path) -> None:
+    """A model for each workload."""
+    for name, shape, row, kind in WORKLOADS.values():
+        (repository / name / "1").mkdir(parents=True)
+        dtype = {"FP32": "float32", "UINT8": "uint8"}[kind]
+        (repository / name / "1" / "model.py").write_text(MODEL.format(row=row, dtype=dtype))
+        config = CONFIG.format(dims=list(shape[1:]), type=kind, row=list(row))
+        (repository / name / "config.pbtxt").write_text(config)
+
+
+async def measure(addresses: dict[str, str]) -> list[tuple[str, ...]]:
+    """A row for each workload and way: milliseconds a request, milliseconds of the client's processor, the ratio."""
+    rows = []
+    async with AsyncExitStack() as stack:
+        ways = {}
+        for name, address in (("gRPC", addresses["grpc"]), ("HTTP", f"http://{addresses['http']}")):
+            servers = as_servers(address)
+            transport = connect(servers.addresses[0], servers)
+            stack.push_async_callback(transport.close)
+            for shared in (False, True):
+                way = ways[f"{name}, shared memory" if shared else name] = Regions(transport, shared)
+                stack.push_async_callback(way.close)
+        for title, (model, shape, row, kind) in WORKLOADS.items():
+            pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+            inference = Inference(model, "image", pixels, "answer", kind, row, 60)
+            found = {name: [] for name in ways}
+            for number in range(ROUNDS + 1):
+                for name, way in ways.items():
+                    taken = await one_round(way, inference)
+                    if number:  # the first one warms up
+                        found[name].append(taken)
+            assert all(way.usable == name.endswith("memory") for name, way in ways.items())
+            for name, taken in found.items():
+                ratio = statistics.median(own[0] / base[0] for own, base in zip(taken, found["gRPC"], strict=True))
+                wall, cpu = (statistics.median(column) for column in zip(*taken, strict=True))
+                rows.append((title, name, f"{wall:.2f}", f"{cpu:.2f}", f"{ratio:.2f}"))
+    return rows
+
+
+async def one_round(way: Regions, inference: Inference) -> tuple[float, float]:
+    """Milliseconds a request, and of the client's processor."""
+
+    async def ask() -> None:
+        for _ in range(REQUESTS // IN_FLIGHT):
+            await way.infer(inference, 1)
+
+    began, worked = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(ask() for _ in range(IN_FLIGHT)))
+    return 1000 * (time.perf_counter() - began) / REQUESTS, 1000 * (time.process_time() - worked) / REQUESTS
+
+
+def main() -> None:
+    """Serve, measure, print."""
+    command = [sys.executable, "-m", "csg", "serve"]
+    with tempfile.TemporaryDirectory() as folder:
+        write_models(Path(folder))
+        ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", "0")]
+        started = subprocess.run(
+            [*command, "--detach", "--json", "--repository", folder, *ports], check=True, stdout=subprocess.PIPE
+        )
+        try:
+            rows = asyncio.run(measure(json.loads(started.stdout)))
+        finally:
+            subprocess.run([*command, "--stop", "--repository", folder], check=True)
+    show_table("milliseconds a request", ("pixels", "way", "elapsed", "client's CPU", "gRPC's = 1"), rows)
+
+
+if __name__ == "__main__":
+    main()
