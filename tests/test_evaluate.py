@@ -180,11 +180,18 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(folder):
+def addresses(folder):
+    """Of a Triton on the repository: gRPC's and HTTP's."""
     started = csg("serve", "--repository", folder / "repository", "--detach", "--json", *FREE_PORTS)
     assert started.returncode == 0, started.stderr
-    yield json.loads(started.stdout)["grpc"]
+    state = json.loads(started.stdout)
+    yield state["grpc"], f"http://{state['http']}"
     assert csg("serve", "--stop", "--repository", folder / "repository").returncode == 0
+
+
+@pytest.fixture
+def server(addresses):
+    return addresses[0]
 
 
 def evaluated(*args):
@@ -194,8 +201,8 @@ def evaluated(*args):
     return {name: value for name, value in json.loads(done.stdout).items() if name not in TIMES}
 
 
-def test_a_killed_evaluation_ends_in_the_same_figures(folder, server, tmp_path):
-    """kill -9 in the middle and a line half written; the undisturbed one asks in order, this one does not."""
+def test_a_killed_evaluation_ends_in_the_same_figures(folder, addresses, server, tmp_path):
+    """kill -9 in the middle, a line half written, gone on with through two addresses; the undisturbed one in order."""
     ask = ("--server", server, "--model", "colour", "--data", folder / "colours" / "list.txt")
     undisturbed = evaluated(*ask, "--ordered", "--out", tmp_path / "whole")
     assert undisturbed["images"] == 1500
@@ -214,7 +221,8 @@ def test_a_killed_evaluation_ends_in_the_same_figures(folder, server, tmp_path):
     with journal.open("ab") as file:
         file.write(b'{"place": 17')
     assert not (journal.parent / "result.json").exists()
-    done = csg("evaluate", "--server", server, "--resume", "--report", "--json")
+    several = [word for address in addresses for word in ("--server", address)]
+    done = csg("evaluate", *several, "--resume", "--report", "--json")
     assert done.returncode == 0, done.stderr
     assert f"{kept} of 1500 images are there" in done.stderr
     report = json.loads(done.stdout)
@@ -226,7 +234,7 @@ def test_a_killed_evaluation_ends_in_the_same_figures(folder, server, tmp_path):
     assert json.loads((journal.parent / "result.json").read_text()).keys() == {*report, "folder"}
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     assert sorted(line["place"] for line in lines if "place" in line) == list(range(1500))
-    assert sum("sitting" in line for line in lines) == 2
+    assert [line["server"] for line in lines if "sitting" in line] == [server, ", ".join(addresses)]
     refused(csg("evaluate", "--server", server, "--resume"), 3, "no unfinished evaluation is in evaluations/")
 
 
