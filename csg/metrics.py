@@ -1,4 +1,4 @@
-"""Metrics from true and predicted class indices: of images, and of pixels."""
+"""Metrics from true and predicted class indices, of images and of pixels; and how far confidences can be believed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+BINS = 15  # of the confidences, of equal width (Guo et al. 2017, section 4.2)
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,49 @@ def class_scores(true: np.ndarray, predicted: np.ndarray, classes: int) -> Class
     """
     from sklearn.metrics import confusion_matrix
 
-    confusion = confusion_matrix(true, predicted, labels=range(classes))
+    return scores_of(confusion_matrix(true, predicted, labels=range(classes)))
+
+
+def scores_of(confusion: np.ndarray) -> ClassScores:
+    """The scores of a confusion matrix over images, int (K, K), rows true, one image or more."""
     of_class = confusion.sum(1)
-    per_class = np.divide(confusion.diagonal(), of_class, out=np.full(classes, np.nan), where=of_class > 0)
+    per_class = np.divide(confusion.diagonal(), of_class, out=np.full(len(confusion), np.nan), where=of_class > 0)
     accuracy = confusion.trace() / confusion.sum()
-    return ClassScores(len(true), float(accuracy), float(np.nanmean(per_class)), per_class, confusion)
+    return ClassScores(int(confusion.sum()), float(accuracy), float(np.nanmean(per_class)), per_class, confusion)
+
+
+class Reliability:
+    """How often a classifier is right that is so sure of itself: its images in bins by confidence, filled one by one.
+
+    images, right: int64 (BINS,), bin m holds confidences in (m / BINS, (m + 1) / BINS]. confidence: the bin's sum, in
+    millionths, int64: whole numbers, so that the order of the images does not matter.
+    """
+
+    def __init__(self) -> None:
+        self.images, self.right, self.confidence = (np.zeros(BINS, np.int64) for _ in range(3))
+
+    def add(self, confidence: float, right: bool) -> None:
+        """Count one image; its confidence, the probability of the predicted class, is taken to the sixth digit."""
+        millionths = round(confidence * 1e6)
+        place = max(0, -(-millionths * BINS // 1_000_000) - 1)
+        self.images[place] += 1
+        self.right[place] += right
+        self.confidence[place] += millionths
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Share of right answers in each bin, NaN in an empty one."""
+        return np.divide(self.right, self.images, out=np.full(BINS, np.nan), where=self.images > 0)
+
+    @property
+    def mean_confidence(self) -> np.ndarray:
+        """Mean confidence in each bin, NaN in an empty one."""
+        return np.divide(self.confidence / 1e6, self.images, out=np.full(BINS, np.nan), where=self.images > 0)
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: the sum over bins of n_m / n |accuracy_m - confidence_m| (ibid., eq. 3)."""
+        return float(np.abs(self.right - self.confidence / 1e6).sum() / self.images.sum())
 
 
 @dataclass(frozen=True)

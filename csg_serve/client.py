@@ -11,9 +11,11 @@ Shape letters: H W of an image, K classes.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,19 @@ REQUEST_IMAGES = 8
 IN_FLIGHT = 4
 
 Answer = NDArray[Any] | InputError
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the model says of one image.
+
+    place: of the image among those asked for. request_s: how long the request took that it went with, tiles' requests
+    together, from sending to answer.
+    """
+
+    place: int
+    answer: Answer
+    request_s: float
 
 
 class Client:
@@ -109,7 +124,16 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 async def stream(served: ServedModel, paths: Sequence[Source], tile: int | None = None) -> AsyncGenerator[Answer, None]:
-    """What the model says of each image in order, or the error of one that can't be read.
+    """What the model says of each image in order, or the error of one that can't be read; as `answered`."""
+    async with aclosing(answered(served, paths, tile)) as found:
+        async for one in found:
+            yield one.answer
+
+
+async def answered(
+    served: ServedModel, paths: Sequence[Source], tile: int | None = None, ordered: bool = True
+) -> AsyncGenerator[Answered, None]:
+    """What the model says of each image, or the error of one that can't be read.
 
     A classifier says float32 logits (K,), a segmenter the label map, uint8, in the image's own size. A few requests for
     each server are under way at a time, and nothing else is held: memory does not grow with the images. Requests are
@@ -118,6 +142,7 @@ async def stream(served: ServedModel, paths: Sequence[Source], tile: int | None 
     Args:
         paths: files, their bytes, or Pillow images.
         tile: send a segmenter's images in overlapping tiles of this side; a multiple of 8.
+        ordered: in the order of `paths`; else as the answers come, so that a slow one holds nothing up.
 
     Raises:
         UsageError: the model can't take such tiles.
@@ -125,21 +150,36 @@ async def stream(served: ServedModel, paths: Sequence[Source], tile: int | None 
     """
     check_tile(served.card, tile)
     scenes = isinstance(served.card.input, SceneInput)
-    step, ask = (1, _segment) if scenes else (min(REQUEST_IMAGES, served.max_batch), _classify)
-    pending: deque[asyncio.Task[list[Answer]]] = deque()
+    step, request = (1, _segment) if scenes else (min(REQUEST_IMAGES, served.max_batch), _classify)
+
+    async def ask(start: int) -> list[Answered]:
+        found, seconds = await request(served, paths[start : start + step], tile)
+        return [Answered(place, answer, seconds) for place, answer in enumerate(found, start)]
+
+    pending: deque[asyncio.Task[list[Answered]]] = deque()
     try:
         for start in range(0, len(paths), step):
             if len(pending) == IN_FLIGHT * len(served.pool.members):
-                for answer in await pending.popleft():
-                    yield answer
-            pending.append(asyncio.create_task(ask(served, paths[start : start + step], tile)))
+                for one in await _next(pending, ordered):
+                    yield one
+            pending.append(asyncio.create_task(ask(start)))
         while pending:
-            for answer in await pending.popleft():
-                yield answer
+            for one in await _next(pending, ordered):
+                yield one
     finally:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _next(pending: deque[asyncio.Task[list[Answered]]], ordered: bool) -> list[Answered]:
+    """The answers to the oldest request under way, or to the first that has any."""
+    if ordered:
+        return await pending.popleft()
+    done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    task = done.pop()
+    pending.remove(task)
+    return await task
 
 
 def check_tile(card: ModelCard, tile: int | None) -> None:
@@ -154,35 +194,40 @@ def check_tile(card: ModelCard, tile: int | None) -> None:
         raise UsageError(f"model {card.name} takes {wants}", f"--tile {tile} does not fit")
 
 
-async def _classify(served: ServedModel, paths: Sequence[Source], _: int | None) -> list[Answer]:
-    """Logits of a few images, from one request."""
+async def _classify(served: ServedModel, paths: Sequence[Source], _: int | None) -> tuple[list[Answer], float]:
+    """Logits of a few images, from one request, and the seconds it took."""
     spec = served.card.input
     assert isinstance(spec, ImageInput)
     prepared = await asyncio.to_thread(lambda: [_or_error(load, path, spec) for path in paths])
     images = [image for image in prepared if not isinstance(image, InputError)]
     rows: Iterator[NDArray[Any]] = iter(())
+    began = time.perf_counter()
     if images:
         rows = iter(await infer(served, np.stack(images), (len(served.card.classes),)))
-    return [image if isinstance(image, InputError) else next(rows) for image in prepared]
+    seconds = time.perf_counter() - began
+    return [image if isinstance(image, InputError) else next(rows) for image in prepared], seconds
 
 
-async def _segment(served: ServedModel, paths: Sequence[Source], tile: int | None) -> list[Answer]:
-    """The label map of one image, from one request, or from a few with its tiles."""
+async def _segment(served: ServedModel, paths: Sequence[Source], tile: int | None) -> tuple[list[Answer], float]:
+    """The label map of one image, from one request, or from a few with its tiles, and the seconds they took."""
     (path,), spec = paths, served.card.input
     assert isinstance(spec, SceneInput)
     image = await asyncio.to_thread(_or_error, decode, path)
     if isinstance(image, InputError):
-        return [image]
+        return [image], 0.0
     if tile is None:
         scene = await asyncio.to_thread(prepare_scene, image, spec)
+        began = time.perf_counter()
         maps = await infer(served, scene.pixels[None], scene.pixels.shape[:2])
-        return [await asyncio.to_thread(scene.restore, maps[0])]
+        seconds = time.perf_counter() - began
+        return [await asyncio.to_thread(scene.restore, maps[0])], seconds
     tiles = await asyncio.to_thread(prepare_tiles, image, spec, tile)
     found: list[NDArray[Any]] = []
-    step = served.max_batch
+    step, began = served.max_batch, time.perf_counter()
     for start in range(0, len(tiles.parts), step):
         found.extend(await infer(served, np.stack(tiles.parts[start : start + step]), (tile, tile)))
-    return [await asyncio.to_thread(tiles.restore, found)]
+    seconds = time.perf_counter() - began
+    return [await asyncio.to_thread(tiles.restore, found)], seconds
 
 
 def _or_error(read: Any, source: Source, *arguments: Any) -> Any:

@@ -45,7 +45,7 @@ async def _predict(
 ) -> tuple[ServedModel, list[dict[str, Any]]]:
     async with open_model(server, model) as served:
         predictions: list[dict[str, Any]] = []
-        async with aclosing(answers(served, images, False, tile)) as found:
+        async with aclosing(answers(served, images, tile)) as found:
             async for place, answer in found:
                 if served.card.task == "classification":
                     predictions.append(_class(images[place], answer, served.card))

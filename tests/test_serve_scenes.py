@@ -19,6 +19,12 @@ LABELS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    """Evaluations are kept in the current folder."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Scenes of noise whose masks are right but for one scene, and a repository with three models."""
@@ -78,8 +84,8 @@ def test_scores_are_those_of_the_pixels_whole_and_in_tiles(folder, server, tile,
         assert picture.size == (3 * 70, 50 + 30 * 3), "image, prediction and labels of scene 3"
 
 
-def test_a_fixed_size_takes_tiles_of_its_own(folder, server, tmp_path):
-    ask = ("evaluate", "--server", server, "--model", "fixed", "--data", folder / "data", "--out", tmp_path, "--json")
+def test_a_fixed_size_takes_tiles_of_its_own(folder, server):
+    ask = ("evaluate", "--server", server, "--model", "fixed", "--data", folder / "data", "--json")
     whole, tiled = csg(*ask), csg(*ask, "--tile", 64)
     assert whole.returncode == tiled.returncode == 0, whole.stderr + tiled.stderr
     assert json.loads(tiled.stdout)["miou"] == pytest.approx(expected(folder).miou)
@@ -121,13 +127,13 @@ def test_broken_scenes_and_wrong_wishes_are_refused(folder, server, tmp_path):
             (data / kind / f"{number}.png").write_bytes((folder / "data" / kind / f"{number}.png").read_bytes())
     (data / "labels.yaml").write_text(LABELS)
     (data / "images" / "1.png").write_bytes(b"broken")
-    ask = ("evaluate", "--server", server, "--data", data, "--out", tmp_path / "out")
+    ask = ("evaluate", "--server", server, "--data", data)
     refused(csg(*ask, "--model", "scenes"), 3, r"images/1\.png", "--unreadable skip")
     done = csg(*ask, "--model", "scenes", "--unreadable", "skip", "--json")
     assert done.returncode == 0, done.stderr
     assert (json.loads(done.stdout)["images"], json.loads(done.stdout)["skipped"]) == (1, 1)
     refused(csg(*ask, "--model", "scenes", "--tile", "70"), 2, "multiples of 8")
-    refused(csg(*ask, "--model", "colour"), 2, "colour is no segmenter")
+    refused(csg(*ask, "--model", "colour", "--tile", "64"), 2, "colour is no segmenter")
     refused(
         csg("predict", data / "images" / "0.png", "--server", server, "--model", "colour", "--tile", "64"),
         2,

@@ -27,6 +27,12 @@ def processes_of(repository):
     return [p for p in psutil.process_iter(["cmdline"]) if str(repository) in " ".join(p.info["cmdline"] or [])]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    """Evaluations are kept in the current folder."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Bundles, solid colours as class folders, and a repository with the models colour and echo."""
@@ -63,8 +69,11 @@ def test_every_colour_is_right_through_the_server(folder, server):
     done = csg("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    rate = report.pop("images_per_s")
-    assert rate > 0
+    for name in ("images_per_s", "latency_ms", "folder"):
+        assert report.pop(name)
+    intervals = [report.pop(f"{name}_interval") for name in ("accuracy", "mean_class_accuracy")]
+    assert intervals == [[pytest.approx(0.875, abs=1e-3), 1], [1, 1]]
+    assert 0 <= report.pop("ece") < 1e-3
     assert report == {
         "model": "colour", "version": 1, "images": 27, "skipped": 0, "accuracy": 1.0, "mean_class_accuracy": 1.0,
         "per_class": {"red": 1.0, "green": 1.0, "blue": 1.0},

@@ -116,7 +116,19 @@ def evaluate(
     ] = None,
     out: Annotated[
         Optional[Path],
-        typer.Option(help="Segmenters: folder for overlays.", show_default="evaluations/<model>-<version>-<n>"),
+        typer.Option(help="The evaluation's folder.", show_default="evaluations/<model>-<version>-<n>"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest unfinished evaluation, or the one at --out.")
+    ] = False,
+    ordered: Annotated[
+        bool, typer.Option("--ordered/--unordered", help="Take answers in the order of the images, or as they come.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write one self-contained HTML page, to PAGE or <folder>/report.html.")
+    ] = False,
+    page: Annotated[
+        Optional[Path], typer.Argument(help="Where --report writes the page.", show_default="<folder>/report.html")
     ] = None,
     unreadable: o.Unreadable = "fail",
     tls_ca: o.TlsCa = None,
@@ -125,12 +137,13 @@ def evaluate(
     secret_file: o.SecretFile = None,
     as_json: o.Json = False,
 ) -> None:
-    """Measure a served model on labelled real images, through the server."""
-    from csg_serve.evaluate import evaluate_command
+    """Measure a served model on labelled real images, through the server; an interrupted evaluation can be resumed."""
+    from csg_serve.evaluate import Wish, evaluate_command
     from csg_serve.servers import named_servers
 
-    servers = named_servers(server, tls_ca, tls_cert, tls_key, secret_file)
-    evaluate_command(servers, model, data, unreadable, labels, tile, out, as_json)
+    servers, sources = named_servers(server, tls_ca, tls_cert, tls_key, secret_file), tuple(data or ())
+    wish = Wish(servers, model, sources, labels, tile, out, unreadable, ordered, resume, report, page)
+    evaluate_command(wish, as_json)
 
 
 def predict(
