@@ -35,6 +35,7 @@ bench: setup   ## the measurements that README and docs quote; RUNS=... are expo
 	$(BIN)/python benchmarks/serving_overhead.py
 	$(BIN)/python benchmarks/peers/run.py
 	$(BIN)/python benchmarks/soak.py
+	$(BIN)/python benchmarks/fuzz.py --minutes 2
 	$(BIN)/python benchmarks/export_precision.py $(RUNS)
 
 wheel: setup   ## dist/csg-*.whl

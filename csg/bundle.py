@@ -76,7 +76,7 @@ def read_bundle(path: Path) -> Bundle:
     """Open a bundle and check every file against its SHA-256.
 
     Raises:
-        InputError: this is no bundle, a file is missing, or it is of a newer csg.
+        InputError: this is no bundle, a file is missing or lies elsewhere, or it is of a newer csg.
         PromiseError: a file was changed after the export.
     """
     for name in (CARD, MODEL, LABELS, SUMS):
@@ -97,6 +97,8 @@ def read_bundle(path: Path) -> Bundle:
 def _there(path: Path, name: str) -> Path:
     if not (path / name).is_file():
         raise InputError(f"{path} is no whole bundle: {name} is missing", "make one with `csg export`")
+    if not (path / name).resolve().is_relative_to(path.resolve()):
+        raise InputError(f"{path / name} is a link that leads out of the bundle", "put the file itself there")
     return path / name
 
 

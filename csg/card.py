@@ -18,6 +18,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Side = Annotated[int, Field(ge=1, le=8192)]
+Shape = Annotated[tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(min_length=1)]
 Channels = tuple[float, float, float]
 Level = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Level, Level, Level]
@@ -100,7 +101,7 @@ class Output(_Part):
 
     name: str
     dtype: Literal["FP32", "UINT8"] = "FP32"
-    shape: tuple[int, ...]
+    shape: Shape
     meaning: str
 
 
@@ -153,7 +154,7 @@ class Engine(_Part):
     library: Format
     version: str
     target: tuple[str, ...]
-    profile: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    profile: tuple[Shape, Shape, Shape]
     portable: bool = False
 
 
@@ -267,7 +268,8 @@ def parse_card(text: str | bytes, where: str) -> ModelCard:
         InputError: the text is no card that this version of csg understands; `where` names its origin.
     """
     try:
-        return ModelCard.model_validate_json(text)
+        card = ModelCard.model_validate_json(text)
+        return ModelCard.model_validate_json(card.to_json())  # JSON has neither NaN nor infinity: they would be lost
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("schema_version",) and isinstance(first["input"], int) and first["input"] > SCHEMA_VERSION:

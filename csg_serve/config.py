@@ -15,6 +15,7 @@ from tritonclient.grpc.model_config_pb2 import (
 
 from csg.bundle import LABELS, PLAN
 from csg.card import ModelCard, parse_card
+from csg.errors import InputError
 from csg_serve.options import DEFAULTS, DeployOptions, max_batch_size
 
 CONFIG = "config.pbtxt"
@@ -168,9 +169,14 @@ def server_flags(repository: Path, tritonserver: Path) -> list[str]:
 
 
 def served_version(home: Path) -> int:
-    """The version that the configuration in a model's folder names; it is one of ours."""
+    """The version that the configuration in a model's folder names.
+
+    Raises:
+        InputError: it names none, as no configuration of ours.
+    """
     config = read_config(home / CONFIG)
-    assert config is not None
+    if config is None or not config.version_policy.specific.versions:
+        raise InputError(f"{home / CONFIG} names no version to serve", "mend it, or deploy under another name")
     return int(config.version_policy.specific.versions[0])
 
 

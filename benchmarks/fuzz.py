@@ -1,0 +1,108 @@
+"""The targets of tests/test_fuzz.py under a fuzzer that is guided by coverage, atheris, for as long as one likes.
+
+    python benchmarks/fuzz.py [--minutes 2] [--target image] [--out FOLDER]
+
+The time is shared by the targets of tests/fuzz_targets.py: the decoder path, card.json, config.pbtxt, the bundle's
+folder. Each runs in a process of its own, which ends at once when an input raises what it must not, takes more than
+10 s or 2 GiB, or touches a file outside its folder. Printed is the number of inputs tried, and the file of one that was
+a find, in FOLDER; exit code 1 then. `python benchmarks/fuzz.py --target image FILE` tries such a file again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+LIMIT_S, LIMIT_MB, LONGEST = 10, 2048, 4096
+WATCHED = ["csg", "csg_serve", "PIL"]  # whose branches guide it
+
+
+def fuzz(target: str, arguments: list[str]) -> None:
+    """Run one target in this process, with libFuzzer's arguments; it ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=WATCHED):
+        from tests.fuzz_targets import TARGETS
+    words = Path(arguments[0], "words") if Path(arguments[0]).is_dir() else None
+    options = [f"-dict={words}"] if words and words.exists() else []
+    atheris.Setup([sys.argv[0], *arguments[1:], *options, *corpus(arguments[0])], TARGETS[target])
+    atheris.Fuzz()
+
+
+def corpus(place: str) -> list[str]:
+    """The folder of the inputs to start from, or a file to try again."""
+    return [str(Path(place, "corpus"))] if Path(place).is_dir() else [place]
+
+
+def prepare(target: str, folder: Path) -> None:
+    """Write a target's seeds, and the words that its files are made of."""
+    from tests.fuzz_targets import HOSTILE, seeds
+
+    (folder / "corpus").mkdir(parents=True)
+    whole = seeds(target)
+    for number, seed in enumerate(whole):
+        (folder / "corpus" / str(number)).write_bytes(seed)
+    words = (
+        {word for seed in whole for word in re.findall(rb'"?\w{3,}"?', seed)} if target in ("card", "config") else set()
+    )
+    lines = (
+        '"' + "".join(f"\\x{byte:02x}" for byte in word) + '"' for word in sorted({*words, *HOSTILE}) if len(word) < 64
+    )
+    (folder / "words").write_text("\n".join(lines))
+
+
+def attempt(target: str, seconds: float, out: Path) -> tuple[int, list[Path]]:
+    """Fuzz a target for a while: the number of inputs tried, and what was found."""
+    out.mkdir(parents=True, exist_ok=True)
+    before = set(out.iterdir())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, target)
+        prepare(target, folder)
+        limits = [f"-timeout={LIMIT_S}", f"-rss_limit_mb={LIMIT_MB}", f"-max_len={LONGEST}"]
+        stop = [f"-max_total_time={round(seconds)}", "-print_final_stats=1", f"-artifact_prefix={out}/{target}-"]
+        command = [sys.executable, __file__, "--worker", target, str(folder), *limits, *stop]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    words = done.stdout.decode(errors="replace")
+    tried = re.search(r"stat::number_of_executed_units:\s*(\d+)", words) or re.search(r"Done (\d+) runs", words)
+    found = sorted(set(out.iterdir()) - before)
+    if found or done.returncode or not tried:
+        print("\n".join(words.splitlines()[-40:]), file=sys.stderr)
+    if not tried:
+        raise SystemExit(f"{target}: the fuzzer did not run to its end (exit code {done.returncode})")
+    return int(tried[1]), found
+
+
+def main() -> None:
+    """Fuzz, and say what came of it."""
+    if sys.argv[1:2] == ["--worker"]:
+        fuzz(sys.argv[2], sys.argv[3:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file", nargs="?", type=Path, help="an input to try again, with --target")
+    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--target", choices=("image", "card", "config", "bundle"))
+    parser.add_argument("--out", type=Path, default=Path("fuzz-finds"))
+    arguments = parser.parse_args()
+    targets = [arguments.target] if arguments.target else ["image", "card", "config", "bundle"]
+    if arguments.file:
+        from tests.fuzz_targets import TARGETS
+
+        TARGETS[targets[0]](arguments.file.read_bytes())
+        return
+    finds: list[Path] = []
+    for target in targets:
+        tried, found = attempt(target, 60 * arguments.minutes / len(targets), arguments.out.resolve())
+        finds += found
+        print(f"{target:8} {tried:>9,} inputs, {len(found) or 'nothing'} found", flush=True)
+    for find in finds:
+        print(find)
+    sys.exit(bool(finds))
+
+
+if __name__ == "__main__":
+    main()
