@@ -67,7 +67,7 @@ def wait_until_live(repository: Path, model: str, version: int) -> str | None:
         if server is None or not processes(server):
             return None
         if server["control"] == "explicit" and not told:
-            told = _load(repository, server, model, version)
+            told = load(repository, server, model, version)
         found = [e for e in index(repository, server["http"]) if (e["name"], e.get("version")) == (model, str(version))]
         state = found[0]["state"] if found else None
         if state == "READY":
@@ -79,8 +79,12 @@ def wait_until_live(repository: Path, model: str, version: int) -> str | None:
     return None
 
 
-def _load(repository: Path, server: dict[str, Any], model: str, version: int) -> bool:
-    """Whether the server has been told to load what the model's configuration names; False while it does not listen."""
+def load(repository: Path, server: dict[str, Any], model: str, version: int) -> bool:
+    """Whether the server has been told to load what the model's configuration names; False while it does not listen.
+
+    Raises:
+        ServerError: it does not load.
+    """
     try:
         _post(repository, server["http"], f"models/{model}/load", LOAD_TIMEOUT_S)
     except urllib.error.HTTPError as error:

@@ -7,8 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
 
-from csg_serve.shared_memory import SMALLEST, Region
+from csg_serve.shared_memory import FOLDER, PREFIX, SMALLEST, Region
 from csg_serve.transport import Inference, Transport, TransportError
 
 CLOSE_S = 2  # a request that was given up may be at work in a region for a while
@@ -21,6 +22,7 @@ class Regions:
         self._transport = transport
         self._free: list[Region] = []
         self._names: set[str] = set()  # of all that the server may have registered
+        self._looked = False
         self.usable = wanted
 
     async def infer(self, inference: Inference, version: int) -> NDArray[Any]:
@@ -78,7 +80,20 @@ class Regions:
                 raise
             self.usable = False
             return None
+        if not self._looked:
+            self._looked = True
+            await self._clear()
         return region
+
+    async def _clear(self) -> None:
+        """Have the server let go of what killed clients left: regions without a file, which it keeps to its end."""
+        with suppress(TransportError):
+            known = await self._transport.ask(
+                "get_system_shared_memory_status", service_pb2.SystemSharedMemoryStatusResponse
+            )
+            for name in known.regions:
+                if name.startswith(PREFIX) and not (FOLDER / name).exists():
+                    await self._unregister(name)
 
     async def _unregister(self, name: str) -> None:
         """Have the server let go of a region; it refuses as long as a request works in it."""

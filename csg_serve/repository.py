@@ -154,7 +154,8 @@ def _changing(repository: Path, name: str) -> Iterator[Path]:
             _remove_remains(home)
             yield home
     except OSError as error:
-        raise InputError(f"can't write {error.filename or home}: {error.strerror}", "nothing was deployed") from None
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror  # copytree has several
+        raise InputError(f"can't write {error.filename or home}: {reason}", "nothing was deployed") from None
 
 
 def _go_live(version: int, changes: list[Change]) -> str | None:

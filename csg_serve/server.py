@@ -24,6 +24,7 @@ from csg.errors import InputError, ServerError, UsageError
 from csg.files import write_bytes
 from csg_serve.config import server_flags
 from csg_serve.control import LOG, SECRET, STATE, index, processes, read_state, reason, ticks
+from csg_serve.guard import start_guard
 from csg_serve.launch import (
     ENDPOINTS,
     EVERYWHERE,
@@ -76,6 +77,7 @@ def serve_command(repository: Path, options: Options, detach: bool, as_json: boo
         state = {"pid": process.pid, "token": token, **addresses, "control": options.control, "drain": options.drain}
         cleanup.callback(_stop, repository, state)
         write_bytes(repository / STATE, json.dumps(state).encode())
+        start_guard(repository, token)
         _wait_until_ready(process, repository, addresses["http"])
         _announce(process.pid, addresses, as_json)
         _warn(repository, options)

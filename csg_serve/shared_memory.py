@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FOLDER = Path("/dev/shm")
+PREFIX = "csg-client-"
 SMALLEST = 2**16
 
 
@@ -28,7 +29,7 @@ class Region:
     """
 
     def __init__(self, size: int):
-        self.name, self.size = f"csg-client-{os.getpid()}-{secrets.token_hex(16)}", size
+        self.name, self.size = f"{PREFIX}{os.getpid()}-{secrets.token_hex(16)}", size
         self._memory = SharedMemory(self.name, create=True, size=size)
         try:
             file = os.open(FOLDER / self.name, os.O_RDWR)

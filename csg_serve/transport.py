@@ -36,8 +36,13 @@ CHANNEL = {
     "grpc.min_reconnect_backoff_ms": 5_000,  # the longest that one try to connect may take
     "grpc.max_reconnect_backoff_ms": 2_000,
 }
-WRAPPED = {"get_model_repository_index": "models", "get_model_config": "config"}  # bare over HTTP
-MODEL_GONE = ("unknown model", "Stub process", "Failed to retrieve the response")  # or its process, which stays so
+WRAPPED = {  # bare over HTTP
+    "get_model_repository_index": "models",
+    "get_model_config": "config",
+    "get_system_shared_memory_status": "regions",
+}
+MODEL_GONE = ("unknown model",)
+PROCESS_GONE = ("Stub process", "Failed to retrieve the response")  # of a model, until csg_serve.guard has it back
 
 Kind = Literal["away", "late", "missing", "restricted", "no region", "refused"]
 
@@ -45,8 +50,8 @@ Kind = Literal["away", "late", "missing", "restricted", "no region", "refused"]
 class TransportError(Exception):
     """A server did not do as asked.
 
-    kind: away: it is not there, or has no room, and may do it later; late: the deadline passed; missing: it has no such
-    model or version, or the process that ran it died; restricted: it wants a secret; no region: it does not know that
+    kind: away: it is not there, or has no room, or the model's process died, and it may do it later; late: the deadline
+    passed; missing: it has no such model or version; restricted: it wants a secret; no region: it does not know that
     shared memory; refused: it won't.
     """
 
@@ -189,6 +194,8 @@ class HttpTransport:
         found = await self._within(deadline_s, getattr(self._client, method)(*arguments, headers=dict(self._headers)))
         if not isinstance(found, dict | list):
             return found
+        if method == "get_system_shared_memory_status":
+            found = {one["name"]: one for one in found}
         message: Any = {WRAPPED[method]: found} if method in WRAPPED else found
         return json_format.ParseDict(message, answer(), ignore_unknown_fields=True)
 
@@ -244,6 +251,10 @@ def _error(message: str, kind: Kind) -> TransportError:
         kind = "restricted"
     elif "Unable to find shared memory region" in message:
         kind = "no region"
+    elif "no available versions" in message:
+        kind = "away"  # also what a server says that is about to end
+    elif any(words in message for words in PROCESS_GONE):
+        kind = "away"
     elif any(words in message for words in MODEL_GONE):
         kind = "missing"
     return TransportError(kind, message)

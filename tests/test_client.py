@@ -482,6 +482,7 @@ def test_the_models_of_each_server(plain, guarded, folder):
 def test_another_server_answers_for_a_model_whose_process_died(plain, guarded, folder, images, monkeypatch):
     """As by the kernel, out of memory: Triton starts no other one. The last test, since the server stays so."""
     shorten_deadlines(monkeypatch)
+    monkeypatch.setattr(csg_serve.pool, "AWAY_S", 2)
     addresses = [plain[1], f"http://{guarded[0]}"]
 
     async def ask():
