@@ -79,9 +79,9 @@ class Pool:
             try:
                 return await member.infer(inference)
             except TransportError as error:
-                if error.kind in ("late", "missing"):
+                if error.kind == "late":
                     unfit.add(member)
-                elif error.kind != "away":
+                elif error.kind not in ("away", "missing"):  # a server that ends has lost its models first
                     raise _error([member], error.detail) from None
                 if len(unfit) == len(self.members):
                     raise _error(self.members, error.detail) from None

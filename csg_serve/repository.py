@@ -154,8 +154,14 @@ def _changing(repository: Path, name: str) -> Iterator[Path]:
             _remove_remains(home)
             yield home
     except OSError as error:
-        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror  # copytree has several
-        raise InputError(f"can't write {error.filename or home}: {reason}", "nothing was deployed") from None
+        raise InputError(f"can't write {error.filename or home}: {_reason(error)}", "nothing was deployed") from None
+
+
+def _reason(error: OSError) -> str:
+    """Why something can't be written; shutil.copytree gives a list of "[Errno N] why: file"."""
+    if isinstance(error, shutil.Error):
+        return str(error.args[0][0][2]).partition("] ")[2].partition(": ")[0]
+    return error.strerror or str(error)
 
 
 def _go_live(version: int, changes: list[Change]) -> str | None:
