@@ -138,9 +138,12 @@ class Version:
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
         ).exec()
         if response.has_error():
-            if not pb_utils.is_model_ready(self.model, self.number):
-                raise NotServedError(response.error().message())
-            raise RuntimeError(response.error().message())
+            message = (
+                response.error().message()
+            )  # a polling Triton is not ready for a moment where a folder has changed
+            if "is not ready" in message or not pb_utils.is_model_ready(self.model, self.number):
+                raise NotServedError(message)
+            raise RuntimeError(message)
         found = [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in self.outputs]
         return [output.copy() for output in found]  # they lie in memory that goes with the response
 
