@@ -57,6 +57,10 @@ class Member:
         return answer
 
 
+class ReplacedError(ServerError):
+    """Another model than the one that was opened is served under its name now."""
+
+
 class Pool:
     """Servers of the same model. Inference changes nothing there, so that a request may be asked anywhere again."""
 
@@ -67,6 +71,7 @@ class Pool:
         """Ask the server with the fewest requests under way; if it goes away, another one, or the first that is back.
 
         Raises:
+            ReplacedError: a server has another model under this name by now.
             ServerError: no server answered for a minute, or each that is there took too long, lost the model, or
                 refused.
         """
@@ -79,14 +84,27 @@ class Pool:
             try:
                 return await member.infer(inference)
             except TransportError as error:
-                if error.kind in ("late", "missing"):
+                if error.kind == "late" or (error.kind == "missing" and not await self._renewed(member)):
                     unfit.add(member)
+                elif error.kind == "missing":
+                    continue
                 elif error.kind != "away":
                     raise _error([member], error.detail) from None
                 if len(unfit) == len(self.members):
                     raise _error(self.members, error.detail) from None
                 if member.back is None and member.outages == outages:
                     self.lose(member, error.detail)
+
+    async def _renewed(self, member: Member) -> bool:
+        """Whether a server that no longer has the version has the same model as another one; asked for by that then."""
+        old = member.version
+        try:
+            member.version = await member.check()
+        except ReplacedError:
+            raise
+        except (TransportError, CsgError):
+            return False
+        return member.version != old
 
     def lose(self, member: Member, reason: str) -> None:
         """Send a server no more requests until it is back."""

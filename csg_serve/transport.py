@@ -244,6 +244,8 @@ def _error(message: str, kind: Kind) -> TransportError:
         kind = "restricted"
     elif "Unable to find shared memory region" in message:
         kind = "no region"
+    elif "no available versions" in message:
+        kind = "away"  # also what a server says that is about to end
     elif any(words in message for words in MODEL_GONE):
         kind = "missing"
     return TransportError(kind, message)

@@ -21,6 +21,7 @@ from PIL import Image
 import csg_serve.connection
 import csg_serve.pool
 import csg_serve.transport
+from csg.bundle import read_bundle
 from csg.errors import InputError, ServerError, UsageError
 from csg_serve.client import Client, stream
 from csg_serve.connection import open_model
@@ -82,7 +83,7 @@ def folder(tmp_path_factory):
         write_scene_bundle(root / name / "scenes")
         write_echo_bundle(root / name / "echo", side=side)
         for model in ("colour", "scenes", "echo"):
-            deploy(root / name / model, root / f"repository-{name}", None, "python")
+            deploy(read_bundle(root / name / model), root / f"repository-{name}", None, "python")
     config = root / "repository-two" / "colour" / "config.pbtxt"
     config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 4"))
     for number, colour in enumerate(COLOURS):
