@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # an ended benchmark takes its server with it
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 

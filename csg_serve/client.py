@@ -27,6 +27,7 @@ from csg.errors import InputError, UsageError
 from csg.images import Source, decode, load, prepare_scene
 from csg.tiles import prepare_tiles
 from csg_serve.connection import ServedModel, infer, open_model
+from csg_serve.pool import ReplacedError
 from csg_serve.servers import Servers, as_servers
 
 REQUEST_IMAGES = 8
@@ -87,7 +88,7 @@ class Client:
         return asyncio.run(ask())
 
     def predict(self, images: Sequence[str | Source], tile: int | None = None) -> list[NDArray[Any]]:
-        """What the model says of each image, in order.
+        """What the model says of each image, in order: one model of all, the new one if it is replaced meanwhile.
 
         Args:
             images: files, their bytes, or Pillow images.
@@ -114,7 +115,11 @@ class Client:
                         found.append(answer if served.card.task == "segmentation" else probabilities(answer))
                 return found
 
-        return asyncio.run(ask())
+        while True:
+            try:
+                return asyncio.run(ask())
+            except ReplacedError:
+                continue  # deployed meanwhile: all images again, so that one model has answered all
 
 
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -20,11 +20,12 @@ from csg.card import ModelCard, SceneInput
 from csg.errors import ServerError, UsageError
 from csg.files import plain_name
 from csg_serve.config import CARD_PARAMETER, card_of
-from csg_serve.pool import Member, Pool
+from csg_serve.pool import Member, Pool, ReplacedError
 from csg_serve.regions import Regions
 from csg_serve.servers import Address, Servers, as_servers
 from csg_serve.transport import DEADLINE_S, Inference, Transport, TransportError, connect
 
+FIND_TRIES = 3
 SCENE_DEADLINE_S = 300  # a large scene takes seconds on a CPU, and waits for those before it
 SECRET_TODO = "give the server's secret, with --secret-file or CSG_SECRET"
 
@@ -139,7 +140,7 @@ def _member(transport: Transport, address: Address, found: _Found | BaseExceptio
     async def check() -> int:
         again = await _find(transport, address, first.name)
         if again.card != first.card:
-            raise ServerError(f"it has another model {first.name} now", "start again")
+            raise ReplacedError(f"{address}: it has another model {first.name} now", "start again, with that one")
         return again.version
 
     version = found.version if isinstance(found, _Found) else first.version
@@ -164,6 +165,16 @@ def _agreed(servers: Servers, found: Sequence[_Found | BaseException]) -> _Found
 
 async def _find(transport: Transport, address: Address, model: str | None) -> _Found:
     """The named model of a server, or the only csg model there, its newest ready version and its card."""
+    for _ in range(FIND_TRIES - 1):
+        try:
+            return await _look(transport, address, model)
+        except TransportError as error:
+            if error.kind != "missing":  # a version that was replaced between two questions
+                raise
+    return await _look(transport, address, model)
+
+
+async def _look(transport: Transport, address: Address, model: str | None) -> _Found:
     ready = await _ready_versions(transport, address, model)
     names = [model] if model in ready else sorted(ready)
     configs = {name: await _configuration(transport, name, ready[name]) for name in names}

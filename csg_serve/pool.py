@@ -57,6 +57,10 @@ class Member:
         return answer
 
 
+class ReplacedError(ServerError):
+    """Another model than the one that was opened is served under its name now."""
+
+
 class Pool:
     """Servers of the same model. Inference changes nothing there, so that a request may be asked anywhere again."""
 
@@ -67,6 +71,7 @@ class Pool:
         """Ask the server with the fewest requests under way; if it goes away, another one, or the first that is back.
 
         Raises:
+            ReplacedError: a server has another model under this name by now.
             ServerError: no server answered for a minute, or each that is there took too long, lost the model, or
                 refused.
         """
@@ -81,12 +86,25 @@ class Pool:
             except TransportError as error:
                 if error.kind == "late":
                     unfit.add(member)
+                elif error.kind == "missing" and await self._renewed(member):
+                    continue
                 elif error.kind not in ("away", "missing"):  # a server that ends has lost its models first
                     raise _error([member], error.detail) from None
                 if len(unfit) == len(self.members):
                     raise _error(self.members, error.detail) from None
                 if member.back is None and member.outages == outages:
                     self.lose(member, error.detail)
+
+    async def _renewed(self, member: Member) -> bool:
+        """Whether a server that no longer has the version has the same model as another one; asked for by that then."""
+        old = member.version
+        try:
+            member.version = await member.check()
+        except ReplacedError:
+            raise
+        except (TransportError, CsgError):
+            return False
+        return member.version != old
 
     def lose(self, member: Member, reason: str) -> None:
         """Send a server no more requests until it is back."""

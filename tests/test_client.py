@@ -21,9 +21,11 @@ from PIL import Image
 import csg_serve.connection
 import csg_serve.pool
 import csg_serve.transport
+from csg.bundle import read_bundle
 from csg.errors import InputError, ServerError, UsageError
 from csg_serve.client import Client, stream
 from csg_serve.connection import open_model
+from csg_serve.options import DeployOptions
 from csg_serve.repository import deploy
 from csg_serve.servers import Servers
 from csg_serve.shared_memory import FOLDER, Region
@@ -82,9 +84,8 @@ def folder(tmp_path_factory):
         write_scene_bundle(root / name / "scenes")
         write_echo_bundle(root / name / "echo", side=side)
         for model in ("colour", "scenes", "echo"):
-            deploy(root / name / model, root / f"repository-{name}", None, "python")
-    config = root / "repository-two" / "colour" / "config.pbtxt"
-    config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 4"))
+            options = DeployOptions(max_batch=4 if (name, model) == ("two", "colour") else None, encoded=False)
+            deploy(read_bundle(root / name / model), root / f"repository-{name}", options=options)
     for number, colour in enumerate(COLOURS):
         (root / "colours" / colour).mkdir(parents=True)
         for again in range(10):

@@ -22,7 +22,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from csg.bundle import write_bundle
-from csg.errors import InputError, UsageError
+from csg.errors import CsgError, InputError, UsageError
 from csg_serve.client import Client
 from csg_serve.launch import Options, check_address, check_tls, read_secret
 from csg_serve.server import _secret
@@ -88,8 +88,11 @@ def serving(repository, *options):
 
 
 @contextmanager
-def under_load(client, state, model="colour"):
-    """Requests without a pause, over two threads; none may fail, and the server calls itself ready all the time."""
+def under_load(client, state, model="colour", predicts=None):
+    """Requests without a pause, over two threads; none may fail, and the server calls itself ready all the time.
+
+    predicts: csg's own client, over another thread.
+    """
     answered, failed, done = [], [], threading.Event()
     image = triton.InferInput("image", [1, 32, 32, 3], "UINT8")
     image.set_data_from_numpy(np.full((1, 32, 32, 3), (250, 9, 3), np.uint8))
@@ -102,6 +105,14 @@ def under_load(client, state, model="colour"):
             except InferenceServerException as error:
                 failed.append(str(error))
 
+    def predict():
+        red = Image.new("RGB", (40, 40), (250, 9, 3))
+        while predicts and not done.is_set():
+            try:
+                answered.append((None, predicts.predict([red])[0].argmax()))
+            except CsgError as error:
+                failed.append(str(error))
+
     def probe():
         while not done.is_set():
             try:
@@ -109,7 +120,7 @@ def under_load(client, state, model="colour"):
             except OSError as error:
                 failed.append(f"readiness: {error}")
 
-    threads = [threading.Thread(target=one) for one in (ask, ask, probe)]
+    threads = [threading.Thread(target=one) for one in (ask, ask, predict, probe)]
     for thread in threads:
         thread.start()
     try:
@@ -150,7 +161,7 @@ def test_the_control_api_is_for_those_with_the_secret(explicit):
             with pytest.raises(InferenceServerException, match="restricted"):
                 call(headers=headers)
     assert client.is_model_ready("colour")
-    assert [one.name for one in client.get_model_repository_index(headers=KEY).models] == ["colour"]
+    assert [one.name for one in client.get_model_repository_index(headers=KEY).models] == ["colour", "colour_encoded"]
     index = f"http://{state['http']}/v2/repository/index"
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(urllib.request.Request(index, method="POST"))
@@ -177,22 +188,26 @@ def test_clients_need_no_secret(explicit, tmp_path):
     assert client.card().classes[client.predict([tmp_path / "blue.png"])[0].argmax()] == "blue"
 
 
+def states_of(done, model="colour"):
+    return [one["state"] for one in json.loads(done.stdout)["models"] if one["model"] == model]
+
+
 def test_models_are_loaded_and_unloaded_by_those_with_the_secret(explicit, tmp_path):
     root, state = explicit
     server = ("models", "--server", state["grpc"], "--json")
     without = csg(*server)
     assert "--secret-file" in without.stderr
-    assert [(one["model"], one["state"]) for one in json.loads(without.stdout)["models"]] == [("colour", "READY")]
+    assert states_of(without) == ["READY"]
     refused(csg(*server, "--unload", "colour"), 4, "restricted", "--secret-file")
     (tmp_path / "wrong").write_text("guessed-by-somebody")
     refused(csg(*server, "--secret-file", tmp_path / "wrong"), 4, "does not take this secret")
     secret = ("--secret-file", root / "secret")
     unloaded = csg(*server, "--unload", "colour", *secret)
-    while (states := [one["state"] for one in json.loads(unloaded.stdout)["models"]]) == ["UNLOADING"]:
+    while (states := states_of(unloaded)) == ["UNLOADING"]:
         unloaded = csg(*server, *secret)
     assert states == ["UNAVAILABLE"]
     loaded = csg(*server, "--load", "colour", *secret)
-    assert [one["state"] for one in json.loads(loaded.stdout)["models"]] == ["READY"], loaded.stderr
+    assert states_of(loaded) == ["READY"], loaded.stderr
     refused(csg(*server, "--load", "nothing", *secret), 4, "does not load nothing")
     refused(csg(*server, "--load", "../x", *secret), 2, "no plain name")
 
@@ -219,7 +234,15 @@ def test_the_probes_and_the_autoscaler_of_docs_deploy_find_what_they_ask_for(exp
 def test_explicit_control_a_new_version_goes_live_under_load_without_a_failed_request(explicit, bundle, tmp_path):
     root, state = explicit
     deploy = ("deploy", "--repository", root / "repository", "--name", "colour")
-    with under_load(triton.InferenceServerClient(state["grpc"]), state) as answered:
+    other = write_bundle(
+        tmp_path / "other",
+        tiny_card().model_copy(update={"precision_note": "another model"}),
+        {"model.onnx": bundle.model.read_bytes()},
+    )
+    with under_load(
+        triton.InferenceServerClient(state["grpc"]), state, predicts=Client(state["grpc"], "colour")
+    ) as answered:
+        assert csg(*deploy, other.path, "--version", 10).returncode == 0
         assert f"live at {state['grpc']}" in csg(*deploy, bundle.path, "--version", 20).stderr
         write_bundle(tmp_path / "broken", tiny_card(), {"model.onnx": b"this is no graph"})
         refused(csg(*deploy, tmp_path / "broken"), 4, "colour version 21 does not load: .*onnx", "stays so")
@@ -227,8 +250,10 @@ def test_explicit_control_a_new_version_goes_live_under_load_without_a_failed_re
         seen = len(answered)
         while len(answered) < seen + 20:
             time.sleep(0.01)
-    assert [number for number, _ in answered[:1] + answered[-1:]] == ["1", "1"]
-    assert {number for number, _ in answered} == {"1", "20"}
+    versions = [number for number, _ in answered if number]
+    assert [versions[0], versions[-1]] == ["1", "1"]
+    assert set(versions) == {"1", "10", "20"}
+    assert len(versions) < len(answered), "csg's own client was there too"
 
 
 @pytest.fixture(scope="module")

@@ -129,6 +129,7 @@ class Comparison:
     def __init__(self, folder: Path, seconds: float):
         self.folder, self.seconds, self.files = folder, seconds, photographs(16)
         self.bundle = export_torchvision(MODEL, folder)
+        self.to_deploy = [self.bundle]
         self.right = right_classes(self.bundle / "model.onnx", self.files)
 
     def peer(self, peer: Peer, settings: Settings, seconds: float) -> Run:
@@ -152,8 +153,8 @@ class Comparison:
             async with calling(address) as call:
                 return await load(call, requests, self.right, True, seconds, pid)
 
-        deployed = (self.folder / "model_repository" / MODEL).exists()
-        with serving(self.folder, *([] if deployed else [self.bundle])) as state:
+        bundles, self.to_deploy = self.to_deploy, []
+        with serving(self.folder, *bundles) as state:
             return asyncio.run(run(state["grpc"], state["pid"]))
 
     def best_settings(self, peer: Peer) -> Settings:
