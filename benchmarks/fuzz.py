@@ -11,6 +11,7 @@ a find, in FOLDER; exit code 1 then. `python benchmarks/fuzz.py --target image F
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -58,15 +59,18 @@ def prepare(target: str, folder: Path) -> None:
 
 def attempt(target: str, seconds: float, out: Path) -> tuple[int, list[Path]]:
     """Fuzz a target for a while: the number of inputs tried, and what was found."""
+    from tests.fuzz_targets import SHARED
+
     out.mkdir(parents=True, exist_ok=True)
     before = set(out.iterdir())
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(prefix="csg-fuzz-", dir=SHARED) as scratch:  # a worker removes nothing at its end
         folder = Path(scratch, target)
         prepare(target, folder)
         limits = [f"-timeout={LIMIT_S}", f"-rss_limit_mb={LIMIT_MB}", f"-max_len={LONGEST}"]
         stop = [f"-max_total_time={round(seconds)}", "-print_final_stats=1", f"-artifact_prefix={out}/{target}-"]
         command = [sys.executable, __file__, "--worker", target, str(folder), *limits, *stop]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        environment = os.environ | {"CSG_FUZZ": scratch}
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     words = done.stdout.decode(errors="replace")
     tried = re.search(r"stat::number_of_executed_units:\s*(\d+)", words) or re.search(r"Done (\d+) runs", words)
     found = sorted(set(out.iterdir()) - before)

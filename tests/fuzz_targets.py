@@ -38,7 +38,8 @@ HOSTILE = (
     *(b"9" * 40, b"\xff\xfe", b"\xed\xa0\x80", b"[" * 300, b"{" * 300, b"\n", b"\r", b"\x1b[2J", b"%s%n", b"true"),
 )
 
-_home = Path(tempfile.mkdtemp(prefix="csg-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+SHARED = "/dev/shm" if Path("/dev/shm").is_dir() else None  # in memory: nothing there waits for a disk
+_home = Path(tempfile.mkdtemp(prefix="csg-fuzz-", dir=os.environ.get("CSG_FUZZ", SHARED)))
 atexit.register(shutil.rmtree, _home, ignore_errors=True)
 _allowed: tuple[str, ...] | None = None  # folders, while a target is at work
 _escapes: list[str] = []
