@@ -22,6 +22,7 @@ from csg.errors import InputError
 Source = Path | bytes | Image.Image  # a file, the bytes of one, or an image that is decoded already
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")  # none of these starts another program
+MOST_ENLARGED = 8192
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB, Pillow's own limit
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `decode` refuses such images
 
@@ -110,9 +111,11 @@ def prepare_scene(image: Image.Image, spec: SceneInput) -> Scene:
     """The segmenter's input for one RGB image.
 
     It is scaled to the shorter side that the card names, or further down until it fits a graph of fixed size, and
-    padded at the right and the bottom to that size, or to the next multiples of 8.
+    padded at the right and the bottom to that size, or to the next multiples of 8. No side is enlarged beyond 8192
+    pixels: a strip of 1000 x 3 would take gigabytes.
     """
     scale = spec.resize_shorter_side / min(image.size) if spec.resize_shorter_side else 1.0
+    scale = min(scale, max(1.0, MOST_ENLARGED / max(image.size)))
     if spec.width and spec.height:
         scale = min(scale, spec.width / image.width, spec.height / image.height)
     original = image.size

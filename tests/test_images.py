@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import csg.images
-from csg.card import ImageInput
+from csg.card import ImageInput, SceneInput
 from csg.errors import InputError
-from csg.images import decode, load, prepare
+from csg.images import decode, load, prepare, prepare_scene
 
 SPEC = ImageInput(height=24, width=24, resize_shorter_side=32)
 
@@ -51,6 +51,10 @@ def test_any_size_gives_the_input_shape(width, height):
 
 def test_an_extreme_strip_is_prepared():
     assert prepare(Image.new("RGB", (60_000, 1)), SPEC).shape == (24, 24, 3)
+    tall = prepare_scene(Image.new("RGB", (3, 1000)), SceneInput(resize_shorter_side=240))
+    assert (tall.scaled, tall.pixels.shape) == ((25, 8192), (8192, 32, 3))
+    large = prepare_scene(Image.new("RGB", (9000, 20)), SceneInput(resize_shorter_side=240))
+    assert large.scaled == (9000, 20), "what is larger already keeps its size"
 
 
 def test_exif_orientation_is_applied():

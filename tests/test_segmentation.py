@@ -146,7 +146,9 @@ def test_pixels_that_are_ignored_cost_nothing():
 
 
 def scene_method(name, **settings):
-    recipe = load_recipe("camvid", {"method": name} | {f"methods.{name}.{k}": v for k, v in settings.items()}, [])
+    published = {"model.freeze_batch_norm": True, "model.freeze_affine": True}
+    settings = {f"methods.{name}.{key}": value for key, value in settings.items()}
+    recipe = load_recipe("camvid", {"method": name} | published | settings, [])
     return build_method(recipe, 11, None, CPU).train(), recipe
 
 
