@@ -96,7 +96,8 @@ def engine_row(source: Source, precision: Precision, bundle: Bundle, folder: Pat
     started = time.perf_counter()
     plan, engine = build_engine(bundle.model.read_bytes(), "tensorrt-rtx", source.spec, EngineOptions())
     seconds = time.perf_counter() - started
-    return [source.name, precision, f"{seconds:.1f}", f"{len(plan) / 2**20:.1f}", ", ".join(engine.target)]
+    score = f"{100 * bundle.card.evaluations[-1].score:.2f}" if source.measure else ""
+    return [source.name, precision, score, f"{seconds:.1f}", f"{len(plan) / 2**20:.1f}", ", ".join(engine.target)]
 
 
 def main() -> None:
@@ -111,7 +112,11 @@ def main() -> None:
     columns = ("network", "precision", "MiB", "real score %", "agreement")
     rates = (f"images/s, batch {batch} (to fp32)" for batch in BATCHES)
     show_table(f"ONNX Runtime, and OpenVINO, on {THREADS} threads", (*columns, *rates), rows)
-    show_table("TensorRT-RTX, built here, not run", ("network", "precision", "build s", "MiB", "for"), engines)
+    show_table(
+        "TensorRT-RTX, built here, not run",
+        ("network", "precision", "graph's real score %", "build s", "MiB", "for"),
+        engines,
+    )
 
 
 if __name__ == "__main__":

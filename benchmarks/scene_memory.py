@@ -23,7 +23,7 @@ from PIL import Image
 from csg.console import show_table
 
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
-COUNTS = (4, 12)
+COUNTS = (8, 32)
 
 
 def csg(*args: str, cwd: str) -> str:

@@ -34,7 +34,7 @@ class ExportOptions:
 
     logits: a segmenter's, beside the label map. embedding: a classifier's, beside the logits. tolerance: largest
     difference of a logit from PyTorch's, as a share of the largest logit, in place of the precision's own. calibration,
-    float_ends: of int8.
+    float_ends: of int8; by default what costs least, which is not the same in its two dialects (docs/export.md).
     """
 
     precision: Precision = "fp32"
@@ -42,7 +42,7 @@ class ExportOptions:
     logits: bool = False
     embedding: bool = False
     tolerance: float | None = None
-    calibration: Literal["minmax", "entropy", "percentile"] = "entropy"
+    calibration: Literal["minmax", "entropy", "percentile"] | None = None
     float_ends: bool = True
     engine: EngineOptions = field(default_factory=EngineOptions)
 
@@ -114,7 +114,7 @@ def _reduced(exact: ModelProto, source: Source, options: ExportOptions, referenc
         how = Calibration(
             source=source.training.source,
             images=sum(map(len, batches)),
-            method=options.calibration,
+            method=options.calibration or ("entropy" if options.format == "onnx" else "minmax"),
             float_ends=options.float_ends,
         )
         model = to_int8(exact, batches, how, for_tensorrt=options.format != "onnx")

@@ -47,8 +47,9 @@ def export(
         typer.Option(help="An ONNX graph alone, or with an engine: tensorrt needs a GPU, tensorrt-rtx does not."),
     ] = "onnx",
     calibration: Annotated[
-        Literal["minmax", "entropy", "percentile"], typer.Option(help="int8: how ranges follow from values.")
-    ] = "entropy",
+        Optional[Literal["minmax", "entropy", "percentile"]],
+        typer.Option(help="int8: how ranges follow from values.", show_default="entropy; for TensorRT minmax"),
+    ] = None,
     float_ends: Annotated[
         bool, typer.Option("--float-ends/--int8-ends", help="int8: whether the first and the last layer stay fp32.")
     ] = True,
