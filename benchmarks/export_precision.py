@@ -112,11 +112,8 @@ def main() -> None:
     columns = ("network", "precision", "MiB", "real score %", "agreement")
     rates = (f"images/s, batch {batch} (to fp32)" for batch in BATCHES)
     show_table(f"ONNX Runtime, and OpenVINO, on {THREADS} threads", (*columns, *rates), rows)
-    show_table(
-        "TensorRT-RTX, built here, not run",
-        ("network", "precision", "graph's real score %", "build s", "MiB", "for"),
-        engines,
-    )
+    of_engine = ("network", "precision", "graph's real score %", "build s", "MiB", "for")
+    show_table("TensorRT-RTX, built here, not run", of_engine, engines)
 
 
 if __name__ == "__main__":
