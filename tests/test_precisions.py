@@ -158,8 +158,7 @@ def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(trained, 
     card = bundle.card
     assert card.calibration.source.startswith("digits-v")
     assert card.calibration.images == 200
-    planned = export(of_run(trained, None), ExportOptions("int8", "tensorrt-rtx"), tmp_path / "planned").card
-    assert (card.calibration.method, planned.calibration.method) == ("entropy", "minmax")
+    assert card.calibration.method == "entropy"
     student, measured = card.evaluations
     assert (student.of, measured.of, measured.images) == ("student", "graph", 1797)
     assert student.accuracy - measured.accuracy <= 0.01
