@@ -19,7 +19,6 @@ from pathlib import Path
 
 from csg.card import ModelCard
 from csg.errors import InputError
-from csg.files import new_folder, write_bytes
 from csg_serve.config import (
     CONFIG,
     ENCODED_PARAMETER,
@@ -31,6 +30,7 @@ from csg_serve.config import (
 )
 from csg_serve.options import DeployOptions
 from csg_serve.python_backend import write_script
+from csg_serve.versions import add_version
 
 PREPARING = "preparing"
 CSG_FILES = ("__init__.py", "card.py", "errors.py", "images.py")
@@ -81,14 +81,7 @@ def write_encoded(home: Path, version: int, preparing: Path, now: int | None) ->
         for old in beside.glob("[0-9]*"):
             if old.name == str(version) or int(old.name) != served_version(beside):
                 shutil.rmtree(old)
-        with new_folder(beside / str(version)) as fresh:
-            fill(fresh)
-        write_bytes(beside / CONFIG, (preparing / CONFIG).read_bytes())
-    else:
-        with new_folder(beside) as fresh:
-            (fresh / str(version)).mkdir()
-            fill(fresh / str(version))
-            shutil.copyfile(preparing / CONFIG, fresh / CONFIG)
+    add_version(beside, version, fill, {CONFIG: (preparing / CONFIG).read_bytes()})
 
 
 def remove_encoded(home: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from csg.bundle import LABELS, Bundle, newest_bundle, read_bundle
 from csg.console import print_json, say
 from csg.errors import InputError, ServerError, UsageError
-from csg.files import new_folder, plain_name, write_bytes
+from csg.files import plain_name, write_bytes
 from csg_serve.config import (
     CARD_PARAMETER,
     CONFIG,
@@ -36,6 +36,7 @@ from csg_serve.encoded import PREPARING, encoded_home, fill_preparing, remove_en
 from csg_serve.options import DEFAULTS, DeployOptions
 from csg_serve.python_backend import write_script
 from csg_serve.triton import best_backend
+from csg_serve.versions import add_version, point_at
 
 BUNDLES = Path("bundles")
 
@@ -134,7 +135,8 @@ def roll_back(repository: Path, name: str | None, version: int | None) -> Deploy
         if config is None:
             raise InputError(f"{home / str(back)} has no {CONFIG} of its own", "deploy its bundle again")
         labels = "".join(f"{label}\n" for label in card_of(config, str(home)).classes)
-        changes = [Change(home, lambda: _point_at(home, labels.encode(), config_text(config).encode()))]
+        beside = {LABELS: labels.encode(), CONFIG: config_text(config).encode()}
+        changes = [Change(home, lambda: point_at(home, beside))]
         preparing = home / str(back) / PREPARING
         encoded = encoded_name(name) if preparing.is_dir() else None
         if encoded and back != now:
@@ -182,11 +184,6 @@ def _go_live(version: int, changes: list[Change]) -> str | None:
     return live
 
 
-def _point_at(home: Path, labels: bytes, config: bytes) -> None:
-    write_bytes(home / LABELS, labels)
-    write_bytes(home / CONFIG, config)
-
-
 def _only_model(repository: Path) -> str:
     """The one model of ours in a repository."""
     configs = {file.parent.name: read_config(file) for file in sorted(repository.glob(f"[!.]*/{CONFIG}"))}
@@ -204,15 +201,8 @@ def _write(
     config = config_text(model_config(bundle.card, home.name, version, backend, options)).encode()
     if home.exists():
         _forget(home, options.keep)
-        with new_folder(home / str(version)) as fresh:
-            _fill(fresh, bundle, backend, config, preparing)
-        _point_at(home, bundle.labels.read_bytes(), config)
-    else:
-        with new_folder(home) as fresh:
-            (fresh / str(version)).mkdir()
-            _fill(fresh / str(version), bundle, backend, config, preparing)
-            shutil.copyfile(bundle.labels, fresh / LABELS)
-            (fresh / CONFIG).write_bytes(config)
+    beside = {LABELS: bundle.labels.read_bytes(), CONFIG: config}
+    add_version(home, version, lambda folder: _fill(folder, bundle, backend, config, preparing), beside)
 
 
 def _fill(folder: Path, bundle: Bundle, backend: str, config: bytes, preparing: Path | None) -> None:

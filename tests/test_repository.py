@@ -14,9 +14,11 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 import csg.images
 import csg_serve.repository
+import csg_serve.versions
 from csg.bundle import Bundle, write_bundle
 from csg.card import Engine, parse_card
 from csg.errors import InputError, PromiseError, UsageError
+from csg.files import write_bytes
 from csg_serve.config import CARD_PARAMETER, config_text, encoded_config, model_config, server_flags
 from csg_serve.encoded import CSG_FILES
 from csg_serve.options import DEFAULTS, DeployOptions
@@ -365,13 +367,16 @@ def test_a_deployment_that_breaks_off_leaves_what_was_served(bundle, repository,
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
+    def full_for_the_tensor_model(path, content):
+        return write_bytes(path, content) if path.parent.name == "colour_encoded" else full()
+
     monkeypatch.setattr(csg_serve.repository, broken, full)
+    if broken == "write_bytes":
+        monkeypatch.setattr(csg_serve.versions, broken, full_for_the_tensor_model)
     with pytest.raises(InputError, match="No space left"):
         deploy(bundle, repository, None, "python")
     after = content(repository)
-    if (
-        broken == "write_bytes"
-    ):  # nothing can be put back either: <name>_encoded goes on with the version that is served
+    if broken == "write_bytes":  # nothing can be put back either: <name>_encoded goes on with what is served
         before.pop(Path("colour_encoded/config.pbtxt"))
         assert (repository / "colour_encoded" / "2" / "1" / "served.json").exists()
     assert {name: after[name] for name in before} == before

@@ -1,0 +1,33 @@
+"""A version in a model's folder of a repository: there as a whole or not at all, served once it is pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from csg.files import new_folder, write_bytes
+
+
+def add_version(home: Path, version: int, fill: Callable[[Path], None], beside: Mapping[str, bytes]) -> None:
+    """Add a version to the model folder `home` and point at it, or make the folder with it, in one move.
+
+    Args:
+        fill: writes the version's files into a folder.
+        beside: as `point_at`.
+    """
+    if home.exists():
+        with new_folder(home / str(version)) as fresh:
+            fill(fresh)
+        point_at(home, beside)
+    else:
+        with new_folder(home) as fresh:
+            (fresh / str(version)).mkdir()
+            fill(fresh / str(version))
+            for name, content in beside.items():
+                (fresh / name).write_bytes(content)
+
+
+def point_at(home: Path, beside: Mapping[str, bytes]) -> None:
+    """Replace the files beside the versions, by name; the last, `config.pbtxt`, makes its version the served one."""
+    for name, content in beside.items():
+        write_bytes(home / name, content)
