@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from csg.metrics import share_of, unions
+
 Z = 1.959964  # 97.5 % point of the normal distribution
 DRAWS = 1000
 PERCENTILES = (2.5, 97.5)
@@ -48,17 +50,15 @@ class SceneBootstrap:
     def add(self, place: int, matrix: np.ndarray) -> None:
         """Count a scene's confusion matrix, as `csg.metrics.PixelConfusion` makes it."""
         times = np.random.default_rng(place).poisson(1, DRAWS)[:, None]
-        right = matrix.diagonal()
         self.scenes += 1
-        self.right += times * right
-        self.union += times * (matrix.sum(1) + matrix[:, : len(matrix)].sum(0) - right)
+        self.right += times * matrix.diagonal()
+        self.union += times * unions(matrix)
 
     def miou(self) -> tuple[float, float] | None:
         """The interval of the mIoU; None for fewer than two scenes, which say nothing of others."""
         if self.scenes < 2:
             return None
         drawn = self.union.any(1)
-        right, union = self.right[drawn], self.union[drawn]
-        iou = np.divide(right, union, out=np.full(right.shape, np.nan), where=union > 0)
+        iou = share_of(self.right[drawn], self.union[drawn])
         low, high = np.percentile(np.nanmean(iou, 1), PERCENTILES)
         return float(low), float(high)

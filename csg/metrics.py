@@ -35,7 +35,7 @@ def class_scores(true: np.ndarray, predicted: np.ndarray, classes: int) -> Class
 def scores_of(confusion: np.ndarray) -> ClassScores:
     """The scores of a confusion matrix over images, int (K, K), rows true, one image or more."""
     of_class = confusion.sum(1)
-    per_class = np.divide(confusion.diagonal(), of_class, out=np.full(len(confusion), np.nan), where=of_class > 0)
+    per_class = share_of(confusion.diagonal(), of_class)
     accuracy = confusion.trace() / confusion.sum()
     return ClassScores(int(confusion.sum()), float(accuracy), float(np.nanmean(per_class)), per_class, confusion)
 
@@ -61,12 +61,12 @@ class Reliability:
     @property
     def accuracy(self) -> np.ndarray:
         """Share of right answers in each bin, NaN in an empty one."""
-        return np.divide(self.right, self.images, out=np.full(BINS, np.nan), where=self.images > 0)
+        return share_of(self.right, self.images)
 
     @property
     def mean_confidence(self) -> np.ndarray:
         """Mean confidence in each bin, NaN in an empty one."""
-        return np.divide(self.confidence / 1e6, self.images, out=np.full(BINS, np.nan), where=self.images > 0)
+        return share_of(self.confidence / 1e6, self.images)
 
     @property
     def ece(self) -> float:
@@ -113,19 +113,27 @@ class PixelConfusion:
         return scene_scores(self.matrix)
 
 
+def unions(matrix: np.ndarray) -> np.ndarray:
+    """Pixels that are a class or are taken for it, int64 (classes,)."""
+    return np.asarray(matrix.sum(1) + matrix[:, : len(matrix)].sum(0) - matrix.diagonal())
+
+
 def scene_scores(matrix: np.ndarray) -> SceneScores:
     """Scores of a matrix as `PixelConfusion` fills it; NaN where nothing was counted.
 
     mIoU is the mean over the classes that are in predictions or labels (method.md section 7).
     """
-    classes = len(matrix)
-    right, true, taken = matrix.diagonal(), matrix.sum(1), matrix[:, :classes].sum(0)
-    union, total = true + taken - right, matrix.sum()
-    iou = np.divide(right, union, out=np.full(classes, np.nan), where=union > 0)
+    right, true, total = matrix.diagonal(), matrix.sum(1), matrix.sum()
+    iou = share_of(right, unions(matrix))
     if not total:
         return SceneScores(float("nan"), float("nan"), float("nan"), iou, matrix)
     weighted = float(np.nansum(iou * true) / total)
     return SceneScores(float(np.nanmean(iou)), float(right.sum() / total), weighted, iou, matrix)
+
+
+def share_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, float64 of their shape, NaN where there is nothing of the whole."""
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 def finite(names: Sequence[str], shares: np.ndarray) -> dict[str, float | None]:

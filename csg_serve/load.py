@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass
+from typing import Any
 
 import grpc
 import numpy as np
@@ -39,13 +40,18 @@ class Counters:
     queue_ns: int
     compute_ns: int
 
+    @classmethod
+    def of(cls, found: Any) -> Counters:
+        """From what Triton says of one version, an entry of `csg_serve.connection.statistics`."""
+        times = found.inference_stats
+        compute = times.compute_input.ns + times.compute_infer.ns + times.compute_output.ns
+        return cls(times.success.count, found.inference_count, found.execution_count, times.queue.ns, compute)
+
     def __add__(self, other: Counters) -> Counters:
         return Counters(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
     def __sub__(self, other: Counters) -> Counters:
-        return Counters(
-            *(int(now) - int(then) for now, then in zip(vars(self).values(), vars(other).values(), strict=True))
-        )
+        return Counters(*(now - then for now, then in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -146,9 +152,5 @@ async def counters(served: ServedModel) -> Counters:
             raise ServerError(f"no statistics from {member.address}: {error.detail}", "see its log") from None
         for one in found:
             if (one.name, one.version) == (served.name, str(served.version)):
-                times = one.inference_stats
-                compute = times.compute_input.ns + times.compute_infer.ns + times.compute_output.ns
-                total += Counters(
-                    times.success.count, one.inference_count, one.execution_count, times.queue.ns, compute
-                )
+                total += Counters.of(one)
     return total

@@ -13,6 +13,7 @@ from csg.errors import ServerError
 from csg.files import plain_name
 from csg_serve.connection import connected, repository_index, statistics
 from csg_serve.control import LOAD_TIMEOUT_S, one_line
+from csg_serve.load import Counters
 from csg_serve.servers import Address, Servers
 from csg_serve.transport import Transport, TransportError
 
@@ -118,14 +119,13 @@ def _refusals(what: str) -> Iterator[None]:
 
 def _counts(one: Any) -> dict[str, Any]:
     """What a version answered since it was loaded."""
-    times = one.inference_stats
-    done = times.success.count
-    compute = times.compute_input.ns + times.compute_infer.ns + times.compute_output.ns
+    counted = Counters.of(one)
+    done = counted.requests
     return {
-        "images": one.inference_count,
-        "runs": one.execution_count,
+        "images": counted.images,
+        "runs": counted.runs,
         "requests": done,
-        "failed": times.fail.count,
-        "queue_ms": times.queue.ns / done / 1e6 if done else None,
-        "compute_ms": compute / done / 1e6 if done else None,
+        "failed": one.inference_stats.fail.count,
+        "queue_ms": counted.queue_ns / done / 1e6 if done else None,
+        "compute_ms": counted.compute_ns / done / 1e6 if done else None,
     }

@@ -42,9 +42,7 @@ class Regions:
                 region.unlink()
                 if not isinstance(error, TransportError) or error.kind != "no region":
                     raise
-                if (
-                    known is None
-                ):  # a restarted server has forgotten them; others behind its address never knew this one
+                if known is None:  # a restarted server forgets old ones; others behind its address never knew this
                     self.usable = False
                 continue
             self._free.append(region)

@@ -17,7 +17,7 @@ from csg.card import ModelCard
 from csg.errors import InputError
 from csg.files import write_bytes
 from csg.intervals import mean_class_accuracy_interval, wilson
-from csg.metrics import BINS, Reliability
+from csg.metrics import BINS, Reliability, share_of
 from csg_serve import charts
 from csg_serve.client import REQUEST_IMAGES
 from csg_serve.evaluate import Report
@@ -85,7 +85,7 @@ def _classes(report: Report, images: Sequence[Path]) -> dict[str, Any]:
     confusion, right = scores.confusion, scores.confusion.diagonal()
     lows, highs = wilson(right, confusion.sum(1))
     taken = confusion.sum(0)
-    precision = np.divide(right, taken, out=np.full(len(right), np.nan), where=taken > 0)
+    precision = share_of(right, taken)
     rows = [
         {"name": name, "share": share, "size": size, "low": low, "high": high, "precision": exact, "present": size > 0}
         for name, share, size, low, high, exact in zip(
