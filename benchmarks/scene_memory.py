@@ -19,17 +19,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 from PIL import Image
+from serving import csg, family, serving
 
 from csg.console import show_table
 
-FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 COUNTS = (8, 32)
-
-
-def csg(*args: str, cwd: str) -> str:
-    """Standard output of a command that must work."""
-    command = [sys.executable, "-m", "csg", *args]
-    return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def write_scenes(folder: Path, count: int) -> None:
@@ -44,13 +38,12 @@ def write_scenes(folder: Path, count: int) -> None:
 def resident_mib(pid: int) -> float:
     """Resident memory of a process and its children."""
     try:
-        root = psutil.Process(pid)
-        return sum(process.memory_info().rss for process in (root, *root.children(recursive=True))) / 2**20
+        return float(sum(process.memory_info().rss for process in family(pid)) / 2**20)
     except psutil.Error:
         return 0.0
 
 
-def evaluate(folder: str, server: dict[str, str], data: Path, *more: str) -> tuple[float, float, float]:
+def evaluate(folder: Path, server: dict[str, str], data: Path, *more: str) -> tuple[float, float, float]:
     """Peak MiB of client and server, and seconds a scene, of one evaluation."""
     command = [sys.executable, "-m", "csg", "evaluate", "--server", server["grpc"], "--data", str(data)]
     command += ["--labels", "digit-scenes", "--json", *more]
@@ -74,23 +67,21 @@ def evaluate(folder: str, server: dict[str, str], data: Path, *more: str) -> tup
 
 def main() -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         csg("train", "seg", "--method", "none", "--max-steps", "1", "--set", "data.count=100", cwd=folder)
-        csg("export", cwd=folder)
-        csg("deploy", cwd=folder)
-        server = json.loads(csg("serve", "--detach", "--json", *FREE_PORTS, cwd=folder))
+        bundle = folder / "bundle"
+        csg("export", "--out", bundle, cwd=folder)
         rows = []
-        try:
+        with serving(folder, bundle) as server:
             for more in ((), ("--tile", "512")):
                 for count in COUNTS:
-                    data = Path(folder, f"data-{count}")
+                    data = folder / f"data-{count}"
                     if not data.is_dir():
                         write_scenes(data, count)
                     client, served, seconds = evaluate(folder, server, data, *more)
                     name = f"{count} scenes, {' '.join(more) or 'whole'}"
                     rows.append((name, f"{client:.0f}", f"{served:.0f}", f"{seconds:.2f}"))
-        finally:
-            csg("serve", "--stop", cwd=folder)
     show_table("1024 x 2048 pixels, peak MiB", ("", "client", "server", "s/scene"), rows)
 
 
