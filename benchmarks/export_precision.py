@@ -23,6 +23,7 @@ import openvino
 from csg.bundle import Bundle
 from csg.card import Precision
 from csg.console import say, show_table
+from csg.errors import PromiseError
 from csg_export.command import size_of
 from csg_export.engine import EngineOptions, build_engine
 from csg_export.export import ExportOptions, export
@@ -90,11 +91,14 @@ def measure(source: Source, folder: Path) -> tuple[list[list[str]], list[list[st
 
 def engine_row(source: Source, precision: Precision, bundle: Bundle, folder: Path) -> list[str]:
     """TensorRT-RTX's time and size for the graph of a precision; int8's is another than ONNX Runtime's."""
-    of_engine = EngineOptions((1, 1, 2) if source.task == "segmentation" else (1, 8, 32))
+    of_engine = EngineOptions()
     if precision == "int8":
         tolerance = None if source.measure else 1.0
         options = ExportOptions(precision, "tensorrt-rtx", tolerance=tolerance, engine=of_engine)
-        bundle = export(source, options, folder / "int8-engine")
+        try:
+            bundle = export(source, options, folder / "int8-engine")
+        except PromiseError as error:
+            return [source.name, precision, str(error), "", "", ""]
     started = time.perf_counter()
     plan, engine = build_engine(bundle.model.read_bytes(), "tensorrt-rtx", source.spec, of_engine)
     seconds = time.perf_counter() - started
@@ -105,12 +109,15 @@ def engine_row(source: Source, precision: Precision, bundle: Bundle, folder: Pat
 def main() -> None:
     sources = [of_run(Run(Path(run)), None) for run in sys.argv[1:]]
     sources += [of_torchvision(name, "none") for name in ("resnet50", "resnet101")]
-    rows, engines = [], []
+    rows: list[list[str]] = []
+    engines: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number, source in enumerate(sources):
             of_graphs, of_engines = measure(source, Path(folder, str(number)))
             rows += of_graphs
             engines += of_engines
+            for row in (*of_graphs, *of_engines):
+                say(", ".join(row))
     columns = ("network", "precision", "MiB", "real score %", "agreement")
     rates = (f"images/s, batch {batch} (to fp32)" for batch in BATCHES)
     show_table(f"ONNX Runtime, and OpenVINO, on {THREADS} threads", (*columns, *rates), rows)

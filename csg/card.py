@@ -24,6 +24,7 @@ Level = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Level, Level, Level]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 STRIDE = 8  # of a segmenter's logits: both sides of its images are multiples of it
 
 
@@ -141,7 +142,7 @@ class Calibration(_Part):
 
     source: str
     images: int
-    method: Literal["minmax", "entropy", "percentile"]
+    method: CalibrationMethod
     float_ends: bool
 
 

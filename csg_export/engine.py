@@ -24,18 +24,20 @@ PACKAGES: dict[Format, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt
 NO_FP32 = ("7.5",)  # "FP32 GEMM is not supported", says TensorRT-RTX of Turing
 # Least, best and largest side of a segmenter's images where the graph leaves them free.
 FREE_HEIGHTS, FREE_WIDTHS = (8, 512, 1024), (8, 1024, 2048)
+BATCHES, SCENE_BATCHES = (1, 8, 32), (1, 1, 8)
 
 
 @dataclass(frozen=True)
 class EngineOptions:
     """How an engine is built.
 
-    batch: least, best and largest. targets: compute capabilities such as "8.6", of TensorRT-RTX; none: this machine's
-    GPU, or where there is none, all that the library knows and that multiply matrices of float32. memory_mib: limit of
-    the builder's workspace. portable: TensorRT's plan for newer versions and other GPUs too, where it is slower.
+    batch: least, best and largest; None: 1, 8 and 32, of scenes 1, 1 and 8. targets: compute capabilities such as
+    "8.6", of TensorRT-RTX; none: this machine's GPU, or where there is none, all that the library knows and that
+    multiply matrices of float32. memory_mib: limit of the builder's workspace. portable: TensorRT's plan for newer
+    versions and other GPUs too, where it is slower.
     """
 
-    batch: tuple[int, int, int] = (1, 8, 32)
+    batch: tuple[int, int, int] | None = None
     targets: tuple[str, ...] = ()
     memory_mib: int = 2048
     portable: bool = False
@@ -127,9 +129,10 @@ def _parser_errors(parser: Any) -> str:
 
 
 def _profile(
-    spec: ImageInput | SceneInput, batch: tuple[int, int, int]
+    spec: ImageInput | SceneInput, batch: tuple[int, int, int] | None
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Least, best and largest shape of the input."""
+    batch = batch or (SCENE_BATCHES if isinstance(spec, SceneInput) else BATCHES)
     heights = (spec.height,) * 3 if spec.height else FREE_HEIGHTS
     widths = (spec.width,) * 3 if spec.width else FREE_WIDTHS
     least, best, largest = ((b, h, w, 3) for b, h, w in zip(batch, heights, widths, strict=True))

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from onnx import ModelProto
 
 from csg.bundle import PLAN, Bundle, write_bundle
-from csg.card import Calibration, Evaluation, Format, ModelCard, Output, Parity, Precision, SceneEvaluation
+from csg.card import (
+    Calibration,
+    CalibrationMethod,
+    Evaluation,
+    Format,
+    ModelCard,
+    Output,
+    Parity,
+    Precision,
+    SceneEvaluation,
+)
 from csg.errors import PromiseError, UsageError
 from csg.files import free_name
 from csg_export.engine import EngineOptions, build_engine, of_engine
@@ -42,7 +51,7 @@ class ExportOptions:
     logits: bool = False
     embedding: bool = False
     tolerance: float | None = None
-    calibration: Literal["minmax", "entropy", "percentile"] | None = None
+    calibration: CalibrationMethod | None = None
     float_ends: bool = True
     engine: EngineOptions = field(default_factory=EngineOptions)
 
@@ -114,7 +123,7 @@ def _reduced(exact: ModelProto, source: Source, options: ExportOptions, referenc
         how = Calibration(
             source=source.training.source,
             images=sum(map(len, batches)),
-            method=options.calibration or ("entropy" if options.format == "onnx" else "minmax"),
+            method=options.calibration or _default_calibration(source, options.format),
             float_ends=options.float_ends,
         )
         model = to_int8(exact, batches, how, for_tensorrt=options.format != "onnx")
@@ -122,6 +131,11 @@ def _reduced(exact: ModelProto, source: Source, options: ExportOptions, referenc
         note = f"weights int8 by channel, activations 8 bits{ends}; {how.method} ranges of {how.images} training images"
         return _Reduced(model, note, (Runnable("int8", of_onnx(model), "int8"),), how)
     return _Reduced(exact, FP32_NOTE)
+
+
+def _default_calibration(source: Source, target: Format) -> CalibrationMethod:
+    """What cost least on digits, PACS and digit scenes (docs/export.md)."""
+    return "minmax" if target != "onnx" and source.task == "classification" else "entropy"
 
 
 def _search(source: Source, reference: Runner, tolerance: float | None) -> Callable[[ModelProto], bool]:

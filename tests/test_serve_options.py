@@ -91,6 +91,7 @@ def serving(repository, *options):
 def under_load(client, state, model="colour", predicts=None):
     """Requests without a pause, over two threads; none may fail, and the server calls itself ready all the time.
 
+    Yields the answers so far: version (None of `predicts`), class, and the thread that asked.
     predicts: csg's own client, over another thread.
     """
     answered, failed, done = [], [], threading.Event()
@@ -101,7 +102,8 @@ def under_load(client, state, model="colour", predicts=None):
         while not done.is_set():
             try:
                 answer = client.infer(model, [image])
-                answered.append((answer.get_response().model_version, answer.as_numpy("logits").argmax()))
+                version = answer.get_response().model_version
+                answered.append((version, answer.as_numpy("logits").argmax(), threading.get_ident()))
             except InferenceServerException as error:
                 failed.append(str(error))
 
@@ -109,7 +111,7 @@ def under_load(client, state, model="colour", predicts=None):
         red = Image.new("RGB", (40, 40), (250, 9, 3))
         while predicts and not done.is_set():
             try:
-                answered.append((None, predicts.predict([red])[0].argmax()))
+                answered.append((None, predicts.predict([red])[0].argmax(), threading.get_ident()))
             except CsgError as error:
                 failed.append(str(error))
 
@@ -130,7 +132,7 @@ def under_load(client, state, model="colour", predicts=None):
         for thread in threads:
             thread.join()
     assert not failed
-    assert {best for _, best in answered} == {0}
+    assert {best for _, best, _ in answered} == {0}
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +252,7 @@ def test_explicit_control_a_new_version_goes_live_under_load_without_a_failed_re
         seen = len(answered)
         while len(answered) < seen + 20:
             time.sleep(0.01)
-    versions = [number for number, _ in answered if number]
+    versions = [number for number, _, _ in answered if number]
     assert [versions[0], versions[-1]] == ["1", "1"]
     assert set(versions) == {"1", "10", "20"}
     assert len(versions) < len(answered), "csg's own client was there too"
@@ -301,8 +303,10 @@ def test_polling_a_new_version_goes_live_under_load_without_a_failed_request(enc
             assert f"live at {state['grpc']}" in csg(*deploy).stderr
         while answered[-1][0] != "3":
             time.sleep(0.01)
-    assert {number for number, _ in answered} == {"1", "2", "3"}
-    assert [number for number, _ in answered] == sorted(number for number, _ in answered)
+    assert {number for number, _, _ in answered} == {"1", "2", "3"}
+    for thread in {asked for _, _, asked in answered}:  # of two, the one with the older answer may note it later
+        versions = [number for number, _, asked in answered if asked == thread]
+        assert versions == sorted(versions)
 
 
 def test_a_polling_server_loads_nothing_on_demand(bundle, encrypted, tls):

@@ -48,7 +48,9 @@ def export(
     ] = "onnx",
     calibration: Annotated[
         Optional[Literal["minmax", "entropy", "percentile"]],
-        typer.Option(help="int8: how ranges follow from values.", show_default="entropy; for TensorRT minmax"),
+        typer.Option(
+            help="int8: how ranges follow from values.", show_default="entropy; classifiers for TensorRT minmax"
+        ),
     ] = None,
     float_ends: Annotated[
         bool, typer.Option("--float-ends/--int8-ends", help="int8: whether the first and the last layer stay fp32.")
@@ -70,7 +72,10 @@ def export(
     embedding: Annotated[
         bool, typer.Option("--embedding", help="Classifiers: return the pooled features too.")
     ] = False,
-    batch: Annotated[str, typer.Option(help="Engines: least, best and largest batch.")] = "1:8:32",
+    batch: Annotated[
+        Optional[str],
+        typer.Option(help="Engines: least, best and largest batch.", show_default="1:8:32, of segmenters 1:1:8"),
+    ] = None,
     compute_capability: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -98,7 +103,7 @@ def export(
     chosen = [name for name, wanted in (("fp16", fp16), ("int8", int8), ("bf16", bf16)) if wanted]
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} name two precisions", "give one of them")
-    engine = EngineOptions(parse_batch(batch), tuple(compute_capability or ()), memory, portable)
+    engine = EngineOptions(parse_batch(batch) if batch else None, tuple(compute_capability or ()), memory, portable)
     options = ExportOptions(
         precision=chosen[0] if chosen else "fp32",  # type: ignore[arg-type]
         format=format,
