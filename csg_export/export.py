@@ -135,7 +135,9 @@ def _reduced(exact: ModelProto, source: Source, options: ExportOptions, referenc
 
 def _default_calibration(source: Source, target: Format) -> CalibrationMethod:
     """What cost least on digits, PACS and digit scenes (docs/export.md)."""
-    return "minmax" if target != "onnx" and source.task == "classification" else "entropy"
+    if source.task == "classification":
+        return "entropy" if target == "onnx" else "minmax"
+    return "percentile" if target == "onnx" else "entropy"
 
 
 def _search(source: Source, reference: Runner, tolerance: float | None) -> Callable[[ModelProto], bool]:
