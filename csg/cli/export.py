@@ -49,7 +49,7 @@ def export(
     calibration: Annotated[
         Optional[Literal["minmax", "entropy", "percentile"]],
         typer.Option(
-            help="int8: how ranges follow from values.", show_default="entropy; classifiers for TensorRT minmax"
+            help="int8: how ranges follow from values.", show_default="what cost least: docs/export.md"
         ),
     ] = None,
     float_ends: Annotated[
