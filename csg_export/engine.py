@@ -24,14 +24,14 @@ PACKAGES: dict[Format, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt
 NO_FP32 = ("7.5",)  # "FP32 GEMM is not supported", says TensorRT-RTX of Turing
 # Least, best and largest side of a segmenter's images where the graph leaves them free.
 FREE_HEIGHTS, FREE_WIDTHS = (8, 512, 1024), (8, 1024, 2048)
-BATCHES, SCENE_BATCHES = (1, 8, 32), (1, 1, 8)
+BATCHES, SCENE_BATCHES = (1, 8, 32), (1, 1, 4)
 
 
 @dataclass(frozen=True)
 class EngineOptions:
     """How an engine is built.
 
-    batch: least, best and largest; None: 1, 8 and 32, of scenes 1, 1 and 8. targets: compute capabilities such as
+    batch: least, best and largest; None: 1, 8 and 32, of scenes 1, 1 and 4. targets: compute capabilities such as
     "8.6", of TensorRT-RTX; none: this machine's GPU, or where there is none, all that the library knows and that
     multiply matrices of float32. memory_mib: limit of the builder's workspace. portable: TensorRT's plan for newer
     versions and other GPUs too, where it is slower.
@@ -93,7 +93,10 @@ def build_engine(
             config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise InputError(f"{kind} can't build the graph: {log.errors()}", "give it more --memory, or --format onnx")
+        raise InputError(
+            f"{kind} can't build the graph: {log.errors()}",
+            "give it more --memory or a smaller --batch, or take --format onnx",
+        )
     if timings:
         write_bytes(timings, bytes(config.get_timing_cache().serialize()))
     engine = Engine(library=kind, version=trt.__version__, target=targets, profile=profile, portable=options.portable)

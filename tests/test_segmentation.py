@@ -315,7 +315,7 @@ def test_tensorrt_rtx_builds_an_engine_of_a_segmenter(segmented, tmp_path, size)
     bundle = export(of_run(segmented, size), options, tmp_path / "bundle")
     assert bundle.plan.stat().st_size > 10**6
     sides = [(64, 128)] * 3 if size else [(8, 8), (512, 1024), (1024, 2048)]
-    assert bundle.card.engine.profile == tuple((b, *hw, 3) for b, hw in zip((1, 1, 8), sides, strict=True))
+    assert bundle.card.engine.profile == tuple((b, *hw, 3) for b, hw in zip((1, 1, 4), sides, strict=True))
 
 
 def test_a_segmenter_is_refused_what_is_a_classifiers(trained, tmp_path):

@@ -173,6 +173,7 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     refused(csg("deploy", folder / "bundles" / "broken", *repository), 4, "colour version 3 does not load", "stays so")
     report = json.loads(csg(*evaluate).stdout)
     assert (report["version"], report["accuracy"]) == (2, 1.0)
+    refused(csg("deploy", "--rollback", "--no-encoded", *repository), 2, "takes no --encoded", "as it was deployed")
     back = csg("deploy", "--rollback", "--name", "colour", *repository, "--json")
     assert (back.returncode, json.loads(back.stdout)["version"]) == (0, 1)
     assert json.loads(csg(*evaluate).stdout)["version"] == 1

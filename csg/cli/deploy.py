@@ -11,6 +11,7 @@ from csg.cli import options as o
 from csg.errors import UsageError
 
 BATCHES, QUEUE, DEVICES, LIMITS = "Batches", "Queue", "Instances", "Rate limits"
+OF_A_ROLLBACK = {"--rollback", "--repository", "--name", "--version", "--json"}
 
 Backend = Annotated[
     Literal["auto", "python", "onnxruntime", "tensorrt"],
@@ -87,6 +88,7 @@ Priority = Annotated[
 
 
 def deploy(
+    context: typer.Context,
     bundle: Annotated[
         Optional[Path], typer.Argument(help="Bundle folder.", show_default="the newest in bundles/")
     ] = None,
@@ -125,8 +127,10 @@ def deploy(
     from csg_serve.triton import has_python_backend
 
     if rollback:
-        if bundle:
-            raise UsageError("--rollback takes no bundle", "name the model with --name, the version with --version")
+        if others := _given(context) - OF_A_ROLLBACK:
+            raise UsageError(
+                f"--rollback takes no {min(others)}", "a version comes back as it was deployed; name it with --version"
+            )
         roll_back_command(repository, name, version, as_json)
         return
     options = DeployOptions(
@@ -147,3 +151,9 @@ def deploy(
         priority=priority,
     )
     deploy_command(bundle, repository, name, backend, version, options, as_json)
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The arguments and options that stand in the command line, by name."""
+    sources = {one.opts[0]: context.get_parameter_source(str(one.name)) for one in context.command.params}
+    return {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}

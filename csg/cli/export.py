@@ -48,9 +48,7 @@ def export(
     ] = "onnx",
     calibration: Annotated[
         Optional[Literal["minmax", "entropy", "percentile"]],
-        typer.Option(
-            help="int8: how ranges follow from values.", show_default="what cost least: docs/export.md"
-        ),
+        typer.Option(help="int8: how ranges follow from values.", show_default="what cost least: docs/export.md"),
     ] = None,
     float_ends: Annotated[
         bool, typer.Option("--float-ends/--int8-ends", help="int8: whether the first and the last layer stay fp32.")
@@ -74,7 +72,7 @@ def export(
     ] = False,
     batch: Annotated[
         Optional[str],
-        typer.Option(help="Engines: least, best and largest batch.", show_default="1:8:32, of segmenters 1:1:8"),
+        typer.Option(help="Engines: least, best and largest batch.", show_default="1:8:32, of segmenters 1:1:4"),
     ] = None,
     compute_capability: Annotated[
         Optional[list[str]],
