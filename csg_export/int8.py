@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -46,11 +46,13 @@ def to_int8(model: ModelProto, images: Sequence[np.ndarray], how: Calibration, f
         images: batches of prepared training images, uint8 (B, H, W, 3).
         how: the method of calibration, and whether the first and the last layer stay in float32.
     """
-    kept = _ends(model) if how.float_ends else []
+    model, kept = _copy(model), []
+    if how.float_ends:
+        kept = [*_ends(model), *_pooled_in_float(model)]
     options: dict[str, Any] = {"ActivationSymmetric": for_tensorrt, "QuantizeBias": not for_tensorrt}
     activations = QuantType.QInt8 if for_tensorrt else QuantType.QUInt8
     quantizer = QDQQuantizer(
-        model=_copy(model),
+        model=_copy(model),  # _ranges needs it as it is
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
@@ -95,6 +97,32 @@ def _ranges(model: ModelProto, images: Sequence[np.ndarray], how: Calibration, s
 def _ends(model: ModelProto) -> list[str]:
     names = [node.name for node in model.graph.node if node.op_type in BLOCK_STARTS]
     return [names[0], names[-1]]
+
+
+def _pooled_in_float(model: ModelProto) -> list[str]:
+    """Put a ResNet's first max pooling before the ReLU of the convolution that stays in float32; the pooling's name.
+
+    The values are the same. ONNX Runtime would else move the quantisation before the pooling, and pools 8 bits slowly
+    in that place: 17 ms instead of 1, of the 115 that ResNet-50 takes for 8 images.
+    """
+    nodes = model.graph.node
+    users = {name: [node for node in nodes if name in node.input] for node in nodes for name in node.output}
+    first = next(node for node in nodes if node.op_type in BLOCK_STARTS)
+    relu = users[first.output[0]]
+    pool = users[relu[0].output[0]] if [node.op_type for node in relu] == ["Relu"] else []
+    if [node.op_type for node in pool] != ["MaxPool"]:
+        return []
+    before, after = NodeProto(), NodeProto()
+    before.CopyFrom(pool[0])
+    after.CopyFrom(relu[0])
+    before.input[0], after.input[0] = relu[0].input[0], pool[0].input[0]
+    before.output[0], after.output[0] = relu[0].output[0], pool[0].output[0]
+    relu[0].CopyFrom(before)
+    pool[0].CopyFrom(after)
+    shapes = [value for value in model.graph.value_info if value.name != before.output[0]]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(shapes)
+    return [before.name]
 
 
 def _copy(model: ModelProto) -> ModelProto:

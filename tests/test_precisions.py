@@ -148,6 +148,26 @@ def test_int8_follows_the_network(widths, for_tensorrt, method):
         assert not any(w.data_type in (TensorProto.UINT8, TensorProto.INT32) for w in model.graph.initializer)
 
 
+def test_int8_pools_in_float_what_a_first_layer_in_float_gives():
+    stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3), nn.ReLU())
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = stem, nn.Linear(4, 5)
+
+        def forward(self, images):
+            return self.head(self.stem(images.float().permute(0, 3, 1, 2) / 255).mean((2, 3)))
+
+    network = Network().eval()
+    model = to_int8(graph(network), [IMAGES], CALIBRATION.model_copy(update={"float_ends": True}), False)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    (pool,) = [node for node in model.graph.node if node.op_type == "MaxPool"]
+    assert makers[pool.input[0]].op_type == "Conv"
+    expected = of_network(network)(IMAGES)[0]
+    assert np.abs(run(model) - expected).max() <= 0.15 * max(1, np.abs(expected).max())
+
+
 def test_percentiles_of_values_that_are_alike_at_first_take_no_memory():
     """ONNX Runtime's histogram of absolute values has bins as wide as the first ones need, for all that follow."""
 
