@@ -14,20 +14,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import openvino
 
-from csg.bundle import Bundle
-from csg.card import Precision
+from csg.bundle import MODEL
+from csg.card import Calibration, Format, Precision
 from csg.console import say, show_table
-from csg.errors import PromiseError
 from csg_export.command import size_of
 from csg_export.engine import EngineOptions, build_engine
 from csg_export.export import ExportOptions, export
-from csg_export.onnx_graph import INPUT
+from csg_export.half import to_fp16
+from csg_export.int8 import to_int8
+from csg_export.onnx_graph import INPUT, stripped, to_onnx
 from csg_export.sources import Source, of_run, of_torchvision
 from csg_export.verify import GraphStudent
 from csg_train.run import Run
@@ -67,47 +70,69 @@ def images_per_s(works: dict[str, Work], images: np.ndarray) -> dict[str, float]
     return {name: len(images) / seconds for name, seconds in best.items()}
 
 
+@dataclass(frozen=True)
+class Graph:
+    """A graph to time, its size, and what was measured of it: real score and agreement; empty for random weights."""
+
+    model: Path
+    mib: float
+    score: str = ""
+    agreement: str = ""
+
+
+def made(source: Source, precision: Precision, folder: Path, target: Format = "onnx") -> Graph:
+    """The graph of a bundle; of random weights, which no promise can be held of, the graph alone."""
+    if source.measure is None:
+        return bare(source, precision, folder, target)
+    options = ExportOptions(precision, target, logits=source.task == "segmentation")
+    bundle = export(source, options, folder)
+    score = source.measure(GraphStudent(bundle.model.read_bytes())).score
+    return Graph(bundle.model, size_of(bundle) / 2**20, f"{100 * score:.2f}", f"{bundle.card.parity.agreement:.2%}")
+
+
+def bare(source: Source, precision: Precision, folder: Path, target: Format) -> Graph:
+    """What `export` makes, held against nothing."""
+    graph = to_onnx(stripped(source.network), source.spec, embedding=False)
+    if precision == "fp16":
+        graph = to_fp16(graph, lambda _: True)[0]
+    if precision == "int8":
+        images = list(source.training.batches())
+        how = Calibration(source=source.training.source, images=len(images), method="minmax", float_ends=True)
+        graph = to_int8(graph, images, how, for_tensorrt=target != "onnx")
+    folder.mkdir(parents=True)
+    onnx.save(graph, folder / MODEL)
+    return Graph(folder / MODEL, graph.ByteSize() / 2**20)
+
+
 def measure(source: Source, folder: Path) -> tuple[list[list[str]], list[list[str]]]:
     """Rows of the two tables for one network."""
-    scenes, random = source.task == "segmentation", source.measure is None
-    bundles = {}
+    graphs = {}
     for precision in PRECISIONS:
         say(f"{source.name}: {precision}")
-        options = ExportOptions(precision, logits=scenes, tolerance=1.0 if random else None)
-        bundles[precision] = export(source, options, folder / precision)
-    works = {precision: onnx_runtime(bundle.model) for precision, bundle in bundles.items()}
-    exact = bundles["fp32"].model
+        graphs[precision] = made(source, precision, folder / precision)
+    works: dict[str, Work] = {precision: onnx_runtime(graph.model) for precision, graph in graphs.items()}
+    exact = graphs["fp32"].model
     works |= {"OpenVINO fp32": in_openvino(exact, "f32"), "OpenVINO bf16": in_openvino(exact, "bf16")}
-    works["OpenVINO int8"] = in_openvino(bundles["int8"].model, "f32")
+    works["OpenVINO int8"] = in_openvino(graphs["int8"].model, "f32")
     one = next(source.real.batches())[:1]
     speeds = [images_per_s(works, np.repeat(one, batch, 0)) for batch in BATCHES]
     rows = []
     for name in works:
-        bundle = bundles.get(name)  # type: ignore[call-overload]
-        cells = ["", "", ""]
-        if bundle:
-            score = "" if random else f"{100 * source.measure(GraphStudent(bundle.model.read_bytes())).score:.2f}"
-            cells = [f"{size_of(bundle) / 2**20:.1f}", score, "" if random else f"{bundle.card.parity.agreement:.2%}"]
+        graph = graphs.get(name)  # type: ignore[call-overload]
+        cells = [f"{graph.mib:.1f}", graph.score, graph.agreement] if graph else ["", "", ""]
         rate = [f"{speed[name]:.1f} ({speed[name] / speed['fp32']:.2f})" for speed in speeds]
         rows.append([source.name, name, *cells, *rate])
-    return rows, [engine_row(source, precision, bundle, folder) for precision, bundle in bundles.items()]
+    return rows, [engine_row(source, precision, graph, folder) for precision, graph in graphs.items()]
 
 
-def engine_row(source: Source, precision: Precision, bundle: Bundle, folder: Path) -> list[str]:
+def engine_row(source: Source, precision: Precision, graph: Graph, folder: Path) -> list[str]:
     """TensorRT-RTX's time and size for the graph of a precision; int8's is another than ONNX Runtime's."""
-    of_engine = EngineOptions()
     if precision == "int8":
-        tolerance = None if source.measure else 1.0
-        options = ExportOptions(precision, "tensorrt-rtx", tolerance=tolerance, engine=of_engine)
-        try:
-            bundle = export(source, options, folder / "int8-engine")
-        except PromiseError as error:
-            return [source.name, precision, str(error), "", "", ""]
+        graph = made(source, precision, folder / "int8-engine", "tensorrt-rtx")
     started = time.perf_counter()
-    plan, engine = build_engine(bundle.model.read_bytes(), "tensorrt-rtx", source.spec, of_engine)
+    plan, engine = build_engine(graph.model.read_bytes(), "tensorrt-rtx", source.spec, EngineOptions())
     seconds = time.perf_counter() - started
-    score = f"{100 * bundle.card.evaluations[-1].score:.2f}" if source.measure else ""
-    return [source.name, precision, score, f"{seconds:.1f}", f"{len(plan) / 2**20:.1f}", ", ".join(engine.target)]
+    return [source.name, precision, graph.score, f"{seconds:.1f}", f"{len(plan) / 2**20:.1f}", ", ".join(engine.target)]
 
 
 def main() -> None:
