@@ -111,7 +111,7 @@ def _add_instances(config: ModelConfig, backend: str, options: DeployOptions) ->
         "gpu": ModelInstanceGroup.KIND_GPU,
     }
     kind = kinds[options.device]
-    group = config.instance_group.add(kind=kind, count=options.instances)
+    group = config.instance_group.add(kind=kind, count=options.instances or 1)
     for resource, count in options.resources:
         group.rate_limiter.resources.add(name=resource, count=count)
     if options.priority is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from csg.card import ModelCard, SceneInput
 from csg.errors import UsageError
+from csg_serve.triton import cpu_cores, has_gpu
 
 Device = Literal["auto", "cpu", "gpu"]
 MAX_BATCH_SIZE = 32
@@ -22,10 +23,11 @@ class DeployOptions:
     encoded: a second model beside it that takes image files. max_batch: images, by default what `max_batch_size` says.
     queue_delay_ms: how long a request may wait for others to share its batch. preferred_batch: sizes for which a batch
     does not wait on. queue_size, timeout_ms: requests that may wait, and how long, before they are refused; None: no
-    bound. instances: of the model on each device. device: "auto" takes a GPU where there is one. warm_up: the first
-    batches are computed before the model counts as ready. response_cache: equal requests are answered from memory.
-    keep: earlier versions to leave in the repository; None: all. rate_limit: "resource:count" that one run takes;
-    priority: of its turns against other models', 1 the highest. accelerator: TensorRT inside the onnxruntime backend.
+    bound. instances: of the model on each device; None: as `on_this_machine` says. device: "auto" takes a GPU where
+    there is one. warm_up: the first batches are computed before the model counts as ready. response_cache: equal
+    requests are answered from memory. keep: earlier versions to leave in the repository; None: all. rate_limit:
+    "resource:count" that one run takes; priority: of its turns against other models', 1 the highest. accelerator:
+    TensorRT inside the onnxruntime backend.
     engine_cache: the folder for its engines on the server's machine.
     """
 
@@ -35,7 +37,7 @@ class DeployOptions:
     preferred_batch: tuple[int, ...] = ()
     queue_size: int | None = None
     timeout_ms: float | None = None
-    instances: int = 1
+    instances: int | None = None
     device: Device = "auto"
     warm_up: bool = True
     response_cache: bool = False
@@ -105,6 +107,20 @@ class DeployOptions:
 
 
 DEFAULTS = DeployOptions()
+
+
+def on_this_machine(options: DeployOptions, card: ModelCard, backend: str) -> DeployOptions:
+    """The options with what was not said, where this machine's CPU computes a classifier inside the Python backend.
+
+    Two instances, each with half of the cores: while one takes and returns images, the other computes. And batches of
+    an image a core: larger ones gain nothing there, and leave too few requests waiting to keep both at work.
+    """
+    cores = cpu_cores()
+    others = backend != "python" or card.task != "classification" or card.precision == "bf16" or cores < 2
+    if others or (options.device != "cpu" and has_gpu()):
+        return options
+    batch = min(cores, options.max_batch or max_batch_size(card))
+    return replace(options, instances=options.instances or 2, preferred_batch=options.preferred_batch or (batch,))
 
 
 def max_batch_size(card: ModelCard) -> int:

@@ -33,7 +33,7 @@ from csg_serve.config import (
 )
 from csg_serve.control import wait_until_live
 from csg_serve.encoded import PREPARING, encoded_home, fill_preparing, remove_encoded, write_encoded
-from csg_serve.options import DEFAULTS, DeployOptions
+from csg_serve.options import DEFAULTS, DeployOptions, on_this_machine
 from csg_serve.python_backend import write_script
 from csg_serve.triton import best_backend
 from csg_serve.versions import add_version, point_at
@@ -91,6 +91,7 @@ def deploy(
     if backend == "tensorrt" and (card.engine is None or card.engine.library != "tensorrt"):
         raise InputError(f"{bundle.path} holds no TensorRT plan", "make one with `csg export --format tensorrt`")
     options.check(card, backend)
+    options = on_this_machine(options, card, backend)
     name = plain_name(name or card.name, "model name")
     plain_name(encoded_name(name), "model name")
     with _changing(repository, name) as home:

@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 import csg.images
+import csg_serve.options
 import csg_serve.repository
 import csg_serve.versions
 from csg.bundle import Bundle, write_bundle
@@ -21,7 +22,7 @@ from csg.errors import InputError, PromiseError, UsageError
 from csg.files import write_bytes
 from csg_serve.config import CARD_PARAMETER, config_text, encoded_config, model_config, server_flags
 from csg_serve.encoded import CSG_FILES
-from csg_serve.options import DEFAULTS, DeployOptions
+from csg_serve.options import DEFAULTS, DeployOptions, on_this_machine
 from csg_serve.repository import deploy, deploy_command, roll_back
 from tests.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
 
@@ -79,6 +80,24 @@ def test_the_defaults_are_these():
     assert not config.HasField("response_cache")
     assert not config.HasField("optimization")
     assert not config.instance_group[0].HasField("rate_limiter")
+
+
+def test_a_cpu_gets_two_instances_and_batches_of_an_image_a_core(monkeypatch):
+    monkeypatch.setattr(csg_serve.options, "cpu_cores", lambda: 6)
+    monkeypatch.setattr(csg_serve.options, "has_gpu", lambda: False)
+
+    def chosen(backend="python", card=None, **given):
+        options = on_this_machine(DeployOptions(**given), card or tiny_card(), backend)
+        return options.instances, options.preferred_batch
+
+    assert chosen() == (2, (6,))
+    assert chosen(max_batch=4) == (2, (4,))
+    assert chosen(instances=3, preferred_batch=(2,)) == (3, (2,))
+    assert chosen("onnxruntime") == (None, ())
+    assert chosen(card=tiny_card().model_copy(update={"precision": "bf16"})) == (None, ())
+    monkeypatch.setattr(csg_serve.options, "has_gpu", lambda: True)
+    assert chosen() == (None, ())
+    assert chosen(device="cpu") == (2, (6,))
 
 
 def test_every_option_has_its_field():

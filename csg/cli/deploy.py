@@ -40,7 +40,7 @@ PreferredBatch = Annotated[
     Optional[list[int]],
     typer.Option(
         help="A batch of this size does not wait for more; may be given more than once.",
-        show_default="the largest",
+        show_default="the largest; of a classifier in the Python backend on a CPU an image a core",
         rich_help_panel=BATCHES,
     ),
 ]
@@ -61,7 +61,15 @@ Timeout = Annotated[
 ResponseCache = Annotated[
     bool, typer.Option("--response-cache", help="Answer equal requests from memory.", rich_help_panel=QUEUE)
 ]
-Instances = Annotated[int, typer.Option(help="Instances of the model on each device.", min=1, rich_help_panel=DEVICES)]
+Instances = Annotated[
+    Optional[int],
+    typer.Option(
+        help="Instances of the model on each device.",
+        min=1,
+        show_default="1; of a classifier in the Python backend on a CPU 2",
+        rich_help_panel=DEVICES,
+    ),
+]
 Device = Annotated[
     Literal["auto", "cpu", "gpu"], typer.Option(help="auto takes a GPU where there is one.", rich_help_panel=DEVICES)
 ]
@@ -109,7 +117,7 @@ def deploy(
     queue_size: QueueSize = None,
     timeout: Timeout = None,
     response_cache: ResponseCache = False,
-    instances: Instances = 1,
+    instances: Instances = None,
     device: Device = "auto",
     warm_up: WarmUp = True,
     accelerator: Accelerator = "none",

@@ -6,18 +6,24 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
+import math
 import os
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-PARTS, ROUNDS, MEASURE_S = (2, 4, 8, 16), 4, 2.0
+CALM = 8  # runs
+PARTS, ROUNDS, MEASURE_S = (1, 2, 4, 8, 16), 4, 2.0
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -32,9 +38,9 @@ class TritonPythonModel:
         self.outputs: list[str] = [output["name"] for output in config["output"]]
         card = json.loads(config["parameters"].get("csg_card", {}).get("string_value", "{}"))
         model = Path(args["model_repository"], args["model_version"], "model.onnx")
-        open_model = _openvino if card.get("precision") == "bf16" else partial(_onnxruntime, args)
         instances = sum(group["count"] for group in config["instance_group"])
         cores = int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))
+        open_model = _openvino if card.get("precision") == "bf16" else partial(_onnxruntime, args, cores)
         threads = max(1, cores // instances)
         pb_utils.Logger.log_info(f"{args['model_instance_name']}: one of {instances} instances, {threads} threads")
         self.run = open_model(model, self.input, self.outputs, threads)
@@ -54,53 +60,79 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse(list(map(pb_utils.Tensor, self.outputs, part))) for part in parts]
 
 
-def _onnxruntime(args: dict[str, str], model: Path, image: str, outputs: list[str], threads: int) -> Run:
+def _onnxruntime(args: dict[str, str], cores: int, model: Path, image: str, outputs: list[str], threads: int) -> Run:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the server needs the same cores
-    session = onnxruntime.InferenceSession(model, options, providers=_providers(onnxruntime, args))
+    config, providers = json.loads(args["model_config"]), _providers(onnxruntime, args)
+    sides = [int(side) for side in config["input"][0]["dims"]]
+
+    def opened(threads: int) -> Run:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the server needs the same cores
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
+        return lambda images: session.run(outputs, {image: images})  # type: ignore[no-any-return]
+
+    if providers[0] != "CPUExecutionProvider" or min(sides) < 1:
+        return opened(threads)
+    alone = opened(1)
+    together = opened(cores) if cores > 1 else alone
+    part = _best_part(alone, sides, config["max_batch_size"])
+    pool, lock, lately = ThreadPoolExecutor(threads), model.open("rb"), deque([True], CALM)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
-        return session.run(outputs, {image: images})  # type: ignore[no-any-return]
-
-    sides = session.get_inputs()[0].shape[1:]
-    if session.get_providers()[0] != "CPUExecutionProvider" or not all(isinstance(side, int) for side in sides):
-        return run
-    return _in_parts(run, _best_part(run, sides, json.loads(args["model_config"])["max_batch_size"]))
-
-
-def _in_parts(run: Run, most: int) -> Run:
-    """A function that runs the graph on at most so many images at once."""
-
-    def run_parts(images: np.ndarray) -> list[np.ndarray]:
-        found = [run(images[start : start + most]) for start in range(0, len(images), most)]
+        with _at_work(lock) as only_one:
+            lately.append(only_one)
+            if all(lately) and len(images) < cores:
+                return together(images)
+            size = min(part, math.ceil(len(images) / threads))
+            found = list(pool.map(alone, (images[start : start + size] for start in range(0, len(images), size))))
         return found[0] if len(found) == 1 else [np.concatenate(rows) for rows in zip(*found, strict=True)]
 
-    return run_parts
+    return run
 
 
-def _best_part(run: Run, sides: list[int], most: int) -> int:
-    """How many images a CPU takes at once with the least work, measured for a moment.
+@contextmanager
+def _at_work(lock: BinaryIO) -> Iterator[bool]:
+    """Whether no other instance of this version is at work: each has a shared lock on the ONNX file while it is.
 
-    A network whose maps fall out of the caches (MobileNetV2) wants few, one with many weights (ResNet-50) many: then
-    it gets whole batches. What counts is the time of the cores, which others' work there does not change.
+    An instance that has had the machine for itself computes few images with all cores on each operation; else each
+    thread computes images of its own, and none waits for another.
     """
-    sizes = [size for size in PARTS if size < most]
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        only_one = True
+    except OSError:
+        only_one = False
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    try:
+        yield only_one
+    finally:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _best_part(alone: Run, sides: list[int], most: int) -> int:
+    """How many images one thread takes at once with the least work, measured for a moment.
+
+    A network whose maps fall out of the caches (MobileNetV2) wants few, one with many weights (ResNet-50) many. What
+    counts is the time of the core, which others' work there does not change.
+    """
+    sizes = [size for size in PARTS if size <= most]
     best = dict.fromkeys(sizes, float("inf"))
     began = time.perf_counter()
     for size in sizes * ROUNDS:
         if time.perf_counter() - began > MEASURE_S:
             break
-        started = time.process_time()
-        run(np.zeros((size, *sides), np.uint8))
-        best[size] = min(best[size], (time.process_time() - started) / size)
+        started = time.thread_time()
+        alone(np.zeros((size, *sides), np.uint8))
+        best[size] = min(best[size], (time.thread_time() - started) / size)
     measured = [size for size in sizes if best[size] < float("inf")]
-    fastest = min(measured, key=lambda size: best[size], default=most)
+    fastest = min(measured, key=lambda size: best[size])
     work = ", ".join(f"{size}: {best[size] * 1e3:.2f} ms" for size in measured)
     pb_utils.Logger.log_info(f"images at once: {fastest} (work for an image, by images at once: {work})")
-    return most if fastest == max(measured, default=most) else fastest
+    return most if fastest == max(measured) else fastest
 
 
 def _openvino(model: Path, image: str, outputs: list[str], threads: int) -> Run:
