@@ -490,8 +490,10 @@ def test_another_server_answers_for_a_model_whose_process_died(plain, guarded, f
         async with open_model(addresses, "colour") as served, aclosing(stream(served, images[0] * 20)) as answers:
             found = [int((await anext(answers)).argmax())]
             script = f"{folder}/repository-two/colour/1/model.py"
-            (stub,) = (one for one in psutil.process_iter(["cmdline"]) if script in (one.info["cmdline"] or ()))
-            stub.kill()
+            stubs = [one for one in psutil.process_iter(["cmdline"]) if script in (one.info["cmdline"] or ())]
+            assert stubs
+            for stub in stubs:
+                stub.kill()
             return found + await classes_of(answers)
 
     assert asyncio.run(ask()) == images[1] * 20
