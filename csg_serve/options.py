@@ -33,7 +33,7 @@ class DeployOptions:
 
     encoded: bool = True
     max_batch: int | None = None
-    queue_delay_ms: float = 0.5
+    queue_delay_ms: float = 0.1
     preferred_batch: tuple[int, ...] = ()
     queue_size: int | None = None
     timeout_ms: float | None = None

@@ -71,7 +71,7 @@ def planned(card, largest=16):
 
 def test_the_defaults_are_these():
     config = model_config(tiny_card(), "colour", 1, "onnxruntime")
-    assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (32, 500)
+    assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (32, 100)
     assert [sample.batch_size for sample in config.model_warmup] == [1, 32]
     assert config.model_warmup[0].inputs["image"].dims == [32, 32, 3]
     assert (len(config.instance_group), config.instance_group[0].count) == (1, 1)

@@ -113,7 +113,7 @@ def deploy(
     keep: Keep = None,
     max_batch: MaxBatch = None,
     preferred_batch: PreferredBatch = None,
-    queue_delay: QueueDelay = 0.5,
+    queue_delay: QueueDelay = 0.1,
     queue_size: QueueSize = None,
     timeout: Timeout = None,
     response_cache: ResponseCache = False,

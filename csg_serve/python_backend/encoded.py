@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+SWITCH_S = 2.0
 MOST_THREADS = 8  # each may hold an image of 256 MiB, and a copy
 sys.dont_write_bytecode = True  # a new file in the repository, and the polling server would load the model again
 
@@ -58,11 +60,18 @@ class TritonPythonModel:
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))) for _ in requests]
 
     def _answer(self, files: list[bytes], names: list[str]) -> list[Answer]:
-        """What the tensor model says of each image; where it is switched while they are prepared, its other version."""
-        try:
-            return self._served().answer(files, names, self.pool)
-        except NotServedError:
-            return self._served().answer(files, names, self.pool)
+        """What the tensor model says of each image; where it is switched while they are prepared, its other version.
+
+        A polling Triton calls a model unready for a moment where anything in its folder has changed.
+        """
+        deadline = time.monotonic() + SWITCH_S
+        while True:
+            try:
+                return self._served().answer(files, names, self.pool)
+            except NotServedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     def _served(self) -> Version:
         """The version that the server has: this one's number, or at the moment of a switch the one served before."""
@@ -138,9 +147,7 @@ class Version:
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
         ).exec()
         if response.has_error():
-            message = (
-                response.error().message()
-            )  # a polling Triton is not ready for a moment where a folder has changed
+            message = response.error().message()
             if "is not ready" in message or not pb_utils.is_model_ready(self.model, self.number):
                 raise NotServedError(message)
             raise RuntimeError(message)
