@@ -97,7 +97,7 @@ def bare(source: Source, precision: Precision, folder: Path, target: Format) -> 
         graph = to_fp16(graph, lambda _: True)[0]
     if precision == "int8":
         images = list(source.training.batches())
-        how = Calibration(source=source.training.source, images=len(images), method="minmax", float_ends=True)
+        how = Calibration(source=source.training.source, images=sum(map(len, images)), method="minmax", float_ends=True)
         graph = to_int8(graph, images, how, for_tensorrt=target != "onnx")
     folder.mkdir(parents=True)
     onnx.save(graph, folder / MODEL)

@@ -52,7 +52,7 @@ def to_int8(model: ModelProto, images: Sequence[np.ndarray], how: Calibration, f
     options: dict[str, Any] = {"ActivationSymmetric": for_tensorrt, "QuantizeBias": not for_tensorrt}
     activations = QuantType.QInt8 if for_tensorrt else QuantType.QUInt8
     quantizer = QDQQuantizer(
-        model=_copy(model),  # _ranges needs it as it is
+        model=model,
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import re
@@ -145,16 +144,6 @@ def read_secret(file: Path) -> str:
         todo = f"write at least 16 letters, digits, '-' and '_', for example {secrets.token_urlsafe(24)}"
         raise InputError(f"{file} holds no secret", todo)
     return secret
-
-
-def available_cores() -> int:
-    """Cores this process may use: those of its affinity, or a container's CPU quota (cgroup v2) where that is less."""
-    cores = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):  # no such file, or "max" for no quota
-        own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
-        quota, period = Path("/sys/fs/cgroup", own, "cpu.max").read_text().split()
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
 
 
 Bind = Mapping[str, tuple[str, int]]  # address and port of each endpoint

@@ -8,7 +8,7 @@ from typing import Literal
 
 from csg.card import ModelCard, SceneInput
 from csg.errors import UsageError
-from csg_serve.triton import cpu_cores, has_gpu
+from csg_serve.machine import available_cores, has_gpu
 
 Device = Literal["auto", "cpu", "gpu"]
 MAX_BATCH_SIZE = 32
@@ -115,7 +115,7 @@ def on_this_machine(options: DeployOptions, card: ModelCard, backend: str) -> De
     Two instances, each with half of the cores: while one takes and returns images, the other computes. And batches of
     an image a core: larger ones gain nothing there, and leave too few requests waiting to keep both at work.
     """
-    cores = cpu_cores()
+    cores = available_cores()
     others = backend != "python" or card.task != "classification" or card.precision == "bf16" or cores < 2
     if others or (options.device != "cpu" and has_gpu()):
         return options

@@ -63,21 +63,6 @@ def has_python_backend() -> bool:
     return found is None or _has(found, "python")
 
 
-def cpu_cores() -> int:
-    """The cores that this process, and a server started by it, may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def has_gpu() -> bool:
-    """Whether an NVIDIA GPU answers here."""
-    count = ctypes.c_int(0)
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    except OSError:
-        return False
-
-
 def _has(tritonserver: Path, backend: str) -> bool:
     return (tritonserver.parent.parent / "backends" / backend).is_dir()
 

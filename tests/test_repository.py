@@ -83,7 +83,7 @@ def test_the_defaults_are_these():
 
 
 def test_a_cpu_gets_two_instances_and_batches_of_an_image_a_core(monkeypatch):
-    monkeypatch.setattr(csg_serve.options, "cpu_cores", lambda: 6)
+    monkeypatch.setattr(csg_serve.options, "available_cores", lambda: 6)
     monkeypatch.setattr(csg_serve.options, "has_gpu", lambda: False)
 
     def chosen(backend="python", card=None, **given):

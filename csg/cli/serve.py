@@ -76,6 +76,7 @@ def serve(
 ) -> None:
     """Start Triton on the model repository, on loopback; Ctrl-C or SIGTERM stops it when it has answered."""
     from csg_serve import launch
+    from csg_serve.machine import available_cores
     from csg_serve.server import serve_command, stop_command
 
     if stop:
@@ -87,7 +88,7 @@ def serve(
         control,
         secret_file,
         launch.check_tls(tls_cert, tls_key, tls_client_ca),
-        threads or launch.available_cores(),
+        threads or available_cores(),
         drain,
         log_level,
     )
