@@ -62,10 +62,11 @@ sys.addaudithook(_watch)
 
 @contextmanager
 def _inside(*folders):
-    """Python's own files, the package's, and these folders are all that may be touched."""
+    """Python's own files, the package's, what counts the cores, and these folders are all that may be touched."""
     global _allowed
     own = (sys.prefix, sys.base_prefix, Path(__file__).parent.parent, "/dev/null", Path(tempfile.gettempdir(), "tmp"))
-    _allowed = tuple(os.path.realpath(folder) for folder in (*own, *folders))
+    cores = ("/proc/self/cgroup", "/sys/fs/cgroup")
+    _allowed = tuple(os.path.realpath(folder) for folder in (*own, *cores, *folders))
     _escapes.clear()
     try:
         yield
