@@ -4,9 +4,10 @@
 
 Throughput: single images (UINT8, 224 x 224) at concurrency 8, batched by Triton, against a session in a process of its
 own at its best batch size, with spinning threads or waiting ones, whichever is faster. Latency: concurrency 1 against
-the session's with one image, the faster of spinning and waiting. Both take turns, and ratios and differences are taken
-within a round; printed are their medians. Server and load client share the cores with each other, the session has them
-for itself. Run it on idle cores: pin it (`taskset -c 0,1`) where the machine has other things to do.
+the session's with one image, the faster of spinning and waiting. The pixels travel in the requests, or lie in shared
+memory, as csg's own client has it on one machine. All take turns, and ratios and differences are taken within a round;
+printed are their medians. Server and load client share the cores with each other, the session has them for itself. Run
+it on idle cores: pin it (`taskset -c 0,1`) where the machine has other things to do.
 """
 
 from __future__ import annotations
@@ -20,20 +21,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from serving import export_torchvision, serving
+from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from csg.console import say, show_table
-from csg_serve.connection import open_model
+from csg_serve.connection import ServedModel, open_model
 from csg_serve.load import Spell, calling, keep_busy
 from csg_serve.samples import prepared_requests, read_samples
+from csg_serve.shared_memory import Region
 
 MODELS = ("mobilenet_v2", "resnet50")
 BATCHES = (1, 2, 4, 8, 16, 32)
 CONCURRENCY = 8
+WAYS = {"in the request": False, "shared memory": True}
 
 
 class Bare:
@@ -80,12 +87,36 @@ def be_a_session(model: str) -> None:
         print(json.dumps([rate, statistics.median(took) * 1e3]), flush=True)
 
 
-async def through_triton(server: str, model: str, concurrency: int, seconds: float) -> Spell:
+async def through_triton(server: str, model: str, concurrency: int, seconds: float, shared: bool) -> Spell:
     """A time under load, after a second to warm up."""
-    async with open_model(server, model) as served, calling(server) as call:
+    async with AsyncExitStack() as stack:
+        served = await stack.enter_async_context(open_model(server, model))
+        call = await stack.enter_async_context(calling(server))
         requests = prepared_requests(served, read_samples(served.card, None), 1)
+        if shared:
+            requests = await stack.enter_async_context(in_shared_memory(served, requests))
         await keep_busy(call, requests, concurrency, 1)
         return await keep_busy(call, requests, concurrency, seconds)
+
+
+@asynccontextmanager
+async def in_shared_memory(served: ServedModel, requests: list[bytes]) -> AsyncIterator[list[bytes]]:
+    """The same requests with their pixels in a region that the server knows."""
+    asked = [ModelInferRequest.FromString(request) for request in requests]
+    pixels = np.stack([np.frombuffer(request.raw_input_contents.pop(), np.uint8) for request in asked])
+    region, server = Region(pixels.nbytes), served.pool.members[0].transport
+    try:
+        region.write(pixels)
+        await server.ask("register_system_shared_memory", None, region.name, f"/{region.name}", region.size)
+        for place, request in enumerate(asked):
+            found = request.inputs[0].parameters
+            found["shared_memory_region"].string_param = region.name
+            found["shared_memory_byte_size"].int64_param = pixels[place].nbytes
+            found["shared_memory_offset"].int64_param = place * pixels[place].nbytes
+        yield [bytes(request.SerializeToString()) for request in asked]
+        await server.ask("unregister_system_shared_memory", None, region.name)
+    finally:
+        region.unlink()
 
 
 def measure(server: str, model: str, bundle: Path, rounds: int, seconds: float) -> dict[str, Any]:
@@ -95,28 +126,23 @@ def measure(server: str, model: str, bundle: Path, rounds: int, seconds: float) 
     best = max(tries, key=lambda one: tries[one][0])
     quick = min((False, True), key=lambda spin: tries[1, spin][1])
     say(f"{model}: bare session best at batch {best[0]}, {'spinning' if best[1] else 'waiting'}")
-    found: dict[str, list[float]] = {"bare_per_s": [], "served_per_s": [], "bare_ms": [], "served_ms": [], "client": []}
+    found = defaultdict(list)
     for number in range(rounds):
         found["bare_per_s"].append(bare.run(*best, seconds)[0])
-        loaded = asyncio.run(through_triton(server, model, CONCURRENCY, seconds))
-        found["served_per_s"].append(loaded.per_s)
-        found["client"].append(loaded.client_cores)
         found["bare_ms"].append(bare.run(1, quick, seconds / 2)[1])
-        found["served_ms"].append(asyncio.run(through_triton(server, model, 1, seconds / 2)).percentile(50))
+        for way, shared in WAYS.items():
+            loaded = asyncio.run(through_triton(server, model, CONCURRENCY, seconds, shared))
+            found[f"{way}_per_s"].append(loaded.per_s)
+            found[f"{way}_client"].append(loaded.client_cores)
+            single = asyncio.run(through_triton(server, model, 1, seconds / 2, shared))
+            found[f"{way}_ms"].append(single.percentile(50))
+            found[f"{way}_ratio"].append(loaded.per_s / found["bare_per_s"][-1])
+            found[f"{way}_added_ms"].append(found[f"{way}_ms"][-1] - found["bare_ms"][-1])
         last = {name: round(values[-1], 2) for name, values in found.items()}
         say(f"{model} round {number + 1}: {last}")
     bare.close()
-    ratios = [ours / theirs for ours, theirs in zip(found["served_per_s"], found["bare_per_s"], strict=True)]
-    added = [ours - theirs for ours, theirs in zip(found["served_ms"], found["bare_ms"], strict=True)]
-    return {
-        "model": model,
-        "bare_batch": best[0],
-        "bare_spins": best[1],
-        **{name: statistics.median(values) for name, values in found.items()},
-        "ratio": statistics.median(ratios),
-        "added_ms": statistics.median(added),
-        "rounds": {"ratio": ratios, "added_ms": added},
-    }
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    return {"model": model, "bare_batch": best[0], "bare_spins": best[1], **medians, "rounds": found}
 
 
 def main() -> None:
@@ -141,20 +167,21 @@ def main() -> None:
                 results.append(measure(state["grpc"], name, bundle, given.rounds, given.seconds))
     if given.json:
         given.json.write_text(json.dumps(results, indent=2) + "\n")
-    columns = ("model", "bare/s", "at batch", "Triton/s", "ratio", "bare ms", "Triton ms", "added ms", "client cores")
+    columns = ("model", "pixels", "bare/s", "Triton/s", "ratio", "bare ms", "Triton ms", "added ms", "client cores")
     rows = [
         (
             one["model"],
-            f"{one['bare_per_s']:.1f}",
-            str(one["bare_batch"]),
-            f"{one['served_per_s']:.1f}",
-            f"{one['ratio']:.3f}",
+            way,
+            f"{one['bare_per_s']:.1f} (batch {one['bare_batch']})",
+            f"{one[f'{way}_per_s']:.1f}",
+            f"{one[f'{way}_ratio']:.3f}",
             f"{one['bare_ms']:.2f}",
-            f"{one['served_ms']:.2f}",
-            f"{one['added_ms']:.2f}",
-            f"{one['client']:.2f}",
+            f"{one[f'{way}_ms']:.2f}",
+            f"{one[f'{way}_added_ms']:.2f}",
+            f"{one[f'{way}_client']:.2f}",
         )
         for one in results
+        for way in WAYS
     ]
     cores = len(os.sched_getaffinity(0))
     show_table(f"Triton at concurrency {CONCURRENCY} against a bare session, {cores} cores", columns, rows)

@@ -28,6 +28,8 @@ CONTROL_API = "model-repository,shared-memory,trace,logging"
 CONTAINER_TRITON = Path("/opt/tritonserver/bin/tritonserver")
 CONTAINER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 THREADS = "CSG_THREADS"  # read by the Python backend's model.py
+TUNING = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # large pages for weights and activations, where Linux has them
+BATCH_WORK = ["chrt", "--batch", "0"]  # what `csg serve` does by itself: see csg_serve/server.py
 
 _PLACE = "@secret@"  # stands for the secret in a command that is printed
 
@@ -208,13 +210,14 @@ def print_command(repository: Path, options: Options, as_json: bool) -> None:
 
 def _command_here(repository: Path, options: Options) -> str:
     triton = find_triton()
-    changed = {name: value for name, value in triton.environment.items() if os.environ.get(name) != value}
-    environment = [f"{name}={value}" for name, value in {**changed, THREADS: str(options.threads)}.items()]
+    wanted = TUNING | triton.environment | {THREADS: str(options.threads)}
+    environment = [f"{name}={value}" for name, value in wanted.items() if os.environ.get(name) != value]
     bind = dict(zip(ENDPOINTS, zip(options.hosts.values(), options.ports, strict=True), strict=True))
     flags = triton_flags(options, str(repository.resolve()), bind, _PLACE if options.restricted else None)
     flags += server_flags(repository, triton.executable)
     backends = [f"--backend-directory={triton.backends}"] if triton.backends else []
-    return _shell("env", [*environment, str(triton.executable), *flags, STAY, *backends], options.secret_file)
+    command = [*BATCH_WORK, str(triton.executable), *flags, STAY, *backends]
+    return _shell("env", [*environment, *command], options.secret_file)
 
 
 def _command_in_container(repository: Path, options: Options) -> str:
@@ -229,7 +232,7 @@ def _command_in_container(repository: Path, options: Options) -> str:
         f"--stop-timeout={options.drain + 5}",
         *(f"--publish={host}:{port}:{inside}" for host, port, inside in published),
         *(f"--volume={file.resolve()}:{inside}:ro" for inside, file in mounts.items()),
-        f"--env={THREADS}={options.threads}",
+        *(f"--env={name}={value}" for name, value in {**TUNING, THREADS: options.threads}.items()),
         IMAGE,
         "tritonserver",
     ]

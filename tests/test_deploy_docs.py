@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from csg_serve.launch import CONTAINER_PORTS, IMAGE, Options, container_flags
+from csg_serve.launch import CONTAINER_PORTS, IMAGE, TUNING, Options, container_flags
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "deploy"
 KUBERNETES = list(yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text()))
@@ -74,7 +74,7 @@ def test_compose_starts_what_the_command_line_prints():
     triton = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["triton"]
     assert triton["image"] == IMAGE
     assert triton["command"] == ["tritonserver", *container_flags(Options(threads=CORES), None)]
-    assert (triton["cpus"], triton["environment"]) == (CORES, {"CSG_THREADS": str(CORES)})
+    assert (triton["cpus"], triton["environment"]) == (CORES, {"CSG_THREADS": str(CORES), **TUNING})
     assert [port.split(":") for port in triton["ports"]] == [
         ["127.0.0.1", str(port), str(port)] for port in CONTAINER_PORTS.values()
     ]
@@ -93,8 +93,8 @@ def test_kubernetes_and_kserve_start_what_the_command_line_prints():
     of_the_runtime = re.compile("--(model-repository|(http|grpc|metrics)-(address|port))=")
     assert model["args"] == [flag for flag in flags if not of_the_runtime.match(flag)]
     for container in (triton, model):
-        threads, secret = container["env"]
-        assert threads == {"name": "CSG_THREADS", "value": str(CORES)}
+        *plain, secret = container["env"]
+        assert {one["name"]: one["value"] for one in plain} == {"CSG_THREADS": str(CORES), **TUNING}
         assert secret["valueFrom"]["secretKeyRef"] == {"name": "csg-control", "key": "secret"}
         assert {of["cpu"] for of in container["resources"].values()} == {str(CORES)}
     patience = pod["terminationGracePeriodSeconds"]

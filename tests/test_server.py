@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ from csg.errors import InputError
 from csg.images import load
 from csg_serve.client import Client, stream
 from csg_serve.connection import open_model
+from csg_serve.control import STATE
+from csg_serve.launch import TUNING
 from tests.command import FREE_PORTS, csg, refused
 from tests.test_evaluate import TIMES
 from tests.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
@@ -204,6 +207,16 @@ def test_the_models_of_a_server_and_what_they_did(folder, server):
     shown = csg("models", "--server", server).stdout
     assert "READY" in shown
     refused(csg("models", "--server", "localhost"), 2, "HOST:PORT")
+
+
+def test_a_server_and_its_models_do_batch_work_with_large_pages(folder, server):
+    root = psutil.Process(json.loads((folder / "repository" / STATE).read_text())["pid"])
+    stubs = root.children(recursive=True)
+    assert stubs
+    for process in (root, *stubs):
+        threads = {os.sched_getscheduler(thread.id) for thread in process.threads()}
+        assert threads == {os.SCHED_BATCH}
+        assert process.environ()["GLIBC_TUNABLES"] == TUNING["GLIBC_TUNABLES"]
 
 
 def test_one_server_a_repository(folder, server):

@@ -66,19 +66,21 @@ def _onnxruntime(args: dict[str, str], cores: int, model: Path, image: str, outp
     config, providers = json.loads(args["model_config"]), _providers(onnxruntime, args)
     sides = [int(side) for side in config["input"][0]["dims"]]
 
-    def opened(threads: int) -> Run:
+    def opened(threads: int, spinning: bool = False) -> Run:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the server needs the same cores
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs others need the cores
         session = onnxruntime.InferenceSession(model, options, providers=providers)
         return lambda images: session.run(outputs, {image: images})  # type: ignore[no-any-return]
 
     if providers[0] != "CPUExecutionProvider" or min(sides) < 1:
         return opened(threads)
     alone = opened(1)
-    together = opened(cores) if cores > 1 else alone
+    together = opened(cores, spinning=True) if cores > 1 else alone
     part = _best_part(alone, sides, config["max_batch_size"])
-    pool, lock, lately = ThreadPoolExecutor(threads), model.open("rb"), deque([True], CALM)
+    side_by_side = ThreadPoolExecutor(threads).map if threads > 1 else map
+    lock, lately = model.open("rb"), deque([True], CALM)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         with _at_work(lock) as only_one:
@@ -86,7 +88,7 @@ def _onnxruntime(args: dict[str, str], cores: int, model: Path, image: str, outp
             if all(lately) and len(images) < cores:
                 return together(images)
             size = min(part, math.ceil(len(images) / threads))
-            found = list(pool.map(alone, (images[start : start + size] for start in range(0, len(images), size))))
+            found = list(side_by_side(alone, (images[start : start + size] for start in range(0, len(images), size))))
         return found[0] if len(found) == 1 else [np.concatenate(rows) for rows in zip(*found, strict=True)]
 
     return run
