@@ -28,11 +28,11 @@ def csg(*args: object, cwd: Path) -> str:
     return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def export_torchvision(name: str, folder: Path) -> Path:
+def export_torchvision(name: str, folder: Path, *options: str) -> Path:
     """A bundle with random weights, for speed alone; what is there already is not made again."""
-    bundle = folder.resolve() / "bundles" / name
+    bundle = folder.resolve() / "bundles" / "".join([name, *options]).replace("--", "-")
     if not bundle.is_dir():
-        csg("export", "--torchvision", name, "--weights", "none", "--out", bundle, cwd=folder)
+        csg("export", "--torchvision", name, "--weights", "none", *options, "--out", bundle, cwd=folder)
     return bundle
 
 

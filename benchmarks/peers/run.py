@@ -6,6 +6,8 @@ FastAPI + ONNX Runtime, LitServe, BentoML, MLServer and PyTriton, each in a virt
 cache (made by pip the first time), configured as its documentation recommends for throughput: see the head of each
 *_server.py. Where that leaves a choice (one process with all cores or a process a core, threads of ONNX Runtime that
 wait or spin, batching or not), a trial takes the fastest. MobileNetV2 with random weights, photographs of 500 x 375.
+csg is measured twice: with the same arithmetic as all others, and with a bundle of `csg export --bf16`, which has the
+same ONNX graph and weights and is computed in bf16 by OpenVINO. The ratios are those of the former.
 
 Every server runs alone, on the cores that this process may use (`taskset -c 0,1`), together with the load client; they
 take turns in rounds. All get their load from the same loop (csg_serve.load.keep_busy): over HTTP through aiohttp with
@@ -41,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from serving import cpu_seconds, export_torchvision, file_request, photographs, serving
 
 MODEL, OURS = "mobilenet_v2", "csg"
+OURS_BF16 = "csg, bf16"
 CONCURRENCY, WARM_UP_S, START_S = 16, 3.0, 180.0
 BOUNDARY = "b-o-u-n-d-a-r-y"
 
@@ -129,7 +132,7 @@ class Comparison:
     def __init__(self, folder: Path, seconds: float):
         self.folder, self.seconds, self.files = folder, seconds, photographs(16)
         self.bundle = export_torchvision(MODEL, folder)
-        self.to_deploy = [self.bundle]
+        self.to_deploy = [self.bundle, export_torchvision(MODEL, folder, "--bf16")]
         self.right = right_classes(self.bundle / "model.onnx", self.files)
 
     def peer(self, peer: Peer, settings: Settings, seconds: float) -> Run:
@@ -145,11 +148,12 @@ class Comparison:
         with started(peer, settings, self.bundle / "model.onnx", log) as (address, pid):
             return asyncio.run(run(address, pid))
 
-    def ours(self, seconds: float) -> Run:
+    def ours(self, name: str, seconds: float) -> Run:
         """One run of csg's server."""
+        model = f"{MODEL}-bf16_encoded" if name == OURS_BF16 else f"{MODEL}_encoded"
 
         async def run(address: str, pid: int) -> Run:
-            requests = [file_request(f"{MODEL}_encoded", file, "logits", classification=True) for file in self.files]
+            requests = [file_request(model, file, "logits", classification=True) for file in self.files]
             async with calling(address) as call:
                 return await load(call, requests, self.right, True, seconds, pid)
 
@@ -201,9 +205,11 @@ def show(rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     show_table(f"JPEG in, class out, concurrency {CONCURRENCY}, {CORES} cores", columns, shown)
-    others = [row["of_ours"] for row in rows if row["server"] != OURS]
-    if others:
-        say(f"csg against the best of them: {1 / max(others):.2f}, the median: {1 / statistics.median(others):.2f}")
+    found = {row["server"]: row["of_ours"] for row in rows}
+    ours = {name: found.pop(name) for name in (OURS, OURS_BF16)}
+    for name, share in ours.items() if found else ():
+        best, middle = share / max(found.values()), share / statistics.median(found.values())
+        say(f"{name} against the best of them: {best:.2f}, the median: {middle:.2f}")
 
 
 def main() -> None:
@@ -219,9 +225,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         comparison = Comparison((given.folder or Path(temporary)).resolve(), given.seconds)
         best = {peer.name: comparison.best_settings(peer) for peer in peers}
-        runs: dict[str, list[Run]] = {OURS: [], **{peer.name: [] for peer in peers}}
+        runs: dict[str, list[Run]] = {name: [] for name in (OURS, OURS_BF16, *(peer.name for peer in peers))}
         for number in range(given.rounds):
-            runs[OURS].append(comparison.ours(given.seconds))
+            for name in (OURS, OURS_BF16):
+                runs[name].append(comparison.ours(name, given.seconds))
             for peer in peers:
                 runs[peer.name].append(comparison.peer(peer, best[peer.name], given.seconds))
             rates = {name: round(of_it[-1].spell.per_s, 1) for name, of_it in runs.items()}

@@ -55,9 +55,12 @@ class TritonPythonModel:
             outputs = self.run(np.concatenate(images) if len(images) > 1 else images[0])
         except Exception as error:  # whatever it was, the requests get an answer and the server goes on
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))) for _ in requests]
-        ends = np.cumsum([len(part) for part in images])[:-1]
-        parts = zip(*(np.split(output, ends) for output in outputs), strict=True)
-        return [pb_utils.InferenceResponse(list(map(pb_utils.Tensor, self.outputs, part))) for part in parts]
+        responses, start = [], 0
+        for part in images:
+            rows = [output[start : start + len(part)] for output in outputs]
+            responses.append(pb_utils.InferenceResponse(list(map(pb_utils.Tensor, self.outputs, rows))))
+            start += len(part)
+        return responses
 
 
 def _onnxruntime(args: dict[str, str], cores: int, model: Path, image: str, outputs: list[str], threads: int) -> Run:
@@ -141,6 +144,7 @@ def _openvino(model: Path, image: str, outputs: list[str], threads: int) -> Run:
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads}
+    settings["ENABLE_CPU_PINNING"] = False  # every instance would take the first cores
     compiled = openvino.Core().compile_model(model, "CPU", settings)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
