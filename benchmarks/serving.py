@@ -61,9 +61,9 @@ def file_request(model: str, file: bytes, output: str, classification: bool = Fa
 
 @contextmanager
 def serving(folder: Path, *bundles: Path) -> Iterator[dict[str, Any]]:
-    """A Triton with these bundles, deployed for the Python backend: `pid`, `http`, `grpc`, `metrics`."""
+    """A Triton with these bundles as models of their names, in the Python backend: `pid`, `http`, `grpc`, `metrics`."""
     for bundle in bundles:
-        csg("deploy", bundle, "--backend", "python", cwd=folder)
+        csg("deploy", bundle, "--backend", "python", "--name", bundle.name, cwd=folder)
     state: dict[str, Any] = json.loads(csg("serve", "--detach", "--json", *FREE_PORTS, cwd=folder))
     try:
         yield state

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,14 @@ def load(repository: Path, server: dict[str, Any], model: str, version: int) -> 
     except (OSError, http.client.HTTPException):
         return False
     return True
+
+
+def unload(repository: Path, model: str) -> None:
+    """Have a server that does not poll let go of a model which has left its repository."""
+    server = read_state(repository)
+    if server and server["control"] == "explicit" and processes(server):
+        with suppress(OSError, http.client.HTTPException):
+            _post(repository, server["http"], f"models/{model}/unload", ANSWER_TIMEOUT_S)
 
 
 def _does_not_load(model: str, version: int, why: str) -> ServerError:

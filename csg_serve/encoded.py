@@ -28,6 +28,7 @@ from csg_serve.config import (
     read_config,
     served_version,
 )
+from csg_serve.control import unload
 from csg_serve.options import DeployOptions
 from csg_serve.python_backend import write_script
 from csg_serve.versions import add_version
@@ -89,6 +90,7 @@ def remove_encoded(home: Path) -> None:
     beside = home.with_name(encoded_name(home.name))
     if _is_for(beside, home.name):
         shutil.rmtree(beside)
+        unload(home.parent, beside.name)
 
 
 def _is_for(beside: Path, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -188,6 +189,23 @@ def test_clients_need_no_secret(explicit, tmp_path):
     Image.new("RGB", (40, 40), (0, 20, 180)).save(tmp_path / "blue.png")
     client = Client(state["grpc"])
     assert client.card().classes[client.predict([tmp_path / "blue.png"])[0].argmax()] == "blue"
+
+
+def test_a_server_that_is_told_lets_go_of_the_encoded_model_too(explicit, bundle):
+    root, state = explicit
+    client = triton.InferenceServerClient(state["grpc"])
+    deploy = ("deploy", bundle.path, "--name", "other", "--repository", root / "repository")
+    assert csg(*deploy).returncode == 0
+    assert client.is_model_ready("other_encoded")
+    assert csg(*deploy, "--no-encoded").returncode == 0
+    assert client.is_model_ready("other", "2")
+    for _ in range(100):
+        if not client.is_model_ready("other_encoded"):
+            break
+        time.sleep(0.1)
+    assert not client.is_model_ready("other_encoded")
+    shutil.rmtree(root / "repository" / "other")
+    client.unload_model("other", headers=KEY)
 
 
 def states_of(done, model="colour"):
