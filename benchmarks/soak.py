@@ -17,7 +17,6 @@ import contextlib
 import csv
 import io
 import json
-import signal
 import subprocess
 import sys
 import tempfile
@@ -68,7 +67,7 @@ def client(server: str, model: str, images: Path, log: Path) -> Iterator[psutil.
         try:
             yield psutil.Process(process.pid)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
 
 
 async def soak(state: dict, model: str, streaming: psutil.Process, seconds: float) -> tuple[list[list[float]], int]:
