@@ -79,9 +79,9 @@ def _onnxruntime(args: dict[str, str], cores: int, model: Path, image: str, outp
 
     if providers[0] != "CPUExecutionProvider" or min(sides) < 1:
         return opened(threads)
+    part = _best_part(opened(1), sides, config["max_batch_size"])  # a session keeps the memory of its largest run
     alone = opened(1)
     together = opened(cores, spinning=True) if cores > 1 else alone
-    part = _best_part(alone, sides, config["max_batch_size"])
     side_by_side = ThreadPoolExecutor(threads).map if threads > 1 else map
     lock, lately = model.open("rb"), deque([True], CALM)
 
