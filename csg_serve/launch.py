@@ -17,7 +17,7 @@ from csg.console import print_json, say
 from csg.errors import InputError, ServerError, UsageError
 from csg_serve.config import server_flags
 from csg_serve.servers import SECRET_HEADER
-from csg_serve.triton import find_triton
+from csg_serve.triton import Triton, find_triton
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 ENDPOINTS = ("http", "grpc", "metrics")
@@ -177,6 +177,11 @@ def triton_flags(options: Options, repository: str, bind: Bind, secret: str | No
     return flags
 
 
+def environment(triton: Triton, threads: int) -> dict[str, str]:
+    """A server's variables: how many cores a model may use, and the tuning, where the user has not set it."""
+    return TUNING | triton.environment | {THREADS: str(threads)}
+
+
 def container_flags(options: Options, secret: str | None) -> list[str]:
     """Triton's flags in a container: /models is the repository, and it listens on every address of its own network.
 
@@ -210,14 +215,14 @@ def print_command(repository: Path, options: Options, as_json: bool) -> None:
 
 def _command_here(repository: Path, options: Options) -> str:
     triton = find_triton()
-    wanted = TUNING | triton.environment | {THREADS: str(options.threads)}
-    environment = [f"{name}={value}" for name, value in wanted.items() if os.environ.get(name) != value]
+    wanted = environment(triton, options.threads).items()
+    changed = [f"{name}={value}" for name, value in wanted if os.environ.get(name) != value]
     bind = dict(zip(ENDPOINTS, zip(options.hosts.values(), options.ports, strict=True), strict=True))
     flags = triton_flags(options, str(repository.resolve()), bind, _PLACE if options.restricted else None)
     flags += server_flags(repository, triton.executable)
     backends = [f"--backend-directory={triton.backends}"] if triton.backends else []
     command = [*BATCH_WORK, str(triton.executable), *flags, STAY, *backends]
-    return _shell("env", [*environment, *command], options.secret_file)
+    return _shell("env", [*changed, *command], options.secret_file)
 
 
 def _command_in_container(repository: Path, options: Options) -> str:

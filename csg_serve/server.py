@@ -31,10 +31,9 @@ from csg_serve.launch import (
     EVERYWHERE,
     LOOPBACK,
     STAY,
-    THREADS,
-    TUNING,
     Bind,
     Options,
+    environment,
     read_secret,
     triton_flags,
 )
@@ -165,9 +164,9 @@ def _launch(triton: Triton, flags: list[str], token: str, threads: int, log: IO[
     arguments = [str(triton.executable), *flags, STAY, f"--backend-config=python,shm-region-prefix-name={token}"]
     if triton.backends:
         arguments.append(f"--backend-directory={triton.backends}")
-    environment = TUNING | triton.environment | {THREADS: str(threads)}
+    variables = environment(triton, threads)
     process = subprocess.Popen(
-        arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        arguments, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
     )
     with suppress(OSError):  # a sandbox may forbid it
         os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))

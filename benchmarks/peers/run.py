@@ -37,6 +37,7 @@ from tritonclient.grpc.service_pb2 import ModelInferResponse
 
 from csg.console import say, show_table
 from csg.errors import ServerError
+from csg_serve.config import encoded_name
 from csg_serve.load import Call, Spell, calling, keep_busy
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -132,7 +133,8 @@ class Comparison:
     def __init__(self, folder: Path, seconds: float):
         self.folder, self.seconds, self.files = folder, seconds, photographs(16)
         self.bundle = export_torchvision(MODEL, folder)
-        self.to_deploy = [self.bundle, export_torchvision(MODEL, folder, "--bf16")]
+        self.bundles = {OURS: self.bundle, OURS_BF16: export_torchvision(MODEL, folder, "--bf16")}
+        self.to_deploy = list(self.bundles.values())
         self.right = right_classes(self.bundle / "model.onnx", self.files)
 
     def peer(self, peer: Peer, settings: Settings, seconds: float) -> Run:
@@ -150,7 +152,7 @@ class Comparison:
 
     def ours(self, name: str, seconds: float) -> Run:
         """One run of csg's server."""
-        model = f"{MODEL}-bf16_encoded" if name == OURS_BF16 else f"{MODEL}_encoded"
+        model = encoded_name(self.bundles[name].name)
 
         async def run(address: str, pid: int) -> Run:
             requests = [file_request(model, file, "logits", classification=True) for file in self.files]
