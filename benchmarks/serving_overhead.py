@@ -4,10 +4,12 @@
 
 Throughput: single images (UINT8, 224 x 224) at concurrency 8, batched by Triton, against a session in a process of its
 own at its best batch size, with spinning threads or waiting ones, whichever is faster. Latency: concurrency 1 against
-the session's with one image, the faster of spinning and waiting. The pixels travel in the requests, or lie in shared
-memory, as csg's own client has it on one machine. All take turns, and ratios and differences are taken within a round;
-printed are their medians. Server and load client share the cores with each other, the session has them for itself. Run
-it on idle cores: pin it (`taskset -c 0,1`) where the machine has other things to do.
+the session's with one image, the faster of spinning and waiting. The pixels travel in the requests over gRPC, or lie in
+shared memory, as csg's own client has it on one machine; load for the latter comes over HTTP, from sockets that do no
+more than they must (gRPC's Python client takes three times as much of the cores, which the server needs). All take
+turns, and ratios and differences are taken within a round; printed are their medians. Server and load client share the
+cores with each other, the session has them for itself. Run it on idle cores: pin it (`taskset -c 0,1`) where the
+machine has other things to do.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -33,14 +36,16 @@ from serving import export_torchvision, serving
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from csg.console import say, show_table
+from csg.errors import ServerError
 from csg_serve.connection import ServedModel, open_model
-from csg_serve.load import Spell, calling, keep_busy
+from csg_serve.load import Call, Spell, calling, keep_busy
 from csg_serve.samples import prepared_requests, read_samples
 from csg_serve.shared_memory import Region
 
 MODELS = ("mobilenet_v2", "resnet50")
 BATCHES = (1, 2, 4, 8, 16, 32)
 CONCURRENCY, TRIALS = 8, 4
+LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n")
 WAYS = {"in the request": False, "shared memory": True}
 
 
@@ -88,39 +93,68 @@ def be_a_session(model: str) -> None:
         print(json.dumps([rate, statistics.median(took) * 1e3]), flush=True)
 
 
-async def through_triton(server: str, model: str, concurrency: int, seconds: float, shared: bool) -> Spell:
+async def through_triton(state: dict[str, Any], model: str, concurrency: int, seconds: float, shared: bool) -> Spell:
     """A time under load, after a second to warm up."""
     async with AsyncExitStack() as stack:
-        served = await stack.enter_async_context(open_model(server, model))
-        call = await stack.enter_async_context(calling(server))
+        served = await stack.enter_async_context(open_model(state["grpc"], model))
         requests = prepared_requests(served, read_samples(served.card, None), 1)
         if shared:
             requests = await stack.enter_async_context(in_shared_memory(served, requests))
+            call = await stack.enter_async_context(calling_http(state["http"]))
+        else:
+            call = await stack.enter_async_context(calling(state["grpc"]))
         await keep_busy(call, requests, concurrency, 1)
         return await keep_busy(call, requests, concurrency, seconds)
 
 
 @asynccontextmanager
 async def in_shared_memory(served: ServedModel, requests: list[bytes]) -> AsyncIterator[list[bytes]]:
-    """The same requests with their pixels in a region that the server knows."""
+    """The same requests over HTTP, with their pixels in a region that the server knows."""
     asked = [ModelInferRequest.FromString(request) for request in requests]
     pixels = np.stack([np.frombuffer(request.raw_input_contents.pop(), np.uint8) for request in asked])
     region, server = Region(pixels.nbytes), served.pool.members[0].transport
     try:
         region.write(pixels)
         await server.ask("register_system_shared_memory", None, region.name, f"/{region.name}", region.size)
-        for place, request in enumerate(asked):
-            found = request.inputs[0].parameters
-            found["shared_memory_region"].string_param = region.name
-            found["shared_memory_byte_size"].int64_param = pixels[place].nbytes
-            found["shared_memory_offset"].int64_param = place * pixels[place].nbytes
-        yield [bytes(request.SerializeToString()) for request in asked]
+        yield [http_request(request, region.name, place, pixels[0].nbytes) for place, request in enumerate(asked)]
         await server.ask("unregister_system_shared_memory", None, region.name)
     finally:
         region.unlink()
 
 
-def measure(server: str, model: str, bundle: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def http_request(asked: ModelInferRequest, region: str, place: int, size: int) -> bytes:
+    """What goes over the wire for the image at a place of a region."""
+    pixels, logits = asked.inputs[0], asked.outputs[0]
+    where = {"shared_memory_region": region, "shared_memory_byte_size": size, "shared_memory_offset": place * size}
+    tensor = {"name": pixels.name, "datatype": pixels.datatype, "shape": list(pixels.shape), "parameters": where}
+    output = {"name": logits.name, "parameters": {"binary_data": True}}
+    body = json.dumps({"inputs": [tensor], "outputs": [output]})
+    head = f"POST /v2/models/{asked.model_name}/infer HTTP/1.1\r\nHost: -\r\nContent-Length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+@asynccontextmanager
+async def calling_http(address: str) -> AsyncIterator[Call]:
+    """A function that sends a request's bytes and returns the answer's body; connections are kept open."""
+    host, port = address.rsplit(":", 1)
+    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def call(request: bytes) -> bytes:
+        reader, writer = idle.pop() if idle else await asyncio.open_connection(host, port)
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readexactly(int(LENGTH.search(head)[1]))
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise ServerError(f"{head!r} {body[:200]!r}", "see its log")
+        idle.append((reader, writer))
+        return body
+
+    yield call
+    for _, writer in idle:
+        writer.close()
+
+
+def measure(state: dict[str, Any], model: str, bundle: Path, rounds: int, seconds: float) -> dict[str, Any]:
     """All figures of one model."""
     bare = Bare(bundle / "model.onnx")
     tries = defaultdict(list)
@@ -135,10 +169,10 @@ def measure(server: str, model: str, bundle: Path, rounds: int, seconds: float) 
         found["bare_per_s"].append(bare.run(*best, seconds)[0])
         found["bare_ms"].append(bare.run(1, quick, seconds / 2)[1])
         for way, shared in WAYS.items():
-            loaded = asyncio.run(through_triton(server, model, CONCURRENCY, seconds, shared))
+            loaded = asyncio.run(through_triton(state, model, CONCURRENCY, seconds, shared))
             found[f"{way}_per_s"].append(loaded.per_s)
             found[f"{way}_client"].append(loaded.client_cores)
-            single = asyncio.run(through_triton(server, model, 1, seconds / 2, shared))
+            single = asyncio.run(through_triton(state, model, 1, seconds / 2, shared))
             found[f"{way}_ms"].append(single.percentile(50))
             found[f"{way}_ratio"].append(loaded.per_s / found["bare_per_s"][-1])
             found[f"{way}_added_ms"].append(found[f"{way}_ms"][-1] - found["bare_ms"][-1])
@@ -168,7 +202,7 @@ def main() -> None:
         results = []
         with serving(folder, *bundles.values()) as state:
             for name, bundle in bundles.items():
-                results.append(measure(state["grpc"], name, bundle, given.rounds, given.seconds))
+                results.append(measure(state, name, bundle, given.rounds, given.seconds))
     if given.json:
         given.json.write_text(json.dumps(results, indent=2) + "\n")
     columns = ("model", "pixels", "bare/s", "Triton/s", "ratio", "bare ms", "Triton ms", "added ms", "client cores")

@@ -23,7 +23,8 @@ CACHE_BYTES = 64 * 2**20  # of all response caches together
 CARD_PARAMETER = "csg_card"
 ENCODED_PARAMETER = "csg_encoded_for"
 ENCODED = "encoded"
-ENCODED_INSTANCES = 2  # one prepares the next images while the other waits for the tensor model
+ENCODED_INSTANCES = 3  # one prepares the next images, one's are in the tensor model, one's wait for it
+ENCODED_BATCH = 8  # more would wait for the last of them
 WARM_UP_SIDE = 512  # of images for a segmenter of free size
 PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 
@@ -62,7 +63,7 @@ def model_config(
 
 def encoded_config(card: ModelCard, name: str, version: int, options: DeployOptions = DEFAULTS) -> ModelConfig:
     """What Triton has to know of the second model, which takes image files and asks the tensor model `name`."""
-    batch = options.max_batch or max_batch_size(card)
+    batch = options.max_batch or min(ENCODED_BATCH, max_batch_size(card))
     config = ModelConfig(name=encoded_name(name), backend="python", max_batch_size=batch)
     config.input.add(name=ENCODED, data_type="TYPE_STRING", dims=[1])
     if card.task == "classification":

@@ -116,7 +116,7 @@ def on_this_machine(options: DeployOptions, card: ModelCard, backend: str) -> De
     an image a core: larger ones gain nothing there, and leave too few requests waiting to keep both at work.
     """
     cores = available_cores()
-    others = backend != "python" or card.task != "classification" or card.precision == "bf16" or cores < 2
+    others = backend != "python" or card.task != "classification" or cores < 2
     if others or (options.device != "cpu" and has_gpu()):
         return options
     batch = min(cores, options.max_batch or max_batch_size(card))

@@ -94,7 +94,6 @@ def test_a_cpu_gets_two_instances_and_batches_of_an_image_a_core(monkeypatch):
     assert chosen(max_batch=4) == (2, (4,))
     assert chosen(instances=3, preferred_batch=(2,)) == (3, (2,))
     assert chosen("onnxruntime") == (None, ())
-    assert chosen(card=tiny_card().model_copy(update={"precision": "bf16"})) == (None, ())
     monkeypatch.setattr(csg_serve.options, "has_gpu", lambda: True)
     assert chosen() == (None, ())
     assert chosen(device="cpu") == (2, (6,))
@@ -246,7 +245,7 @@ def test_the_model_of_image_files_knows_this_version_and_the_one_before(bundle, 
     assert sorted(f.name for f in beside.glob("[0-9]*")) == ["2", "3"]
     assert sorted(f.name for f in (beside / "3").glob("[0-9]*")) == ["2", "3"]
     told = {version: json.loads((beside / "3" / version / "served.json").read_text()) for version in "23"}
-    assert (told["2"]["max_batch_size"], told["3"]["max_batch_size"]) == (5, 32)
+    assert (told["2"]["max_batch_size"], told["3"]["max_batch_size"]) == (5, 8)
     assert parse_card(json.dumps(told["2"]["card"]), "here") == other.card
     assert (beside / "3" / "2" / "csg" / "images.py").read_bytes() == Path(csg.images.__file__).read_bytes()
     assert roll_back(repository, "shades", 2).encoded == "shades_encoded"

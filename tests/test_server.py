@@ -182,12 +182,14 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     assert json.loads(csg(*evaluate).stdout)["version"] == 1
 
 
-def test_a_bf16_bundle_is_computed_by_openvino(folder, server):
-    plain = write_colour_bundle(folder / "bundles" / "plain")
+@pytest.mark.parametrize("instances", [1, 2])
+def test_a_bf16_bundle_is_computed_by_openvino(folder, server, instances):
+    """An instance with several threads shares a batch out among them."""
+    plain = write_colour_bundle(folder / "bundles" / f"plain-{instances}")
     card = plain.card.model_copy(update={"precision": "bf16"})
-    write_bundle(folder / "bundles" / "bf16", card, {"model.onnx": plain.model.read_bytes()})
+    bundle = write_bundle(folder / "bundles" / f"bf16-{instances}", card, {"model.onnx": plain.model.read_bytes()})
     repository = ("--repository", folder / "repository")
-    assert csg("deploy", folder / "bundles" / "bf16", *repository).returncode == 0
+    assert csg("deploy", bundle.path, "--instances", instances, *repository).returncode == 0
     done = csg("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
     assert json.loads(done.stdout)["accuracy"] == 1.0
     stubs = [p for p in processes_of(folder / "repository") if "stub" in " ".join(p.cmdline())]

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,6 +26,7 @@ CALM = 8  # runs
 PARTS, ROUNDS, MEASURE_S = (1, 2, 4, 8, 16), 4, 2.0
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
+Opened = Callable[..., Run]  # threads, callers at the same time, whether threads spin within a run
 
 
 class TritonPythonModel:
@@ -40,10 +41,15 @@ class TritonPythonModel:
         model = Path(args["model_repository"], args["model_version"], "model.onnx")
         instances = sum(group["count"] for group in config["instance_group"])
         cores = int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))
-        open_model = _openvino if card.get("precision") == "bf16" else partial(_onnxruntime, args, cores)
         threads = max(1, cores // instances)
         pb_utils.Logger.log_info(f"{args['model_instance_name']}: one of {instances} instances, {threads} threads")
-        self.run = open_model(model, self.input, self.outputs, threads)
+        sides = [int(side) for side in config["input"][0]["dims"]]
+        engine = _openvino if card.get("precision") == "bf16" else _onnxruntime
+        opened, on_cpu = engine(args, model, self.input, self.outputs)
+        if on_cpu and min(sides) > 0:
+            self.run = _shared_out(opened, model, sides, config["max_batch_size"], threads, cores)
+        else:
+            self.run = opened(threads)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch with one run of the graph.
@@ -63,24 +69,13 @@ class TritonPythonModel:
         return responses
 
 
-def _onnxruntime(args: dict[str, str], cores: int, model: Path, image: str, outputs: list[str], threads: int) -> Run:
-    import onnxruntime
+def _shared_out(opened: Opened, model: Path, sides: list[int], most: int, threads: int, cores: int) -> Run:
+    """A batch's images in parts of the best size, each thread with parts of its own; or all cores on a single image.
 
-    config, providers = json.loads(args["model_config"]), _providers(onnxruntime, args)
-    sides = [int(side) for side in config["input"][0]["dims"]]
-
-    def opened(threads: int, spinning: bool = False) -> Run:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs others need the cores
-        session = onnxruntime.InferenceSession(model, options, providers=providers)
-        return lambda images: session.run(outputs, {image: images})  # type: ignore[no-any-return]
-
-    if providers[0] != "CPUExecutionProvider" or min(sides) < 1:
-        return opened(threads)
-    part = _best_part(opened(1), sides, config["max_batch_size"])  # a session keeps the memory of its largest run
-    alone = opened(1)
+    The latter where no other instance of the version was at work lately, which the file `model` is locked for.
+    """
+    part = _best_part(opened(1), sides, most)  # a session keeps the memory of its largest run: this one is given up
+    alone = opened(1, callers=threads)
     together = opened(cores, spinning=True) if cores > 1 else alone
     side_by_side = ThreadPoolExecutor(threads).map if threads > 1 else map
     lock, lately = model.open("rb"), deque([True], CALM)
@@ -122,7 +117,7 @@ def _best_part(alone: Run, sides: list[int], most: int) -> int:
     """How many images one thread takes at once with the least work, measured for a moment.
 
     A network whose maps fall out of the caches (MobileNetV2) wants few, one with many weights (ResNet-50) many. What
-    counts is the time of the core, which others' work there does not change.
+    counts is the time of the cores, which others' work there does not change.
     """
     sizes = [size for size in PARTS if size <= most]
     best = dict.fromkeys(sizes, float("inf"))
@@ -130,9 +125,9 @@ def _best_part(alone: Run, sides: list[int], most: int) -> int:
     for size in sizes * ROUNDS:
         if time.perf_counter() - began > MEASURE_S:
             break
-        started = time.thread_time()
+        started = time.process_time()
         alone(np.zeros((size, *sides), np.uint8))
-        best[size] = min(best[size], (time.thread_time() - started) / size)
+        best[size] = min(best[size], (time.process_time() - started) / size)
     measured = [size for size in sizes if best[size] < float("inf")]
     fastest = min(measured, key=lambda size: best[size])
     work = ", ".join(f"{size}: {best[size] * 1e3:.2f} ms" for size in measured)
@@ -140,18 +135,45 @@ def _best_part(alone: Run, sides: list[int], most: int) -> int:
     return most if fastest == max(measured) else fastest
 
 
-def _openvino(model: Path, image: str, outputs: list[str], threads: int) -> Run:
+def _onnxruntime(args: dict[str, str], model: Path, image: str, outputs: list[str]) -> tuple[Opened, bool]:
+    """What opens sessions of ONNX Runtime, and whether they run on the CPU."""
+    import onnxruntime
+
+    providers = _providers(onnxruntime, args)
+
+    def opened(threads: int, callers: int = 1, spinning: bool = False) -> Run:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs others need the cores
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
+        return lambda images: session.run(outputs, {image: images})  # type: ignore[no-any-return]
+
+    return opened, providers[0] == "CPUExecutionProvider"
+
+
+def _openvino(args: dict[str, str], model: Path, image: str, outputs: list[str]) -> tuple[Opened, bool]:
+    """What compiles the graph for bf16, and that it runs on the CPU. Its threads wait as they see fit."""
     import openvino
 
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads}
-    settings["ENABLE_CPU_PINNING"] = False  # every instance would take the first cores
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    def opened(threads: int, callers: int = 1, spinning: bool = False) -> Run:
+        settings = {"INFERENCE_PRECISION_HINT": "bf16", "ENABLE_CPU_PINNING": False}  # all instances would pin one core
+        settings |= {"INFERENCE_NUM_THREADS": threads * callers, "NUM_STREAMS": callers}
+        compiled, idle = openvino.Core().compile_model(model, "CPU", settings), SimpleQueue[Any]()
+        for _ in range(callers):
+            idle.put(compiled.create_infer_request())
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        answers = compiled({image: images})
-        return [answers[name] for name in outputs]
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            request = idle.get()
+            try:
+                answers = request.infer({image: images})
+                return [np.array(answers[name]) for name in outputs]  # the memory is the request's
+            finally:
+                idle.put(request)
 
-    return run
+        return run
+
+    return opened, True
 
 
 def _providers(onnxruntime: Any, args: dict[str, str]) -> list[Any]:
