@@ -164,10 +164,10 @@ class Comparison:
             return asyncio.run(run(state["grpc"], state["pid"]))
 
     def best_settings(self, peer: Peer) -> Settings:
-        """The fastest of a peer's settings, from a short run of each."""
+        """The fastest of a peer's settings, from a run of each."""
         rates = []
         for settings in peer.settings:
-            rates.append(self.peer(peer, settings, self.seconds / 2).spell.per_s)
+            rates.append(self.peer(peer, settings, self.seconds).spell.per_s)
             say(f"trial: {peer.name} {settings}: {rates[-1]:.1f}/s")
         return peer.settings[rates.index(max(rates))]
 
