@@ -13,6 +13,7 @@ class CsgError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, todo: str):
+        what, todo = (" ".join(text.splitlines()) for text in (what, todo))  # a file's own words may have line breaks
         super().__init__(what, todo)
         self.what, self.todo = what, todo
 

@@ -87,6 +87,15 @@ def test_a_card_of_the_future_is_refused_in_one_line():
         parse_card(b"\xff{", "the card")
 
 
+@pytest.mark.parametrize("field", ["a\nb", "a\r\nb", "a\u2028b"])
+def test_a_line_break_in_what_a_user_gave_does_not_break_the_error(field):
+    card = json.loads(tiny_card().to_json()) | {field: 1}
+    with pytest.raises(InputError) as caught:
+        parse_card(json.dumps(card), "card.json")
+    assert "a b: Extra inputs are not permitted" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError), new_folder(tmp_path / "made") as fresh:
         (fresh / "part").write_text("x")
