@@ -94,6 +94,7 @@ def test_a_cpu_gets_two_instances_and_batches_of_an_image_a_core(monkeypatch):
     assert chosen(max_batch=4) == (2, (4,))
     assert chosen(instances=3, preferred_batch=(2,)) == (3, (2,))
     assert chosen("onnxruntime") == (None, ())
+    assert chosen(card=tiny_card().model_copy(update={"precision": "bf16"})) == (2, (6,))
     monkeypatch.setattr(csg_serve.options, "has_gpu", lambda: True)
     assert chosen() == (None, ())
     assert chosen(device="cpu") == (2, (6,))

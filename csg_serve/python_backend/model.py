@@ -166,8 +166,8 @@ def _openvino(args: dict[str, str], model: Path, image: str, outputs: list[str])
         def run(images: np.ndarray) -> list[np.ndarray]:
             request = idle.get()
             try:
-                answers = request.infer({image: images})
-                return [np.array(answers[name]) for name in outputs]  # the memory is the request's
+                answers = request.infer({image: images})  # copies
+                return [answers[name] for name in outputs]
             finally:
                 idle.put(request)
 
