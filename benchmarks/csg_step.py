@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from csg.console import show_table
 from csg_train.methods import Batch
 from csg_train.models.backbones import BACKBONES
-from csg_train.optimisation import make_optimiser, precision_for
-from csg_train.recipe import load_recipe
-from csg_train.train import build_method
+from csg_train.recipe.schema import load_recipe
+from csg_train.training.command import build_method
+from csg_train.training.optimizer import make_optimiser, precision_for
 
 CPU = torch.device("cpu")
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

@@ -26,14 +26,14 @@ from csg.bundle import MODEL
 from csg.card import Calibration, Format, Precision
 from csg.console import say, show_table
 from csg_export.command import size_of
-from csg_export.engine import EngineOptions, build_engine
 from csg_export.export import ExportOptions, export
-from csg_export.half import to_fp16
+from csg_export.fp16 import to_fp16
 from csg_export.int8 import to_int8
 from csg_export.onnx_graph import INPUT, stripped, to_onnx
+from csg_export.parity import GraphStudent
 from csg_export.sources import Source, of_run, of_torchvision
-from csg_export.verify import GraphStudent
-from csg_train.run import Run
+from csg_export.tensorrt import EngineOptions, build_engine
+from csg_train.training.run_folder import Run
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 ROUNDS, TURN_S, BATCHES = 5, 0.4, (1, 8)

@@ -1,9 +1,9 @@
-"""The targets of tests/test_fuzz.py under a fuzzer that is guided by coverage, atheris, for as long as one likes.
+"""The targets of tests/faults/test_fuzz.py under atheris, a fuzzer guided by coverage, for as long as one likes.
 
     python benchmarks/fuzz.py [--minutes 2] [--target image] [--out FOLDER]
 
-The time is shared by the targets of tests/fuzz_targets.py: the decoder path, card.json, config.pbtxt, the bundle's
-folder. Each runs in a process of its own, which ends at once when an input raises what it must not, takes more than
+The time is shared by the targets of tests/helpers/fuzz_targets.py: the decoder path, card.json, config.pbtxt, the
+bundle's folder. Each runs in a process of its own, which ends when an input raises what it must not, takes more than
 10 s or 2 GiB, or touches a file outside its folder. Printed is the number of inputs tried, and the file of one that was
 a find, in FOLDER; exit code 1 then. `python benchmarks/fuzz.py --target image FILE` tries such a file again.
 """
@@ -28,7 +28,7 @@ def fuzz(target: str, arguments: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=WATCHED):
-        from tests.fuzz_targets import TARGETS
+        from tests.helpers.fuzz_targets import TARGETS
     words = Path(arguments[0], "words") if Path(arguments[0]).is_dir() else None
     options = [f"-dict={words}"] if words and words.exists() else []
     atheris.Setup([sys.argv[0], *arguments[1:], *options, *corpus(arguments[0])], TARGETS[target])
@@ -42,7 +42,7 @@ def corpus(place: str) -> list[str]:
 
 def prepare(target: str, folder: Path) -> None:
     """Write a target's seeds, and the words that its files are made of."""
-    from tests.fuzz_targets import HOSTILE, seeds
+    from tests.helpers.fuzz_targets import HOSTILE, seeds
 
     (folder / "corpus").mkdir(parents=True)
     whole = seeds(target)
@@ -59,7 +59,7 @@ def prepare(target: str, folder: Path) -> None:
 
 def attempt(target: str, seconds: float, out: Path) -> tuple[int, list[Path]]:
     """Fuzz a target for a while: the number of inputs tried, and what was found."""
-    from tests.fuzz_targets import SHARED
+    from tests.helpers.fuzz_targets import SHARED
 
     out.mkdir(parents=True, exist_ok=True)
     before = set(out.iterdir())
@@ -94,7 +94,7 @@ def main() -> None:
     arguments = parser.parse_args()
     targets = [arguments.target] if arguments.target else ["image", "card", "config", "bundle"]
     if arguments.file:
-        from tests.fuzz_targets import TARGETS
+        from tests.helpers.fuzz_targets import TARGETS
 
         TARGETS[targets[0]](arguments.file.read_bytes())
         return

@@ -23,9 +23,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from csg.console import show_table
-from csg.scenes import read_scenes
+from csg.datasets.segmentation import read_scenes
 from csg_train.data.crops import Crops
-from csg_train.recipe import SceneRecipe, load_recipe
+from csg_train.recipe.schema import SceneRecipe, load_recipe
 
 HEIGHT, WIDTH = 1052, 1914
 SCENES, STEPS, BATCH, ROUNDS = 12, 12, 2, 3

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from common import csg, family, serving
 from PIL import Image
-from serving import csg, family, serving
 
 from csg.console import show_table
 

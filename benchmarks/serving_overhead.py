@@ -32,15 +32,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from serving import export_torchvision, serving
+from common import export_torchvision, serving
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from csg.console import say, show_table
 from csg.errors import ServerError
-from csg_serve.connection import ServedModel, open_model
-from csg_serve.load import Call, Spell, calling, keep_busy
-from csg_serve.samples import prepared_requests, read_samples
-from csg_serve.shared_memory import Region
+from csg_serve.bench.load import Call, Spell, calling, keep_busy
+from csg_serve.bench.samples import prepared_requests, read_samples
+from csg_serve.client.connection import ServedModel, open_model
+from csg_serve.client.shared_memory import Region
 
 MODELS = ("mobilenet_v2", "resnet50")
 BATCHES = (1, 2, 4, 8, 16, 32)

@@ -3,8 +3,8 @@
     python benchmarks/soak.py [--minutes 10] [--model mobilenet_v2] [--out FOLDER]
 
 Two loads at the same time. This process sends pixels to the tensor model and JPEG files to the model beside it, which
-takes files, in turn; and csg's own client (csg_serve.client.stream) has the same files answered over and over from a
-process of its own. Sampled every 5 s is the proportional set size (PSS: a page shared by several counts once);
+takes files, in turn; and csg's own client (csg_serve.stream) has the same files answered over and over from
+a process of its own. Sampled every 5 s is the proportional set size (PSS: a page shared by several counts once);
 printed are its level after the warm-up, the first tenth of the time, and the slope of a straight line from there on.
 Written are soak.csv and soak.json.
 """
@@ -27,14 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from serving import export_torchvision, family, file_request, photographs, serving
+from common import export_torchvision, family, file_request, photographs, serving
 
 from csg.console import say, show_table
 from csg.files import write_bytes
-from csg_serve.client import stream
-from csg_serve.connection import open_model
-from csg_serve.load import calling, keep_busy
-from csg_serve.samples import prepared_requests, read_samples
+from csg_serve.bench.load import calling, keep_busy
+from csg_serve.bench.samples import prepared_requests, read_samples
+from csg_serve.client.client import stream
+from csg_serve.client.connection import open_model
 
 CONCURRENCY, SAMPLE_S, WARM_UP, IMAGES = 8, 5.0, 0.1, 64
 GROUPS = ("server", "client", "load")

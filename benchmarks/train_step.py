@@ -19,17 +19,17 @@ from PIL import Image
 from torch import nn
 
 from csg.console import show_table
-from csg.realset import read_labelled
-from csg.scenes import read_scenes
+from csg.datasets.classification import read_labelled
+from csg.datasets.segmentation import read_scenes
 from csg_train.data.crops import Crops
 from csg_train.data.loading import Steps, load_batches
-from csg_train.data.synthetic import write_digits
+from csg_train.data.synthetic_digits import write_digits
 from csg_train.data.views import Views
 from csg_train.methods import Batch
-from csg_train.models.layers import Convolution, DilatedConvolution
-from csg_train.recipe import load_recipe
-from csg_train.train import build_method
-from csg_train.trainer import make_optimiser
+from csg_train.models.fast_layers import Convolution, DilatedConvolution
+from csg_train.recipe.schema import load_recipe
+from csg_train.training.command import build_method
+from csg_train.training.trainer import make_optimiser
 
 CPU = torch.device("cpu")
 

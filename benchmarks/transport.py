@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from csg.console import show_table
-from csg_serve.client import IN_FLIGHT
-from csg_serve.regions import Regions
-from csg_serve.servers import as_servers
-from csg_serve.transport import Inference, connect
+from csg_serve.client.client import IN_FLIGHT
+from csg_serve.client.endpoints import as_servers
+from csg_serve.client.shared_memory_pool import Regions
+from csg_serve.client.transport import Inference, connect
 
 ROUNDS, REQUESTS = 15, 40
 WORKLOADS = {  # of a request: the pixels, the answer's row and its type

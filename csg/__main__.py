@@ -1,5 +1,5 @@
 """`python -m csg`, as `torchrun -m csg` needs it."""
 
-from csg.cli import main
+from csg_cli import main
 
 main()

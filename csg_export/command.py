@@ -15,11 +15,11 @@ from csg.bundle import Bundle, read_bundle
 from csg.card import STRIDE, ModelCard
 from csg.console import print_json, results, say, show_facts, show_table
 from csg.errors import UsageError
-from csg_export.engine import library
 from csg_export.export import ExportOptions, export
-from csg_export.half import BLOCK_STARTS
+from csg_export.fp16 import BLOCK_STARTS
 from csg_export.sources import of_run, of_torchvision
-from csg_train.run import Run, newest_run
+from csg_export.tensorrt import library
+from csg_train.training.run_folder import Run, newest_run
 
 RUNS = Path("runs")
 

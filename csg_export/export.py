@@ -22,13 +22,13 @@ from csg.card import (
 )
 from csg.errors import PromiseError, UsageError
 from csg.files import free_name
-from csg_export.engine import EngineOptions, build_engine, of_engine
-from csg_export.half import to_fp16
-from csg_export.inputs import hard_inputs
+from csg_export.fp16 import to_fp16
 from csg_export.int8 import to_int8
 from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, files_of, stripped, to_onnx, without_logits
+from csg_export.parity import GraphStudent, Runnable, Runner, of_graph, of_network, of_openvino, tally, verify
+from csg_export.parity_images import hard_inputs
 from csg_export.sources import Source
-from csg_export.verify import GraphStudent, Runnable, Runner, of_graph, of_network, of_openvino, tally, verify
+from csg_export.tensorrt import EngineOptions, build_engine, of_engine
 
 BUNDLES = Path("bundles")
 MOST_LOST = 0.01  # of accuracy, or mIoU, by int8 on the real images

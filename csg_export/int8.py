@@ -21,7 +21,7 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader, create_cal
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from csg.card import Calibration
-from csg_export.half import BLOCK_STARTS
+from csg_export.fp16 import BLOCK_STARTS
 from csg_export.onnx_graph import INPUT, check
 
 CHUNK = 8

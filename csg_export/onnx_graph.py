@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from csg.bundle import MODEL, WEIGHTS
 from csg.card import STRIDE, ImageInput, SceneInput
-from csg_train.models.layers import fuse
+from csg_train.models.fast_layers import fuse
 
 OPSET = 21
 INPUT, LOGITS, LABEL_MAP, EMBEDDING = "image", "logits", "label_map", "embedding"

@@ -27,13 +27,13 @@ from csg.card import (
 )
 from csg.errors import InputError, UsageError
 from csg.images import prepare
-from csg_export.inputs import Inputs, spread
+from csg_export.parity_images import Inputs, spread
 from csg_train.models.backbones import PLAIN, normalisation
-from csg_train.models.layers import Normalise
+from csg_train.models.fast_layers import Normalise
 from csg_train.models.weights import load_weights
-from csg_train.run import Run
-from csg_train.student import load_student
 from csg_train.tasks import TASKS
+from csg_train.training.run_folder import Run
+from csg_train.training.student import load_student
 
 PARITY_IMAGES, PARITY_SCENES = 512, 64
 CALIBRATION_IMAGES, CALIBRATION_SCENES = 256, 64

@@ -35,7 +35,7 @@ def weights():
 
 @pytest.fixture(scope="session")
 def real_digits():
-    from csg.realset import read_labelled
+    from csg.datasets.classification import read_labelled
 
     return read_labelled(["digits"])
 
@@ -56,7 +56,7 @@ SMALL = {
 @pytest.fixture(scope="session")
 def small_recipe():
     """A recipe that trains in seconds; takes changes by dotted name."""
-    from csg_train.recipe import load_recipe
+    from csg_train.recipe.schema import load_recipe
 
     return lambda **changes: load_recipe("digits", SMALL | {k.replace("__", "."): v for k, v in changes.items()}, [])
 
@@ -64,8 +64,8 @@ def small_recipe():
 @pytest.fixture(scope="session")
 def trained(weights, small_recipe, tmp_path_factory):
     """A finished csg run."""
-    from csg_train.run import Run
-    from csg_train.train import train
+    from csg_train.training.command import train
+    from csg_train.training.run_folder import Run
 
     run = Run(tmp_path_factory.mktemp("runs") / "cls" / "small")
     train(small_recipe(optim__max_steps=8), run)

@@ -10,8 +10,8 @@ csg is measured twice: with the same arithmetic as all others, and with a bundle
 same ONNX graph and weights and is computed in bf16 by OpenVINO. The ratios are those of the former.
 
 Every server runs alone, on the cores that this process may use (`taskset -c 0,1`), together with the load client; they
-take turns in rounds. All get their load from the same loop (csg_serve.load.keep_busy): over HTTP through aiohttp with
-connections kept open, over gRPC with requests made beforehand. Each server's classes are compared with ONNX Runtime's.
+take turns in rounds. All get their load from the same loop (csg_serve.bench.load.keep_busy): over HTTP through aiohttp
+with connections kept open, over gRPC with requests made beforehand. Classes are compared with ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from tritonclient.grpc.service_pb2 import ModelInferResponse
 
 from csg.console import say, show_table
 from csg.errors import ServerError
-from csg_serve.config import encoded_name
-from csg_serve.load import Call, Spell, calling, keep_busy
+from csg_serve.bench.load import Call, Spell, calling, keep_busy
+from csg_serve.triton.config import encoded_name
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from serving import cpu_seconds, export_torchvision, file_request, photographs, serving
+from common import cpu_seconds, export_torchvision, file_request, photographs, serving
 
 MODEL, OURS = "mobilenet_v2", "csg"
 OURS_BF16 = "csg, bf16"

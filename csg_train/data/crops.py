@@ -15,11 +15,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from csg.card import SceneInput
+from csg.datasets.label_sets import IGNORED
+from csg.datasets.segmentation import LabelledScenes
 from csg.errors import InputError
-from csg.labels import IGNORED
-from csg.scenes import LabelledScenes
 from csg_train.data.loading import Item, fix_randomness
-from csg_train.recipe import SceneAugment, SceneData
+from csg_train.recipe.schema import SceneAugment, SceneData
 
 PADDING = {
     tv_tensors.Image: list(SceneInput().pad_colour),

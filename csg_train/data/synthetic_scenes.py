@@ -14,8 +14,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-from csg.handwriting import SIDE, free_corner
-from csg_train.data.synthetic import DIGITS, Progress, coverage, drawn_once, font_faces, texture, write_in_chunks
+from csg.datasets.digit_scenes import SIDE, free_corner
+from csg_train.data.synthetic_digits import DIGITS, Progress, coverage, drawn_once, font_faces, texture, write_in_chunks
 
 VERSION = 1  # counts up when the drawing changes, so that an old cache is never taken for a new one
 GLYPHS = (1, 3)

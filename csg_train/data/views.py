@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from csg.datasets.classification import LabelledImages
 from csg.errors import InputError
 from csg.images import decode
-from csg.realset import LabelledImages
 from csg_train.data.loading import Item, fix_randomness
-from csg_train.recipe import Augment, Data
+from csg_train.recipe.schema import Augment, Data
 
 MAGNITUDES = 11  # 0-10, so that magnitude 6 is "6 of 10" (method.md section 6)
 

@@ -3,7 +3,7 @@
     L = L_task + lambda * KL(teacher's ImageNet prediction || student's), mean over the batch, or over its positions
 
 The student's ImageNet prediction is its encoder under the frozen ImageNet classifier. Layer-wise learning rates are
-the recipe's, set by hand, or with `learned` those of a policy (L2O, csg_train/learning_rates.py).
+the recipe's, set by hand, or with `learned` those of a policy (L2O, csg_train/methods/rate_policy.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from csg_train.learning_rates import RatePolicy
+from csg_train.distributed import mean_over_processes
 from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
+from csg_train.methods.rate_policy import RatePolicy
 from csg_train.models.backbones import Teacher
-from csg_train.parallel import mean_over_processes
 
 
 class AsgSettings(MethodSettings):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from csg.labels import IGNORED
+from csg.datasets.label_sets import IGNORED
 from csg_train.models.backbones import Teacher
 from csg_train.models.classifier import Classifier
 from csg_train.models.segmenter import Segmenter

@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from csg_train.contrast import Projection, StageQueues, ema_update, momentum_copy
 from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
+from csg_train.methods.contrast import Projection, StageQueues, ema_update, momentum_copy
 from csg_train.models.backbones import Teacher
-from csg_train.models.layers import statistics_kept
+from csg_train.models.fast_layers import statistics_kept
 
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 Share = Annotated[float, Field(ge=0, le=1)]

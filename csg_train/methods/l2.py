@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from csg_train.distributed import mean_over_processes
 from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.models.backbones import Encoder, Teacher
-from csg_train.parallel import mean_over_processes
 
 LARGEST = 100.0
 

@@ -15,8 +15,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from csg_train.contrast import StageQueues, ema_update, momentum_copy, nt_xent
 from csg_train.methods.base import Batch, Method, Student, task_loss
+from csg_train.methods.contrast import StageQueues, ema_update, momentum_copy, nt_xent
 from csg_train.methods.csg import DENSE, ContrastSettings, Share, projection_for
 from csg_train.models.backbones import Teacher
 

@@ -21,8 +21,8 @@ from csg.card import Channels
 from csg.errors import UsageError
 from csg_train.models import timm_backbone
 from csg_train.models.dilation import dilate
+from csg_train.models.fast_layers import Normalise, fuse, speed_up
 from csg_train.models.ibn import ibn_a, ibn_b
-from csg_train.models.layers import Normalise, fuse, speed_up
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -11,7 +11,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from csg.card import STRIDE
 from csg_train.models.backbones import Encoder
-from csg_train.models.layers import DilatedConvolution
+from csg_train.models.fast_layers import DilatedConvolution
 
 ASPP_RATES = (12, 24, 36)  # method.md section 7, published code
 DEEPLAB_V2_RATES = (6, 12, 18, 24)  # method.md section 7, DeepLabv2

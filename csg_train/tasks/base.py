@@ -17,7 +17,7 @@ from csg_train.data.loading import Item
 
 
 class Images(Protocol):
-    """Labelled images: csg.realset.LabelledImages or csg.scenes.LabelledScenes."""
+    """Labelled images: csg.datasets.classification.LabelledImages or csg.datasets.segmentation.LabelledScenes."""
 
     @property
     def name(self) -> str: ...

@@ -12,16 +12,16 @@ from torch.utils.data import Dataset
 
 from csg.card import Classes, Evaluation
 from csg.console import counting, say
+from csg.datasets.classification import DIGITS_REAL, LabelledImages, read_labelled
 from csg.errors import InputError
 from csg.metrics import class_scores
-from csg.realset import DIGITS_REAL, LabelledImages, read_labelled
-from csg_train.data.images import image_batches
+from csg_train.data.evaluation_batches import image_batches
 from csg_train.data.loading import Item
-from csg_train.data.synthetic import digits
+from csg_train.data.synthetic_digits import digits
 from csg_train.data.views import Views
 from csg_train.models.backbones import Encoder
 from csg_train.models.classifier import Classifier
-from csg_train.recipe import ClassRecipe
+from csg_train.recipe.schema import ClassRecipe
 from csg_train.tasks.base import Measured
 
 EMBEDDED = DIGITS_REAL

@@ -12,17 +12,17 @@ from torch.utils.data import Dataset
 
 from csg.card import Classes, SceneEvaluation
 from csg.console import counting, say
+from csg.datasets.label_sets import translation_table
+from csg.datasets.segmentation import SCENES_REAL, LabelledScenes, read_scenes
 from csg.errors import InputError
 from csg.images import prepare_scene
-from csg.labels import translation_table
 from csg.metrics import PixelConfusion, finite
-from csg.scenes import SCENES_REAL, LabelledScenes, read_scenes
 from csg_train.data.crops import Crops
 from csg_train.data.loading import Item
 from csg_train.data.synthetic_scenes import digit_scenes
 from csg_train.models.backbones import Encoder
 from csg_train.models.segmenter import Segmenter
-from csg_train.recipe import SceneRecipe
+from csg_train.recipe.schema import SceneRecipe
 from csg_train.tasks.base import Measured
 
 EMBEDDED = SCENES_REAL

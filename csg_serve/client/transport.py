@@ -1,0 +1,275 @@
+"""One connection to one Triton, over gRPC or over HTTP: both ask the same, and say the same protobuf messages.
+
+tritonclient's two asynchronous clients have methods of the same names; what differs is how headers, deadlines, errors
+and answers look. Shape letters: N images, H W of the model's input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol
+
+import grpc
+import numpy as np
+import tritonclient.grpc
+from numpy.typing import NDArray
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+from csg_serve.client.endpoints import SECRET_HEADER, Address, Servers
+from csg_serve.client.shared_memory import Region
+
+DEADLINE_S = 30
+SMALLEST_LIMIT = 2**22  # gRPC's own limit of a message, bytes
+SLACK = 2**16  # of a message, beside its tensor
+CHANNEL = {
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.max_pings_without_data": 2,  # Triton takes more for an attack
+    "grpc.initial_reconnect_backoff_ms": 200,
+    "grpc.min_reconnect_backoff_ms": 5_000,  # the longest that one try to connect may take
+    "grpc.max_reconnect_backoff_ms": 2_000,
+}
+WRAPPED = {  # bare over HTTP
+    "get_model_repository_index": "models",
+    "get_model_config": "config",
+    "get_system_shared_memory_status": "regions",
+}
+MODEL_GONE = ("unknown model",)
+PROCESS_GONE = (
+    "Stub process",
+    "Failed to retrieve the response",
+)  # until the watchdog has it back
+
+Kind = Literal["away", "late", "missing", "restricted", "no region", "refused"]
+
+
+class TransportError(Exception):
+    """A server did not do as asked.
+
+    kind: away: it is not there, or has no room, or the model's process died, and it may do it later; late: the deadline
+    passed; missing: it has no such model or version; restricted: it wants a secret; no region: it does not know that
+    shared memory; refused: it won't.
+    """
+
+    def __init__(self, kind: Kind, detail: str):
+        self.kind = kind
+        self.detail = " ".join(detail.rpartition("last error: ")[2].rpartition("OPENSSL_internal:")[2].split())
+        super().__init__(self.detail)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A request for one output of a model: `tensor` (N, H, W, 3) to (N, *row) of Triton's type `dtype`."""
+
+    model: str
+    input: str
+    tensor: NDArray[np.uint8]
+    output: str
+    dtype: str
+    row: tuple[int, ...]
+    deadline_s: float
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the answer, if it is as the card says."""
+        return (len(self.tensor), *self.row)
+
+    @property
+    def answer_bytes(self) -> int:
+        """Size of the answer."""
+        return math.prod(self.shape) * np.dtype(triton_to_np_dtype(self.dtype)).itemsize
+
+    def tensors(self, module: ModuleType, region: Region | None) -> tuple[Any, Any]:
+        """Input and output as a client of tritonclient takes them: inline, or in shared memory."""
+        tensor = module.InferInput(self.input, list(self.tensor.shape), "UINT8")
+        output = module.InferRequestedOutput(self.output)
+        if region is None:
+            tensor.set_data_from_numpy(self.tensor)
+        else:
+            region.write(self.tensor)
+            tensor.set_shared_memory(region.name, self.tensor.nbytes)
+            output.set_shared_memory(region.name, self.answer_bytes, offset=self.tensor.nbytes)
+        return tensor, output
+
+    def answer(self, result: Any, region: Region | None) -> NDArray[Any]:
+        """The output as an array, in whatever shape the server gave it."""
+        if region is None:
+            return np.asarray(result.as_numpy(self.output))
+        found = result.get_output(self.output)
+        shape = tuple(map(int, found["shape"] if isinstance(found, dict) else found.shape))
+        if shape != self.shape:  # no one reads it
+            return np.broadcast_to(np.uint8(0), shape)
+        return region.read(shape, triton_to_np_dtype(self.dtype), self.tensor.nbytes)
+
+
+class Transport(Protocol):
+    """A connection. Both methods raise TransportError."""
+
+    async def ask(self, method: str, answer: Any, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
+        """Call a method that both of tritonclient's clients have; `answer` is the class of gRPC's answer, or None."""
+
+    async def infer(self, inference: Inference, version: int, region: Region | None = None) -> NDArray[Any]:
+        """The output, in whatever shape the server gave it; with a region the tensors go through shared memory."""
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+
+
+def connect(address: Address, servers: Servers) -> Transport:
+    """A connection, which is made when it is first used.
+
+    Raises:
+        UsageError, InputError: as `csg_serve.client.endpoints.Servers.ssl_context`.
+    """
+    return HttpTransport(address, servers) if address.http else GrpcTransport(address, servers)
+
+
+class GrpcTransport:
+    """gRPC. A message may be as large as the answers asked for need: each power of two has a channel of its own."""
+
+    def __init__(self, address: Address, servers: Servers):
+        self._address, self._credentials = address, grpc_credentials(servers) if address.tls else None
+        self._headers = secret_header(servers, "triton-grpc-protocol-")
+        self._clients: dict[int, InferenceServerClient] = {}
+        self._open = AsyncExitStack()
+
+    async def ask(self, method: str, answer: Any, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
+        call = getattr(self._client(0), method)
+        try:
+            return await call(*arguments, headers=self._headers, client_timeout=deadline_s)
+        except InferenceServerException as error:
+            raise _grpc_error(error) from None
+
+    async def infer(self, inference: Inference, version: int, region: Region | None = None) -> NDArray[Any]:
+        tensor, output = inference.tensors(tritonclient.grpc, region)
+        client = self._client(0 if region else max(inference.answer_bytes, inference.tensor.nbytes))
+        try:
+            result = await client.infer(
+                inference.model,
+                [tensor],
+                model_version=str(version),
+                outputs=[output],
+                headers=self._headers,
+                client_timeout=inference.deadline_s,
+            )
+        except InferenceServerException as error:
+            raise _grpc_error(error) from None
+        return inference.answer(result, region)
+
+    def _client(self, message_bytes: int) -> InferenceServerClient:
+        limit = max(SMALLEST_LIMIT, 2 ** (message_bytes + SLACK).bit_length())
+        if limit not in self._clients:
+            limits = {"grpc.max_send_message_length": limit, "grpc.max_receive_message_length": limit}
+            client = InferenceServerClient(
+                self._address.authority, creds=self._credentials, channel_args=[*{**CHANNEL, **limits}.items()]
+            )
+            self._open.push_async_callback(client.close)
+            self._clients[limit] = client
+        return self._clients[limit]
+
+    async def close(self) -> None:
+        await self._open.aclose()
+
+
+class HttpTransport:
+    """HTTP, where gRPC can't be had, for example behind a proxy."""
+
+    def __init__(self, address: Address, servers: Servers):
+        import tritonclient.http.aio  # loads gevent
+
+        self._module = tritonclient.http
+        context = servers.ssl_context if address.tls else None
+        self._client = tritonclient.http.aio.InferenceServerClient(
+            address.authority, conn_timeout=None, ssl=address.tls, ssl_context=context
+        )
+        self._headers = secret_header(servers, "")
+
+    async def ask(self, method: str, answer: Any, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
+        from google.protobuf import json_format
+
+        found = await self._within(deadline_s, getattr(self._client, method)(*arguments, headers=dict(self._headers)))
+        if not isinstance(found, dict | list):
+            return found
+        if method == "get_system_shared_memory_status":
+            found = {one["name"]: one for one in found}
+        message: Any = {WRAPPED[method]: found} if method in WRAPPED else found
+        return json_format.ParseDict(message, answer(), ignore_unknown_fields=True)
+
+    async def infer(self, inference: Inference, version: int, region: Region | None = None) -> NDArray[Any]:
+        tensor, output = inference.tensors(self._module, region)
+        call = self._client.infer(
+            inference.model,
+            [tensor],
+            model_version=str(version),
+            outputs=[output],
+            headers=dict(self._headers),
+        )
+        return inference.answer(await self._within(inference.deadline_s, call), region)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _within(self, deadline_s: float, call: Any) -> Any:
+        import aiohttp
+
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await call
+        except InferenceServerException as error:
+            raise _http_error(error) from None
+        except TimeoutError:
+            raise TransportError("late", f"no answer within {deadline_s:g} s") from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            raise TransportError("away", str(error)) from None
+        except aiohttp.ClientError:
+            raise TransportError("refused", "what answers there speaks no HTTP") from None
+
+
+def _grpc_error(error: InferenceServerException) -> TransportError:
+    code = str(error.status()).removeprefix("StatusCode.")
+    kinds: dict[str, Kind] = {
+        "UNAVAILABLE": "away",
+        "CANCELLED": "away",  # by the server, as it ends
+        "DEADLINE_EXCEEDED": "late",
+        "NOT_FOUND": "missing",
+    }
+    return _error(str(error.message()), kinds.get(code, "refused"))
+
+
+def _http_error(error: InferenceServerException) -> TransportError:
+    kinds: dict[str, Kind] = {"502": "away", "503": "away", "504": "away", "404": "missing"}
+    return _error(str(error.message()), kinds.get(str(error.status()), "refused"))
+
+
+def _error(message: str, kind: Kind) -> TransportError:
+    """Some of Triton's errors share a code and differ in their words alone."""
+    if "is restricted, expecting header" in message:
+        kind = "restricted"
+    elif "Unable to find shared memory region" in message:
+        kind = "no region"
+    elif "no available versions" in message:
+        kind = "away"  # also what a server says that is about to end
+    elif any(words in message for words in PROCESS_GONE):
+        kind = "away"
+    elif any(words in message for words in MODEL_GONE):
+        kind = "missing"
+    return TransportError(kind, message)
+
+
+def grpc_credentials(servers: Servers) -> grpc.ChannelCredentials:
+    """The certificates; checked first, since gRPC would tell of a broken one with each request."""
+    _ = servers.ssl_context
+    trusted = servers.tls_ca or ssl.get_default_verify_paths().cafile
+    files = (trusted and Path(trusted), servers.tls_key, servers.tls_cert)
+    return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
+
+
+def secret_header(servers: Servers, prefix: str) -> dict[str, str]:
+    return {f"{prefix}{SECRET_HEADER}": servers.secret} if servers.secret else {}

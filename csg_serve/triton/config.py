@@ -1,0 +1,194 @@
+"""A model's configuration as Triton's own protobuf message, printed by protobuf: `config.pbtxt` can't be malformed."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import (
+    ModelConfig,
+    ModelInstanceGroup,
+    ModelOptimizationPolicy,
+    ModelOutput,
+)
+
+from csg.bundle import LABELS, PLAN
+from csg.card import ModelCard, parse_card
+from csg.errors import InputError
+from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, max_batch_size
+
+CONFIG = "config.pbtxt"
+CACHE_BYTES = 64 * 2**20  # of all response caches together
+CARD_PARAMETER = "csg_card"
+ENCODED_PARAMETER = "csg_encoded_for"
+ENCODED = "encoded"
+ENCODED_INSTANCES = 4  # some prepare the next images, while others' are in the tensor model or wait for it
+ENCODED_BATCH = 8  # more would wait for the last of them
+WARM_UP_SIDE = 512  # of images for a segmenter of free size
+PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
+
+
+def model_config(
+    card: ModelCard, name: str, version: int, backend: str, options: DeployOptions = DEFAULTS
+) -> ModelConfig:
+    """What Triton has to know to serve a bundle.
+
+    Args:
+        name: the model's name in the repository.
+        version: the one to serve. Named outright, so that replacing `config.pbtxt` is the one step that makes a
+            version live, together with its card.
+        backend: "python", which runs `model.py` beside the ONNX file, "onnxruntime", or "tensorrt", for the plan.
+    """
+    config = ModelConfig(name=name, backend=backend, max_batch_size=options.max_batch or max_batch_size(card))
+    if backend == "tensorrt":
+        config.platform, config.default_model_filename = "tensorrt_plan", PLAN
+    shape = [card.input.height or -1, card.input.width or -1, 3]
+    config.input.add(name=card.input.name, data_type=f"TYPE_{card.input.dtype}", dims=shape)
+    config.output.extend(_outputs(card))
+    if card.task == "classification":
+        config.output[0].label_filename = LABELS
+    config.version_policy.specific.versions.append(version)
+    _add_queue(config, options)
+    _add_instances(config, backend, options)
+    if options.warm_up:
+        _add_warm_up(config, card)
+    if options.response_cache:
+        config.response_cache.enable = True
+    if options.accelerator == "tensorrt":
+        config.optimization.execution_accelerators.gpu_execution_accelerator.append(_tensorrt(config, card, options))
+    config.parameters[CARD_PARAMETER].string_value = card.to_json()
+    return config
+
+
+def encoded_config(card: ModelCard, name: str, version: int, options: DeployOptions = DEFAULTS) -> ModelConfig:
+    """What Triton has to know of the second model, which takes image files and asks the tensor model `name`."""
+    batch = options.max_batch or min(ENCODED_BATCH, max_batch_size(card))
+    config = ModelConfig(name=encoded_name(name), backend="python", max_batch_size=batch)
+    config.input.add(name=ENCODED, data_type="TYPE_STRING", dims=[1])
+    if card.task == "classification":
+        config.output.extend(_outputs(card))
+    else:  # the label map alone, in the image's own size
+        config.output.add(name=card.outputs[0].name, data_type=f"TYPE_{card.outputs[0].dtype}", dims=[-1, -1])
+    config.output.add(name="error", data_type="TYPE_STRING", dims=[1])
+    config.version_policy.specific.versions.append(version)
+    _add_queue(config, options)
+    config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=ENCODED_INSTANCES)
+    config.parameters[ENCODED_PARAMETER].string_value = name
+    return config
+
+
+def encoded_name(name: str) -> str:
+    """The name of the model that takes image files for the tensor model `name`."""
+    return f"{name}_{ENCODED}"
+
+
+def _outputs(card: ModelCard) -> list[ModelOutput]:
+    return [
+        ModelOutput(name=output.name, data_type=f"TYPE_{output.dtype}", dims=output.shape[1:])
+        for output in card.outputs
+    ]
+
+
+def _add_queue(config: ModelConfig, options: DeployOptions) -> None:
+    """How requests wait and share a batch; a client may ask for a shorter timeout than the model's."""
+    batching = config.dynamic_batching
+    batching.max_queue_delay_microseconds = round(1000 * options.queue_delay_ms)
+    batching.preferred_batch_size.extend(sorted(options.preferred_batch))
+    if options.queue_size is not None:
+        batching.default_queue_policy.max_queue_size = options.queue_size
+    if options.timeout_ms is not None:
+        policy = batching.default_queue_policy
+        policy.default_timeout_microseconds = round(1000 * options.timeout_ms)
+        policy.allow_timeout_override = True
+
+
+def _add_instances(config: ModelConfig, backend: str, options: DeployOptions) -> None:
+    """On "auto" the Python backend's script chooses by itself, and a plan takes the GPU it needs."""
+    auto = {"python": ModelInstanceGroup.KIND_MODEL, "tensorrt": ModelInstanceGroup.KIND_GPU}
+    kinds = {
+        "auto": auto.get(backend, ModelInstanceGroup.KIND_AUTO),
+        "cpu": ModelInstanceGroup.KIND_CPU,
+        "gpu": ModelInstanceGroup.KIND_GPU,
+    }
+    kind = kinds[options.device]
+    group = config.instance_group.add(kind=kind, count=options.instances or 1)
+    for resource, count in options.resources:
+        group.rate_limiter.resources.add(name=resource, count=count)
+    if options.priority is not None:
+        group.rate_limiter.priority = options.priority
+
+
+def _add_warm_up(config: ModelConfig, card: ModelCard) -> None:
+    """A batch of one and a largest one of black images; of a segmenter one image."""
+    dims = [card.input.height or WARM_UP_SIDE, card.input.width or WARM_UP_SIDE, 3]
+    sizes = {1, config.max_batch_size} if card.task == "classification" else {1}
+    for size in sorted(sizes):
+        sample = config.model_warmup.add(name=f"batch of {size}", batch_size=size)
+        pixels = sample.inputs[card.input.name]
+        pixels.data_type, pixels.zero_data = config.input[0].data_type, True
+        pixels.dims.extend(dims)
+
+
+def _tensorrt(
+    config: ModelConfig, card: ModelCard, options: DeployOptions
+) -> ModelOptimizationPolicy.ExecutionAccelerators.Accelerator:
+    """TensorRT in the bundle's own precision; engines are kept, one for all batch sizes where the sides are fixed."""
+    digest = hashlib.sha256(card.to_json().encode()).hexdigest()[:16]  # ONNX Runtime would take another model's engines
+    parameters = {
+        "precision_mode": PRECISION_MODES[card.precision],
+        "trt_engine_cache_enable": "true",
+        "trt_engine_cache_path": f"{options.engine_cache.rstrip('/')}/csg-{config.name}-{digest}",
+    }
+    if card.input.height and card.input.width:
+        sides = f"{card.input.height}x{card.input.width}x3"
+        for end, batch in (("min", 1), ("opt", config.max_batch_size), ("max", config.max_batch_size)):
+            parameters[f"trt_profile_{end}_shapes"] = f"{card.input.name}:{batch}x{sides}"
+    return ModelOptimizationPolicy.ExecutionAccelerators.Accelerator(name="tensorrt", parameters=parameters)
+
+
+def card_of(config: ModelConfig, where: str) -> ModelCard:
+    """The card that a configuration carries.
+
+    Raises:
+        InputError: it is malformed.
+    """
+    return parse_card(config.parameters[CARD_PARAMETER].string_value, where)
+
+
+def server_flags(repository: Path, tritonserver: Path) -> list[str]:
+    """What tritonserver has to be started with, for the models of a repository that ask for it."""
+    found = [config for file in sorted(repository.glob(f"[!.]*/{CONFIG}")) if (config := read_config(file))]
+    flags = []
+    if any(config.response_cache.enable for config in found):
+        caches = tritonserver.parent.parent / "caches"
+        flags += [f"--cache-config=local,size={CACHE_BYTES}"]
+        flags += [f"--cache-directory={caches}"] if caches.is_dir() else []
+    if any(group.rate_limiter.resources for config in found for group in config.instance_group):
+        flags.append("--rate-limit=execution_count")
+    return flags
+
+
+def served_version(home: Path) -> int:
+    """The version that the configuration in a model's folder names.
+
+    Raises:
+        InputError: it names none, as no configuration of ours.
+    """
+    config = read_config(home / CONFIG)
+    if config is None or not config.version_policy.specific.versions:
+        raise InputError(f"{home / CONFIG} names no version to serve", "mend it, or deploy under another name")
+    return int(config.version_policy.specific.versions[0])
+
+
+def config_text(config: ModelConfig) -> str:
+    """The message as `config.pbtxt` holds it."""
+    return str(text_format.MessageToString(config, as_utf8=True))
+
+
+def read_config(path: Path) -> ModelConfig | None:
+    """The message in a `config.pbtxt`; None where there is none that can be read."""
+    try:
+        return text_format.Parse(path.read_text(), ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError):
+        return None

@@ -1,0 +1,249 @@
+"""`csg compare cls` and `csg compare seg`: systems times seeds on the same data and budget.
+
+Each is a run of its own, in one folder:
+
+tune/, runs/           the runs; those that are finished are not made again
+plan.json              the recipe that all of them share, and whether they are tuned
+comparison.json, table.md, circle.png, confusion.png   what came out (csg_train/compare/results.py)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from csg.console import print_json, say
+from csg.errors import CsgError, InputError, UsageError
+from csg.files import write_bytes
+from csg_train.compare.results import (
+    TABLE,
+    Row,
+    Try,
+    decide,
+    draw,
+    figures_of,
+    in_order,
+    keep_panel,
+    new_row,
+    read_rows,
+    summarise,
+)
+from csg_train.compare.systems import System, choose
+from csg_train.recipe.schema import Recipe, SceneData, parse_recipe
+from csg_train.tasks import TASKS
+from csg_train.training.command import load_task_recipe, whole_paths
+from csg_train.training.optimizer import precision_for
+from csg_train.training.run_folder import Run
+from csg_train.training.signals import Stop, Stopped
+
+COMPARISONS = Path("comparisons")
+SHORTER = 4  # a tuning run than a whole one
+HELD_OUT = 0.2  # of a single synthetic source
+
+
+def compare_command(
+    task: str,
+    source: str | None,
+    changes: dict[str, Any],
+    assignments: list[str],
+    systems: list[str] | None,
+    seeds: int,
+    tune: bool,
+    styles: str | None,
+    weights: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Train what is not trained yet, and write table and figures; again after each system."""
+    given = {key: value for key, value in changes.items() if value is not None}
+    base = whole_paths(load_task_recipe(task, source, given, assignments))
+    if not base.data.real:
+        raise UsageError("a comparison measures on real images", "name them with --real")
+    chosen, left_out = choose(systems, str(Path(styles).resolve()) if styles else None)
+    folder, images = out or COMPARISONS / base.name, TASKS[task].read_synthetic(base)
+    base = keep_plan(folder, base, tune, images.fingerprint())
+    comparison = Comparison(folder, base, len(images), weights)
+    names = ", ".join(system.name for system in chosen)
+    default = "" if source else " (default)"
+    say(f"compare {task}: recipe {base.name}{default}, {names}; seeds 0 to {seeds - 1}; {folder}")
+    for name in left_out:
+        say(f"{name} is left out: it restyles with images of yours, named by --styles DIR")
+    rows = read_rows(folder)
+    for system in chosen:
+        row = comparison.row(system, rows.get(system.name), seeds, tune)
+        if row.runs:
+            rows[system.name] = row
+            result = summarise(folder, base, in_order(rows.values()), kept(base) if tune else None)
+    if not rows:
+        raise InputError("every run diverged, so there is no table", "lower the learning rates, or tune")
+    draw(folder, [row.system for row in in_order(rows.values())])
+    if as_json:
+        print_json(result)
+    else:
+        sys.stdout.write((folder / TABLE).read_text())
+    say(f"table.md, comparison.json, circle.png and confusion.png are in {folder}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The folder, the recipe that all systems share, and how many synthetic images it has."""
+
+    folder: Path
+    base: Recipe
+    images: int
+    weights: str | None
+
+    def row(self, system: System, row: Row | None, seeds: int, tune: bool) -> Row:
+        """The system's row with at least so many seeds, going on from an earlier one if there is one."""
+        if row is None:
+            tries = self.tune(system) if tune else []
+            row = new_row(system, tries, decide(tries).changes if tries else {})
+        done = {run["seed"] for run in row.runs}
+        for seed in (seed for seed in range(seeds) if seed not in done):
+            run = self.run(system, row.chosen | {"seed": seed}, f"runs/{system.folder}-{seed}")
+            if run.diverged:
+                say(f"{system.name}, seed {seed}: training diverged; it has no part in the table")
+                continue
+            row.runs.append(figures_of(run))
+            if len(row.runs) == 1:
+                keep_panel(self.folder, system, run)
+        return row
+
+    def tune(self, system: System) -> list[Try]:
+        """Three short runs of a system, scored on synthetic images that they were not trained on."""
+        tries = []
+        for number, changes in enumerate(system.tries(self.base)):
+            run = self.run(system, changes | self._tuning(changes), f"tune/{system.folder}-{number}")
+            if run.diverged:
+                tries.append(Try(changes, 0.0, 1))
+                continue
+            result = run.result()
+            found = result["held_out" if "held_out" in result else "real"]
+            tries.append(Try(changes, found[next(iter(TASKS[self.base.task].SCORES))], found["images"]))
+        return tries
+
+    def _tuning(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Settings of a tuning run that tries `changes`: so many steps fewer at learning rates so much higher, and what
+        it is measured on. With the steps alone fewer, the tries would favour rates too high for the whole run.
+        """
+        optim, data = self.base.optim, self.base.data
+        steps = optim.epochs * (self.images // min(optim.batch, self.images))
+        quarter: dict[str, Any] = {
+            "seed": 0,
+            "evaluate_every": 0,
+            "optim.max_steps": math.ceil(min(steps, optim.max_steps or steps) / SHORTER),
+        }
+        for name in ("optim.lr_backbone", "optim.lr_heads"):
+            quarter[name] = SHORTER * changes.get(name, getattr(optim, name.removeprefix("optim.")))
+        if isinstance(data, SceneData):
+            quarter["data.real_labels"] = None
+        if len(data.train) > 1:
+            return quarter | {"data.train": data.train[:-1], "data.real": data.train[-1:]}
+        return quarter | {"data.real": (), "data.holdout": HELD_OUT}
+
+    def run(self, system: System, changes: dict[str, Any], name: str) -> Run:
+        """A finished run, or a diverged one, made in a process of its own unless it is there already.
+
+        Raises:
+            UsageError: what is there was made with other settings.
+            Stopped: the user stopped it.
+        """
+        recipe, run = system.recipe(self.base, changes), Run(self.folder / name)
+        started = (run.path / "recipe.yaml").is_file()
+        if started and run.recipe() != recipe:
+            raise UsageError(f"run {run.path} was made with other settings", "remove it, or name another --out")
+        if run.finished or run.diverged:
+            return run
+        words = ["--resume"]
+        if not started:
+            file = self.folder / "recipes" / f"{name.replace('/', '-')}.yaml"
+            write_bytes(file, recipe.to_yaml().encode())
+            words = ["--recipe", str(file)]
+        words += ["--out", str(run.path), *(["--weights", self.weights] if self.weights else [])]
+        say(f"{system.name}: {name}")
+        try:
+            _train([self.base.task, *words])
+        except CsgError:
+            if not run.diverged:
+                raise
+        return run
+
+
+def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recipe:
+    """The recipe that all systems share, with one precision for all; the one the folder was started with.
+
+    Of the sources the plan keeps the names and a fingerprint, so that it can be gone on with on another machine.
+
+    Raises:
+        UsageError: recipe or images were others, or tuning was on and is off now, or the other way round.
+    """
+    file = folder / "plan.json"
+    if not file.is_file():
+        if folder.exists() and any(folder.iterdir()):
+            raise UsageError(f"{folder} is no comparison's folder", "name another with --out")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        base = base.model_copy(update={"precision": precision_for(base.precision, device).name})
+        plan = {"tune": tune, "images": fingerprint, "recipe": _named(base)}
+        write_bytes(file, (json.dumps(plan, indent=2) + "\n").encode())
+        return base
+    found = json.loads(file.read_text())
+    if found["tune"] != tune:
+        raise UsageError(
+            f"{folder} was started with --{'' if found['tune'] else 'no-'}tune", "do the same, or --out DIR"
+        )
+    if base.precision == "auto":
+        base = base.model_copy(update={"precision": found["recipe"]["precision"]})
+    if _named(base) != _named(parse_recipe(found["recipe"], str(file))):
+        raise UsageError(f"{folder} was started with another recipe", "name another folder with --out")
+    if fingerprint != found["images"]:
+        raise UsageError(f"{folder} was started with other synthetic images", "name another folder with --out")
+    return base
+
+
+def _named(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings, of its sources the names alone."""
+    tree = recipe.model_dump(mode="json")
+    for name in ("train", "real"):
+        tree["data"][name] = [Path(source).name for source in tree["data"][name]]
+    for name in ("labels", "real_labels"):
+        if tree["data"].get(name):
+            tree["data"][name] = Path(tree["data"][name]).name
+    return tree
+
+
+def kept(base: Recipe) -> str:
+    """What tuning runs are scored on, in words."""
+    if len(base.data.train) > 1:
+        return f"all of {Path(base.data.train[-1]).name}, the last of the synthetic sources"
+    return f"{HELD_OUT:.0%} of them, the same for all"
+
+
+def _train(words: Sequence[str]) -> None:
+    """`csg train` in a process of its own, so that its memory is its own; a signal is handed on once."""
+    command = [sys.executable, "-m", "csg", "train", *words]
+    stop = Stop()
+    with stop.listening():
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        handed_on = False
+        while True:
+            try:
+                process.wait(0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if stop.wanted and not handed_on:
+                    process.terminate()
+                    handed_on = True
+    if stop.wanted or process.returncode == Stopped.exit_code:
+        raise Stopped("comparison stopped", "the same command goes on with it")
+    if process.returncode:
+        error = CsgError("a run failed, for the reason above", "mend it; the same command goes on")
+        error.exit_code = process.returncode if process.returncode > 0 else 1
+        raise error

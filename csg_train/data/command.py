@@ -1,0 +1,22 @@
+"""`csg data synth`: an embedded synthetic set, written out to be looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from csg.console import counting, say
+from csg.errors import UsageError
+from csg.files import new_folder
+from csg_train.data.synthetic_digits import write_digits
+from csg_train.data.synthetic_scenes import write_scenes
+
+KINDS = {"digits": write_digits, "digit-scenes": write_scenes}
+
+
+def synth_command(kind: str, out: Path, count: int, seed: int) -> None:
+    """Write the set to a folder that does not exist yet."""
+    if out.exists():
+        raise UsageError(f"{out} exists already", "name a folder that does not exist yet")
+    with counting(f"drawing {kind}", count) as advance, new_folder(out) as fresh:
+        KINDS[kind](fresh, count, seed, advance)
+    say(f"{count} images of {kind} in {out}")

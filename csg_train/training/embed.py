@@ -1,0 +1,60 @@
+"""`csg embed`: the pooled embeddings of a run, for plots and measures of people's own."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from csg.console import print_json, say
+from csg.errors import InputError, UsageError
+from csg.files import write_bytes
+from csg_train.energy import hyperspherical_energy
+from csg_train.tasks import TASKS, Images, Measured
+from csg_train.training.run_folder import Run, newest_run
+from csg_train.training.student import load_student
+
+
+def embed_command(path: Path | None, data: list[str] | None, out: Path | None, as_json: bool) -> None:
+    """Write the embeddings of a run's student as .npz and print their energies.
+
+    The file holds `embeddings` float32 (N, C), `classes` and `paths`; of a classifier also `labels` and `predicted`,
+    int64 (N,).
+    """
+    run = Run(path or newest_run(Path("runs")))
+    out = out or Path(f"{run.path.resolve().name}.npz")
+    if out.suffix != ".npz":
+        raise UsageError(f"{out} does not end in .npz", "name the file *.npz")
+    say(f"embed: run {run.path}" + ("" if path else " (newest)") + f", to {out}")
+    images, measured = measure_run(run, data)
+    buffer, of_images = io.BytesIO(), {"labels": measured.true, "predicted": measured.predicted}
+    np.savez_compressed(
+        buffer,
+        embeddings=measured.embeddings,
+        classes=np.array(run.taught().names),
+        paths=np.array([str(file) for file in images.paths]),
+        **{name: values for name, values in of_images.items() if values is not None},
+    )
+    write_bytes(out, buffer.getvalue())
+    energy = hyperspherical_energy(measured.embeddings)
+    if energy:
+        say(f"{len(measured.embeddings)} embeddings: E_0 {energy.E_0:.4f}, E_1 {energy.E_1:.4f}, E_2 {energy.E_2:.4f}")
+    if as_json:
+        print_json({"file": str(out), "energy": energy.as_dict() if energy else None})
+
+
+def measure_run(run: Run, data: list[str] | None = None) -> tuple[Images, Measured]:
+    """The student of a finished run on its real set, or on `data`.
+
+    Raises:
+        InputError: the run has no real set and none is named, or its classes are others.
+    """
+    recipe, classes = run.recipe(), run.taught()
+    sources = data or list(recipe.data.real)
+    if not sources:
+        raise InputError(f"run {run.path} was trained without a real set", "name images with --data")
+    task = TASKS[recipe.task]
+    images = task.read_real(recipe, classes, sources, partly=True)
+    return images, task.measure(load_student(run), classes, images, recipe, torch.device("cpu"))

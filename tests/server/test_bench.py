@@ -1,0 +1,152 @@
+"""`csg bench` against a real Triton: what it counts is what the server counted, LoadGen's accuracy is evaluate's."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csg.card import SceneInput
+from csg.errors import UsageError
+from csg_serve.bench.command import parse_concurrency, parse_scenarios
+from csg_serve.bench.samples import read_samples, stacked
+from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.tiny_bundle import COLOURS, tiny_card, write_colour_bundle
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A repository with the model colour, and 40 images of which every fifth lies among another colour's."""
+    root = tmp_path_factory.mktemp("bench")
+    write_colour_bundle(root / "bundle")
+    assert csg("deploy", root / "bundle", "--repository", root / "repository").returncode == 0
+    for number in range(40):
+        label = number % 3 if number % 5 else (number + 1) % 3
+        (root / "data" / COLOURS[label]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), COLOURS[number % 3]).save(root / "data" / COLOURS[label] / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    serve = ("serve", "--repository", folder / "repository")
+    done = csg(*serve, "--detach", "--json", *FREE_PORTS)
+    assert done.returncode == 0, done.stderr
+    yield json.loads(done.stdout)["grpc"]
+    csg(*serve, "--stop")
+
+
+def test_levels(folder, server):
+    out = folder / "levels"
+    done = csg(
+        "bench", "--server", server, "--concurrency", "1,6", "--batch", 2, "--seconds", 1, "--out", out, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report == json.loads((out / "bench.json").read_text())
+    assert Image.open(out / "bench.png").width > 1000
+    assert [level["concurrency"] for level in report["levels"]] == [1, 6]
+    for level in report["levels"]:
+        assert level["images_per_s"] > 0
+        assert 0 < level["p50_ms"] <= level["p90_ms"] <= level["p99_ms"]
+        assert level["queue_ms"] > 0
+        assert level["compute_ms"] > 0
+        assert level["client_cores"] > 0
+    alone, together = report["levels"]
+    assert alone["batch"] == 2
+    assert together["batch"] > 2
+    refused(csg("bench", "--server", server, "--out", out), 3, "exists already")
+
+
+def test_what_was_sent_is_what_the_server_counted(folder, server):
+    def counted():
+        return json.loads(csg("models", "--server", server, "--json").stdout)["models"][0]
+
+    before, out = counted(), folder / "counted"
+    options = ("--concurrency", "3", "--batch", 4, "--seconds", 0.5, "--data", folder / "data", "--out", out)
+    report = json.loads(csg("bench", "--server", server, *options, "--json").stdout)
+    after, (level,) = counted(), report["levels"]
+    requests = after["requests"] - before["requests"]
+    assert report["data"] == "data"
+    assert after["images"] - before["images"] == 4 * requests
+    assert level["requests"] < requests  # the warm-up is not in the level
+
+
+def test_loadgen_accuracy_is_that_of_evaluate(folder, server):
+    data, out = ("--data", folder / "data"), folder / "scenarios"
+    scenarios = [word for name in ("single-stream", "server", "offline") for word in ("--scenario", name)]
+    done = csg(
+        "bench", "--server", server, *data, *scenarios, "--accuracy", "--qps", 40, "--batch", 3,
+        "--seconds", 0.5, "--out", out, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = {(one["scenario"], one["mode"]): one for one in json.loads(done.stdout)["scenarios"]}
+    assert len(found) == 6
+    expected = json.loads(csg("evaluate", "--server", server, *data, "--json").stdout)
+    assert expected["accuracy"] == pytest.approx(0.8)
+    for (scenario, mode), one in found.items():
+        assert (out / one["logs"] / "mlperf_log_summary.txt").exists()
+        if mode == "accuracy":
+            assert one["queries"] == 40
+            assert (one["accuracy"], one["mean_class_accuracy"]) == pytest.approx(
+                (expected["accuracy"], expected["mean_class_accuracy"])
+            )
+        else:
+            assert one["samples_per_s"] > 0
+            assert one["valid"] in (True, False)
+            assert one["latency_ms"]["50.00"] <= one["latency_ms"]["99.00"]
+            assert one["target_qps"] == (40 if scenario == "server" else None)
+
+
+def test_an_image_that_cannot_be_read_is_named(folder, server):
+    for name in ("red", "green"):
+        (folder / "broken" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), name).save(folder / "broken" / name / "a.png")
+    (folder / "broken" / "red" / "a.png").write_bytes(b"\x89PNG")
+    options = ("--data", folder / "broken", "--seconds", 0.5, "--out", folder / "none")
+    refused(csg("bench", "--server", server, *options, "--scenario", "offline"), 3, r"red/a\.png")
+    assert not (folder / "none").exists()
+
+
+def test_usage(folder, server):
+    refused(csg("bench", "--server", server, "--batch", 100), 2, "at most 32")
+    refused(csg("bench", "--server", server, "--concurrency", "0"), 2, "no list of numbers")
+    refused(csg("bench", "--server", server, "--scenario", "cloud"), 2, "no scenario 'cloud'", "single-stream")
+    refused(csg("bench", "--server", server, "--accuracy"), 2, "--scenario")
+
+
+def test_concurrency_and_scenarios():
+    assert parse_concurrency("1,2,16") == (1, 2, 16)
+    for nonsense in ("", "1,", "a", "-1", "0,2", "1.5", "100000"):
+        with pytest.raises(UsageError, match="no list of numbers"):
+            parse_concurrency(nonsense)
+    assert parse_scenarios(["offline", "offline"]) == ("offline",)
+
+
+def test_random_pixels_have_the_cards_size():
+    samples = read_samples(tiny_card(), None)
+    assert samples.pixels(0).shape == (32, 32, 3)
+    assert not np.array_equal(samples.pixels(0), samples.pixels(1))
+    np.testing.assert_array_equal(samples.pixels(1), samples.pixels(1))
+    free = SimpleNamespace(input=SceneInput())
+    assert read_samples(free, None).pixels(0).shape == (512, 1024, 3)
+
+
+def test_images_of_two_sizes_are_no_batch():
+    with pytest.raises(UsageError, match="different sizes"):
+        stacked([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 16, 3), np.uint8)])
+
+
+def test_a_scenario_whose_server_goes_away_ends(folder, server):
+    """The last one to use the server."""
+    options = ("--scenario", "single-stream", "--seconds", "8", "--out", str(folder / "gone"))
+    command = [sys.executable, "-m", "csg", "bench", "--server", server, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert "images/s" in process.stderr.readline()
+        assert csg("serve", "--repository", folder / "repository", "--stop").returncode == 0
+        out, err = process.communicate()
+    refused(SimpleNamespace(returncode=process.returncode, stdout=out, stderr=err), 4, "did not answer", "see its log")
+    assert not (folder / "gone").exists()

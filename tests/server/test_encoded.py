@@ -1,0 +1,312 @@
+"""Image files into a real Triton: every kind comes out as csg.images prepares it here, and a broken one fails alone."""
+
+import io
+import json
+import struct
+import threading
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from PIL import Image
+from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.utils import InferenceServerException
+
+import csg_serve.repository.encoded_model
+from csg.bundle import read_bundle, write_bundle
+from csg.errors import ServerError
+from csg.images import MAX_PIXELS, decode, prepare
+from csg_serve.repository.deploy import deploy
+from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.tiny_bundle import write_echo_bundle, write_scene_bundle
+
+RNG = np.random.default_rng(0)
+
+
+def encoded(image, kind="PNG", **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def noise(mode="RGB", size=(37, 23)):
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    return Image.fromarray(RNG.integers(0, 256, (*size[::-1], channels), np.uint8).squeeze(), mode)
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+KINDS = {
+    "jpeg": encoded(noise(), "JPEG"),
+    "png": encoded(noise()),
+    "webp": encoded(noise(), "WEBP"),
+    "turned": encoded(noise(), "JPEG", exif=turned()),
+    "turned png": encoded(noise("RGBA"), exif=turned()),
+    "grey": encoded(noise("L"), "JPEG"),
+    "cmyk": encoded(noise("CMYK"), "JPEG"),
+    "alpha": encoded(noise("RGBA")),
+    "alpha webp": encoded(noise("RGBA"), "WEBP", lossless=True),
+    "palette": encoded(noise().quantize(16)),
+    "16 bit": encoded(Image.fromarray(RNG.integers(0, 65536, (23, 37), np.uint16))),
+    "animated gif": encoded(noise("P"), "GIF", save_all=True, append_images=[noise("P")]),
+    "animated webp": encoded(noise(), "WEBP", save_all=True, append_images=[noise()]),
+    "large": encoded(noise(size=(1200, 900)), "JPEG"),
+    "strip": encoded(noise(size=(900, 2))),
+}
+BROKEN = {
+    "empty": (b"", "not an image file"),
+    "text": (b"hello", "not an image file"),
+    "truncated jpeg": (KINDS["jpeg"][: len(KINDS["jpeg"]) // 2], "truncated"),
+    "truncated png": (KINDS["png"][: len(KINDS["png"]) // 2], "can't be read"),
+    "truncated webp": (KINDS["webp"][: len(KINDS["webp"]) // 2], "can't be read"),
+    "bomb": (encoded(Image.new("1", (1000, MAX_PIXELS // 1000 + 1))), f"and {MAX_PIXELS} are the most"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image file"),
+}
+
+
+TUNED = (
+    *("--max-batch", 4, "--preferred-batch", 2, "--queue-delay", 2, "--queue-size", 50, "--timeout", 30_000),
+    *("--instances", 2, "--device", "cpu", "--response-cache", "--rate-limit", "cores:1", "--priority", 2),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A repository with echo, whose logits are the pixels it gets, and scenes, of free size."""
+    root = tmp_path_factory.mktemp("encoded")
+    echo = write_echo_bundle(root / "bundles" / "echo")
+    spec = echo.card.input.model_copy(update={"resize_shorter_side": 7})
+    other = echo.card.model_copy(update={"input": spec})
+    write_bundle(root / "bundles" / "closer", other, {"model.onnx": echo.model.read_bytes()})
+    write_bundle(root / "bundles" / "broken", other, {"model.onnx": b"this is no graph"})
+    write_scene_bundle(root / "bundles" / "scenes")
+    for name in ("echo", "scenes"):
+        assert csg("deploy", root / "bundles" / name, "--repository", root / "repository").returncode == 0
+    assert csg("deploy", echo.path, "--name", "tuned", "--repository", root / "repository", *TUNED).returncode == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    started = csg("serve", "--repository", folder / "repository", "--detach", "--json", *FREE_PORTS)
+    assert started.returncode == 0, started.stderr
+    yield json.loads(started.stdout)
+    assert csg("serve", "--stop", "--repository", folder / "repository").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def ask(server):
+    """Image files to a model: its outputs by name."""
+    with InferenceServerClient(server["grpc"]) as client:
+        yield lambda files, model="echo_encoded": answer(client, files, model)
+
+
+def answer(client, files, model="echo_encoded"):
+    tensor = InferInput("encoded", [len(files), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array(files, np.object_)[:, None])
+    result = client.infer(model, [tensor])
+    names = [output.name for output in result.get_response().outputs]
+    return {name: result.as_numpy(name) for name in names}
+
+
+def pixels(client, model, count):
+    """The same image, several times, as a tensor: the logits, which are its pixels."""
+    tensor = InferInput("image", [count, 4, 4, 3], "UINT8")
+    tensor.set_data_from_numpy(np.tile(np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3), (count, 1, 1, 1)))
+    return client.infer(model, [tensor]).as_numpy("logits").tolist()
+
+
+def expected(folder, file, bundle="echo"):
+    spec = read_bundle(folder / "bundles" / bundle).card.input
+    return prepare(decode(file), spec).reshape(-1).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_server_prepares_as_csg_images_does(folder, ask, kind):
+    found = ask([KINDS[kind]])
+    assert list(found) == ["logits", "error"]
+    np.testing.assert_array_equal(found["logits"], expected(folder, KINDS[kind])[None])
+    assert found["error"].tolist() == [[b""]]
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_image_fails_alone(folder, ask, kind):
+    broken, reason = BROKEN[kind]
+    files = [*list(KINDS.values())[:5], broken, *list(KINDS.values())[5:7]]
+    found = ask(files)
+    for place, file in enumerate(files):
+        error = found["error"][place, 0].decode()
+        if place == 5:
+            assert error.startswith("image 5 can't be read")
+            assert reason in error
+            assert not found["logits"][5].any()
+        else:
+            assert not error
+            np.testing.assert_array_equal(found["logits"][place], expected(folder, file))
+
+
+def test_a_request_without_any_image_is_an_error(ask):
+    for files in ([b""], [broken for broken, _ in BROKEN.values()]):
+        with pytest.raises(InferenceServerException, match="image 0 can't be read: not an image file") as refusal:
+            ask(files)
+        assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_broken_images_of_others_do_not_matter(folder, server):
+    """Requests that share a batch: each gets its own answer."""
+    files = list(KINDS.values()) + [broken for broken, _ in BROKEN.values()]
+    results = {}
+
+    def send(place):
+        with InferenceServerClient(server["grpc"]) as client:
+            try:
+                results[place] = answer(client, [files[place]])["logits"][0]
+            except InferenceServerException as error:
+                results[place] = error
+
+    threads = [threading.Thread(target=send, args=[place]) for place in range(len(files))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for place, file in enumerate(files):
+        if place < len(KINDS):
+            np.testing.assert_array_equal(results[place], expected(folder, file))
+        else:
+            assert "image 0 can't be read" in str(results[place].message())
+
+
+def test_curl_sends_a_file_as_it_is(folder, server):
+    """curl --data-binary @a.jpg: the outputs follow the JSON header in the body."""
+    url = f"http://{server['http']}/v2/models/echo_encoded/infer"
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    headers = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}
+    with direct.open(urllib.request.Request(url, KINDS["jpeg"], headers)) as response:
+        body, header = response.read(), int(response.headers["Inference-Header-Content-Length"])
+    assert [output["name"] for output in json.loads(body[:header])["outputs"]] == ["logits", "error"]
+    logits = np.frombuffer(body[header:][: 4 * 48], np.float32)
+    np.testing.assert_array_equal(logits, expected(folder, KINDS["jpeg"]))
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        direct.open(urllib.request.Request(url, b"hello", headers))
+    assert refusal.value.code == 400
+    assert json.load(refusal.value)["error"] == "image 0 can't be read: not an image file"
+
+
+def test_an_answer_in_json_is_json(folder, server):
+    parts = b"".join(struct.pack("<I", len(file)) + file for file in (KINDS["jpeg"], b"broken"))
+    tensor = {"name": "encoded", "shape": [2, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(parts)}}
+    header = json.dumps({"inputs": [tensor]}).encode()
+    request = urllib.request.Request(
+        f"http://{server['http']}/v2/models/echo_encoded/infer",
+        header + parts,
+        {"Inference-Header-Content-Length": str(len(header))},
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
+        logits, error = json.loads(response.read(), parse_constant=pytest.fail)["outputs"]
+    assert logits["data"] == [*expected(folder, KINDS["jpeg"]).tolist(), *48 * [0]]
+    assert error["data"] == ["", "image 1 can't be read: not an image file"]
+
+
+def test_a_segmenter_answers_with_maps_of_the_images_own_size(ask):
+    for kind in ("png", "turned png", "strip"):
+        pixels = np.asarray(decode(KINDS[kind]))
+        found = ask([KINDS[kind]], "scenes_encoded")["label_map"]
+        np.testing.assert_array_equal(found, pixels.argmax(2)[None])
+    alike = [encoded(noise()) for _ in range(5)]
+    found = ask([*alike, b""][-4:], "scenes_encoded")
+    np.testing.assert_array_equal(found["label_map"][:3], [np.asarray(decode(one)).argmax(2) for one in alike[-3:]])
+    assert (found["label_map"][3] == 255).all()
+    assert "image 3 can't be read" in found["error"][3, 0].decode()
+    with pytest.raises(InferenceServerException, match="different sizes"):
+        ask([KINDS["png"], KINDS["strip"]], "scenes_encoded")
+
+
+def test_the_server_takes_every_option(server):
+    with InferenceServerClient(server["grpc"]) as client:
+        config = client.get_model_config("tuned").config
+        batching, (group,) = config.dynamic_batching, config.instance_group
+        assert (config.max_batch_size, list(batching.preferred_batch_size)) == (4, [2])
+        assert (batching.max_queue_delay_microseconds, batching.default_queue_policy.max_queue_size) == (2000, 50)
+        assert (group.count, group.rate_limiter.priority, group.rate_limiter.resources[0].name) == (2, 2, "cores")
+        assert [sample.batch_size for sample in config.model_warmup] == [1, 4]
+        assert [pixels(client, "tuned", 3), pixels(client, "tuned", 3)] == 2 * [3 * [list(range(48))]]
+        with pytest.raises(InferenceServerException, match="batch-size must be <= 4"):
+            pixels(client, "tuned", 5)
+        (done,) = client.get_inference_statistics("tuned").model_stats
+        assert done.inference_stats.cache_hit.count >= 1
+
+
+@contextmanager
+def load(server, files, answers):
+    """Requests to both models all the while; what fails is raised at the end."""
+    stop, failed = threading.Event(), []
+
+    def send(act):
+        with InferenceServerClient(server["grpc"]) as client:
+            while not stop.is_set():
+                try:
+                    act(client)
+                except Exception as error:
+                    failed.append(error)
+
+    def tensors(client):
+        assert pixels(client, "echo", 1) == [list(range(48))]
+
+    def images(client):
+        answers.append(answer(client, files)["logits"])
+
+    threads = [threading.Thread(target=send, args=[act]) for act in (tensors, images, images)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failed
+
+
+def test_versions_change_under_load_and_each_gets_its_own_pixels(folder, server, ask, monkeypatch):
+    """No request fails, and an answer is that of one version with that version's own preprocessing."""
+    files = [KINDS["jpeg"], KINDS["png"]]
+    far, close = ([expected(folder, file, name).tolist() for file in files] for name in ("echo", "closer"))
+    assert far != close
+    repository, bundles, answers = folder / "repository", folder / "bundles", []
+    with load(server, files, answers):
+        done = csg("deploy", bundles / "closer", "--repository", repository, "--json")
+        assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 2), done.stderr
+        assert ask(files)["logits"].tolist() == close
+        refused(csg("deploy", bundles / "broken", "--repository", repository), 4, "echo version 3 does not load")
+        assert ask(files)["logits"].tolist() == close
+        garbage = lambda _, folder: (folder / "model.py").write_text("import nothing_at_all")  # noqa: E731
+        monkeypatch.setattr(csg_serve.repository.encoded_model, "write_script", garbage)
+        with pytest.raises(ServerError, match=r"echo_encoded version 4 does not load: .*nothing_at_all"):
+            deploy(read_bundle(bundles / "echo"), repository)
+        assert ask(files)["logits"].tolist() == close
+        done = csg("deploy", "--rollback", "--repository", repository, "--name", "echo", "--json")
+        assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 1), done.stderr
+        assert ask(files)["logits"].tolist() == far
+    kinds = [answer.tolist() for answer in answers]
+    assert all(one in (far, close) for one in kinds)
+    assert far in kinds
+    assert close in kinds
+
+
+def test_it_can_be_left_out(folder, server):
+    repository = ("--repository", folder / "repository")
+    assert csg("deploy", folder / "bundles" / "echo", "--name", "plain", *repository).returncode == 0
+    done = csg("deploy", folder / "bundles" / "echo", "--name", "plain", "--no-encoded", *repository, "--json")
+    assert json.loads(done.stdout)["encoded"] is None
+    assert not (folder / "repository" / "plain_encoded").exists()
+    done = csg("deploy", "--rollback", "--name", "plain", *repository, "--json")
+    assert json.loads(done.stdout)["encoded"] == "plain_encoded"
+    shown = json.loads(csg("models", "--server", server["grpc"], "--json").stdout)["models"]
+    ready = {(one["model"], one["version"]) for one in shown if one["state"] == "READY"}
+    assert {("plain", "1"), ("plain_encoded", "1")} <= ready

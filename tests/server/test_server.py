@@ -1,0 +1,320 @@
+"""A real Triton, from the command line: what comes through it, what goes wrong, and that nothing stays behind."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from csg.bundle import write_bundle
+from csg.errors import InputError
+from csg.images import load
+from csg_serve.client.client import Client, stream
+from csg_serve.client.connection import open_model
+from csg_serve.server.flags import TUNING
+from csg_serve.server.state import STATE
+from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
+from tests.server.test_evaluate import TIMES
+
+
+def processes_of(repository):
+    return [p for p in psutil.process_iter(["cmdline"]) if str(repository) in " ".join(p.info["cmdline"] or [])]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    """Evaluations are kept in the current folder."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Bundles, solid colours as class folders, and a repository with the models colour and echo."""
+    root = tmp_path_factory.mktemp("serve")
+    write_colour_bundle(root / "bundles" / "colour")
+    write_echo_bundle(root / "bundles" / "echo")
+    for name, colour in (("red", (250, 9, 3)), ("green", (10, 200, 30)), ("blue", (0, 20, 180))):
+        (root / "colours" / name).mkdir(parents=True)
+        for number in range(9):
+            Image.new("RGB", (30 + 7 * number, 50), colour).save(root / "colours" / name / f"{number}.png")
+    for name in ("colour", "echo"):
+        assert csg("deploy", root / "bundles" / name, "--repository", root / "repository").returncode == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    """gRPC address of a Triton on the repository."""
+    repository = folder / "repository"
+    done = csg("serve", "--detach", "--json", "--repository", repository, *FREE_PORTS)
+    assert done.returncode == 0, done.stderr
+    state = json.loads(done.stdout)
+    yield state["grpc"]
+    region = json.loads((repository / ".csg-serve.json").read_text())["token"]
+    assert processes_of(repository)
+    stopped = csg("serve", "--stop", "--repository", repository)
+    assert stopped.returncode == 0, stopped.stderr
+    assert not processes_of(repository)
+    assert not list(Path("/dev/shm").glob(f"{region}*"))
+    refused(csg("serve", "--stop", "--repository", repository), 4, "no server runs on")
+
+
+def test_every_colour_is_right_through_the_server(folder, server):
+    done = csg("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    for name in ("images_per_s", "latency_ms", "folder"):
+        assert report.pop(name)
+    intervals = [report.pop(f"{name}_interval") for name in ("accuracy", "mean_class_accuracy")]
+    assert intervals == [[pytest.approx(0.875, abs=1e-3), 1], [1, 1]]
+    assert 0 <= report.pop("ece") < 1e-3
+    assert report == {
+        "model": "colour", "version": 1, "images": 27, "skipped": 0, "accuracy": 1.0, "mean_class_accuracy": 1.0,
+        "per_class": {"red": 1.0, "green": 1.0, "blue": 1.0},
+    }  # fmt: skip
+
+
+def test_a_list_file_and_its_wrong_labels_are_believed(folder, server):
+    """One image in three is labelled wrong on purpose: the measurement follows the file."""
+    lines = [f"{name}/{n}.png {label}" for label, name in enumerate(("red", "green", "blue")) for n in range(3)]
+    (folder / "colours" / "list.txt").write_text("\n".join(lines))
+    report = csg(
+        "evaluate", "--server", server, "--model", "colour", "--data", folder / "colours" / "list.txt", "--json"
+    )
+    assert json.loads(report.stdout)["images"] == 9
+    mixed = folder / "mixed"
+    for name in ("red", "green", "blue"):
+        (mixed / name).mkdir(parents=True)
+        for number, shown in enumerate((name, name, "red")):
+            source = folder / "colours" / shown / f"{number}.png"
+            (mixed / name / f"{number}.png").write_bytes(source.read_bytes())
+    report = json.loads(csg("evaluate", "--server", server, "--model", "colour", "--data", mixed, "--json").stdout)
+    assert report["accuracy"] == pytest.approx(7 / 9)
+    assert report["per_class"] == pytest.approx({"red": 1.0, "green": 2 / 3, "blue": 2 / 3})
+
+
+def test_the_pixels_that_arrive_are_those_that_were_prepared(tmp_path, server):
+    """Bit for bit, for every kind of file: the echo model answers with the pixels it got."""
+    rng, paths = np.random.default_rng(0), []
+    for number, (mode, channels) in enumerate((("RGB", 3), ("L", 1), ("RGBA", 4), ("RGB", 3), ("RGB", 3)) * 3):
+        size = rng.integers(1, 90, 2)
+        pixels = rng.integers(0, 256, (*size, channels), dtype=np.uint8).squeeze(-1 if channels == 1 else ())
+        image = Image.fromarray(pixels, mode)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        kind = ("png", "png", "png", "jpg", "webp")[number % 5]
+        paths.append(tmp_path / f"{number}.{kind}")
+        image.save(paths[-1], **({"exif": exif} if kind == "jpg" else {}))
+
+    async def echoed():
+        async with open_model(server, "echo") as served:
+            return served.card.input, [answer async for answer in stream(served, paths)]
+
+    spec, answers = asyncio.run(echoed())
+    assert len(answers) == len(paths) == 15
+    for path, answer in zip(paths, answers, strict=True):
+        np.testing.assert_array_equal(answer, load(path, spec).reshape(-1).astype(np.float32))
+
+
+def test_predict_names_the_class(folder, server):
+    images = [folder / "colours" / name / "0.png" for name in ("blue", "red")]
+    done = csg("predict", *images, "--server", server, "--model", "colour", "--json")
+    predictions = json.loads(done.stdout)["predictions"]
+    assert [one["class"] for one in predictions] == ["blue", "red"]
+    assert all(0.99 < one["confidence"] <= 1 for one in predictions)
+    refused(csg("predict", folder / "no.png", "--server", server, "--model", "colour"), 3, r"no\.png")
+
+
+def test_python_gets_the_same_in_a_few_lines(folder, server):
+    client = Client(server, "colour")
+    blue, red = client.predict([folder / "colours" / "blue" / "0.png", str(folder / "colours" / "red" / "0.png")])
+    assert client.card().classes[blue.argmax()] == "blue"
+    assert client.card().classes[red.argmax()] == "red"
+    assert blue.sum() == pytest.approx(1)
+    with pytest.raises(InputError, match=r"no\.png"):
+        client.predict([folder / "no.png"])
+
+
+def test_a_broken_image_is_named_or_left_out(tmp_path, server):
+    for name in ("red", "green", "blue"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (40, 40), name).save(tmp_path / name / "a.png")
+    (tmp_path / "red" / "broken.png").write_bytes(b"\x89PNG")
+    evaluate = ("evaluate", "--server", server, "--model", "colour", "--data", tmp_path)
+    refused(csg(*evaluate), 3, r"red/broken\.png", "--unreadable skip")
+    report = json.loads(csg(*evaluate, "--unreadable", "skip", "--json").stdout)
+    assert (report["images"], report["skipped"], report["accuracy"]) == (3, 1, 1.0)
+
+
+def test_which_model_must_be_clear(folder, server):
+    colours = ("--data", folder / "colours")
+    refused(csg("evaluate", "--server", server, *colours), 2, "several csg models: colour, echo", "--model")
+    refused(
+        csg("evaluate", "--server", server, *colours, "--model", "nothing"), 4, "no model nothing", "colour, .*echo"
+    )
+    refused(csg("evaluate", "--server", server, *colours, "--model", "../x"), 2, "no plain name")
+    refused(csg("evaluate", "--server", server, "--model", "colour"), 3, "classes differ")
+
+
+def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
+    repository = ("--repository", folder / "repository")
+    assert "version 2 is in" in csg("deploy", folder / "bundles" / "colour", *repository).stderr
+    evaluate = ("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
+    assert json.loads(csg(*evaluate).stdout)["version"] == 2
+    write_bundle(folder / "bundles" / "broken", tiny_card(), {"model.onnx": b"this is no graph"})
+    refused(csg("deploy", folder / "bundles" / "broken", *repository), 4, "colour version 3 does not load", "stays so")
+    report = json.loads(csg(*evaluate).stdout)
+    assert (report["version"], report["accuracy"]) == (2, 1.0)
+    refused(csg("deploy", "--rollback", "--no-encoded", *repository), 2, "takes no --encoded", "as it was deployed")
+    back = csg("deploy", "--rollback", "--name", "colour", *repository, "--json")
+    assert (back.returncode, json.loads(back.stdout)["version"]) == (0, 1)
+    assert json.loads(csg(*evaluate).stdout)["version"] == 1
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_a_bf16_bundle_is_computed_by_openvino(folder, server, instances):
+    """An instance with several threads shares a batch out among them."""
+    plain = write_colour_bundle(folder / "bundles" / f"plain-{instances}")
+    card = plain.card.model_copy(update={"precision": "bf16"})
+    bundle = write_bundle(folder / "bundles" / f"bf16-{instances}", card, {"model.onnx": plain.model.read_bytes()})
+    repository = ("--repository", folder / "repository")
+    assert csg("deploy", bundle.path, "--instances", instances, *repository).returncode == 0
+    done = csg("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
+    assert json.loads(done.stdout)["accuracy"] == 1.0
+    stubs = [p for p in processes_of(folder / "repository") if "stub" in " ".join(p.cmdline())]
+    assert any("openvino" in one.path for stub in stubs for one in stub.memory_maps())
+    assert csg("deploy", "--rollback", "--version", 1, "--name", "colour", *repository).returncode == 0
+
+
+def test_the_models_of_a_server_and_what_they_did(folder, server):
+    csg("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours")
+    done = csg("models", "--server", server, "--json")
+    found = {(one["model"], one["state"]): one for one in json.loads(done.stdout)["models"]}
+    colour, echo = found["colour", "READY"], found["echo", "READY"]
+    assert colour["images"] >= colour["requests"] >= colour["runs"] > 0
+    assert colour["queue_ms"] > 0
+    assert colour["compute_ms"] > 0
+    assert (echo["failed"], echo["version"]) == (0, "1")
+    shown = csg("models", "--server", server).stdout
+    assert "READY" in shown
+    refused(csg("models", "--server", "localhost"), 2, "HOST:PORT")
+
+
+def test_a_server_and_its_models_do_batch_work_with_large_pages(folder, server):
+    root = psutil.Process(json.loads((folder / "repository" / STATE).read_text())["pid"])
+    stubs = root.children(recursive=True)
+    assert stubs
+    for process in (root, *stubs):
+        threads = {os.sched_getscheduler(thread.id) for thread in process.threads()}
+        assert threads == {os.SCHED_BATCH}
+        assert process.environ()["GLIBC_TUNABLES"] == TUNING["GLIBC_TUNABLES"]
+
+
+def test_one_server_a_repository(folder, server):
+    refused(csg("serve", "--repository", folder / "repository", *FREE_PORTS), 4, "runs on .* already", "--stop")
+
+
+def test_no_server_there():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    refused(csg("evaluate", "--server", address), 4, f"no Triton answers at {address}", "csg serve")
+    for nonsense in ("localhost", "localhost:0", "ftp://localhost:8001", "a b:1"):
+        refused(csg("evaluate", "--server", nonsense), 2, "no server address", "HOST:PORT")
+
+
+@pytest.fixture
+def colour_repository(tmp_path):
+    bundle = write_colour_bundle(tmp_path / "bundle")
+    done = csg("deploy", bundle.path, "--repository", tmp_path / "repository", "--no-encoded", "--no-warm-up")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "repository"
+
+
+def test_an_evaluation_lives_through_the_death_of_its_server(colour_repository, tmp_path):
+    """kill -9 in the middle, a new server at the same addresses: no image is lost, none counts twice, figures stay."""
+    colours, count = ("red", "green", "blue"), 4000
+    for colour in colours:
+        (tmp_path / colour).mkdir()
+        Image.new("RGB", (300, 300), colour).save(tmp_path / colour / "a.png")
+        Image.new("RGB", (40, 40), (90, 91, 89)).save(tmp_path / colour / "b.png")
+    lines = (f"{colours[n % 3]}/{'ab'[n % 10 == 0]}.png {n % 3}" for n in range(count))
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    serve = ("serve", "--detach", "--json", "--repository", colour_repository)
+    state = json.loads(csg(*serve, *FREE_PORTS).stdout)
+    command = [sys.executable, "-m", "csg", "evaluate", "--json", "--server", state["grpc"], "--data"]
+    evaluating = subprocess.Popen(
+        [*command, str(tmp_path / "list.txt")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not json.loads(csg("models", "--server", state["grpc"], "--json").stdout)["models"][0]["images"]:
+            assert evaluating.poll() is None
+        for process in processes_of(colour_repository):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", state[name].split(":")[1])]
+        again = csg(*serve, *ports)
+        assert again.returncode == 0, again.stderr
+        out, err = evaluating.communicate(timeout=120)
+        whole = csg(*command[3:], tmp_path / "list.txt").stdout
+    finally:
+        evaluating.kill()
+        csg("serve", "--stop", "--repository", colour_repository)
+    assert evaluating.returncode == 0, err
+    assert "asking again" in err
+    disturbed, undisturbed = ({k: v for k, v in json.loads(one).items() if k not in TIMES} for one in (out, whole))
+    assert disturbed == undisturbed
+    assert (disturbed["images"], 0.9 < disturbed["accuracy"] < 0.95) == (count, True)
+
+
+def test_a_port_in_use_is_named(colour_repository):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = csg("serve", "--repository", colour_repository, *FREE_PORTS[:2], "--grpc-port", port, *FREE_PORTS[4:])
+    refused(done, 4, f"grpc port {port} can't be used", "--grpc-port 0")
+    assert not processes_of(colour_repository)
+
+
+def test_a_model_that_does_not_load_gives_its_reason_and_no_process_stays(colour_repository):
+    (colour_repository / "colour" / "1" / "model.onnx").write_bytes(b"this is no graph")
+    done = csg("serve", "--detach", "--repository", colour_repository, *FREE_PORTS)
+    refused(done, 4, "model colour does not load: .*(onnx|protobuf|Protobuf)")
+    assert not processes_of(colour_repository)
+    assert not (colour_repository / ".csg-serve.json").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_server_in_the_foreground_ends_with_its_command(colour_repository, number, code):
+    """And a model without a card is none of ours."""
+    config = colour_repository / "colour" / "config.pbtxt"
+    config.write_text(config.read_text().replace("csg_card", "other_card"))
+    command = [sys.executable, "-m", "csg", "serve", "--json", "--repository", str(colour_repository), *FREE_PORTS]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (colour_repository / ".csg-serve.json").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        address = json.loads((colour_repository / ".csg-serve.json").read_text())["grpc"]
+        while "Ctrl-C stops it" not in process.stderr.readline():
+            assert process.poll() is None
+        refused(csg("evaluate", "--server", address), 4, "no csg model", "csg deploy")
+    finally:
+        process.send_signal(number)
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in words
+    assert not processes_of(colour_repository)
+    assert not (colour_repository / ".csg-serve.json").exists()

@@ -1,0 +1,276 @@
+"""Each system of the comparison against a slow, obvious reference (method.md section 8)."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from csg.errors import UsageError
+from csg_train.methods import METHODS, Batch
+from csg_train.methods.asg import kl_of_predictions
+from csg_train.methods.contrast import nt_xent
+from csg_train.methods.drpc import pyramid_consistency, restyle
+from csg_train.methods.l2 import LARGEST
+from tests.helpers.tiny_student import nudge, tiny
+
+
+def batch_of(views=1, images=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (views, images, 16, 16, 3), dtype=torch.uint8, generator=generator)
+    return Batch(pixels, torch.arange(images) % 3)
+
+
+def build(name, **settings):
+    """A system on the tiny student, its weights already off the teacher's by a little."""
+    student, teacher = tiny()
+    kind = METHODS[name]
+    method = kind(student, teacher if kind.needs_teacher else None, kind.Settings(**settings)).train()
+    nudge(student)
+    return method, teacher
+
+
+def gradients(loss, module):
+    return [g.numpy() for g in torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)]
+
+
+def test_none_is_the_task_loss_alone():
+    method, _ = build("none")
+    batch = batch_of()
+    losses, figures = method(batch)
+    log_p = torch.log_softmax(method.student(batch.views[0]).double(), 1).detach().numpy()
+    slow = -np.mean([log_p[i, label] for i, label in enumerate(batch.labels)])
+    assert losses.keys() == {"task"}
+    assert not figures
+    assert losses["task"].item() == pytest.approx(slow, rel=1e-5)
+
+
+def test_l2_pulls_each_weight_of_the_encoder_and_none_of_the_head():
+    method, teacher = build("l2", weight=0.3)
+    losses, _ = method(batch_of())
+    slow, pulls = 0.0, []
+    encoder = method.student.encoder
+    for now, start in zip(encoder.parameters(), teacher.encoder.parameters(), strict=True):
+        slow += sum((a - b) ** 2 for a, b in zip(now.flatten().tolist(), start.flatten().tolist(), strict=True))
+        pulls.append((2 * 0.3 * (now - start)).detach().numpy())
+    assert losses["l2"].item() == pytest.approx(0.3 * slow, rel=1e-4)
+    for found, pull in zip(gradients(losses["l2"], encoder), pulls, strict=True):
+        np.testing.assert_allclose(found, pull, rtol=1e-4, atol=1e-7)
+    head = torch.autograd.grad(losses["l2"], list(method.student.head.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in head)
+
+
+def test_ewc_weighs_by_the_squared_gradients_of_single_images():
+    student, teacher = tiny()
+    method = METHODS["l2"](student, teacher, METHODS["l2"].Settings(fisher=True, images=5)).train()
+    batches = [batch_of(images=4, seed=0), batch_of(images=4, seed=1)]
+    torch.manual_seed(7)
+    method.prepare(batches)
+    torch.manual_seed(7)
+    images = [*batches[0].views[0], *batches[1].views[0]][:5]
+    slow = [torch.zeros_like(p) for p in student.encoder.parameters()]
+    for image in images:
+        logits = teacher.classify(student.encoder(image[None]))
+        label = torch.multinomial(torch.softmax(logits.detach(), 1), 1).item()
+        student.zero_grad()
+        F.cross_entropy(logits, torch.tensor([label])).backward()
+        for total, parameter in zip(slow, student.encoder.parameters(), strict=True):
+            total += parameter.grad**2
+    mean = torch.cat([s.flatten() for s in slow]).mean()
+    for (name, _), expected in zip(student.encoder.named_parameters(), slow, strict=True):
+        torch.testing.assert_close(method.anchored.importance(name), (expected / mean).clamp(max=LARGEST))
+    nudge(student)
+    distance = sum(
+        (method.anchored.importance(name) * (p - method.anchored.anchor(name)) ** 2).sum()
+        for name, p in student.encoder.named_parameters()
+    )
+    losses, _ = method(batch_of())
+    torch.testing.assert_close(losses["l2"], 0.1 * distance)
+
+
+def test_si_is_its_path_integral():
+    """Two epochs of three steps of momentum SGD, followed weight by weight in NumPy."""
+    student, _ = tiny()
+    method = METHODS["si"](student, None, METHODS["si"].Settings(weight=0.7, xi=0.1)).train()
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.5, momentum=0.9)
+
+    def weights():
+        return [p.detach().double().numpy().copy() for p in student.encoder.parameters()]
+
+    anchors, omegas = weights(), [np.zeros(p.shape) for p in student.encoder.parameters()]
+    for epoch in range(2):
+        paths = [np.zeros_like(anchor) for anchor in anchors]
+        for step in range(3):
+            batch, before = batch_of(seed=3 * epoch + step), weights()
+            losses, _ = method(batch)
+            penalty = sum((o * (w - a) ** 2).sum() for o, w, a in zip(omegas, before, anchors, strict=True))
+            assert losses["si"].item() == pytest.approx(0.7 * penalty, rel=1e-4, abs=1e-9)
+            task = gradients(losses["task"], student.encoder)
+            optimiser.zero_grad()
+            sum(losses.values()).backward()
+            optimiser.step()
+            method.after_step()
+            for path, gradient, old, new in zip(paths, task, before, weights(), strict=True):
+                path -= gradient * (new - old)
+        method.after_epoch()
+        for omega, path, anchor, now in zip(omegas, paths, anchors, weights(), strict=True):
+            omega += np.maximum(path, 0) / ((now - anchor) ** 2 + 0.1)
+        anchors = weights()
+    assert max(omega.max() for omega in omegas) > 1e-4
+    for name, omega, anchor in zip(method.consolidated.names, omegas, anchors, strict=True):
+        np.testing.assert_allclose(method.consolidated.importance(name).numpy(), omega, rtol=2e-3, atol=1e-7)
+        np.testing.assert_allclose(method.consolidated.anchor(name).numpy(), anchor)
+
+
+def test_feature_l2_is_the_mean_squared_difference_of_the_last_maps():
+    method, teacher = build("feature-l2", weight=0.2)
+    batch = batch_of()
+    losses, _ = method(batch)
+    ours = method.student.encoder(batch.views[0])["layer4"].detach().numpy()
+    theirs = teacher(batch.views[0])["layer4"].numpy()
+    slow = np.mean([(a - b) ** 2 for a, b in zip(ours.ravel(), theirs.ravel(), strict=True)])
+    assert losses["feature"].item() == pytest.approx(0.2 * slow, rel=1e-5)
+
+
+def test_asg_imitates_the_predictions_and_leaves_the_classifier_alone():
+    method, teacher = build("asg", weight=0.1)
+    batch = batch_of()
+    losses, _ = method(batch)
+    p = torch.softmax(teacher.classify(teacher(batch.views[0])), 1).double().numpy()
+    q = torch.softmax(teacher.classify(method.student.encoder(batch.views[0])), 1).detach().double().numpy()
+    slow = np.mean([sum(a * math.log(a / b) for a, b in zip(r, s, strict=True)) for r, s in zip(p, q, strict=True)])
+    assert losses["imitation"].item() == pytest.approx(0.1 * slow, rel=1e-4)
+    losses["imitation"].backward()
+    assert all(parameter.grad is not None for parameter in method.student.encoder.parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_kl_of_equal_predictions_is_zero():
+    logits = torch.randn(5, 7)
+    assert kl_of_predictions(logits, logits + 3).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_restyling_takes_low_amplitudes_and_keeps_phases():
+    generator = np.random.default_rng(0)
+    content, style = generator.integers(0, 256, (2, 12, 10, 3), dtype=np.uint8)
+    slow = np.empty((12, 10, 3))
+    for channel in range(3):
+        spectrum, other = (
+            np.fft.fft2(content[..., channel].astype(float)),
+            np.fft.fft2(style[..., channel].astype(float)),
+        )
+        for row in range(12):
+            for column in range(10):
+                near = min(row, 12 - row) / 12 <= 0.1 and min(column, 10 - column) / 10 <= 0.1
+                amplitude = abs(other[row, column]) if near else abs(spectrum[row, column])
+                spectrum[row, column] = amplitude * np.exp(1j * np.angle(spectrum[row, column]))
+        slow[..., channel] = np.fft.ifft2(spectrum).real
+    found = restyle(torch.from_numpy(content)[None], torch.from_numpy(style)[None], 0.1)[0].numpy()
+    assert np.abs(found - np.clip(slow, 0, 255)).max() <= 0.51
+    itself = restyle(torch.from_numpy(content)[None], torch.from_numpy(content)[None], 0.1)[0].numpy()
+    assert np.array_equal(itself, content)
+
+
+def test_pyramid_consistency_is_the_distance_from_the_mean_on_every_grid():
+    versions = torch.randn(3, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    slow = []
+    for grid in (1, 2, 4):  # a 4x4 map has no 8x8 grid
+        cell = 4 // grid
+        pooled = versions.numpy().reshape(3, 2, 4, grid, cell, grid, cell).mean((4, 6))
+        slow.append(np.abs(pooled - pooled.mean(0)).mean())
+    assert pyramid_consistency(list(versions)).item() == pytest.approx(np.mean(slow), rel=1e-5)
+
+
+def test_drpc_without_styles_is_refused_and_with_them_trains_on_each_version(tmp_path, real_digits):
+    student, _ = tiny()
+    kind = METHODS["drpc"]
+    with pytest.raises(UsageError, match="--styles"):
+        kind(student, None, kind.Settings())
+    settings = kind.Settings(styles=str(real_digits.paths[0].parent), versions=2, kept=5, weight=0.5)
+    method = kind(student, None, settings)
+    seen = []
+    student.encoder.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    losses, _ = method(batch_of())
+    assert len(seen) == 3
+    assert not torch.equal(seen[0], seen[1])
+    tasks = [F.cross_entropy(student(version), batch_of().labels).item() for version in seen[:3]]
+    assert losses["task"].item() == pytest.approx(np.mean(tasks), rel=1e-5)
+    maps = [student.encoder(version)["layer4"] for version in seen[:3]]
+    torch.testing.assert_close(losses["consistency"], 0.5 * pyramid_consistency(maps))
+
+
+def test_nt_xent_is_the_formula():
+    first, second = F.normalize(torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0)), dim=2)
+    loss, ranked = nt_xent(first, second, 0.3)
+    everything = torch.cat([first, second]).double().numpy()
+    slow, right = [], []
+    for i in range(10):
+        positive = (i + 5) % 10
+        similar = {j: math.exp(everything[i] @ everything[j] / 0.3) for j in range(10) if j != i}
+        slow.append(-math.log(similar[positive] / sum(similar.values())))
+        right.append(max(similar, key=similar.get) == positive)
+    assert loss.item() == pytest.approx(np.mean(slow), rel=1e-5)
+    assert ranked.item() == pytest.approx(np.mean(right))
+
+
+def test_moco_keys_come_from_the_moving_average_and_enter_the_queue_after_the_step():
+    method, _ = build("moco-v2", queue=8, momentum=0.9, stages=["layer4"])
+    before = [p.detach().clone() for p in method.key_encoder.parameters()]
+    batch = batch_of(views=2)
+    queue = method.queues.queues["layer4"]
+    keys = method.key_projection(method.key_encoder(batch.views[1]))["layer4"]
+    old = queue.keys.clone()
+    losses, _ = method(batch)
+    assert torch.equal(queue.keys, old)
+    losses["contrast/layer4"].backward()
+    assert all(p.grad is None for p in method.key_encoder.parameters())
+    method.after_step()
+    torch.testing.assert_close(queue.keys[:4], keys)
+    for kept, start, now in zip(
+        method.key_encoder.parameters(), before, method.student.encoder.parameters(), strict=True
+    ):
+        torch.testing.assert_close(kept, 0.9 * start + 0.1 * now)
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco-v2", "csg"])
+def test_the_switches_of_the_ablation(name):
+    plain, _ = build(name, apool=False, mlp=False, stages=["layer4"])
+    assert [type(layer).__name__ for layer in plain.projection.heads["layer4"]] == ["Linear"]
+    losses, _ = plain(batch_of(views=2))
+    assert losses.keys() == {"task", "contrast/layer4"}
+    maps = plain.student.encoder(batch_of().views[0])
+    pooled = maps["layer4"].relu().mean((2, 3))
+    slow = F.normalize(plain.projection.heads["layer4"](pooled), dim=1)
+    torch.testing.assert_close(plain.projection(maps)["layer4"], slow)
+    full, _ = build(name)
+    assert full(batch_of(views=2))[0].keys() == {"task", "contrast/layer3", "contrast/layer4"}
+
+
+def test_csg_in_parts_is_csg_at_once():
+    """Accumulation: the parts' losses are the batch's, and their keys enter the queue together."""
+    whole, _ = build("csg", queue=32)
+    parts, _ = build("csg", queue=32)
+    parts.load_state_dict(whole.state_dict())
+    batch = batch_of(views=2, images=6)
+    total = sum(whole(batch)[0].values())
+    shares = [(len(part.labels) / 6, sum(parts(part)[0].values())) for part in batch.split(4)]
+    torch.testing.assert_close(sum(share * loss for share, loss in shares), total)
+    for method in (whole, parts):
+        method.after_step()
+    torch.testing.assert_close(whole.queues.state_dict(), parts.queues.state_dict())
+
+
+def test_the_running_statistics_of_csg_are_of_the_q_view_alone():
+    """In segmentation only the k-view is jittered: its statistics are not those of the images to come."""
+    method, _ = build("csg", queue=8)
+    encoder = method.student.encoder
+    encoder.layer3 = torch.nn.Sequential(encoder.layer3, torch.nn.BatchNorm2d(4))
+    alone = copy.deepcopy(encoder)
+    batch = batch_of(views=2)
+    batch.views[1] //= 8
+    method(batch)
+    alone(batch.views[0])
+    for name, statistic in alone.named_buffers():
+        torch.testing.assert_close(encoder.get_buffer(name), statistic, msg=name)

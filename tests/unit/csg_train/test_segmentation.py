@@ -1,0 +1,342 @@
+"""Segmentation: dilated encoders, heads, dense contrast, pixel losses, and scores, against slow references."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from csg.errors import InputError, UsageError
+from csg.metrics import PixelConfusion
+from csg_export.export import ExportOptions, export
+from csg_export.sources import of_run
+from csg_export.tensorrt import EngineOptions
+from csg_train.methods import METHODS, Batch
+from csg_train.methods.base import task_loss
+from csg_train.methods.contrast import Patches, a_pool, attention, uniform
+from csg_train.models.backbones import PLAIN, Encoder, Teacher
+from csg_train.models.fast_layers import Convolution, DilatedConvolution
+from csg_train.models.segmenter import Segmenter, make_head
+from csg_train.recipe.schema import load_recipe
+from csg_train.training.command import build_method, load_task_recipe, train, train_command
+from csg_train.training.optimizer import make_optimiser
+from csg_train.training.run_folder import Run
+from csg_train.training.student import load_student
+from tests.unit.csg_train.test_backbones import random_state
+
+CPU = torch.device("cpu")
+PIXELS = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_dilation_keeps_the_pretrained_weights_valid(name):
+    """At the positions that the strides would have kept, the dilated encoder's maps are the undilated one's."""
+    state = random_state(name)
+    plain = Encoder(name, state, True).eval()(PIXELS)
+    dilated = Encoder(name, state, True, dilated=True).eval()(PIXELS)
+    assert [m.shape[2:] for m in dilated.values()] == [(16, 24), (8, 12), (8, 12), (8, 12)]
+    for stage, step in (("layer1", 1), ("layer2", 1), ("layer3", 2), ("layer4", 4)):
+        size = plain[stage].abs().max()
+        torch.testing.assert_close(dilated[stage][:, :, ::step, ::step] / size, plain[stage] / size, rtol=0, atol=1e-4)
+
+
+def test_a_resnet_is_dilated_as_the_paper_says():
+    stages = Encoder("resnet50", None, True, dilated=True).stages
+    rates = {name: [block.conv2.dilation[0] for block in stages[name]] for name in ("layer3", "layer4")}
+    assert rates == {"layer3": [1, 2, 2, 2, 2, 2], "layer4": [2, 4, 4]}
+    strided = [m for m in stages["layer4"].modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)]
+    assert not strided
+
+
+@pytest.mark.parametrize(("height", "width", "rate"), [(16, 16, 2), (15, 13, 4), (3, 5, 4)])
+def test_dilated_depthwise_by_grids_is_the_convolution(height, width, rate):
+    conv = Convolution(6, 6, 3, padding=rate, dilation=rate, groups=6, bias=False)
+    x = torch.randn(2, 6, height, width, requires_grad=True)
+    found, slow = conv.train()(x), F.conv2d(x, conv.weight, None, 1, rate, rate, 6)
+    torch.testing.assert_close(found, slow)
+    for one, other in zip(
+        *(torch.autograd.grad(y.square().sum(), [x, conv.weight]) for y in (found, slow)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width", "rate"), [(12, 12, 6), (12, 12, 24), (30, 9, 12)])
+def test_dilated_by_taps_is_the_convolution(height, width, rate):
+    conv = DilatedConvolution(6, 4, 3, padding=rate, dilation=rate)
+    x = torch.randn(2, 6, height, width, requires_grad=True)
+    found, slow = conv.train()(x), F.conv2d(x, conv.weight, conv.bias, 1, rate, rate)
+    torch.testing.assert_close(found, slow, rtol=1e-4, atol=1e-5)
+    wanted = [x, conv.weight, conv.bias]
+    for one, other in zip(*(torch.autograd.grad(y.square().sum(), wanted) for y in (found, slow)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_heads_are_the_published_ones():
+    x = torch.randn(2, 32, 10, 12)
+    classic = make_head("deeplabv2", 32, 5).eval()
+    slow = sum(
+        F.conv2d(x, b.weight, b.bias, 1, rate, rate) for b, rate in zip(classic.branches, (6, 12, 18, 24), strict=True)
+    )
+    torch.testing.assert_close(classic(x), slow, rtol=1e-4, atol=1e-5)
+    aspp = make_head("aspp", 32, 5)
+    rates = [m.dilation[0] for m in aspp.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert rates == [12, 24, 36, 1]
+    assert [m.p for m in aspp.modules() if isinstance(m, nn.Dropout)] == [0.5]
+    assert {m.out_channels for m in aspp.modules() if isinstance(m, nn.Conv2d)} == {256, 5}
+    assert aspp.eval()(x).shape == (2, 5, 10, 12)
+
+
+@pytest.mark.parametrize("head", ["aspp", "deeplabv2"])
+def test_logits_have_the_images_size(head):
+    student = Segmenter(Encoder("mobilenet_v2", None, True, dilated=True), 7, head).eval()
+    maps = student.encoder(PIXELS)
+    logits = student(PIXELS)
+    assert logits.shape == (2, 7, 64, 96)
+    small = student.head(maps["layer4"])
+    slow = F.interpolate(small, (64, 96), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(logits, slow)
+
+
+shapes = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(4, 11), st.integers(4, 11), st.integers(0, 2**16))
+
+
+@settings(deadline=None, max_examples=40)
+@given(shapes, st.integers(1, 4))
+def test_patches_are_pooled_one_by_one(shape, grid):
+    """A-pool of a patch is A-pool of the map that the patch is; sizes differ by one at most."""
+    *bchw, seed = shape
+    v = torch.randn(bchw, generator=torch.Generator().manual_seed(seed))
+    v[:, :, 0, 0] = -1
+    patches = Patches.of(v, grid)
+    for place, size in ((patches.row, bchw[2]), (patches.column, bchw[3])):
+        counts = torch.bincount(place, minlength=grid)
+        assert counts.sum() == size
+        assert counts.max() - counts.min() <= 1
+    found, plain = a_pool(v, attention(v, grid), grid), a_pool(v, uniform(v, grid), grid)
+    number = 0
+    for image in v:
+        for row in range(grid):
+            for column in range(grid):
+                part = image[None][:, :, patches.row == row][:, :, :, patches.column == column]
+                torch.testing.assert_close(found[number], a_pool(part, attention(part))[0], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(plain[number], part.relu().mean((2, 3))[0], rtol=1e-4, atol=1e-5)
+                number += 1
+
+
+def test_pixels_that_are_ignored_cost_nothing():
+    logits = torch.randn(2, 4, 3, 5, requires_grad=True)
+    labels = torch.randint(0, 4, (2, 3, 5), dtype=torch.uint8)
+    labels[0, 1] = 255
+    loss = task_loss(logits, labels)
+    log_p = torch.log_softmax(logits.detach().double(), 1)
+    places = [(b, i, j) for b, i, j in np.ndindex(2, 3, 5) if labels[b, i, j] < 255]
+    slow = [-log_p[b, int(labels[b, i, j]), i, j].item() for b, i, j in places]
+    assert loss.item() == pytest.approx(np.mean(slow), rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[0, :, 1].any()
+    assert task_loss(logits, torch.full_like(labels, 255)).item() == 0
+    many = torch.randn(3, 400)
+    assert task_loss(many, torch.tensor([255, 399, 0])).item() == pytest.approx(
+        F.cross_entropy(many, torch.tensor([255, 399, 0])).item()
+    ), "class 255 of a classifier is a class"
+
+
+def scene_method(name, **settings):
+    published = {"model.freeze_batch_norm": True, "model.freeze_affine": True}
+    settings = {f"methods.{name}.{key}": value for key, value in settings.items()}
+    recipe = load_recipe("camvid", {"method": name} | published | settings, [])
+    return build_method(recipe, 11, None, CPU).train(), recipe
+
+
+def scene_batch(views, images=2, side=64):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (views, images, side, side, 3), dtype=torch.uint8, generator=generator)
+    return Batch(pixels, torch.randint(0, 11, (images, side, side), dtype=torch.uint8, generator=generator))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_system_trains_on_scenes(weights, name, tmp_path):
+    """Losses are finite, and gradients reach the encoder; batch norm's scale and shift stay, as published."""
+    if name == "drpc":
+        write = np.zeros((40, 40, 3), np.uint8)
+        Image.fromarray(write).save(tmp_path / "style.png")
+    method, recipe = scene_method(name, **({"styles": str(tmp_path)} if name == "drpc" else {}))
+    losses, _ = method(scene_batch(method.views))
+    total = sum(losses.values())
+    assert torch.isfinite(total)
+    total.backward()
+    encoder = method.student.encoder
+    convolutions = [m for m in encoder.stages.modules() if isinstance(m, nn.Conv2d)]
+    assert all(conv.weight.grad is not None for conv in convolutions)
+    norms = [m for m in encoder.stages.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not any(p.requires_grad for norm in norms for p in norm.parameters())
+    trained = {id(p) for group in make_optimiser(method, recipe.optim).param_groups for p in group["params"]}
+    assert trained == {id(p) for p in method.parameters() if p.requires_grad}
+    method.after_step()
+    method.after_epoch()
+
+
+def test_dense_csg_contrasts_each_patch_with_the_teachers(weights):
+    method, _ = scene_method("csg", queue=256)
+    batch = scene_batch(2)
+    keys = method.keys(batch.views[1])
+    for stage in ("layer3", "layer4"):
+        attending, watched = method.student.encoder(batch.views[1])[stage], method.teacher(batch.views[1])[stage]
+        assert keys[stage].shape == (2 * 64, 128)
+        for row, column in ((0, 0), (3, 5), (7, 7)):  # the maps are 8 x 8: a patch is a position
+            slow = method.key_projection.heads[stage](watched[1, :, row, column].relu()[None])
+            torch.testing.assert_close(
+                keys[stage][64 + 8 * row + column], F.normalize(slow, dim=1)[0], rtol=1e-3, atol=1e-4
+            )
+        assert attending.shape == watched.shape
+    method(batch)
+    method.after_step()
+    assert int(method.queues.queues["layer4"].next) == 2 * 64
+
+
+def test_the_projection_heads_may_stay_as_they_begin(weights):
+    method, recipe = scene_method("csg", queue=64, train_heads=False)
+    ids = {id(p) for group in make_optimiser(method, recipe.optim).param_groups for p in group["params"]}
+    assert not ids & {id(p) for p in method.projection.parameters()}
+    sum(method(scene_batch(2))[0].values()).backward()
+    assert all(p.grad is None for p in method.projection.parameters())
+
+
+def test_published_defaults_of_segmentation():
+    recipe = load_recipe("gta5", {}, [])
+    assert recipe.methods["csg"]["weight"] == 75
+    assert recipe.methods["csg"]["grid"] == 8
+    assert recipe.methods["csg"]["queue"] == 65536
+    assert load_recipe("gta5", {"method": "asg"}, []).methods["asg"]["weight"] == 75
+    assert load_recipe("visda17", {"method": "asg"}, []).methods["asg"]["weight"] == 0.1
+    assert recipe.model.freeze_affine
+    assert (recipe.optim.lr_backbone, recipe.optim.lr_heads, recipe.optim.batch) == (1e-4, 1e-3, 6)
+    assert recipe.augment.scales == (0.75, 1.0, 1.25)
+
+
+def test_asg_imitates_each_position(weights):
+    method, _ = scene_method("asg")
+    batch = scene_batch(1)
+    losses, _ = method(batch)
+    ours, theirs = method.student.encoder(batch.views[0])["layer4"], method.teacher(batch.views[0])["layer4"]
+    head, slow = method.teacher.head, []
+    for b, i, j in np.ndindex(2, 8, 8):
+        p, q = (torch.log_softmax(head(m[b, :, i, j][None]).double(), 1) for m in (theirs, ours))
+        slow.append((p.exp() * (p - q)).sum().item())
+    assert losses["imitation"].item() == pytest.approx(0.1 * np.mean(slow), rel=1e-3, abs=1e-7)
+
+
+def test_a_dilated_teacher_is_of_the_students_resolution():
+    teacher = Teacher("mobilenet_v2", random_state("mobilenet_v2"), dilated=True)
+    assert teacher(PIXELS)["layer4"].shape[2:] == (8, 12)
+    assert teacher.classify(teacher(PIXELS)).shape == (2 * 8 * 12, 1000)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 5), st.integers(1, 40), st.integers(0, 2**16), st.integers(1, 4))
+def test_scores_are_those_of_plain_loops(classes, pixels, seed, parts):
+    """mIoU over classes there or predicted; ignored pixels out; predictions beyond the classes are mistakes."""
+    rng = np.random.default_rng(seed)
+    true = rng.choice([*range(classes), 255], (parts, pixels)).astype(np.uint8)
+    predicted = rng.choice([*range(classes), 255], (parts, pixels)).astype(np.uint8)
+    counts = PixelConfusion(classes)
+    for t, p in zip(true, predicted, strict=True):
+        counts.add(t, p)
+    found, pairs = counts.scores(), [(t, p) for t, p in zip(true.ravel(), predicted.ravel(), strict=True) if t != 255]
+    if not pairs:
+        assert np.isnan(found.miou)
+        return
+    ious, weighted = [], 0.0
+    for c in range(classes):
+        both = sum(t == c and p == c for t, p in pairs)
+        either = sum(t == c or p == c for t, p in pairs)
+        if either:
+            ious.append(both / either)
+            weighted += sum(t == c for t, _ in pairs) / len(pairs) * both / either
+            assert found.per_class[c] == pytest.approx(both / either)
+        else:
+            assert np.isnan(found.per_class[c])
+    assert found.miou == pytest.approx(np.mean(ious))
+    assert found.pixel_accuracy == pytest.approx(np.mean([t == p for t, p in pairs]))
+    assert found.frequency_weighted_iou == pytest.approx(weighted)
+
+
+@pytest.fixture(scope="module")
+def segmented(weights, tmp_path_factory):
+    """A finished run of a few steps."""
+    settings = ["data.count=100", "optim.max_steps=2", "optim.batch=4", "method=none", "precision=fp32"]
+    recipe, run = load_recipe("digit-scenes", {}, settings), Run(tmp_path_factory.mktemp("seg") / "run")
+    train(recipe, run)
+    return run
+
+
+@pytest.mark.parametrize("size", [None, (64, 128)])
+def test_an_exported_label_map_is_the_students(segmented, tmp_path, size):
+    """On any size the free graph takes, and on its own the fixed one; logits only where asked for."""
+    bundle = export(of_run(segmented, size), ExportOptions(logits=size is not None), tmp_path / "bundle")
+    session = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == (["logits", "label_map"] if size else ["label_map"])
+    student, rng = load_student(segmented), np.random.default_rng(0)
+    for height, width in [size] if size else [(64, 64), (72, 136), (200, 96)]:
+        images = rng.integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+        (label_map,) = session.run(["label_map"], {"image": images})
+        with torch.inference_mode():
+            logits = student(torch.from_numpy(images))
+        assert label_map.dtype == np.uint8
+        assert label_map.shape == (3, height, width)
+        assert (label_map == logits.argmax(1).numpy()).mean() > 0.999
+    assert bundle.card.input.height == (size and size[0])
+    assert bundle.card.parity.agreement > 0.99
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "bf16"])
+def test_a_segmenter_in_every_precision(segmented, tmp_path, precision, monkeypatch):
+    """Scenes of free size; pixels that the student decides clearly come out the same."""
+    monkeypatch.setattr("csg_export.export.MOST_LOST", 0.05)  # of a student that has hardly learnt anything
+    bundle = export(of_run(segmented, None), ExportOptions(precision), tmp_path / "bundle")
+    shipped, hard = bundle.card.parity.stages[-1], [s for s in bundle.card.parity.stages if s.source == "hard inputs"]
+    assert shipped.agreement > 0.9
+    assert len(hard) == len(bundle.card.parity.stages) / 2
+    if precision == "int8":
+        assert [e.of for e in bundle.card.evaluations] == ["student", "graph"]
+        assert bundle.card.calibration.images == 64
+    session = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    (label_map,) = session.run(None, {"image": np.zeros((2, 64, 128, 3), np.uint8)})
+    assert (label_map.dtype, label_map.shape) == (np.uint8, (2, 64, 128))
+
+
+@pytest.mark.parametrize("size", [None, (64, 128)])
+def test_tensorrt_rtx_builds_an_engine_of_a_segmenter(segmented, tmp_path, size):
+    options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(targets=("8.6",)))
+    bundle = export(of_run(segmented, size), options, tmp_path / "bundle")
+    assert bundle.plan.stat().st_size > 10**6
+    sides = [(64, 128)] * 3 if size else [(8, 8), (512, 1024), (1024, 2048)]
+    assert bundle.card.engine.profile == tuple((b, *hw, 3) for b, hw in zip((1, 1, 4), sides, strict=True))
+
+
+def test_a_segmenter_is_refused_what_is_a_classifiers(trained, tmp_path):
+    with pytest.raises(UsageError, match="--size"):
+        of_run(trained, (64, 64))
+
+
+def test_commands_of_one_task_do_not_take_the_others_runs(segmented):
+    with pytest.raises(UsageError, match="csg train seg"):
+        load_task_recipe("cls", "digit-scenes", {}, [])
+    with pytest.raises(UsageError, match="csg train seg"):
+        train_command("cls", None, {}, [], None, segmented.path, resume=True, as_json=False)
+
+
+def test_real_scenes_of_other_classes_are_refused_before_training(weights, tmp_path):
+    settings = ["data.count=20", "data.real_labels=camvid11", "method=none"]
+    real = tmp_path / "real"
+    for kind in ("images", "labels"):
+        (real / kind).mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3) if kind == "images" else (8, 8), np.uint8)).save(real / kind / "0.png")
+    recipe, run = load_recipe("digit-scenes", {"data.real": [str(real)]}, settings), Run(tmp_path / "run")
+    with pytest.raises(InputError, match="digit-scenes and camvid11 differ"):
+        train(recipe, run)
+    assert not run.path.exists()
