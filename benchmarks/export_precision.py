@@ -24,7 +24,7 @@ import openvino
 
 from csg.bundle import MODEL
 from csg.card import Calibration, Format, Precision
-from csg.console import say, show_table
+from csg.console import log, show_table
 from csg_export.command import size_of
 from csg_export.export import ExportOptions, export
 from csg_export.fp16 import to_fp16
@@ -108,7 +108,7 @@ def measure(source: Source, folder: Path) -> tuple[list[list[str]], list[list[st
     """Rows of the two tables for one network."""
     graphs = {}
     for precision in PRECISIONS:
-        say(f"{source.name}: {precision}")
+        log(f"{source.name}: {precision}")
         graphs[precision] = made(source, precision, folder / precision)
     works: dict[str, Work] = {precision: onnx_runtime(graph.model) for precision, graph in graphs.items()}
     exact = graphs["fp32"].model
@@ -146,7 +146,7 @@ def main() -> None:
             rows += of_graphs
             engines += of_engines
             for row in (*of_graphs, *of_engines):
-                say(", ".join(row))
+                log(", ".join(row))
     columns = ("network", "precision", "MiB", "real score %", "agreement")
     rates = (f"images/s, batch {batch} (to fp32)" for batch in BATCHES)
     show_table(f"ONNX Runtime, and OpenVINO, on {THREADS} threads", (*columns, *rates), rows)

@@ -23,9 +23,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from csg.console import show_table
-from csg.datasets.segmentation import read_scenes
+from csg.datasets.segmentation import read_segmentation_dataset
 from csg_train.data.crops import Crops
-from csg_train.recipe.schema import SceneRecipe, load_recipe
+from csg_train.recipe.schema import SegmentationRecipe, load_recipe
 
 HEIGHT, WIDTH = 1052, 1914
 SCENES, STEPS, BATCH, ROUNDS = 12, 12, 2, 3
@@ -48,8 +48,8 @@ def write_scenes(folder: Path) -> None:
 def loading_ms(folder: Path) -> float:
     """Milliseconds for the two views of a crop of one scene, in this process."""
     recipe = load_recipe("gta5", {"data.train": [str(folder)], **CHANGES}, [])
-    assert isinstance(recipe, SceneRecipe)
-    crops = Crops(read_scenes([folder], "cityscapes19"), recipe.data, recipe.augment, 2, 0)
+    assert isinstance(recipe, SegmentationRecipe)
+    crops = Crops(read_segmentation_dataset([folder], "cityscapes19"), recipe.data, recipe.augment, 2, 0)
     times = []
     for index in range(SCENES):
         started = time.perf_counter()

@@ -35,7 +35,7 @@ import numpy as np
 from common import export_torchvision, serving
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from csg.console import say, show_table
+from csg.console import log, show_table
 from csg.errors import ServerError
 from csg_serve.bench.load import Call, Spell, calling, keep_busy
 from csg_serve.bench.samples import prepared_requests, read_samples
@@ -163,7 +163,7 @@ def measure(state: dict[str, Any], model: str, bundle: Path, rounds: int, second
             tries[setting].append(bare.run(*setting, seconds / 8))
     best = max(tries, key=lambda setting: max(rate for rate, _ in tries[setting]))
     quick = min((False, True), key=lambda spin: min(latency for _, latency in tries[1, spin]))
-    say(f"{model}: bare session best at batch {best[0]}, {'spinning' if best[1] else 'waiting'}")
+    log(f"{model}: bare session best at batch {best[0]}, {'spinning' if best[1] else 'waiting'}")
     found = defaultdict(list)
     for number in range(rounds):
         found["bare_per_s"].append(bare.run(*best, seconds)[0])
@@ -177,7 +177,7 @@ def measure(state: dict[str, Any], model: str, bundle: Path, rounds: int, second
             found[f"{way}_ratio"].append(loaded.per_s / found["bare_per_s"][-1])
             found[f"{way}_added_ms"].append(found[f"{way}_ms"][-1] - found["bare_ms"][-1])
         last = {name: round(values[-1], 2) for name, values in found.items()}
-        say(f"{model} round {number + 1}: {last}")
+        log(f"{model} round {number + 1}: {last}")
     bare.close()
     medians = {name: statistics.median(values) for name, values in found.items()}
     return {"model": model, "bare_batch": best[0], "bare_spins": best[1], **medians, "rounds": found}

@@ -29,8 +29,8 @@ import numpy as np
 import psutil
 from common import export_torchvision, family, file_request, photographs, serving
 
-from csg.console import say, show_table
-from csg.files import write_bytes
+from csg.console import log, show_table
+from csg.files import atomic_write
 from csg_serve.bench.load import calling, keep_busy
 from csg_serve.bench.samples import prepared_requests, read_samples
 from csg_serve.client.client import stream
@@ -60,10 +60,10 @@ async def be_a_client(server: str, model: str, folder: Path) -> None:
 
 
 @contextmanager
-def client(server: str, model: str, images: Path, log: Path) -> Iterator[psutil.Process]:
+def client(server: str, model: str, images: Path, client_log: Path) -> Iterator[psutil.Process]:
     """That process."""
     command = [sys.executable, __file__, "--client", server, model, str(images)]
-    with log.open("w") as out, subprocess.Popen(command, stdout=out) as process:
+    with client_log.open("w") as out, subprocess.Popen(command, stdout=out) as process:
         try:
             yield psutil.Process(process.pid)
         finally:
@@ -129,22 +129,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (given.folder or Path(temporary)).resolve()
         bundle = export_torchvision(given.model, folder)
-        images, log = Path(temporary, "images"), Path(temporary, "client.log")
+        images, client_log = Path(temporary, "images"), Path(temporary, "client.log")
         images.mkdir()
         for number, file in enumerate(photographs(IMAGES)):
             (images / f"{number}.jpg").write_bytes(file)
-        with serving(folder, bundle) as state, client(state["grpc"], given.model, images, log) as streaming:
-            say(f"{given.minutes:g} minutes of load on {given.model}")
+        with serving(folder, bundle) as state, client(state["grpc"], given.model, images, client_log) as streaming:
+            log(f"{given.minutes:g} minutes of load on {given.model}")
             samples, done = asyncio.run(soak(state, given.model, streaming, seconds))
-            streamed = int((log.read_text().split() or ["0"])[-1])
+            streamed = int((client_log.read_text().split() or ["0"])[-1])
     report = {"minutes": given.minutes, "model": given.model, "requests": done, "streamed_images": streamed}
     report |= {"memory": summary(samples, seconds)}
     rows = io.StringIO()
     writer = csv.writer(rows)
     writer.writerow(["seconds", *(f"{group}_mib" for group in GROUPS)])
     writer.writerows([[round(value, 2) for value in sample] for sample in samples])
-    write_bytes(given.out / "soak.csv", rows.getvalue().encode())
-    write_bytes(given.out / "soak.json", (json.dumps(report, indent=2) + "\n").encode())
+    atomic_write(given.out / "soak.csv", rows.getvalue().encode())
+    atomic_write(given.out / "soak.json", (json.dumps(report, indent=2) + "\n").encode())
     columns = ("PSS, MiB", "after warm-up", "at the end", "peak", "a minute")
     shown = [
         (name, *(f"{one[key]:.1f}" for key in ("level_mib", "end_mib", "peak_mib")), f"{one['mib_per_minute']:+.2f}")

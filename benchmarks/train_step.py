@@ -19,8 +19,8 @@ from PIL import Image
 from torch import nn
 
 from csg.console import show_table
-from csg.datasets.classification import read_labelled
-from csg.datasets.segmentation import read_scenes
+from csg.datasets.classification import read_classification_dataset
+from csg.datasets.segmentation import read_segmentation_dataset
 from csg_train.data.crops import Crops
 from csg_train.data.loading import Steps, load_batches
 from csg_train.data.synthetic_digits import write_digits
@@ -69,7 +69,7 @@ def loader_images_per_s(views: int) -> float:
     recipe = load_recipe("digits", {}, [])
     with tempfile.TemporaryDirectory() as folder:
         write_digits(Path(folder, "set"), 1280, 0)
-        images = read_labelled([Path(folder, "set")])
+        images = read_classification_dataset([Path(folder, "set")])
         steps = Steps(len(images), recipe.optim.batch, 0, 0, len(images) // recipe.optim.batch)
         batches = load_batches(Views(images, recipe.data, recipe.augment, views, 0), steps, "fail", None, False)
         next(batches)
@@ -104,7 +104,7 @@ def scene_loader_images_per_s() -> float:
             for number in range(48):
                 pixels = noise if noise is not None else np.full(shape, 7, np.uint8)
                 Image.fromarray(pixels).save(Path(folder, kind, f"{number:05d}.png"), compress_level=1)
-        scenes = read_scenes([folder], "cityscapes19")
+        scenes = read_segmentation_dataset([folder], "cityscapes19")
         steps = Steps(len(scenes), recipe.optim.batch, 0, 0, len(scenes) // recipe.optim.batch)
         batches = load_batches(Crops(scenes, recipe.data, recipe.augment, 2, 0), steps, "fail", None, False)
         next(batches)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csg.card import ModelCard, parse_card
-from csg.errors import InputError, PromiseError
-from csg.files import new_folder, sha256
+from csg.errors import InputError, VerificationError
+from csg.files import atomic_directory, sha256
 
 CARD, MODEL, LABELS, SUMS = "card.json", "model.onnx", "labels.txt", "SHA256SUMS"
 WEIGHTS, PLAN = "model.onnx.data", "model.plan"
@@ -62,7 +62,7 @@ def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes]) -> Bu
     """
     if path.exists():
         raise InputError(f"{path} exists already", "name another folder with --out, or remove it")
-    with new_folder(path) as fresh:
+    with atomic_directory(path) as fresh:
         (fresh / CARD).write_text(card.to_json(indent=2) + "\n")
         for name, content in models.items():
             (fresh / name).write_bytes(content)
@@ -77,7 +77,7 @@ def read_bundle(path: Path) -> Bundle:
 
     Raises:
         InputError: this is no bundle, a file is missing or lies elsewhere, or it is of a newer csg.
-        PromiseError: a file was changed after the export.
+        VerificationError: a file was changed after the export.
     """
     for name in (CARD, MODEL, LABELS, SUMS):
         _there(path, name)
@@ -87,7 +87,7 @@ def read_bundle(path: Path) -> Bundle:
         if name in (WEIGHTS, PLAN) and name not in listed and not (path / name).exists():
             continue
         if listed.get(name) != sha256(_there(path, name)):
-            raise PromiseError(f"{path / name} does not match its SHA-256 in {SUMS}", "export the run again")
+            raise VerificationError(f"{path / name} does not match its SHA-256 in {SUMS}", "export the run again")
     card = parse_card((path / CARD).read_bytes(), str(path / CARD))
     if card.engine:
         _there(path, PLAN)

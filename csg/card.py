@@ -29,7 +29,7 @@ STRIDE = 8  # of a segmenter's logits: both sides of its images are multiples of
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassSpec:
     """What a model tells apart: class names in the order of its outputs; of a segmenter also its label set's name and
     the colours.
     """
@@ -46,7 +46,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ImageInput(_Part):
+class ClassificationInput(_Part):
     """How an image becomes a classifier's input: see `csg.images.prepare`, which follows it to the letter."""
 
     fit: Literal["crop"] = "crop"
@@ -59,14 +59,14 @@ class ImageInput(_Part):
     interpolation: Literal["bilinear"] = "bilinear"
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> ImageInput:
+    def _crop_fits(self) -> ClassificationInput:
         if max(self.height, self.width) > self.resize_shorter_side:
             raise ValueError("the crop is larger than resize_shorter_side")
         return self
 
 
-class SceneInput(_Part):
-    """How an image becomes a segmenter's input: see `csg.images.prepare_scene`, which follows it to the letter.
+class SegmentationInput(_Part):
+    """How an image becomes a segmenter's input: see `csg.images.prepare_segmentation`, which follows it to the letter.
 
     height, width: of the graph's input, multiples of 8; None: any multiple of 8. resize_shorter_side: None leaves the
     image in its own size. pad_colour: ImageNet's mean, which is 0 once normalised.
@@ -83,7 +83,7 @@ class SceneInput(_Part):
     pad_colour: Colour = (124, 116, 104)
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> SceneInput:
+    def _both_or_none(self) -> SegmentationInput:
         if (self.height is None) != (self.width is None):
             raise ValueError("height and width are both given, or neither")
         return self
@@ -106,7 +106,7 @@ class Output(_Part):
     meaning: str
 
 
-class Stage(_Part):
+class ParityStage(_Part):
     """One stage of the export against the trained network in PyTorch, on the same images.
 
     `agreement` is the share of images with the same top-1 class, of a segmenter the share of pixels with the same
@@ -134,7 +134,7 @@ class Parity(_Part):
     agreement: float
     max_abs_diff: float
     tolerance: float
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[ParityStage, ...] = ()
 
 
 class Calibration(_Part):
@@ -174,7 +174,7 @@ class Provenance(_Part):
     versions: dict[str, str]
 
 
-class Evaluation(_Part):
+class ClassificationEvaluation(_Part):
     """A measurement of a classifier on a set that training never saw; `of`: the PyTorch student, or the graph."""
 
     of: Literal["student", "graph"] = "student"
@@ -195,7 +195,7 @@ class Evaluation(_Part):
         return f"accuracy {self.accuracy:.2%}, mean class accuracy {self.mean_class_accuracy:.2%}"
 
 
-class SceneEvaluation(_Part):
+class SegmentationEvaluation(_Part):
     """A measurement of a segmenter on a set that training never saw; `of`: the PyTorch student, or the graph.
 
     per_class: IoU by class name, None for a class that is in neither predictions nor labels.
@@ -230,7 +230,7 @@ class ModelCard(_Part):
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2)]
     label_set: Name | None = None
     colours: tuple[Colour, ...] = ()
-    input: Annotated[ImageInput | SceneInput, Field(discriminator="fit")]
+    input: Annotated[ClassificationInput | SegmentationInput, Field(discriminator="fit")]
     normalisation: Normalisation
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
     precision: Precision
@@ -241,21 +241,21 @@ class ModelCard(_Part):
     opset: int
     parity: Parity
     provenance: Provenance
-    evaluations: tuple[Evaluation | SceneEvaluation, ...] = ()
+    evaluations: tuple[ClassificationEvaluation | SegmentationEvaluation, ...] = ()
 
     @model_validator(mode="after")
     def _task_is_whole(self) -> ModelCard:
         scenes = self.task == "segmentation"
-        if scenes != isinstance(self.input, SceneInput) or scenes != bool(self.label_set):
+        if scenes != isinstance(self.input, SegmentationInput) or scenes != bool(self.label_set):
             raise ValueError(f"input and label set are not those of {self.task}")
         if len(self.colours) != (len(self.classes) if scenes else 0):
             raise ValueError("a segmenter's classes have a colour each")
         return self
 
     @property
-    def taught(self) -> Classes:
+    def class_spec(self) -> ClassSpec:
         """What the model tells apart."""
-        return Classes(self.classes, self.label_set, self.colours)
+        return ClassSpec(self.classes, self.label_set, self.colours)
 
     def to_json(self, indent: int | None = None) -> str:
         """The card as JSON text."""

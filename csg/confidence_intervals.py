@@ -38,7 +38,7 @@ def mean_class_accuracy_interval(confusion: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-class SceneBootstrap:
+class SegmentationBootstrap:
     """Bootstrap over scenes, one at a time: in each draw a scene counts a Poisson(1) number of times (Hanley and
     MacGibbon 2006), fixed by its place, so that memory does not grow and their order does not matter.
     """

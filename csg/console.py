@@ -25,13 +25,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-words = Console(stderr=True, highlight=False, soft_wrap=True)
-results = Console(highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stdout = Console(highlight=False, soft_wrap=True)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """One line for the person at the terminal, on standard error."""
-    words.print(line, markup=False)
+    stderr.print(line, markup=False)
 
 
 def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -41,15 +41,15 @@ def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    results.print(table)
+    stdout.print(table)
 
 
-def show_facts(title: str, facts: Mapping[str, str]) -> None:
+def show_key_values(title: str, facts: Mapping[str, str]) -> None:
     """Names and what is to be said of them, on standard output."""
     table = Table(title=title, title_justify="left", show_header=False)
     for name, words_of_it in facts.items():
         table.add_row(Text(name), Text(words_of_it))
-    results.print(table)
+    stdout.print(table)
 
 
 def print_json(result: dict[str, Any]) -> None:
@@ -73,14 +73,14 @@ def progress() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=words,
-        disable=not words.is_terminal,
+        console=stderr,
+        disable=not stderr.is_terminal,
         transient=True,
     )
 
 
 @contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar of its own for one piece of work; what it yields is told how many more are done."""
     with progress() as bar:
         task = bar.add_task(what, total=total, note="")

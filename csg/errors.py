@@ -12,13 +12,13 @@ class CsgError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, todo: str):
-        what, todo = (" ".join(text.splitlines()) for text in (what, todo))  # a file's own words may have line breaks
-        super().__init__(what, todo)
-        self.what, self.todo = what, todo
+    def __init__(self, what: str, hint: str):
+        what, hint = (" ".join(text.splitlines()) for text in (what, hint))  # a file's own words may have line breaks
+        super().__init__(what, hint)
+        self.message, self.hint = what, hint
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.todo}"
+        return f"{self.message}; {self.hint}"
 
 
 class UsageError(CsgError):
@@ -39,7 +39,7 @@ class ServerError(CsgError):
     exit_code = 4
 
 
-class PromiseError(CsgError):
+class VerificationError(CsgError):
     """A promise that was not kept: parity, checksum."""
 
     exit_code = 5

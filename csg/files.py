@@ -18,7 +18,7 @@ from csg.errors import UsageError
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def plain_name(name: str, what: str) -> str:
+def validate_name(name: str, what: str) -> str:
     """`name` itself when it can safely be a folder's name: letters, digits, dot, dash, underscore.
 
     Raises:
@@ -29,7 +29,7 @@ def plain_name(name: str, what: str) -> str:
     return name
 
 
-def free_name(folder: Path, stem: str) -> Path:
+def next_free_path(folder: Path, stem: str) -> Path:
     """The first of stem-1, stem-2, ... that is not taken in `folder`."""
     number = 1
     while (folder / f"{stem}-{number}").exists():
@@ -57,7 +57,7 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
+def atomic_write(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -75,7 +75,7 @@ def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name `path` only when the block ends well.
 
     If another process made `path` meanwhile, that one stays and ours is dropped: both hold the same.

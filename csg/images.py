@@ -1,7 +1,7 @@
 """Pixels for inference: decode, resize, crop. The only place where they are prepared.
 
-Validation during training, the client and the server all call `prepare`, or `prepare_scene` for a segmenter, so that
-they can't differ. Shape letters: H W of the model's input.
+Validation during training, the client and the server all call `prepare`, or `prepare_segmentation` for a segmenter,
+so that they can't differ. Shape letters: H W of the model's input.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from csg.card import STRIDE, Colour, ImageInput, SceneInput
+from csg.card import STRIDE, ClassificationInput, Colour, SegmentationInput
 from csg.errors import InputError
 
-Source = Path | bytes | Image.Image  # a file, the bytes of one, or an image that is decoded already
+ImageSource = Path | bytes | Image.Image  # a file, the bytes of one, or an image that is decoded already
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")  # none of these starts another program
-MOST_ENLARGED = 8192
+MAX_SIDE = 8192
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB, Pillow's own limit
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `decode` refuses such images
 
 
-def decode(source: Source, name: str | None = None) -> Image.Image:
+def decode(source: ImageSource, name: str | None = None) -> Image.Image:
     """An image as 8-bit RGB, upright (EXIF orientation applied), first frame, alpha over black.
 
     It may be called from several threads at once: Pillow lets go of Python's lock while it decodes.
@@ -71,7 +71,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def prepare(image: Image.Image, spec: ImageInput) -> np.ndarray:
+def prepare(image: Image.Image, spec: ClassificationInput) -> np.ndarray:
     """The model's input for one RGB image: uint8 (H, W, 3).
 
     The shorter side is brought to `resize_shorter_side` and the centre H x W cut out (method.md section 6,
@@ -85,13 +85,13 @@ def prepare(image: Image.Image, spec: ImageInput) -> np.ndarray:
     return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box), np.uint8)
 
 
-def load(source: Source, spec: ImageInput) -> np.ndarray:
+def load(source: ImageSource, spec: ClassificationInput) -> np.ndarray:
     """Decode and prepare one image: uint8 (H, W, 3)."""
     return prepare(decode(source), spec)
 
 
 @dataclass(frozen=True)
-class Scene:
+class PaddedImage:
     """A segmenter's input for one image: `pixels` uint8 (H, W, 3), in whose upper left corner the image of original
     size (width, height) stands, `scaled` to (width, height).
     """
@@ -107,7 +107,7 @@ class Scene:
         return np.asarray(cut.resize(self.original, Image.Resampling.NEAREST), np.uint8)
 
 
-def prepare_scene(image: Image.Image, spec: SceneInput) -> Scene:
+def prepare_segmentation(image: Image.Image, spec: SegmentationInput) -> PaddedImage:
     """The segmenter's input for one RGB image.
 
     It is scaled to the shorter side that the card names, or further down until it fits a graph of fixed size, and
@@ -115,7 +115,7 @@ def prepare_scene(image: Image.Image, spec: SceneInput) -> Scene:
     pixels: a strip of 1000 x 3 would take gigabytes.
     """
     scale = spec.resize_shorter_side / min(image.size) if spec.resize_shorter_side else 1.0
-    scale = min(scale, max(1.0, MOST_ENLARGED / max(image.size)))
+    scale = min(scale, max(1.0, MAX_SIDE / max(image.size)))
     if spec.width and spec.height:
         scale = min(scale, spec.width / image.width, spec.height / image.height)
     original = image.size
@@ -123,7 +123,7 @@ def prepare_scene(image: Image.Image, spec: SceneInput) -> Scene:
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pad_to = (spec.height or _next(height), spec.width or _next(width))
-    return Scene(padded(np.asarray(image), *pad_to, spec.pad_colour), (width, height), original)
+    return PaddedImage(padded(np.asarray(image), *pad_to, spec.pad_colour), (width, height), original)
 
 
 def padded(pixels: np.ndarray, height: int, width: int, colour: Colour) -> np.ndarray:

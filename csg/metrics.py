@@ -11,7 +11,7 @@ BINS = 15  # of the confidences, of equal width (Guo et al. 2017, section 4.2)
 
 
 @dataclass(frozen=True)
-class ClassScores:
+class ClassificationScores:
     """Shares in 0..1. `per_class` is the accuracy within each true class, NaN for a class without images."""
 
     images: int
@@ -21,7 +21,7 @@ class ClassScores:
     confusion: np.ndarray
 
 
-def class_scores(true: np.ndarray, predicted: np.ndarray, classes: int) -> ClassScores:
+def classification_scores(true: np.ndarray, predicted: np.ndarray, classes: int) -> ClassificationScores:
     """Overall accuracy, and the mean over the classes present of each class's accuracy (method.md section 6).
 
     Args:
@@ -29,15 +29,17 @@ def class_scores(true: np.ndarray, predicted: np.ndarray, classes: int) -> Class
     """
     from sklearn.metrics import confusion_matrix
 
-    return scores_of(confusion_matrix(true, predicted, labels=range(classes)))
+    return scores_from_confusion(confusion_matrix(true, predicted, labels=range(classes)))
 
 
-def scores_of(confusion: np.ndarray) -> ClassScores:
+def scores_from_confusion(confusion: np.ndarray) -> ClassificationScores:
     """The scores of a confusion matrix over images, int (K, K), rows true, one image or more."""
     of_class = confusion.sum(1)
     per_class = share_of(confusion.diagonal(), of_class)
     accuracy = confusion.trace() / confusion.sum()
-    return ClassScores(int(confusion.sum()), float(accuracy), float(np.nanmean(per_class)), per_class, confusion)
+    return ClassificationScores(
+        int(confusion.sum()), float(accuracy), float(np.nanmean(per_class)), per_class, confusion
+    )
 
 
 class Reliability:
@@ -75,7 +77,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class SceneScores:
+class SegmentationScores:
     """Shares in 0..1. `per_class` is the IoU of each class, NaN for one that is in neither predictions nor labels."""
 
     miou: float
@@ -108,9 +110,9 @@ class PixelConfusion:
         counts: np.ndarray = np.bincount(cells, minlength=self.matrix.size).reshape(self.matrix.shape)
         return counts
 
-    def scores(self) -> SceneScores:
+    def scores(self) -> SegmentationScores:
         """IoU of each class: of the pixels that are it or are taken for it, those that are both."""
-        return scene_scores(self.matrix)
+        return segmentation_scores(self.matrix)
 
 
 def unions(matrix: np.ndarray) -> np.ndarray:
@@ -118,7 +120,7 @@ def unions(matrix: np.ndarray) -> np.ndarray:
     return np.asarray(matrix.sum(1) + matrix[:, : len(matrix)].sum(0) - matrix.diagonal())
 
 
-def scene_scores(matrix: np.ndarray) -> SceneScores:
+def segmentation_scores(matrix: np.ndarray) -> SegmentationScores:
     """Scores of a matrix as `PixelConfusion` fills it; NaN where nothing was counted.
 
     mIoU is the mean over the classes that are in predictions or labels (method.md section 7).
@@ -126,9 +128,9 @@ def scene_scores(matrix: np.ndarray) -> SceneScores:
     right, true, total = matrix.diagonal(), matrix.sum(1), matrix.sum()
     iou = share_of(right, unions(matrix))
     if not total:
-        return SceneScores(float("nan"), float("nan"), float("nan"), iou, matrix)
+        return SegmentationScores(float("nan"), float("nan"), float("nan"), iou, matrix)
     weighted = float(np.nansum(iou * true) / total)
-    return SceneScores(float(np.nanmean(iou)), float(right.sum() / total), weighted, iou, matrix)
+    return SegmentationScores(float(np.nanmean(iou)), float(right.sum() / total), weighted, iou, matrix)
 
 
 def share_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from csg.card import STRIDE, SceneInput
-from csg.images import Scene, padded, prepare_scene
+from csg.card import STRIDE, SegmentationInput
+from csg.images import PaddedImage, padded, prepare_segmentation
 
 OVERLAP = 0.25  # of a tile's side, shared with each neighbour
 
@@ -22,7 +22,7 @@ class Tiles:
     parts: uint8 (side, side, 3) each, row by row. tops, lefts: where the rows and columns of tiles begin.
     """
 
-    scene: Scene
+    scene: PaddedImage
     side: int
     parts: tuple[np.ndarray, ...]
     tops: tuple[int, ...]
@@ -42,10 +42,10 @@ class Tiles:
         return self.scene.restore(whole)
 
 
-def prepare_tiles(image: Image.Image, spec: SceneInput, side: int) -> Tiles:
+def prepare_tiles(image: Image.Image, spec: SegmentationInput, side: int) -> Tiles:
     """The segmenter's inputs for one RGB image, scaled as the card says but not to a fixed size: tiles of `side`."""
     free = spec.model_copy(update={"height": None, "width": None})
-    scene = prepare_scene(image, free)
+    scene = prepare_segmentation(image, free)
     height, width = scene.pixels.shape[:2]
     area = padded(scene.pixels, max(side, height), max(side, width), spec.pad_colour)
     tops, lefts = _starts(height, side), _starts(width, side)

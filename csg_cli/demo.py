@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from csg.console import say
+from csg.console import log
 from csg.errors import CsgError
 
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
@@ -28,11 +28,11 @@ def demo_command() -> None:
         _run("evaluate", "--server", server["grpc"])
     finally:
         _run("serve", "--stop")
-    say(f"the whole road took {time.monotonic() - started:.0f} s")
+    log(f"the whole road took {time.monotonic() - started:.0f} s")
 
 
 def _run(*args: str, capture: bool = False) -> str:
-    say(f"\n$ csg {' '.join(args)}")
+    log(f"\n$ csg {' '.join(args)}")
     done = subprocess.run([sys.executable, "-m", "csg", *args], stdout=subprocess.PIPE if capture else None, text=True)
     if done.returncode:
         error = StepFailed(f"csg {' '.join(args)} ended with exit code {done.returncode}", "see the lines above")

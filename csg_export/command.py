@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto
 
 from csg.bundle import Bundle, read_bundle
 from csg.card import STRIDE, ModelCard
-from csg.console import print_json, results, say, show_facts, show_table
+from csg.console import log, print_json, show_key_values, show_table, stdout
 from csg.errors import UsageError
 from csg_export.export import ExportOptions, export
 from csg_export.fp16 import BLOCK_STARTS
@@ -40,7 +40,7 @@ def export_command(
         library(options.format)
     opened = None if torchvision else Run(run or newest_run(RUNS))
     what = f"torchvision's {torchvision}" if opened is None else f"run {opened.path}{'' if run else ' (newest)'}"
-    say(f"export: {what}, {options.format}, {options.precision}")
+    log(f"export: {what}, {options.format}, {options.precision}")
     sides = parse_size(size)
     source = of_run(opened, sides) if opened else of_torchvision(str(torchvision), weights)
     bundle = export(source, options, out)
@@ -52,7 +52,7 @@ def export_command(
     else:
         show_parity(card)
         show_evaluations(card)
-    say(f"bundle {bundle.path}: {total / 2**20:.1f} MiB, {card.precision_note}")
+    log(f"bundle {bundle.path}: {total / 2**20:.1f} MiB, {card.precision_note}")
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -113,7 +113,7 @@ def show_parity(card: ModelCard) -> None:
 def show_evaluations(card: ModelCard) -> None:
     """What the student, and the graph where it was measured, reach on real images."""
     for one in card.evaluations:
-        results.print(f"{one.of}: {one.headline} on {one.images} images of {one.dataset}", markup=False)
+        stdout.print(f"{one.of}: {one.headline} on {one.images} images of {one.dataset}", markup=False)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def inspect_command(path: Path, as_json: bool) -> None:
     if as_json:
         print_json({"files": files, "graph": inside.__dict__, "card": json.loads(card.to_json())})
         return
-    say(f"{path}: every file matches its SHA-256")
+    log(f"{path}: every file matches its SHA-256")
     facts = {
         "name": f"{card.name}, {card.task}, {len(card.classes)} classes",
         "format": f"{card.format}, opset {card.opset}",
@@ -181,6 +181,6 @@ def inspect_command(path: Path, as_json: bool) -> None:
     if card.engine:
         shapes = " to ".join("x".join(map(str, shape)) for shape in card.engine.profile)
         facts["engine"] = f"{card.engine.library} {card.engine.version} for {', '.join(card.engine.target)}; {shapes}"
-    show_facts(f"bundle {path}", facts)
+    show_key_values(f"bundle {path}", facts)
     show_parity(card)
     show_evaluations(card)

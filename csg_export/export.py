@@ -12,16 +12,16 @@ from csg.bundle import PLAN, Bundle, write_bundle
 from csg.card import (
     Calibration,
     CalibrationMethod,
-    Evaluation,
+    ClassificationEvaluation,
     Format,
     ModelCard,
     Output,
     Parity,
     Precision,
-    SceneEvaluation,
+    SegmentationEvaluation,
 )
-from csg.errors import PromiseError, UsageError
-from csg.files import free_name
+from csg.errors import UsageError, VerificationError
+from csg.files import next_free_path
 from csg_export.fp16 import to_fp16
 from csg_export.int8 import to_int8
 from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, files_of, stripped, to_onnx, without_logits
@@ -72,8 +72,8 @@ def export(source: Source, options: ExportOptions, out: Path | None = None) -> B
     Raises:
         UsageError: an option does not fit the task or the format, or the library of the format is missing.
         InputError: `out` exists, or the library of the format can't build the graph.
-        PromiseError: a stage differs from PyTorch by more than the tolerance, or int8 costs too much on real images;
-            nothing is written.
+        VerificationError: a stage differs from PyTorch by more than the tolerance, or int8 costs too much on real
+            images; nothing is written.
     """
     scenes = source.task == "segmentation"
     if (options.logits and not scenes) or (options.embedding and scenes):
@@ -98,7 +98,7 @@ def export(source: Source, options: ExportOptions, out: Path | None = None) -> B
     )
     kind = options.precision if engine is None else f"{options.precision}-{options.format}"
     models |= files_of(shipped, card.to_json())
-    return write_bundle(out or free_name(BUNDLES, f"{source.stem}-{kind}"), card, models)
+    return write_bundle(out or next_free_path(BUNDLES, f"{source.stem}-{kind}"), card, models)
 
 
 def of_onnx(model: ModelProto) -> Runner:
@@ -152,18 +152,18 @@ def _search(source: Source, reference: Runner, tolerance: float | None) -> Calla
     return holds
 
 
-def _measured(source: Source, model: ModelProto) -> tuple[Evaluation | SceneEvaluation, ...]:
+def _measured(source: Source, model: ModelProto) -> tuple[ClassificationEvaluation | SegmentationEvaluation, ...]:
     """The graph on the real images, held against the student's own measurement.
 
     Raises:
-        PromiseError: it lost more than a point.
+        VerificationError: it lost more than a point.
     """
     if source.measure is None:
         return ()
     before = source.evaluations[0]
     after = source.measure(GraphStudent(model.SerializeToString())).model_copy(update={"of": "graph"})
     if before.score - after.score > MOST_LOST:
-        raise PromiseError(
+        raise VerificationError(
             f"int8 costs {100 * (before.score - after.score):.1f} points on {after.dataset}: {before.score:.2%} "
             f"before, {after.score:.2%} after (at most {MOST_LOST:.0%} promised)",
             "nothing was written; try another --calibration",

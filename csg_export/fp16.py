@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from onnx import ModelProto
 
-from csg.errors import PromiseError
+from csg.errors import VerificationError
 from csg_export.fp16_graph import in_fp16, rounded_to_fp16
 
 BLOCK_STARTS = ("Conv", "Gemm", "MatMul")
@@ -26,7 +26,7 @@ def to_fp16(model: ModelProto, holds: Callable[[ModelProto], bool]) -> tuple[Mod
         holds: whether a graph stays within the tolerance of the network it came from.
 
     Raises:
-        PromiseError: `holds` is false of the float32 graph already.
+        VerificationError: `holds` is false of the float32 graph already.
     """
     blocks = blocks_of(model)
 
@@ -35,7 +35,7 @@ def to_fp16(model: ModelProto, holds: Callable[[ModelProto], bool]) -> tuple[Mod
 
     needed = smallest(range(len(blocks)), lambda kept: holds(rounded_to_fp16(model, nodes(kept))))
     if needed is None:
-        raise PromiseError("the fp32 graph is off the tolerance already", "nothing was written; raise --tolerance")
+        raise VerificationError("the fp32 graph is off the tolerance already", "nothing was written; raise --tolerance")
     kept = nodes(needed)
     names = ", ".join(blocks[place][0] for place in sorted(needed))
     note = (

@@ -17,7 +17,7 @@ from onnx import ModelProto
 from torch import Tensor, nn
 
 from csg.bundle import MODEL, WEIGHTS
-from csg.card import STRIDE, ImageInput, SceneInput
+from csg.card import STRIDE, ClassificationInput, SegmentationInput
 from csg_train.models.fast_layers import fuse
 
 OPSET = 21
@@ -59,7 +59,7 @@ def stripped(network: nn.Module) -> nn.Module:
     return bare
 
 
-def to_onnx(network: nn.Module, spec: ImageInput | SceneInput, embedding: bool = False) -> ModelProto:
+def to_onnx(network: nn.Module, spec: ClassificationInput | SegmentationInput, embedding: bool = False) -> ModelProto:
     """The float32 graph of a stripped network, checked by onnx's checker: normalisation inside, the batch dynamic.
 
     Takes uint8 (B, H, W, 3). A classifier returns float32 logits (B, classes), and its embedding (B, C) if asked; a
@@ -70,7 +70,7 @@ def to_onnx(network: nn.Module, spec: ImageInput | SceneInput, embedding: bool =
     outputs = [LOGITS]
     if embedding:
         network, outputs = _WithEmbedding(network), [LOGITS, EMBEDDING]
-    if isinstance(spec, SceneInput):
+    if isinstance(spec, SegmentationInput):
         network, outputs = _WithLabelMap(network), [LOGITS, LABEL_MAP]
         if spec.height is None:
             shape |= {1: STRIDE * torch.export.Dim("rows", min=8), 2: STRIDE * torch.export.Dim("columns", min=8)}

@@ -14,8 +14,8 @@ import torch
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from csg.card import Parity, Precision, Stage
-from csg.errors import PromiseError, UsageError
+from csg.card import Parity, ParityStage, Precision
+from csg.errors import UsageError, VerificationError
 from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP, LOGITS
 from csg_export.parity_images import HARD, Inputs
 
@@ -101,9 +101,9 @@ class Tally:
         few = few or self.equal < self.promise.of_all * self.compared
         return bool(np.isfinite(self.difference)) and self.difference <= self.tolerance and not few
 
-    def stage(self, name: str, source: str) -> Stage:
+    def stage(self, name: str, source: str) -> ParityStage:
         """The figures as the card holds them. The agreement is that of all, ties included."""
-        return Stage(
+        return ParityStage(
             stage=name,
             source=source,
             images=self.images,
@@ -142,16 +142,18 @@ def verify(
     """Compare every stage on real and on hard inputs; the last stage is the graph that ships, the first inputs real.
 
     Raises:
-        PromiseError: a stage is off its tolerance, or no image can be read.
+        VerificationError: a stage is off its tolerance, or no image can be read.
     """
-    found: list[Stage] = []
+    found: list[ParityStage] = []
     for one in inputs:
         for name, tallied in tally(reference, stages, one, tolerance).items():
             if not tallied.compared:
-                raise PromiseError(f"parity can't be measured: no image of {one.source} can be read", "check the data")
+                raise VerificationError(
+                    f"parity can't be measured: no image of {one.source} can be read", "check the data"
+                )
             found.append(tallied.stage(name, one.source))
             if not tallied.kept:
-                raise PromiseError(_broken(found[-1], tallied), "nothing was written; see --tolerance and --help")
+                raise VerificationError(_broken(found[-1], tallied), "nothing was written; see --tolerance and --help")
             if one is inputs[0] and name == stages[-1].name:
                 shipped, allowed = found[-1], tallied.tolerance
     return Parity(
@@ -164,7 +166,7 @@ def verify(
     )
 
 
-def _broken(stage: Stage, tallied: Tally) -> str:
+def _broken(stage: ParityStage, tallied: Tally) -> str:
     return (
         f"{stage.stage} differs from PyTorch on {stage.images} images of {stage.source}: "
         f"agreement {stage.agreement:.2%} (at least {max(tallied.promise.agreement, tallied.promise.of_all):.1%} "

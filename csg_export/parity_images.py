@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from csg.card import ImageInput, SceneInput
+from csg.card import ClassificationInput, SegmentationInput
 from csg.errors import InputError
-from csg.images import decode, prepare, prepare_scene
+from csg.images import decode, prepare, prepare_segmentation
 from csg_train.data.evaluation_batches import image_batches
 
 HARD = "hard inputs"
@@ -22,7 +22,7 @@ class Inputs:
     """Images to send through a graph, and what they are called: files, or pixels prepared already."""
 
     source: str
-    spec: ImageInput | SceneInput
+    spec: ClassificationInput | SegmentationInput
     paths: tuple[Path, ...] = ()
     ready: tuple[np.ndarray, ...] = ()
 
@@ -33,12 +33,12 @@ class Inputs:
     def batches(self) -> Iterator[np.ndarray]:
         """Prepared images, uint8 (B, H, W, 3); scenes, whose sizes differ, one at a time; unreadable ones left out."""
         yield from self.ready
-        if isinstance(self.spec, ImageInput):
+        if isinstance(self.spec, ClassificationInput):
             yield from (images for _, images in image_batches(self.paths, self.spec, unreadable=lambda error: None))
             return
         for path in self.paths:
             try:
-                yield prepare_scene(decode(path), self.spec).pixels[None]
+                yield prepare_segmentation(decode(path), self.spec).pixels[None]
             except InputError:
                 continue
 
@@ -48,7 +48,7 @@ def spread(paths: Sequence[Path], most: int) -> tuple[Path, ...]:
     return tuple(paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths)), dtype=int))
 
 
-def hard_inputs(spec: ImageInput | SceneInput) -> Inputs:
+def hard_inputs(spec: ClassificationInput | SegmentationInput) -> Inputs:
     """Black, white, noise, a checkerboard, a single pixel, and strips, through the same preparation as any image."""
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     board = np.kron(np.indices((8, 8)).sum(0) % 2, np.ones((12, 12))).astype(np.uint8) * 255
@@ -61,6 +61,6 @@ def hard_inputs(spec: ImageInput | SceneInput) -> Inputs:
         Image.fromarray(noise).resize((1000, 3)),
         Image.fromarray(noise).resize((3, 1000)),
     ]
-    if isinstance(spec, ImageInput):
+    if isinstance(spec, ClassificationInput):
         return Inputs(HARD, spec, ready=(np.stack([prepare(image, spec) for image in images]),))
-    return Inputs(HARD, spec, ready=tuple(prepare_scene(image, spec).pixels[None] for image in images))
+    return Inputs(HARD, spec, ready=tuple(prepare_segmentation(image, spec).pixels[None] for image in images))

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 import csg
 from csg.card import (
-    Classes,
-    Evaluation,
-    ImageInput,
+    ClassificationEvaluation,
+    ClassificationInput,
+    ClassSpec,
     Normalisation,
     Provenance,
-    SceneEvaluation,
-    SceneInput,
+    SegmentationEvaluation,
+    SegmentationInput,
 )
 from csg.errors import InputError, UsageError
 from csg.images import prepare
@@ -53,14 +53,14 @@ class Source:
     name: str
     task: Literal["classification", "segmentation"]
     network: nn.Module
-    spec: ImageInput | SceneInput
-    classes: Classes
+    spec: ClassificationInput | SegmentationInput
+    classes: ClassSpec
     normalisation: Normalisation
     provenance: Provenance
     real: Inputs
     training: Inputs
-    evaluations: tuple[Evaluation | SceneEvaluation, ...] = ()
-    measure: Callable[[Any], Evaluation | SceneEvaluation] | None = None
+    evaluations: tuple[ClassificationEvaluation | SegmentationEvaluation, ...] = ()
+    measure: Callable[[Any], ClassificationEvaluation | SegmentationEvaluation] | None = None
 
 
 def of_run(run: Run, size: tuple[int, int] | None) -> Source:
@@ -73,18 +73,18 @@ def of_run(run: Run, size: tuple[int, int] | None) -> Source:
         UsageError: `size` for a classifier.
         InputError: the run is not finished or broken.
     """
-    student, recipe, taught = load_student(run), run.recipe(), run.taught()
+    student, recipe, class_spec = load_student(run), run.recipe(), run.class_spec()
     task, scenes = TASKS[recipe.task], recipe.task == "seg"
     spec = _sized(recipe.data.image_input(), size)
     training = task.read_synthetic(recipe)
-    real = task.read_real(recipe, taught, recipe.data.real, True) if recipe.data.real else None
+    real = task.read_real(recipe, class_spec, recipe.data.real, True) if recipe.data.real else None
     judged = real or training  # a run without real images is compared on its training images
     mean, std = normalisation(recipe.model.backbone)
     measured = run.result().get("real")
-    kind = SceneEvaluation if scenes else Evaluation
+    kind = SegmentationEvaluation if scenes else ClassificationEvaluation
 
-    def measure(student: Any) -> Evaluation | SceneEvaluation:
-        return task.measure(student, taught, real, recipe, torch.device("cpu")).evaluation
+    def measure(student: Any) -> ClassificationEvaluation | SegmentationEvaluation:
+        return task.measure(student, class_spec, real, recipe, torch.device("cpu")).evaluation
 
     return Source(
         stem=run.path.resolve().name,
@@ -92,7 +92,7 @@ def of_run(run: Run, size: tuple[int, int] | None) -> Source:
         task="segmentation" if scenes else "classification",
         network=student,
         spec=spec,
-        classes=taught,
+        classes=class_spec,
         normalisation=Normalisation(mean=mean, std=std),
         provenance=_provenance(run),
         real=Inputs(judged.name, spec, spread(judged.paths, PARITY_SCENES if scenes else PARITY_IMAGES)),
@@ -104,12 +104,14 @@ def of_run(run: Run, size: tuple[int, int] | None) -> Source:
     )
 
 
-def _sized(spec: ImageInput | SceneInput, size: tuple[int, int] | None) -> ImageInput | SceneInput:
+def _sized(
+    spec: ClassificationInput | SegmentationInput, size: tuple[int, int] | None
+) -> ClassificationInput | SegmentationInput:
     if size is None:
         return spec
-    if isinstance(spec, ImageInput):
+    if isinstance(spec, ClassificationInput):
         raise UsageError("--size is for segmenters", "leave it out")
-    return SceneInput(**spec.model_dump() | {"height": size[0], "width": size[1]})
+    return SegmentationInput(**spec.model_dump() | {"height": size[0], "width": size[1]})
 
 
 def _provenance(run: Run) -> Provenance:
@@ -159,7 +161,7 @@ def of_torchvision(name: str, weights: str | None) -> Source:
         model.load_state_dict(_weights(name, row.url, weights))
     expects = row.transforms()
     side = expects.crop_size[0]
-    spec = ImageInput(height=side, width=side, resize_shorter_side=max(side, expects.resize_size[0]))
+    spec = ClassificationInput(height=side, width=side, resize_shorter_side=max(side, expects.resize_size[0]))
     mean, std = tuple(expects.mean), tuple(expects.std)
     crops = _photographs(spec)
     return Source(
@@ -168,7 +170,7 @@ def of_torchvision(name: str, weights: str | None) -> Source:
         task="classification",
         network=_Reference(model, mean, std).eval(),
         spec=spec,
-        classes=Classes(tuple(row.meta["categories"])),
+        classes=ClassSpec(tuple(row.meta["categories"])),
         normalisation=Normalisation(mean=mean, std=std),
         provenance=Provenance(
             run=TORCHVISION,
@@ -203,7 +205,7 @@ def _weights(name: str, url: str, file: str | None) -> dict[str, Tensor]:
         ) from None
 
 
-def _photographs(spec: ImageInput) -> Inputs:
+def _photographs(spec: ClassificationInput) -> Inputs:
     """64 crops of the two photographs that come with scikit-learn, at several scales."""
     from sklearn.datasets import load_sample_images
 

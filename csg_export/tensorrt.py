@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from csg.card import Engine, Format, ImageInput, SceneInput
-from csg.console import say
+from csg.card import ClassificationInput, Engine, Format, SegmentationInput
+from csg.console import log
 from csg.errors import InputError, UsageError
-from csg.files import cache_dir, write_bytes
+from csg.files import atomic_write, cache_dir
 from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP
 from csg_export.parity import Answers, Runner, rows
 
@@ -54,15 +54,15 @@ def library(kind: Format) -> Any:
         trt = importlib.import_module(PACKAGES[kind])
     except ImportError:
         name = PACKAGES[kind].replace("_", "-")
-        todo = f"install it where there is an NVIDIA GPU, or {other}" if kind == "tensorrt" else f"pip install {name}"
-        raise UsageError(f"--format {kind} needs the package {name}", todo) from None
+        hint = f"install it where there is an NVIDIA GPU, or {other}" if kind == "tensorrt" else f"pip install {name}"
+        raise UsageError(f"--format {kind} needs the package {name}", hint) from None
     if kind == "tensorrt" and not torch.cuda.is_available():
         raise UsageError("--format tensorrt needs an NVIDIA GPU, and none answers here", other)
     return trt
 
 
 def build_engine(
-    model: bytes, kind: Format, spec: ImageInput | SceneInput, options: EngineOptions
+    model: bytes, kind: Format, spec: ClassificationInput | SegmentationInput, options: EngineOptions
 ) -> tuple[bytes, Engine]:
     """The plan, and what the card says of it.
 
@@ -71,10 +71,10 @@ def build_engine(
         InputError: the library can't parse or build the graph; the line names the nodes.
     """
     trt = library(kind)
-    log = _Log(trt)
-    builder = trt.Builder(log.logger)
+    builder_log = _Log(trt)
+    builder = trt.Builder(builder_log.logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log.logger)
+    parser = trt.OnnxParser(network, builder_log.logger)
     if not parser.parse(model):
         raise InputError(f"{kind} can't take the graph: {_parser_errors(parser)}", "take --format onnx")
     profile, config = _profile(spec, options.batch), builder.create_builder_config()
@@ -94,11 +94,11 @@ def build_engine(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise InputError(
-            f"{kind} can't build the graph: {log.errors()}",
+            f"{kind} can't build the graph: {builder_log.errors()}",
             "give it more --memory or a smaller --batch, or take --format onnx",
         )
     if timings:
-        write_bytes(timings, bytes(config.get_timing_cache().serialize()))
+        atomic_write(timings, bytes(config.get_timing_cache().serialize()))
     engine = Engine(library=kind, version=trt.__version__, target=targets, profile=profile, portable=options.portable)
     return bytes(plan), engine
 
@@ -132,10 +132,10 @@ def _parser_errors(parser: Any) -> str:
 
 
 def _profile(
-    spec: ImageInput | SceneInput, batch: tuple[int, int, int] | None
+    spec: ClassificationInput | SegmentationInput, batch: tuple[int, int, int] | None
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Least, best and largest shape of the input."""
-    batch = batch or (SCENE_BATCHES if isinstance(spec, SceneInput) else BATCHES)
+    batch = batch or (SCENE_BATCHES if isinstance(spec, SegmentationInput) else BATCHES)
     heights = (spec.height,) * 3 if spec.height else FREE_HEIGHTS
     widths = (spec.width,) * 3 if spec.width else FREE_WIDTHS
     least, best, largest = ((b, h, w, 3) for b, h, w in zip(batch, heights, widths, strict=True))
@@ -169,7 +169,7 @@ def _timing_cache(trt: Any, config: Any) -> Path:
 def of_engine(plan: bytes, engine: Engine) -> Runner | None:
     """The engine as a stage of the comparison, with its logits; None where no GPU answers that could run it."""
     if not torch.cuda.is_available():
-        say(f"the {engine.library} engine was built and not run: no GPU answers here")
+        log(f"the {engine.library} engine was built and not run: no GPU answers here")
         return None
     trt = importlib.import_module(PACKAGES[engine.library])
     runtime = trt.Runtime(_Log(trt).logger)
@@ -177,7 +177,7 @@ def of_engine(plan: bytes, engine: Engine) -> Runner | None:
     names = [context.engine.get_tensor_name(place) for place in range(context.engine.num_io_tensors)]
     outputs = [name for name in names if name not in (INPUT, EMBEDDING)]
     if outputs == [LABEL_MAP]:
-        say(f"the {engine.library} engine was not compared: it returns label maps alone; --logits lets it be")
+        log(f"the {engine.library} engine was not compared: it returns label maps alone; --logits lets it be")
         return None
     largest = engine.profile[2][0]
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-from csg.console import words
+from csg.console import stderr
 
 Value = TypeVar("Value")
 
@@ -26,7 +26,7 @@ def process_group() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    words.quiet = rank() > 0
+    stderr.quiet = rank() > 0
     try:
         yield
     finally:

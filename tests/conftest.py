@@ -35,9 +35,9 @@ def weights():
 
 @pytest.fixture(scope="session")
 def real_digits():
-    from csg.datasets.classification import read_labelled
+    from csg.datasets.classification import read_classification_dataset
 
-    return read_labelled(["digits"])
+    return read_classification_dataset(["digits"])
 
 
 SMALL = {

@@ -11,7 +11,7 @@ import os
 import numpy as np
 import onnxruntime as ort
 
-from csg.card import ImageInput, parse_card
+from csg.card import ClassificationInput, parse_card
 from csg.images import decode, prepare
 
 PORT, WORKERS = int(os.environ.get("PEER_PORT", 0)), int(os.environ.get("PEER_WORKERS", 1))
@@ -28,7 +28,7 @@ class Classifier:
         model = os.environ["PEER_MODEL"]
         self.session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         card = parse_card(self.session.get_modelmeta().custom_metadata_map["csg_card"], model)
-        assert isinstance(card.input, ImageInput)
+        assert isinstance(card.input, ClassificationInput)
         self.spec = card.input
 
     def prepare(self, jpeg: bytes) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from csg.console import say
+from csg.console import log
 from csg.files import cache_dir
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
@@ -89,7 +89,7 @@ def environment_of(peer: Peer) -> Path:
     folder = cache_dir() / "peers" / f"{peer.name.lower()}-python{sys.version_info.major}.{sys.version_info.minor}"
     made_of = folder / "requirements.txt"
     if not made_of.is_file() or made_of.read_text().splitlines() != pins:
-        say(f"installing {', '.join(pins)} into {folder}")
+        log(f"installing {', '.join(pins)} into {folder}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *pins], check=True)
         made_of.write_text("\n".join(pins))

@@ -35,7 +35,7 @@ import aiohttp
 from peers import CORES, PEERS, Peer, Settings, started
 from tritonclient.grpc.service_pb2 import ModelInferResponse
 
-from csg.console import say, show_table
+from csg.console import log, show_table
 from csg.errors import ServerError
 from csg_serve.bench.load import Call, Spell, calling, keep_busy
 from csg_serve.triton.config import encoded_name
@@ -146,8 +146,8 @@ class Comparison:
             async with calling(address) if peer.grpc else posting(address, peer.field) as call:
                 return await load(call, grpc if peer.grpc else http, self.right, peer.grpc, seconds, pid)
 
-        log = self.folder / f"{peer.name}.log"
-        with started(peer, settings, self.bundle / "model.onnx", log) as (address, pid):
+        log_file = self.folder / f"{peer.name}.log"
+        with started(peer, settings, self.bundle / "model.onnx", log_file) as (address, pid):
             return asyncio.run(run(address, pid))
 
     def ours(self, name: str, seconds: float) -> Run:
@@ -168,7 +168,7 @@ class Comparison:
         rates = []
         for settings in peer.settings:
             rates.append(self.peer(peer, settings, self.seconds).spell.per_s)
-            say(f"trial: {peer.name} {settings}: {rates[-1]:.1f}/s")
+            log(f"trial: {peer.name} {settings}: {rates[-1]:.1f}/s")
         return peer.settings[rates.index(max(rates))]
 
 
@@ -211,7 +211,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     ours = {name: found.pop(name) for name in (OURS, OURS_BF16)}
     for name, share in ours.items() if found else ():
         best, middle = share / max(found.values()), share / statistics.median(found.values())
-        say(f"{name} against the best of them: {best:.2f}, the median: {middle:.2f}")
+        log(f"{name} against the best of them: {best:.2f}, the median: {middle:.2f}")
 
 
 def main() -> None:
@@ -234,7 +234,7 @@ def main() -> None:
             for peer in peers:
                 runs[peer.name].append(comparison.peer(peer, best[peer.name], given.seconds))
             rates = {name: round(of_it[-1].spell.per_s, 1) for name, of_it in runs.items()}
-            say(f"round {number + 1}: {rates}")
+            log(f"round {number + 1}: {rates}")
     rows = table(runs, best)
     if given.json:
         given.json.write_text(json.dumps(rows, indent=2) + "\n")

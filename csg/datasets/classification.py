@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from csg.card import Classes
+from csg.card import ClassSpec
 from csg.errors import InputError
-from csg.files import cache_dir, new_folder
+from csg.files import atomic_directory, cache_dir
 from csg.images import SUFFIXES
 
-DIGITS_REAL = "digits"
+EMBEDDED_DIGITS = "digits"
 LIST_NAMES = ("image_list.txt",)
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class ClassificationDataset:
     """Image files and the index of each one's class."""
 
     name: str
@@ -35,9 +35,9 @@ class LabelledImages:
         return len(self.paths)
 
     @property
-    def taught(self) -> Classes:
+    def class_spec(self) -> ClassSpec:
         """What a model that trains on these images is to tell apart."""
-        return Classes(self.classes)
+        return ClassSpec(self.classes)
 
     def fingerprint(self) -> str:
         """SHA-256 over classes, and each file's name, size and label: tells two data sets apart in seconds."""
@@ -47,11 +47,13 @@ class LabelledImages:
             digest.update(f"{path.parent.name}/{path.name} {size} {label}\n".encode())
         return digest.hexdigest()
 
-    def take(self, places: np.ndarray, name: str) -> LabelledImages:
+    def take(self, places: np.ndarray, name: str) -> ClassificationDataset:
         """The images at `places`, int (M,), under another name."""
-        return LabelledImages(name, self.classes, tuple(self.paths[place] for place in places), self.labels[places])
+        return ClassificationDataset(
+            name, self.classes, tuple(self.paths[place] for place in places), self.labels[places]
+        )
 
-    def in_order_of(self, classes: Sequence[str], partly: bool = False) -> LabelledImages:
+    def in_order_of(self, classes: Sequence[str], partly: bool = False) -> ClassificationDataset:
         """The same images with labels that follow `classes`.
 
         Args:
@@ -66,10 +68,10 @@ class LabelledImages:
             only += [f"missing in {self.name}: {', '.join(missing)}"] if missing and not partly else []
             raise InputError(f"the classes differ ({'; '.join(only)})", "make the class folders of both sets the same")
         index = np.array([list(classes).index(name) for name in self.classes])
-        return LabelledImages(self.name, tuple(classes), self.paths, index[self.labels])
+        return ClassificationDataset(self.name, tuple(classes), self.paths, index[self.labels])
 
 
-def read_labelled(sources: Sequence[str | Path]) -> LabelledImages:
+def read_classification_dataset(sources: Sequence[str | Path]) -> ClassificationDataset:
     """Read one or more sources with the same classes, one after the other.
 
     A source is a folder with a folder for each class, a list file, a folder that holds `image_list.txt`, or
@@ -81,7 +83,7 @@ def read_labelled(sources: Sequence[str | Path]) -> LabelledImages:
     parts = [_read_one(source) for source in sources]
     classes = parts[0].classes
     parts = [part.in_order_of(classes) for part in parts]
-    return LabelledImages(
+    return ClassificationDataset(
         " + ".join(part.name for part in parts),
         classes,
         tuple(path for part in parts for path in part.paths),
@@ -89,18 +91,18 @@ def read_labelled(sources: Sequence[str | Path]) -> LabelledImages:
     )
 
 
-def _read_one(source: str | Path) -> LabelledImages:
-    if source == DIGITS_REAL:
-        return LabelledImages(DIGITS_REAL, *_class_folders(_real_digits()))
+def _read_one(source: str | Path) -> ClassificationDataset:
+    if source == EMBEDDED_DIGITS:
+        return ClassificationDataset(EMBEDDED_DIGITS, *_class_folders(_real_digits()))
     path = Path(source)
     if path.is_file():
-        return LabelledImages(path.parent.name, *_list_file(path))
+        return ClassificationDataset(path.parent.name, *_list_file(path))
     if not path.is_dir():
         raise InputError(f"data {path} is not there", "name a folder with one folder for each class, or a list file")
     for name in LIST_NAMES:
         if (path / name).is_file():
-            return LabelledImages(path.name, *_list_file(path / name))
-    return LabelledImages(path.resolve().name, *_class_folders(path))
+            return ClassificationDataset(path.name, *_list_file(path / name))
+    return ClassificationDataset(path.resolve().name, *_class_folders(path))
 
 
 def _class_folders(folder: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
@@ -157,7 +159,7 @@ def _real_digits() -> Path:
         from sklearn.datasets import load_digits
 
         scans = load_digits()
-        with new_folder(folder) as fresh:
+        with atomic_directory(folder) as fresh:
             for digit in range(10):
                 (fresh / str(digit)).mkdir()
             for number, (scan, digit) in enumerate(zip(scans.images, scans.target, strict=True)):

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from csg.card import Classes, ClassName, Colour, Name
+from csg.card import ClassName, ClassSpec, Colour, Name
 from csg.errors import InputError
 
 IGNORED = 255
@@ -109,7 +109,7 @@ def label_set(source: str) -> LabelSet:
         raise InputError(f"label set {source}: {place}: {first['msg']}", "mend the file") from None
 
 
-def translation(classes: Classes, target: LabelSet) -> dict[str, str]:
+def translation(classes: ClassSpec, target: LabelSet) -> dict[str, str]:
     """What each class of a model is called in another label set; classes without a counterpart are left out.
 
     Raises:
@@ -134,7 +134,7 @@ def _map_of(source: str, target: str) -> dict[str, str]:
         return {}
 
 
-def translation_table(classes: Classes, target: LabelSet) -> np.ndarray:
+def translation_table(classes: ClassSpec, target: LabelSet) -> np.ndarray:
     """Class index of the model to class index of `target`, uint8 (256,): IGNORED where there is no counterpart.
 
     A prediction without a counterpart is none of the classes and so a mistake wherever the label counts.

@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from csg.card import Classes
+from csg.card import ClassSpec
 from csg.datasets.label_sets import UNKNOWN, LabelSet, label_set
 from csg.errors import InputError
-from csg.files import cache_dir, new_folder
+from csg.files import atomic_directory, cache_dir
 from csg.images import SUFFIXES, decode
 
-SCENES_REAL = "digit-scenes"
+EMBEDDED_SCENES = "digit-scenes"
 OWN_LABELS = "labels.yaml"
 CITYSCAPES_IMAGE = "_leftImg8bit.png"
 CITYSCAPES_MASKS = ("_gtFine_labelIds.png", "_gtFine_labelTrainIds.png")
 
 
 @dataclass(frozen=True)
-class LabelledScenes:
+class SegmentationDataset:
     """Image files and the mask file of each.
 
     tables: for each scene, mask value to class index (csg.datasets.label_sets.LabelSet.table).
@@ -44,9 +44,9 @@ class LabelledScenes:
         return len(self.paths)
 
     @property
-    def taught(self) -> Classes:
+    def class_spec(self) -> ClassSpec:
         """What a model that trains on these scenes is to tell apart."""
-        return Classes(self.labels.names, self.labels.name, self.labels.colours)
+        return ClassSpec(self.labels.names, self.labels.name, self.labels.colours)
 
     def fingerprint(self) -> str:
         """SHA-256 over the classes and the names and sizes of the files: tells two data sets apart in seconds."""
@@ -55,9 +55,9 @@ class LabelledScenes:
             digest.update(f"{path.name} {path.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode())
         return digest.hexdigest()
 
-    def take(self, places: np.ndarray, name: str) -> LabelledScenes:
+    def take(self, places: np.ndarray, name: str) -> SegmentationDataset:
         """The scenes at `places`, int (M,), under another name."""
-        return LabelledScenes(
+        return SegmentationDataset(
             name,
             self.labels,
             tuple(self.paths[p] for p in places),
@@ -114,7 +114,7 @@ def read_mask(path: Path) -> np.ndarray:
         raise InputError(f"mask {path} can't be read: {error}", "repair or remove it") from None
 
 
-def read_scenes(sources: Sequence[str | Path], labels: str | None = None) -> LabelledScenes:
+def read_segmentation_dataset(sources: Sequence[str | Path], labels: str | None = None) -> SegmentationDataset:
     """Read one or more sources of the same label set, one after the other.
 
     Args:
@@ -130,7 +130,7 @@ def read_scenes(sources: Sequence[str | Path], labels: str | None = None) -> Lab
                 f"the label sets differ: {parts[0].labels.name} of {parts[0].name}, {part.labels.name} of {part.name}"
             )
             raise InputError(what, "train and measure on sources of one label set")
-    return LabelledScenes(
+    return SegmentationDataset(
         " + ".join(part.name for part in parts),
         parts[0].labels,
         tuple(path for part in parts for path in part.paths),
@@ -139,9 +139,9 @@ def read_scenes(sources: Sequence[str | Path], labels: str | None = None) -> Lab
     )
 
 
-def _read_one(source: str | Path, labels: str | None) -> LabelledScenes:
-    if source == SCENES_REAL:
-        return _folders(_real_scenes(), label_set(SCENES_REAL), SCENES_REAL)
+def _read_one(source: str | Path, labels: str | None) -> SegmentationDataset:
+    if source == EMBEDDED_SCENES:
+        return _folders(_real_scenes(), label_set(EMBEDDED_SCENES), EMBEDDED_SCENES)
     path = Path(source)
     if not path.is_dir():
         raise InputError(f"data {path} is not there", "name a folder with images/ and labels/, or Cityscapes' tree")
@@ -157,7 +157,7 @@ def _read_one(source: str | Path, labels: str | None) -> LabelledScenes:
     return _folders(path, label_set(labels), path.resolve().name)
 
 
-def _folders(path: Path, labels: LabelSet, name: str) -> LabelledScenes:
+def _folders(path: Path, labels: LabelSet, name: str) -> SegmentationDataset:
     """images/NAME.* with labels/NAME.png."""
     images, masks = path / "images", path / "labels"
     for folder in (images, masks):
@@ -166,7 +166,7 @@ def _folders(path: Path, labels: LabelSet, name: str) -> LabelledScenes:
     return _paired(name, labels, images, lambda image: [masks / f"{image.stem}.png"], SUFFIXES)
 
 
-def _cityscapes(path: Path, labels: LabelSet) -> LabelledScenes:
+def _cityscapes(path: Path, labels: LabelSet) -> SegmentationDataset:
     """leftImg8bit/{split}/{city}/*_leftImg8bit.png with gtFine/{split}/{city}/*_gtFine_labelIds.png (or labelTrainIds).
 
     `path` is the tree's root, if it holds one split, or leftImg8bit/{split}, or a city's folder.
@@ -190,7 +190,7 @@ def _cityscapes(path: Path, labels: LabelSet) -> LabelledScenes:
 
 def _paired(
     name: str, labels: LabelSet, images: Path, masks: Callable[[Path], list[Path]], endings: frozenset[str]
-) -> LabelledScenes:
+) -> SegmentationDataset:
     """Every image below `images` with the first of its possible masks that is there."""
     paths = sorted(f for f in images.resolve().rglob("*") if f.name.lower().endswith(tuple(e.lower() for e in endings)))
     if not paths:
@@ -203,7 +203,7 @@ def _paired(
     table, trained = labels.table(), labels.train_ids()
     whole = tuple(mask for mask in found if mask)
     tables = tuple(trained if mask.name.endswith(CITYSCAPES_MASKS[1]) else table for mask in whole)
-    return LabelledScenes(name, labels, tuple(paths), whole, tables)
+    return SegmentationDataset(name, labels, tuple(paths), whole, tables)
 
 
 def _real_scenes() -> Path:
@@ -212,6 +212,6 @@ def _real_scenes() -> Path:
 
     folder = cache_dir() / f"digit-scenes-real-v{VERSION}"
     if not folder.is_dir():
-        with new_folder(folder) as fresh:
+        with atomic_directory(folder) as fresh:
             write_real_scenes(fresh)
     return folder

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from csg.console import print_json, say, show_table
+from csg.console import log, print_json, show_table
 from csg.errors import InputError, UsageError
-from csg.files import free_name, new_folder
+from csg.files import atomic_directory, next_free_path
 from csg_serve.bench.load import calling, counters, keep_busy
 from csg_serve.bench.samples import Samples, prepared_requests, read_samples
 from csg_serve.client.connection import ServedModel, open_model
@@ -113,7 +113,7 @@ def bench_command(servers: Servers, model: str | None, options: BenchOptions, ou
         print_json(report)
     else:
         _show(report)
-    say(f"{report['out']}/ has it as {REPORT} and {PICTURE}")
+    log(f"{report['out']}/ has it as {REPORT} and {PICTURE}")
 
 
 def _check_packages(options: BenchOptions) -> None:
@@ -133,7 +133,7 @@ async def _bench(servers: Servers, model: str | None, options: BenchOptions, out
     async with open_model(servers, model) as served:
         if options.batch > served.max_batch:
             raise UsageError(f"model {served.name} takes at most {served.max_batch} images a request", "lower --batch")
-        folder = out or free_name(MEASUREMENTS, f"{served.name}-{served.version}")
+        folder = out or next_free_path(MEASUREMENTS, f"{served.name}-{served.version}")
         report = {
             "model": served.name,
             "version": served.version,
@@ -146,7 +146,7 @@ async def _bench(servers: Servers, model: str | None, options: BenchOptions, out
             "levels": [],
             "scenarios": [],
         }
-        with new_folder(folder) as fresh:
+        with atomic_directory(folder) as fresh:
             if options.scenarios:
                 found = await run_scenarios(served, servers, options, fresh)
                 report |= {"data": found[0].data, "scenarios": [asdict(one) for one in found]}
@@ -163,7 +163,7 @@ async def _bench(servers: Servers, model: str | None, options: BenchOptions, out
 async def _levels(served: ServedModel, servers: Servers, samples: Samples, options: BenchOptions) -> list[Level]:
     levels, batch = [], options.batch
     requests = await asyncio.to_thread(prepared_requests, served, samples, batch)
-    say(f"{served.name} version {served.version} at {served.server}: {samples.name}, {batch} a request")
+    log(f"{served.name} version {served.version} at {served.server}: {samples.name}, {batch} a request")
     async with calling(servers) as call:
         for concurrency in options.concurrency:
             await keep_busy(call, requests, concurrency, WARM_UP * options.seconds)
@@ -184,7 +184,7 @@ async def _levels(served: ServedModel, servers: Servers, samples: Samples, optio
                     client_cores=spell.client_cores,
                 )
             )
-            say(f"concurrency {concurrency}: {levels[-1].images_per_s:.1f} images/s, p50 {levels[-1].p50_ms:.1f} ms")
+            log(f"concurrency {concurrency}: {levels[-1].images_per_s:.1f} images/s, p50 {levels[-1].p50_ms:.1f} ms")
     return levels
 
 

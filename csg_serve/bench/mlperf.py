@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc.service_pb2 import ModelInferResponse
 
-from csg.console import say
-from csg.datasets.classification import DIGITS_REAL
+from csg.console import log
+from csg.datasets.classification import EMBEDDED_DIGITS
 from csg.errors import CsgError
-from csg.metrics import class_scores
+from csg.metrics import classification_scores
 from csg_serve.bench.load import Call, calling, keep_busy, request_bytes
 from csg_serve.bench.samples import Samples, prepared_requests, read_labelled_samples, read_samples, stacked
 from csg_serve.client.connection import ServedModel
@@ -73,7 +73,7 @@ async def run_scenarios(
         UsageError: accuracy of a segmenter, or images of different sizes in a batch.
     """
     if options.accuracy:
-        samples = read_labelled_samples(served.card, options.data or [DIGITS_REAL])
+        samples = read_labelled_samples(served.card, options.data or [EMBEDDED_DIGITS])
     else:
         samples = read_samples(served.card, options.data)
     found = []
@@ -81,7 +81,7 @@ async def run_scenarios(
         requests = await asyncio.to_thread(prepared_requests, served, samples, options.batch)
         spell = await keep_busy(call, requests, IN_FLIGHT["offline"], min(options.seconds, ESTIMATE_S))
         bench = _Bench(served, samples, call, options, folder, estimate=spell.per_s * options.batch)
-        say(f"{served.name} version {served.version} at {served.server}: {samples.name}, {bench.estimate:.1f} images/s")
+        log(f"{served.name} version {served.version} at {served.server}: {samples.name}, {bench.estimate:.1f} images/s")
         for scenario in options.scenarios:
             if scenario == "server" and options.qps is None:
                 found.append(await bench.most_queries())
@@ -123,7 +123,7 @@ class _Bench:
             target_qps=qps,
             latency_bound_ms=self.options.latency_ms if scenario == "server" else None,
         )
-        say(f"{logs}: {result.samples_per_s:.1f} samples/s, p99 {latency['99.00']:.1f} ms, {facts['result_validity']}")
+        log(f"{logs}: {result.samples_per_s:.1f} samples/s, p99 {latency['99.00']:.1f} ms, {facts['result_validity']}")
         return result
 
     async def most_queries(self) -> ScenarioResult:
@@ -146,8 +146,8 @@ class _Bench:
         classes = {one["qsl_idx"]: int.from_bytes(bytes.fromhex(one["data"]), "little") for one in entries}
         assert self.samples.labels is not None
         true = self.samples.labels[list(classes)]
-        scores = class_scores(true, np.array(list(classes.values())), len(self.served.card.classes))
-        say(f"{logs}: accuracy {scores.accuracy:.2%}")
+        scores = classification_scores(true, np.array(list(classes.values())), len(self.served.card.classes))
+        log(f"{logs}: accuracy {scores.accuracy:.2%}")
         return ScenarioResult(
             scenario=scenario,
             mode="accuracy",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from csg.files import write_bytes
+from csg.files import atomic_write
 
 if TYPE_CHECKING:
     from csg_serve.bench.command import Level
@@ -57,4 +57,4 @@ def draw_scenarios(results: Sequence[ScenarioResult], path: Path) -> None:
 def _save(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from csg.card import ModelCard, SceneInput
-from csg.datasets.classification import read_labelled
-from csg.datasets.segmentation import read_scenes
+from csg.card import ModelCard, SegmentationInput
+from csg.datasets.classification import read_classification_dataset
+from csg.datasets.segmentation import read_segmentation_dataset
 from csg.errors import UsageError
-from csg.images import decode, load, prepare_scene
+from csg.images import decode, load, prepare_segmentation
 from csg_serve.bench.load import request_bytes
 from csg_serve.client.connection import ServedModel
 
@@ -43,10 +43,12 @@ def read_samples(card: ModelCard, sources: Sequence[str] | None) -> Samples:
     if not sources:
         return _random(card)
     spec = card.input
-    if isinstance(spec, SceneInput):
-        scenes = read_scenes(sources, card.label_set)
-        return Samples(scenes.name, len(scenes), lambda place: prepare_scene(decode(scenes.paths[place]), spec).pixels)
-    images = read_labelled(sources)
+    if isinstance(spec, SegmentationInput):
+        scenes = read_segmentation_dataset(sources, card.label_set)
+        return Samples(
+            scenes.name, len(scenes), lambda place: prepare_segmentation(decode(scenes.paths[place]), spec).pixels
+        )
+    images = read_classification_dataset(sources)
     return Samples(images.name, len(images), lambda place: load(images.paths[place], spec))
 
 
@@ -58,9 +60,9 @@ def read_labelled_samples(card: ModelCard, sources: Sequence[str]) -> Samples:
         UsageError: the model is a segmenter.
     """
     spec = card.input
-    if isinstance(spec, SceneInput):
+    if isinstance(spec, SegmentationInput):
         raise UsageError(f"model {card.name} is a segmenter", "measure its mIoU with `csg evaluate`")
-    images = read_labelled(sources).in_order_of(card.classes, partly=True)
+    images = read_classification_dataset(sources).in_order_of(card.classes, partly=True)
     return Samples(images.name, len(images), lambda place: load(images.paths[place], spec), images.labels)
 
 

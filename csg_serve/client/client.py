@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csg.card import ImageInput, ModelCard, SceneInput
+from csg.card import ClassificationInput, ModelCard, SegmentationInput
 from csg.errors import InputError, UsageError
-from csg.images import Source, decode, load, prepare_scene
+from csg.images import ImageSource, decode, load, prepare_segmentation
 from csg.tiles import prepare_tiles
 from csg_serve.client.connection import ServedModel, infer, open_model
 from csg_serve.client.endpoints import Servers, as_servers
@@ -87,7 +87,7 @@ class Client:
 
         return asyncio.run(ask())
 
-    def predict(self, images: Sequence[str | Source], tile: int | None = None) -> list[NDArray[Any]]:
+    def predict(self, images: Sequence[str | ImageSource], tile: int | None = None) -> list[NDArray[Any]]:
         """What the model says of each image, in order: one model of all, the new one if it is replaced meanwhile.
 
         Args:
@@ -111,7 +111,7 @@ class Client:
                 async with aclosing(stream(served, sources, tile)) as answers:
                     async for answer in answers:
                         if isinstance(answer, InputError):
-                            raise InputError(f"{answer.what} (number {len(found) + 1})", answer.todo)
+                            raise InputError(f"{answer.message} (number {len(found) + 1})", answer.hint)
                         found.append(answer if served.card.task == "segmentation" else probabilities(answer))
                 return found
 
@@ -128,7 +128,9 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(shares / shares.sum())
 
 
-async def stream(served: ServedModel, paths: Sequence[Source], tile: int | None = None) -> AsyncGenerator[Answer, None]:
+async def stream(
+    served: ServedModel, paths: Sequence[ImageSource], tile: int | None = None
+) -> AsyncGenerator[Answer, None]:
     """What the model says of each image in order, or the error of one that can't be read; as `answered`."""
     async with aclosing(answered(served, paths, tile)) as found:
         async for one in found:
@@ -136,7 +138,7 @@ async def stream(served: ServedModel, paths: Sequence[Source], tile: int | None 
 
 
 async def answered(
-    served: ServedModel, paths: Sequence[Source], tile: int | None = None, ordered: bool = True
+    served: ServedModel, paths: Sequence[ImageSource], tile: int | None = None, ordered: bool = True
 ) -> AsyncGenerator[Answered, None]:
     """What the model says of each image, or the error of one that can't be read.
 
@@ -154,7 +156,7 @@ async def answered(
         ServerError: the server went away, took too long, or does not answer as the card says.
     """
     check_tile(served.card, tile)
-    scenes = isinstance(served.card.input, SceneInput)
+    scenes = isinstance(served.card.input, SegmentationInput)
     step, request = (1, _segment) if scenes else (min(REQUEST_IMAGES, served.max_batch), _classify)
 
     async def ask(start: int) -> list[Answered]:
@@ -192,17 +194,17 @@ def check_tile(card: ModelCard, tile: int | None) -> None:
     spec = card.input
     if tile is None:
         return
-    if not isinstance(spec, SceneInput):
+    if not isinstance(spec, SegmentationInput):
         raise UsageError(f"model {card.name} is no segmenter", "leave --tile out")
     if tile % 8 or (spec.height is not None and (spec.height, spec.width) != (tile, tile)):
         wants = "multiples of 8" if spec.height is None else f"images of {spec.height} x {spec.width}"
         raise UsageError(f"model {card.name} takes {wants}", f"--tile {tile} does not fit")
 
 
-async def _classify(served: ServedModel, paths: Sequence[Source], _: int | None) -> tuple[list[Answer], float]:
+async def _classify(served: ServedModel, paths: Sequence[ImageSource], _: int | None) -> tuple[list[Answer], float]:
     """Logits of a few images, from one request, and the seconds it took."""
     spec = served.card.input
-    assert isinstance(spec, ImageInput)
+    assert isinstance(spec, ClassificationInput)
     prepared = await asyncio.to_thread(lambda: [_or_error(load, path, spec) for path in paths])
     images = [image for image in prepared if not isinstance(image, InputError)]
     rows: Iterator[NDArray[Any]] = iter(())
@@ -213,15 +215,15 @@ async def _classify(served: ServedModel, paths: Sequence[Source], _: int | None)
     return [image if isinstance(image, InputError) else next(rows) for image in prepared], seconds
 
 
-async def _segment(served: ServedModel, paths: Sequence[Source], tile: int | None) -> tuple[list[Answer], float]:
+async def _segment(served: ServedModel, paths: Sequence[ImageSource], tile: int | None) -> tuple[list[Answer], float]:
     """The label map of one image, from one request, or from a few with its tiles, and the seconds they took."""
     (path,), spec = paths, served.card.input
-    assert isinstance(spec, SceneInput)
+    assert isinstance(spec, SegmentationInput)
     image = await asyncio.to_thread(_or_error, decode, path)
     if isinstance(image, InputError):
         return [image], 0.0
     if tile is None:
-        scene = await asyncio.to_thread(prepare_scene, image, spec)
+        scene = await asyncio.to_thread(prepare_segmentation, image, spec)
         began = time.perf_counter()
         maps = await infer(served, scene.pixels[None], scene.pixels.shape[:2])
         seconds = time.perf_counter() - began
@@ -235,7 +237,7 @@ async def _segment(served: ServedModel, paths: Sequence[Source], tile: int | Non
     return [await asyncio.to_thread(tiles.restore, found)], seconds
 
 
-def _or_error(read: Any, source: Source, *arguments: Any) -> Any:
+def _or_error(read: Any, source: ImageSource, *arguments: Any) -> Any:
     """What `read` makes of an image, or the error of one that can't be read."""
     try:
         return read(source, *arguments)

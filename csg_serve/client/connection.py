@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from csg.card import ModelCard, SceneInput
+from csg.card import ModelCard, SegmentationInput
 from csg.errors import ServerError, UsageError
-from csg.files import plain_name
+from csg.files import validate_name
 from csg_serve.client.endpoints import Address, Servers, as_servers
 from csg_serve.client.pool import Member, Pool, ReplacedError
 from csg_serve.client.shared_memory_pool import Regions
@@ -66,7 +66,7 @@ async def open_model(server: str | Sequence[str] | Servers, model: str | None) -
         InputError: the model's card is malformed, or a certificate can't be used.
     """
     if model is not None:
-        plain_name(model, "model name")
+        validate_name(model, "model name")
     servers = as_servers(server)
     async with AsyncExitStack() as stack:
         transports = [connect(address, servers) for address in servers.addresses]
@@ -111,7 +111,7 @@ async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, 
         ServerError: as `csg_serve.client.pool.Pool.infer`, or the server does not answer as the card says.
     """
     spec, output = served.card.input, served.card.outputs[0]
-    deadline = SCENE_DEADLINE_S if isinstance(spec, SceneInput) else DEADLINE_S
+    deadline = SCENE_DEADLINE_S if isinstance(spec, SegmentationInput) else DEADLINE_S
     inference = Inference(served.name, spec.name, images, output.name, output.dtype, row, deadline)
     answer = await served.pool.infer(inference)
     if answer.shape != inference.shape:
@@ -240,9 +240,9 @@ def _no_answer(addresses: Sequence[Address], error: TransportError) -> ServerErr
     names = ", ".join(map(str, addresses))
     if error.kind == "restricted":
         return ServerError(f"the server at {names} refuses: {error.detail}", SECRET_TODO)
-    todo = "start one with `csg serve`, or name its gRPC address with --server HOST:PORT"
+    hint = "start one with `csg serve`, or name its gRPC address with --server HOST:PORT"
     if any(address.tls for address in addresses):
-        todo = "check --tls-ca, and --tls-cert with --tls-key where it asks for a certificate"
+        hint = "check --tls-ca, and --tls-cert with --tls-key where it asks for a certificate"
     elif "Socket closed" in error.detail or error.kind == "refused":
-        todo = "check that this is the port of the protocol asked for, and give --tls-ca where it wants TLS"
-    return ServerError(f"no Triton answers at {names}: {error.detail}", todo)
+        hint = "check that this is the port of the protocol asked for, and give --tls-ca where it wants TLS"
+    return ServerError(f"no Triton answers at {names}: {error.detail}", hint)

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from csg.console import print_json, say, show_table
+from csg.console import log, print_json, show_table
 from csg.errors import ServerError
-from csg.files import plain_name
+from csg.files import validate_name
 from csg_serve.bench.load import Counters
 from csg_serve.client.connection import connected, repository_index, statistics
 from csg_serve.client.endpoints import Address, Servers
@@ -78,10 +78,10 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
     async with connected(address, servers) as transport:
         if load is not None:
             with _refusals(f"{address} does not load {load}"):
-                await transport.ask("load_model", None, plain_name(load, "model name"), deadline_s=LOAD_TIMEOUT_S)
+                await transport.ask("load_model", None, validate_name(load, "model name"), deadline_s=LOAD_TIMEOUT_S)
         if unload is not None:
             with _refusals(f"{address} does not unload {unload}"):
-                await transport.ask("unload_model", None, plain_name(unload, "model name"))
+                await transport.ask("unload_model", None, validate_name(unload, "model name"))
         index = await _index(transport, address, servers.secret)
         counted = {(one.name, one.version): _counts(one) for one in await statistics(transport)}
     entries = {(e.name, e.version): (e.state, one_line(e.reason)) for e in index if not e.name.startswith(".")}
@@ -99,7 +99,7 @@ async def _index(transport: Transport, address: Address, secret: str | None) -> 
             raise
         if secret:
             raise ServerError(f"the server at {address} does not take this secret", "see --secret-file") from None
-        say(f"the secret of {address} (--secret-file) would also show what is not ready")
+        log(f"the secret of {address} (--secret-file) would also show what is not ready")
         return []
 
 
@@ -111,10 +111,10 @@ def _refusals(what: str) -> Iterator[None]:
     except TransportError as error:
         if error.kind == "away":
             raise
-        todo = "start it with `csg serve --control explicit`" if "polling" in error.detail else "see its log"
+        hint = "start it with `csg serve --control explicit`" if "polling" in error.detail else "see its log"
         if error.kind == "restricted":
-            todo = "give its secret with --secret-file"
-        raise ServerError(f"the server at {what}: {error.detail}", todo) from None
+            hint = "give its secret with --secret-file"
+        raise ServerError(f"the server at {what}: {error.detail}", hint) from None
 
 
 def _counts(one: Any) -> dict[str, Any]:

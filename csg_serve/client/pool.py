@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from csg.console import say
+from csg.console import log
 from csg.errors import CsgError, ServerError
 from csg_serve.client.endpoints import Address
 from csg_serve.client.shared_memory_pool import Regions
@@ -137,14 +137,14 @@ class Pool:
                 member.version = await member.check()
                 break
             except (TransportError, CsgError) as error:
-                member.reason = error.what if isinstance(error, CsgError) else error.detail
+                member.reason = error.message if isinstance(error, CsgError) else error.detail
             if not said:
                 others = any(one.back is None for one in self.members)
                 what = "the others go on" if others else f"asking again for {AWAY_S} s"
-                say(f"no answer from {member.address}; {what}")
+                log(f"no answer from {member.address}; {what}")
                 said = True
         if said:
-            say(f"{member.address} answers again")
+            log(f"{member.address} answers again")
         member.outages, member.back = member.outages + 1, None
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from csg.console import counting, say
+from csg.console import log, progress_bar
 from csg.errors import InputError
 from csg_serve.client.client import answered
 from csg_serve.client.connection import ServedModel
@@ -24,7 +24,7 @@ async def answers(
     Raises:
         InputError: an image can't be read.
     """
-    with counting(f"{served.name} version {served.version}", len(paths)) as advance:
+    with progress_bar(f"{served.name} version {served.version}", len(paths)) as advance:
         async with aclosing(answered(served, paths, tile)) as found:
             async for one in found:
                 advance(1)
@@ -52,20 +52,20 @@ async def ask_and_keep(
     Raises:
         InputError: an image can't be read and `skip` is off.
     """
-    todo = journal.todo()
-    if not todo:
+    pending = journal.pending()
+    if not pending:
         return
     journal.begin(served.server)
-    with counting(f"{served.name} version {served.version}", len(paths)) as advance:
-        advance(len(paths) - len(todo))
-        async with aclosing(answered(served, [paths[place] for place in todo], tile, ordered)) as found:
+    with progress_bar(f"{served.name} version {served.version}", len(paths)) as advance:
+        advance(len(paths) - len(pending))
+        async with aclosing(answered(served, [paths[place] for place in pending], tile, ordered)) as found:
             async for one in found:
-                place, answer = todo[one.place], one.answer
+                place, answer = pending[one.place], one.answer
                 if not isinstance(answer, InputError):
                     journal.add(place, ms=round(1000 * one.request_s, 3), **await line(place, answer))
                 elif skip:
-                    say(f"skipped: {answer.what}")
-                    journal.add(place, skipped=answer.what)
+                    log(f"skipped: {answer.message}")
+                    journal.add(place, skipped=answer.message)
                 else:
-                    raise InputError(answer.what, f"{answer.todo}, or leave such images out with --unreadable skip")
+                    raise InputError(answer.message, f"{answer.hint}, or leave such images out with --unreadable skip")
                 advance(1)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from csg.confidence_intervals import mean_class_accuracy_interval, wilson
-from csg.console import print_json, results, say, show_table
-from csg.datasets.classification import DIGITS_REAL, LabelledImages, read_labelled
-from csg.datasets.segmentation import SCENES_REAL, LabelledScenes, read_scenes
+from csg.console import log, print_json, show_table, stdout
+from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
+from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError, ServerError, UsageError
-from csg.files import write_bytes
-from csg.metrics import ClassScores, Reliability, finite, scores_of
+from csg.files import atomic_write
+from csg.metrics import ClassificationScores, Reliability, finite, scores_from_confusion
 from csg_serve.client.client import check_tile, probabilities
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
@@ -35,9 +35,9 @@ from csg_serve.evaluate.journal import (
     keeping,
     new_evaluation,
 )
-from csg_serve.evaluate.segmentation import SceneReport, measure_scenes, show_scenes
+from csg_serve.evaluate.segmentation import SegmentationReport, measure_scenes, show_scenes
 
-EMBEDDED = (DIGITS_REAL, SCENES_REAL)
+EMBEDDED = (EMBEDDED_DIGITS, EMBEDDED_SCENES)
 MISTAKES = 24  # shown with pictures
 
 
@@ -83,7 +83,7 @@ class Report:
     subject: Subject
     classes: tuple[str, ...]
     course: Course
-    scores: ClassScores
+    scores: ClassificationScores
     reliability: Reliability
     mistakes: tuple[Mistake, ...]
 
@@ -126,13 +126,13 @@ def evaluate_command(wish: Wish, as_json: bool) -> None:
     if as_json:
         print_json(report.to_dict() | ({"report": str(page)} if page else {}))
         return
-    show_scenes(report) if isinstance(report, SceneReport) else _show(report)
-    results.print(f"kept in              {report.folder}/", markup=False)
+    show_scenes(report) if isinstance(report, SegmentationReport) else _show(report)
+    stdout.print(f"kept in              {report.folder}/", markup=False)
     if page:
-        results.print(f"report               {page}", markup=False)
+        stdout.print(f"report               {page}", markup=False)
 
 
-async def _evaluate(wish: Wish) -> tuple[Report | SceneReport, Path | None]:
+async def _evaluate(wish: Wish) -> tuple[Report | SegmentationReport, Path | None]:
     data = tuple(whole_path(source) for source in wish.data)
     wish = replace(wish, data=data, labels=wish.labels and whole_path(wish.labels))
     folder = before = None
@@ -143,21 +143,21 @@ async def _evaluate(wish: Wish) -> tuple[Report | SceneReport, Path | None]:
     async with open_model(wish.server, wish.model) as served:
         images, subject = _subject(served, wish)
         default = "" if wish.data else " (default)"
-        say(f"evaluating {served.name} on {', '.join(subject.sources)}{default} through {wish.server}")
+        log(f"evaluating {served.name} on {', '.join(subject.sources)}{default} through {wish.server}")
         if before and folder:
             check_same(folder, before, subject)
         else:
             folder = new_evaluation(subject, wish.out)
         with keeping(folder, len(images)) as journal:
             if before:
-                say(f"going on with {folder}: {journal.done} of {len(images)} images are there")
-            report: Report | SceneReport
-            if isinstance(images, LabelledScenes):
+                log(f"going on with {folder}: {journal.done} of {len(images)} images are there")
+            report: Report | SegmentationReport
+            if isinstance(images, SegmentationDataset):
                 report = await measure_scenes(served, images, subject, journal, wish.unreadable == "skip", wish.ordered)
             else:
                 report = await _measure(served, images, subject, journal, wish)
             page = _write_page(report, served, images, wish) if wish.report else None
-            write_bytes(folder / RESULT, json.dumps(report.to_dict(), indent=2, allow_nan=False).encode() + b"\n")
+            atomic_write(folder / RESULT, json.dumps(report.to_dict(), indent=2, allow_nan=False).encode() + b"\n")
         return report, page
 
 
@@ -166,19 +166,19 @@ def whole_path(source: str) -> str:
     return source if source in EMBEDDED or not Path(source).exists() else str(Path(source).resolve())
 
 
-def _subject(served: ServedModel, wish: Wish) -> tuple[LabelledImages | LabelledScenes, Subject]:
+def _subject(served: ServedModel, wish: Wish) -> tuple[ClassificationDataset | SegmentationDataset, Subject]:
     """The images, and what is measured."""
     card = served.card
-    images: LabelledImages | LabelledScenes
+    images: ClassificationDataset | SegmentationDataset
     if card.task == "segmentation":
         check_tile(card, wish.tile)
-        sources = wish.data or (SCENES_REAL,)
-        images = read_scenes(sources, wish.labels or card.label_set)
+        sources = wish.data or (EMBEDDED_SCENES,)
+        images = read_segmentation_dataset(sources, wish.labels or card.label_set)
     else:
         if wish.labels or wish.tile:
             raise UsageError(f"model {served.name} is no segmenter", "leave --labels and --tile out")
-        sources = wish.data or (DIGITS_REAL,)
-        images = read_labelled(sources).in_order_of(card.classes, partly=True)
+        sources = wish.data or (EMBEDDED_DIGITS,)
+        images = read_classification_dataset(sources).in_order_of(card.classes, partly=True)
     return images, Subject(
         model=served.name,
         version=served.version,
@@ -193,7 +193,7 @@ def _subject(served: ServedModel, wish: Wish) -> tuple[LabelledImages | Labelled
 
 
 async def _measure(
-    served: ServedModel, images: LabelledImages, subject: Subject, journal: Journal, wish: Wish
+    served: ServedModel, images: ClassificationDataset, subject: Subject, journal: Journal, wish: Wish
 ) -> Report:
     async def line(place: int, logits: np.ndarray) -> Line:
         shares = probabilities(logits)
@@ -229,11 +229,14 @@ def summarise(folder: Path, subject: Subject, classes: tuple[str, ...], lines: I
     if not course.answered:
         raise InputError(f"none of the {subject.images} images of {subject.dataset} can be read", "repair them")
     mistakes = tuple(mistake for *_, mistake in sorted(surest, reverse=True))
-    return Report(folder, subject, classes, course, scores_of(confusion), reliability, mistakes)
+    return Report(folder, subject, classes, course, scores_from_confusion(confusion), reliability, mistakes)
 
 
 def _write_page(
-    report: Report | SceneReport, served: ServedModel, images: LabelledImages | LabelledScenes, wish: Wish
+    report: Report | SegmentationReport,
+    served: ServedModel,
+    images: ClassificationDataset | SegmentationDataset,
+    wish: Wish,
 ) -> Path:
     from csg_serve.evaluate.report import write_report
 
@@ -252,8 +255,8 @@ def _show(report: Report) -> None:
     title = f"{subject.model} version {subject.version} on {subject.dataset}"
     show_table(title, ("class", "images", "accuracy"), rows)
     low, high = report.accuracy_interval
-    results.print(f"accuracy             {scores.accuracy:.2%} ({low:.1%} to {high:.1%})")
-    results.print(f"mean class accuracy  {scores.mean_class_accuracy:.2%}")
-    results.print(f"calibration error    {report.reliability.ece:.2%}")
+    stdout.print(f"accuracy             {scores.accuracy:.2%} ({low:.1%} to {high:.1%})")
+    stdout.print(f"mean class accuracy  {scores.mean_class_accuracy:.2%}")
+    stdout.print(f"calibration error    {report.reliability.ece:.2%}")
     course = report.course
-    results.print(f"images               {scores.images}, {course.skipped} skipped, {course.images_per_s:.1f}/s")
+    stdout.print(f"images               {scores.images}, {course.skipped} skipped, {course.images_per_s:.1f}/s")

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from csg.console import say
+from csg.console import log
 from csg.errors import InputError, UsageError
-from csg.files import plain_name, write_bytes
+from csg.files import atomic_write, validate_name
 from csg_serve.evaluate.latency_histogram import Latencies
 
 EVALUATIONS = Path("evaluations")
@@ -112,7 +112,7 @@ class Journal:
             raise
         self._began = self._synced = time.monotonic()
 
-    def todo(self) -> list[int]:
+    def pending(self) -> list[int]:
         """The places of the images without a line."""
         return np.flatnonzero(~self._done).tolist()  # type: ignore[no-any-return]
 
@@ -182,7 +182,7 @@ def keeping(folder: Path, images: int) -> Iterator[Journal]:
         yield journal
     except BaseException:
         if journal.done:
-            say(
+            log(
                 f"{journal.done} of {images} images are kept; go on with `csg evaluate --resume --out {folder}`, "
                 "and the address of the server"
             )
@@ -203,11 +203,11 @@ def new_evaluation(subject: Subject, out: Path | None) -> Path:
         InputError: the folder can't be made.
     """
     try:
-        folder = out or _next_free(f"{plain_name(subject.model, 'model name')}-{subject.version}")
+        folder = out or _next_free(f"{validate_name(subject.model, 'model name')}-{subject.version}")
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / SUBJECT).exists():
             raise UsageError(f"{folder} holds an evaluation already", "go on with it by --resume, or name another")
-        write_bytes(folder / SUBJECT, subject.model_dump_json(indent=2).encode() + b"\n")
+        atomic_write(folder / SUBJECT, subject.model_dump_json(indent=2).encode() + b"\n")
     except OSError as error:
         raise InputError(f"{error.filename} can't be written: {error.strerror}", "name a folder with --out") from None
     return folder

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from csg.card import ModelCard
-from csg.console import print_json, say, show_table
-from csg.files import write_bytes
+from csg.console import log, print_json, show_table
+from csg.files import atomic_write
 from csg.images import decode
 from csg.overlays import overlay, palette_png, png
 from csg_serve.client.client import probabilities
@@ -37,7 +37,7 @@ def predict_command(
     else:
         rows = [(item["image"], item["mask"], _largest(item["classes"])) for item in predictions]
         show_table(f"{served.name} version {served.version}", ("image", "mask", "classes"), rows)
-        say(f"masks and overlays are in {out}/")
+        log(f"masks and overlays are in {out}/")
 
 
 async def _predict(
@@ -62,8 +62,8 @@ def _class(image: Path, logits: np.ndarray, card: ModelCard) -> dict[str, Any]:
 def _mask(image: Path, label_map: np.ndarray, card: ModelCard, out: Path) -> dict[str, Any]:
     """Writes <image>-mask.png, class indices with the palette, and <image>-overlay.png."""
     mask, laid = (_free(out / f"{image.stem}-{kind}.png") for kind in ("mask", "overlay"))
-    write_bytes(mask, palette_png(label_map, card.colours))
-    write_bytes(laid, png(overlay(decode(image), label_map, card.colours)))
+    atomic_write(mask, palette_png(label_map, card.colours))
+    atomic_write(laid, png(overlay(decode(image), label_map, card.colours)))
     shares = np.bincount(label_map.ravel(), minlength=len(card.classes)) / label_map.size
     classes = {name: float(share) for name, share in zip(card.classes, shares, strict=False) if share}
     return {"image": str(image), "mask": str(mask), "overlay": str(laid), "classes": classes}

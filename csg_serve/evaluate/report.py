@@ -16,12 +16,12 @@ from csg import __version__
 from csg.card import ModelCard
 from csg.confidence_intervals import mean_class_accuracy_interval, wilson
 from csg.errors import InputError
-from csg.files import write_bytes
+from csg.files import atomic_write
 from csg.metrics import BINS, Reliability, share_of
 from csg_serve.client.client import REQUEST_IMAGES
 from csg_serve.evaluate import charts
 from csg_serve.evaluate.command import Report
-from csg_serve.evaluate.segmentation import SceneReport
+from csg_serve.evaluate.segmentation import SegmentationReport
 
 THUMBNAIL = 160
 OVERLAY = 1500  # the longest side of image, prediction and labels side by side
@@ -31,7 +31,7 @@ LOWEST_SCENES = 10
 SHARES = {"agreement", "accuracy", "mean_class_accuracy", "miou", "pixel_accuracy", "frequency_weighted_iou"}
 
 
-def write_report(path: Path, report: Report | SceneReport, card: ModelCard, images: Sequence[Path]) -> None:
+def write_report(path: Path, report: Report | SegmentationReport, card: ModelCard, images: Sequence[Path]) -> None:
     """Write the page.
 
     Args:
@@ -49,12 +49,12 @@ def write_report(path: Path, report: Report | SceneReport, card: ModelCard, imag
         lstrip_blocks=True,
     )
     environment.filters.update(percent=percent, count=count, short=short, capital=capital)
-    scenes = isinstance(report, SceneReport)
-    content = _scenes(report, images) if isinstance(report, SceneReport) else _classes(report, images)
+    scenes = isinstance(report, SegmentationReport)
+    content = _scenes(report, images) if isinstance(report, SegmentationReport) else _classes(report, images)
     content |= _course(report) | {"card": _facts(card), "about": _about(report)}
     page = environment.get_template("report.html.j2").render(scenes=scenes, report=report, charts=charts, **content)
     try:
-        write_bytes(path, page.encode())
+        atomic_write(path, page.encode())
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror}", "name another file behind --report") from None
 
@@ -124,7 +124,7 @@ def _classes(report: Report, images: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _scenes(report: SceneReport, images: Sequence[Path]) -> dict[str, Any]:
+def _scenes(report: SegmentationReport, images: Sequence[Path]) -> dict[str, Any]:
     """What the page shows of a segmenter."""
     scores, total = report.scores, max(1, int(report.scores.confusion.sum()))
     rows = [
@@ -201,12 +201,12 @@ def _matrix(names: Sequence[str], columns: Sequence[str], counts: np.ndarray) ->
     }
 
 
-def _course(report: Report | SceneReport) -> dict[str, Any]:
+def _course(report: Report | SegmentationReport) -> dict[str, Any]:
     bars, ticks, percentiles = charts.latency_bars(report.course.latencies)
     return {"latency_bars": bars, "latency_ticks": ticks, "percentiles": percentiles}
 
 
-def _about(report: Report | SceneReport) -> list[tuple[str, str]]:
+def _about(report: Report | SegmentationReport) -> list[tuple[str, str]]:
     """How the figures came about."""
     subject, course = report.subject, report.course
     sittings = "one sitting" if course.sittings == 1 else f"{course.sittings} sittings"

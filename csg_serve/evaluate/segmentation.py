@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from csg.card import Colour
-from csg.confidence_intervals import SceneBootstrap
-from csg.console import results, show_table
+from csg.confidence_intervals import SegmentationBootstrap
+from csg.console import show_table, stdout
 from csg.datasets.label_sets import IGNORED, translation, translation_table
-from csg.datasets.segmentation import LabelledScenes
+from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
-from csg.files import write_bytes
-from csg.metrics import PixelConfusion, SceneScores, finite, scene_scores
+from csg.files import atomic_write
+from csg.metrics import PixelConfusion, SegmentationScores, finite, segmentation_scores
 from csg.overlays import overlay, png, side_by_side
 from csg_serve.client.connection import ServedModel
 from csg_serve.evaluate.collect import answers, ask_and_keep
@@ -26,7 +26,7 @@ from csg_serve.evaluate.journal import Course, Journal, Line, Subject
 
 
 @dataclass(frozen=True)
-class SceneReport:
+class SegmentationReport:
     """What a served segmenter reaches on a set of scenes.
 
     renamed: the model's classes by what they are called in the set's labels, where these are another set's.
@@ -39,7 +39,7 @@ class SceneReport:
     classes: tuple[str, ...]
     colours: tuple[Colour, ...]
     course: Course
-    scores: SceneScores
+    scores: SegmentationScores
     interval: tuple[float, float] | None
     of_each: np.ndarray
     renamed: dict[str, str]
@@ -72,16 +72,16 @@ class SceneReport:
 
 
 async def measure_scenes(
-    served: ServedModel, scenes: LabelledScenes, subject: Subject, journal: Journal, skip: bool, ordered: bool
-) -> SceneReport:
+    served: ServedModel, scenes: SegmentationDataset, subject: Subject, journal: Journal, skip: bool, ordered: bool
+) -> SegmentationReport:
     """mIoU in the classes of the scenes' own label set, every pixel at its own size.
 
     Args:
         skip: leave out images that can't be read.
         ordered: ask in order.
     """
-    taught = served.card.taught
-    pairs, table = translation(taught, scenes.labels), translation_table(taught, scenes.labels)
+    class_spec = served.card.class_spec
+    pairs, table = translation(class_spec, scenes.labels), translation_table(class_spec, scenes.labels)
     counts = PixelConfusion(len(scenes.labels.classes))
 
     def count(place: int, label_map: np.ndarray) -> Line:
@@ -95,18 +95,20 @@ async def measure_scenes(
 
     await ask_and_keep(served, scenes.paths, journal, line, skip, subject.tile, ordered)
     report = summarise_scenes(journal.folder, subject, scenes, journal.lines())
-    renamed = {old: new for old, new in pairs.items() if scenes.labels.name != taught.label_set}
+    renamed = {old: new for old, new in pairs.items() if scenes.labels.name != class_spec.label_set}
     return replace(report, renamed=renamed, pictures=await _draw(served, scenes, table, report))
 
 
-def summarise_scenes(folder: Path, subject: Subject, scenes: LabelledScenes, lines: Iterable[Line]) -> SceneReport:
+def summarise_scenes(
+    folder: Path, subject: Subject, scenes: SegmentationDataset, lines: Iterable[Line]
+) -> SegmentationReport:
     """The report from the lines of the journal, in any order, holding of each scene but its mIoU.
 
     Raises:
         InputError: no line is of an image that was answered.
     """
     course, counts = Course(), PixelConfusion(len(scenes.labels.classes))
-    bootstrap, of_each = SceneBootstrap(counts.classes), np.full(subject.images, np.nan)
+    bootstrap, of_each = SegmentationBootstrap(counts.classes), np.full(subject.images, np.nan)
     for line in lines:
         course.add(line)
         if "cells" not in line:
@@ -115,15 +117,15 @@ def summarise_scenes(folder: Path, subject: Subject, scenes: LabelledScenes, lin
         matrix.flat[line["cells"]] = line["pixels"]
         counts.matrix += matrix
         bootstrap.add(line["place"], matrix)
-        of_each[line["place"]] = scene_scores(matrix).miou
+        of_each[line["place"]] = segmentation_scores(matrix).miou
     if not course.answered:
         raise InputError(f"none of the {len(scenes)} scenes of {scenes.name} can be read", "repair them")
     names, colours = scenes.labels.names, scenes.labels.colours
-    return SceneReport(folder, subject, names, colours, course, counts.scores(), bootstrap.miou(), of_each, {})
+    return SegmentationReport(folder, subject, names, colours, course, counts.scores(), bootstrap.miou(), of_each, {})
 
 
 async def _draw(
-    served: ServedModel, scenes: LabelledScenes, table: np.ndarray, report: SceneReport
+    served: ServedModel, scenes: SegmentationDataset, table: np.ndarray, report: SegmentationReport
 ) -> tuple[Path, ...]:
     """Image, prediction and labels side by side; asked for again, so that none is held while the set is measured."""
     pictures, telling = [], list(report.telling.items())
@@ -135,11 +137,11 @@ async def _draw(
             shown = np.where(labels == IGNORED, IGNORED, table[label_map]).astype(np.uint8)
             row = side_by_side(image, *(overlay(image, m, scenes.labels.colours) for m in (shown, labels)))
             pictures.append(report.folder / f"{name}.png")
-            write_bytes(pictures[-1], png(row))
+            atomic_write(pictures[-1], png(row))
     return tuple(pictures)
 
 
-def show_scenes(report: SceneReport) -> None:
+def show_scenes(report: SegmentationReport) -> None:
     """The table and the headline figures."""
     scores, subject, course = report.scores, report.subject, report.course
     shares = scores.confusion.sum(1) / max(1, scores.confusion.sum())
@@ -151,11 +153,11 @@ def show_scenes(report: SceneReport) -> None:
     show_table(title, ("class", "pixels", "IoU"), rows)
     if report.renamed:
         words = ", ".join(f"{old} = {new}" for old, new in report.renamed.items() if old != new)
-        results.print(f"classes              {words}; others by the same name, or not at all")
+        stdout.print(f"classes              {words}; others by the same name, or not at all")
     interval = " ({:.1%} to {:.1%})".format(*report.interval) if report.interval else ""
-    results.print(f"mIoU                 {scores.miou:.2%}{interval}")
-    results.print(f"pixel accuracy       {scores.pixel_accuracy:.2%}")
-    results.print(f"weighted IoU         {scores.frequency_weighted_iou:.2%}")
-    results.print(f"images               {course.answered}, {course.skipped} skipped, {course.images_per_s:.1f}/s")
+    stdout.print(f"mIoU                 {scores.miou:.2%}{interval}")
+    stdout.print(f"pixel accuracy       {scores.pixel_accuracy:.2%}")
+    stdout.print(f"weighted IoU         {scores.frequency_weighted_iou:.2%}")
+    stdout.print(f"images               {course.answered}, {course.skipped} skipped, {course.images_per_s:.1f}/s")
     if report.pictures:
-        results.print(f"pictures             {', '.join(map(str, report.pictures))}: image, prediction, labels")
+        stdout.print(f"pictures             {', '.join(map(str, report.pictures))}: image, prediction, labels")

@@ -127,7 +127,7 @@ class Version:
             image = self.images.decode(file, name)
             if not self.scenes:
                 return self.images.prepare(image, self.spec), lambda row: row
-            scene = self.images.prepare_scene(image, self.spec)
+            scene = self.images.prepare_segmentation(image, self.spec)
             return scene.pixels, scene.restore
         except Exception as error:  # one image is no reason for the others to fail
             return error
@@ -190,7 +190,7 @@ def _csg(folder: Path) -> tuple[ModuleType, ModuleType]:
     try:
         return importlib.import_module("csg.images"), importlib.import_module("csg.card")
     except ModuleNotFoundError as error:
-        todo = "`pip install numpy pillow pydantic` for it, or deploy with --no-encoded"
-        raise RuntimeError(f"the server's Python has no {error.name}: {todo}") from None
+        hint = "`pip install numpy pillow pydantic` for it, or deploy with --no-encoded"
+        raise RuntimeError(f"the server's Python has no {error.name}: {hint}") from None
     finally:
         sys.path.remove(str(folder))

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from csg.bundle import LABELS, Bundle, newest_bundle, read_bundle
-from csg.console import print_json, say
+from csg.console import log, print_json
 from csg.errors import InputError, ServerError, UsageError
-from csg.files import plain_name, write_bytes
+from csg.files import atomic_write, validate_name
 from csg_serve.python_backend import write_script
 from csg_serve.repository.encoded_model import PREPARING, encoded_home, fill_preparing, remove_encoded, write_encoded
 from csg_serve.repository.versions import add_version, point_at
@@ -92,8 +92,8 @@ def deploy(
         raise InputError(f"{bundle.path} holds no TensorRT plan", "make one with `csg export --format tensorrt`")
     options.check(card, backend)
     options = on_this_machine(options, card, backend)
-    name = plain_name(name or card.name, "model name")
-    plain_name(encoded_name(name), "model name")
+    name = validate_name(name or card.name, "model name")
+    validate_name(encoded_name(name), "model name")
     with _changing(repository, name) as home:
         taken = _versions(home)
         number = version or max(taken, default=0) + 1
@@ -121,7 +121,7 @@ def roll_back(repository: Path, name: str | None, version: int | None) -> Deploy
         UsageError: there are several models and none was named.
         ServerError: the running server can't load it.
     """
-    name = plain_name(name or _only_model(repository), "model name")
+    name = validate_name(name or _only_model(repository), "model name")
     with _changing(repository, name) as home:
         taken = _versions(home)
         if not taken:
@@ -229,7 +229,7 @@ def _take_back(home: Path, before: dict[Path, bytes]) -> None:
     """Serve what was served before: Triton would try a version that does not load again and again."""
     for file, content in before.items():
         if file.read_bytes() != content:
-            write_bytes(file, content)
+            atomic_write(file, content)
     if not before and home.exists():
         shutil.rmtree(home)
 
@@ -273,11 +273,11 @@ def deploy_command(
     chosen = read_bundle(bundle or newest_bundle(BUNDLES))
     kind = best_backend(chosen.card) if backend == "auto" else backend
     newest, auto = " (newest)" if bundle is None else "", " (auto)" if backend == "auto" else ""
-    say(f"deploying {chosen.path}{newest} to {repository}/ for the {kind} backend{auto}")
+    log(f"deploying {chosen.path}{newest} to {repository}/ for the {kind} backend{auto}")
     deployed = deploy(chosen, repository, name, kind, version, options)
     _announce(deployed, "is in", as_json)
     if deployed.live and (options.response_cache or options.rate_limit):
-        say("if the server was started before a model asked for a response cache or rate limits, start it again")
+        log("if the server was started before a model asked for a response cache or rate limits, start it again")
 
 
 def roll_back_command(repository: Path, name: str | None, version: int | None, as_json: bool) -> None:
@@ -287,8 +287,8 @@ def roll_back_command(repository: Path, name: str | None, version: int | None, a
 
 def _announce(deployed: Deployed, where: str, as_json: bool) -> None:
     state = f"live at {deployed.live}" if deployed.live else "serve it with `csg serve`"
-    say(f"{deployed.model} version {deployed.version} {where} {deployed.repository}/; {state}")
+    log(f"{deployed.model} version {deployed.version} {where} {deployed.repository}/; {state}")
     if deployed.encoded:
-        say(f"{deployed.encoded} beside it takes image files")
+        log(f"{deployed.encoded} beside it takes image files")
     if as_json:
         print_json({key: value for key, value in asdict(deployed).items() if key != "live"})

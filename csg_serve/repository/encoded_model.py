@@ -45,8 +45,8 @@ def encoded_home(home: Path) -> Path:
     """
     beside = home.with_name(encoded_name(home.name))
     if beside.exists() and not _is_for(beside, home.name):
-        todo = "deploy with --no-encoded, or another name with --name"
-        raise InputError(f"{beside} was not written by csg for {home.name}", todo)
+        hint = "deploy with --no-encoded, or another name with --name"
+        raise InputError(f"{beside} was not written by csg for {home.name}", hint)
     return beside
 
 

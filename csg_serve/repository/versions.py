@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from csg.files import new_folder, write_bytes
+from csg.files import atomic_directory, atomic_write
 
 
 def add_version(home: Path, version: int, fill: Callable[[Path], None], beside: Mapping[str, bytes]) -> None:
@@ -16,11 +16,11 @@ def add_version(home: Path, version: int, fill: Callable[[Path], None], beside: 
         beside: as `point_at`.
     """
     if home.exists():
-        with new_folder(home / str(version)) as fresh:
+        with atomic_directory(home / str(version)) as fresh:
             fill(fresh)
         point_at(home, beside)
     else:
-        with new_folder(home) as fresh:
+        with atomic_directory(home) as fresh:
             (fresh / str(version)).mkdir()
             fill(fresh / str(version))
             for name, content in beside.items():
@@ -30,4 +30,4 @@ def add_version(home: Path, version: int, fill: Callable[[Path], None], beside: 
 def point_at(home: Path, beside: Mapping[str, bytes]) -> None:
     """Replace the files beside the versions, by name; the last, `config.pbtxt`, makes its version the served one."""
     for name, content in beside.items():
-        write_bytes(home / name, content)
+        atomic_write(home / name, content)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from csg.console import print_json, say
+from csg.console import log, print_json
 from csg.errors import InputError, ServerError, UsageError
 from csg_serve.client.endpoints import SECRET_HEADER
 from csg_serve.triton.config import server_flags
@@ -143,8 +143,8 @@ def read_secret(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read {file}: {getattr(error, 'strerror', error)}", "give one with a secret") from None
     if not re.fullmatch(r"[A-Za-z0-9_-]{16,}", secret):
-        todo = f"write at least 16 letters, digits, '-' and '_', for example {secrets.token_urlsafe(24)}"
-        raise InputError(f"{file} holds no secret", todo)
+        hint = f"write at least 16 letters, digits, '-' and '_', for example {secrets.token_urlsafe(24)}"
+        raise InputError(f"{file} holds no secret", hint)
     return secret
 
 
@@ -203,10 +203,10 @@ def print_command(repository: Path, options: Options, as_json: bool) -> None:
     try:
         commands["here"] = _command_here(repository, options)
     except ServerError as error:
-        say(f"no command for this machine: {error}")
+        log(f"no command for this machine: {error}")
     commands["container"] = _command_in_container(repository, options)
     if options.restricted and options.secret_file is None:
-        say("CSG_SECRET must hold the secret of the control API; or name a file with --secret-file")
+        log("CSG_SECRET must hold the secret of the control API; or name a file with --secret-file")
     if as_json:
         print_json(commands)
     else:

@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import psutil
 
-from csg.console import print_json, results, say
+from csg.console import log, print_json, stdout
 from csg.errors import InputError, ServerError, UsageError
-from csg.files import write_bytes
+from csg.files import atomic_write
 from csg_serve.server.flags import (
     ENDPOINTS,
     EVERYWHERE,
@@ -63,21 +63,21 @@ def serve_command(repository: Path, options: Options, detach: bool, as_json: boo
             f"Triton's Python backend runs no model below {place!r}", "use a path without blanks or quotes"
         )
     secret = _secret(options)
-    with _claimed_log(repository) as log, ExitStack() as cleanup:
+    with _claimed_log(repository) as log_file, ExitStack() as cleanup:
         bind = _free_addresses(options)
         triton = find_triton()
-        say(f"serving {repository}/ with {triton.executable}; its log is {repository / LOG}")
+        log(f"serving {repository}/ with {triton.executable}; its log is {repository / LOG}")
         addresses = {name: f"{LOOPBACK if host == EVERYWHERE else host}:{port}" for name, (host, port) in bind.items()}
         token = f"csg-{secrets.token_hex(8)}-"
         (repository / SECRET).unlink(missing_ok=True)
         if secret:
-            write_bytes(repository / SECRET, secret.encode(), mode=0o600)
+            atomic_write(repository / SECRET, secret.encode(), mode=0o600)
         flags = triton_flags(options, str(repository.resolve()), bind, secret)
         flags += server_flags(repository, triton.executable)
-        process = _launch(triton, flags, token, options.threads, log)
+        process = _launch(triton, flags, token, options.threads, log_file)
         state = {"pid": process.pid, "token": token, **addresses, "control": options.control, "drain": options.drain}
         cleanup.callback(_stop, repository, state)
-        write_bytes(repository / STATE, json.dumps(state).encode())
+        atomic_write(repository / STATE, json.dumps(state).encode())
         start_guard(repository, token)
         _wait_until_ready(process, repository, addresses["http"])
         _announce(process.pid, addresses, as_json)
@@ -85,7 +85,7 @@ def serve_command(repository: Path, options: Options, detach: bool, as_json: boo
         if detach:
             cleanup.pop_all()
             return
-        say("Ctrl-C stops it")
+        log("Ctrl-C stops it")
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         if process.wait() != 0:
@@ -102,7 +102,7 @@ def stop_command(repository: Path, as_json: bool) -> None:
     if state is None or not processes(state):
         raise ServerError(f"no server runs on {repository}/", "`csg serve` starts one")
     _stop(repository, state)
-    say(f"stopped the server on {repository}/ (process {state['pid']})")
+    log(f"stopped the server on {repository}/ (process {state['pid']})")
     if as_json:
         print_json({name: state[name] for name in ("pid", *ENDPOINTS)})
 
@@ -118,19 +118,19 @@ def _secret(options: Options) -> str | None:
 def _claimed_log(repository: Path) -> Iterator[IO[bytes]]:
     """The log, emptied and locked; the server inherits the lock with the file and holds it to its last process."""
     try:
-        log = (repository / LOG).open("ab")
+        log_file = (repository / LOG).open("ab")
     except OSError as error:
         raise InputError(
             f"can't write {repository / LOG}: {error.strerror}", "serve a repository that can be written"
         ) from None
-    with log:
+    with log_file:
         try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            todo = f"stop it first with `csg serve --stop --repository {repository}`"
-            raise ServerError(f"a server runs on {repository}/ already", todo) from None
-        log.truncate(0)
-        yield log
+            hint = f"stop it first with `csg serve --stop --repository {repository}`"
+            raise ServerError(f"a server runs on {repository}/ already", hint) from None
+        log_file.truncate(0)
+        yield log_file
 
 
 def _free_addresses(options: Options) -> Bind:
@@ -140,22 +140,22 @@ def _free_addresses(options: Options) -> Bind:
         for (name, host), port in zip(options.hosts.items(), options.ports, strict=True):
             listener = held.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            todo = f"choose another, for example --{name}-port 0 for any free one"
+            hint = f"choose another, for example --{name}-port 0 for any free one"
             try:
                 listener.bind((host, port))
                 listener.listen()
             except OverflowError:
-                raise UsageError(f"{name} port {port} is none", todo) from None
+                raise UsageError(f"{name} port {port} is none", hint) from None
             except OSError as error:
                 if error.errno == errno.EADDRNOTAVAIL:
-                    todo = f"give an address of this machine, or {EVERYWHERE}"
-                    raise UsageError(f"{host} is no address of this machine", todo) from None
-                raise ServerError(f"{name} port {port} can't be used: {error.strerror}", todo) from None
+                    hint = f"give an address of this machine, or {EVERYWHERE}"
+                    raise UsageError(f"{host} is no address of this machine", hint) from None
+                raise ServerError(f"{name} port {port} can't be used: {error.strerror}", hint) from None
             bind[name] = (host, listener.getsockname()[1])
     return bind
 
 
-def _launch(triton: Triton, flags: list[str], token: str, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _launch(triton: Triton, flags: list[str], token: str, threads: int, log_file: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start tritonserver as the leader of its own process group, so that Ctrl-C reaches csg alone.
 
     It and its children do batch work, for Linux: a thread that wakes does not take the core from one that computes,
@@ -166,7 +166,7 @@ def _launch(triton: Triton, flags: list[str], token: str, threads: int, log: IO[
         arguments.append(f"--backend-directory={triton.backends}")
     variables = environment(triton, threads)
     process = subprocess.Popen(
-        arguments, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        arguments, env=variables, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True
     )
     with suppress(OSError):  # a sandbox may forbid it
         os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))
@@ -175,23 +175,23 @@ def _launch(triton: Triton, flags: list[str], token: str, threads: int, log: IO[
 
 def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, http_address: str) -> None:
     """Triton answers when it has tried every model; one that did not load is an error."""
-    log, entries = repository / LOG, []
-    for _ in ticks(log):
+    log_file, entries = repository / LOG, []
+    for _ in ticks(log_file):
         entries = index(repository, http_address)
         if entries:
             break
         if process.poll() is not None:
-            raise _died(process, log)
+            raise _died(process, log_file)
     for entry in entries:
         if entry.get("state") != "READY" and not entry["name"].startswith("."):
-            what = f"model {entry['name']} does not load: {reason(entry, log)}"
-            raise ServerError(what, f"deploy it again, or see {log}")
+            what = f"model {entry['name']} does not load: {reason(entry, log_file)}"
+            raise ServerError(what, f"deploy it again, or see {log_file}")
 
 
-def _died(process: subprocess.Popen[bytes], log: Path) -> ServerError:
+def _died(process: subprocess.Popen[bytes], log_file: Path) -> ServerError:
     """The error for a server that ended by itself; the end of its log goes to standard error."""
-    for line in log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]:
-        say(line)
+    for line in log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]:
+        log(line)
     return ServerError(f"tritonserver ended by itself with exit code {process.returncode}", f"its log is {log}")
 
 
@@ -201,16 +201,16 @@ def _announce(pid: int, addresses: Mapping[str, str], as_json: bool) -> None:
         sys.stdout.flush()
     else:
         for name, address in addresses.items():
-            results.print(f"{name:8} {address}")
+            stdout.print(f"{name:8} {address}")
 
 
 def _warn(repository: Path, options: Options) -> None:
     """What a person should know of a server that others can reach."""
     if options.exposed:
         encrypted = "gRPC is encrypted, HTTP is on loopback" if options.tls else "nothing is encrypted (--tls-cert)"
-        say(f"listening on {options.address} for other machines; {encrypted}")
+        log(f"listening on {options.address} for other machines; {encrypted}")
     if options.restricted:
-        say(f"the control API asks for the secret in {repository / SECRET}")
+        log(f"the control API asks for the secret in {repository / SECRET}")
 
 
 def _stop(repository: Path, state: dict[str, Any]) -> None:
@@ -220,7 +220,7 @@ def _stop(repository: Path, state: dict[str, Any]) -> None:
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
         if not _gone(_server, state, state["drain"]):
-            say(f"{state['drain']} s were not enough for the requests under way; ending the server all the same")
+            log(f"{state['drain']} s were not enough for the requests under way; ending the server all the same")
         else:
             _gone(processes, state, LAST_S)
     finally:

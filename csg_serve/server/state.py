@@ -145,7 +145,7 @@ def _secret_header(file: Path) -> dict[str, str]:
     try:
         return {SECRET_HEADER: read_secret(file)} if file.exists() else {}
     except InputError as error:
-        raise ServerError(error.what, RESTART) from None
+        raise ServerError(error.message, RESTART) from None
 
 
 def _error_text(error: urllib.error.HTTPError) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from csg.console import say
+from csg.console import log
 from csg.errors import CsgError
 from csg_serve.server.state import LOG, load, read_state
 
@@ -26,8 +26,8 @@ LOOK_S = 1
 def start_guard(repository: Path, token: str) -> None:
     """Have a process of its own guard the server that runs on a repository; it ends with it."""
     command = [sys.executable, "-m", "csg_serve.server.watchdog", str(repository.resolve()), token]
-    with (repository / LOG).open("ab") as log:  # opened anew: the server's own holds a lock to its end
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    with (repository / LOG).open("ab") as log_file:  # opened anew: the server's own holds a lock to its end
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True)
 
 
 def guard(repository: Path, state: dict[str, Any]) -> None:
@@ -68,13 +68,13 @@ def _look(server: psutil.Process, scripts: dict[int, Path]) -> set[int]:
 
 def _load_again(repository: Path, state: dict[str, Any], script: Path) -> None:
     model, version = script.parent.parent.name, script.parent.name
-    say(f"csg: the process of {model} version {version} died; the model is loaded again")
+    log(f"csg: the process of {model} version {version} died; the model is loaded again")
     try:
         script.touch()
         if state["control"] == "explicit":
             load(repository, state, model, int(version))
     except (OSError, CsgError) as error:
-        say(f"csg: {model} is not loaded again: {error}")
+        log(f"csg: {model} is not loaded again: {error}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from csg.card import ModelCard, SceneInput
+from csg.card import ModelCard, SegmentationInput
 from csg.errors import UsageError
 from csg_serve.triton.machine import available_cores, has_gpu
 
@@ -70,7 +70,7 @@ class DeployOptions:
         """
         _ = self.resources
         largest, batch = _largest(card), self.max_batch or max_batch_size(card)
-        for wrong, what, todo in (
+        for wrong, what, hint in (
             (
                 backend == "tensorrt" and batch > (largest or batch),
                 f"--max-batch {batch} is above the plan's largest, {largest}",
@@ -103,7 +103,7 @@ class DeployOptions:
             ),
         ):
             if wrong:
-                raise UsageError(what, todo)
+                raise UsageError(what, hint)
 
 
 DEFAULTS = DeployOptions()
@@ -128,7 +128,7 @@ def max_batch_size(card: ModelCard) -> int:
     spec = card.input
     if largest := _largest(card):
         return largest
-    if not isinstance(spec, SceneInput):
+    if not isinstance(spec, SegmentationInput):
         return MAX_BATCH_SIZE
     if spec.height is None or spec.width is None:
         return 4

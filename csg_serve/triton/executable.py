@@ -13,7 +13,7 @@ from pathlib import Path
 
 from csg.card import ModelCard
 from csg.errors import ServerError
-from csg.files import cache_dir, new_folder
+from csg.files import atomic_directory, cache_dir
 
 WHEEL = "nvidia-pytriton"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -86,7 +86,7 @@ def _assemble(package: Path) -> Path:
             raise ServerError(
                 f"{WHEEL} has no Python backend for Python {PYTHON}", "use another Python, or NVIDIA's container"
             )
-        with new_folder(folder) as fresh:
+        with atomic_directory(folder) as fresh:
             shutil.copytree(package / "tritonserver/backends", fresh, dirs_exist_ok=True)
             shutil.copy(stub, fresh / "python")
     return folder

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from csg.console import print_json, say
+from csg.console import log, print_json
 from csg.errors import CsgError, InputError, UsageError
-from csg.files import write_bytes
+from csg.files import atomic_write
 from csg_train.compare.results import (
     TABLE,
     Row,
@@ -37,7 +37,7 @@ from csg_train.compare.results import (
     summarise,
 )
 from csg_train.compare.systems import System, choose
-from csg_train.recipe.schema import Recipe, SceneData, parse_recipe
+from csg_train.recipe.schema import Recipe, SegmentationData, parse_recipe
 from csg_train.tasks import TASKS
 from csg_train.training.command import load_task_recipe, whole_paths
 from csg_train.training.optimizer import precision_for
@@ -73,9 +73,9 @@ def compare_command(
     comparison = Comparison(folder, base, len(images), weights)
     names = ", ".join(system.name for system in chosen)
     default = "" if source else " (default)"
-    say(f"compare {task}: recipe {base.name}{default}, {names}; seeds 0 to {seeds - 1}; {folder}")
+    log(f"compare {task}: recipe {base.name}{default}, {names}; seeds 0 to {seeds - 1}; {folder}")
     for name in left_out:
-        say(f"{name} is left out: it restyles with images of yours, named by --styles DIR")
+        log(f"{name} is left out: it restyles with images of yours, named by --styles DIR")
     rows = read_rows(folder)
     for system in chosen:
         row = comparison.row(system, rows.get(system.name), seeds, tune)
@@ -89,7 +89,7 @@ def compare_command(
         print_json(result)
     else:
         sys.stdout.write((folder / TABLE).read_text())
-    say(f"table.md, comparison.json, circle.png and confusion.png are in {folder}")
+    log(f"table.md, comparison.json, circle.png and confusion.png are in {folder}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Comparison:
         for seed in (seed for seed in range(seeds) if seed not in done):
             run = self.run(system, row.chosen | {"seed": seed}, f"runs/{system.folder}-{seed}")
             if run.diverged:
-                say(f"{system.name}, seed {seed}: training diverged; it has no part in the table")
+                log(f"{system.name}, seed {seed}: training diverged; it has no part in the table")
                 continue
             row.runs.append(figures_of(run))
             if len(row.runs) == 1:
@@ -143,7 +143,7 @@ class Comparison:
         }
         for name in ("optim.lr_backbone", "optim.lr_heads"):
             quarter[name] = SHORTER * changes.get(name, getattr(optim, name.removeprefix("optim.")))
-        if isinstance(data, SceneData):
+        if isinstance(data, SegmentationData):
             quarter["data.real_labels"] = None
         if len(data.train) > 1:
             return quarter | {"data.train": data.train[:-1], "data.real": data.train[-1:]}
@@ -165,10 +165,10 @@ class Comparison:
         words = ["--resume"]
         if not started:
             file = self.folder / "recipes" / f"{name.replace('/', '-')}.yaml"
-            write_bytes(file, recipe.to_yaml().encode())
+            atomic_write(file, recipe.to_yaml().encode())
             words = ["--recipe", str(file)]
         words += ["--out", str(run.path), *(["--weights", self.weights] if self.weights else [])]
-        say(f"{system.name}: {name}")
+        log(f"{system.name}: {name}")
         try:
             _train([self.base.task, *words])
         except CsgError:
@@ -192,7 +192,7 @@ def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recip
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         base = base.model_copy(update={"precision": precision_for(base.precision, device).name})
         plan = {"tune": tune, "images": fingerprint, "recipe": _named(base)}
-        write_bytes(file, (json.dumps(plan, indent=2) + "\n").encode())
+        atomic_write(file, (json.dumps(plan, indent=2) + "\n").encode())
         return base
     found = json.loads(file.read_text())
     if found["tune"] != tune:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from csg.files import write_bytes
+from csg.files import atomic_write
 
 CONCENTRATION = 40.0  # kappa of the kernel, about 9 degrees
 RING = (1.15, 1.45)  # inner radius of the density, and the radius of its peak
@@ -115,7 +115,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, whole or not at all, the same bytes for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())
 
 
 def _columns(panels: int) -> int:

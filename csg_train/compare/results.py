@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from csg.console import say
-from csg.files import write_bytes
+from csg.console import log
+from csg.files import atomic_write
 from csg_train.compare.figures import Panel, angles, circle_figure, confusion_figure, save_figure
 from csg_train.compare.systems import ALL, RULE, System, folder_name
 from csg_train.energy import hyperspherical_energy
-from csg_train.recipe.schema import Recipe, SceneData
+from csg_train.recipe.schema import Recipe, SegmentationData
 from csg_train.tasks import TASKS
 from csg_train.training.embed import measure_run
 from csg_train.training.run_folder import Run
@@ -124,8 +124,8 @@ def summarise(folder: Path, base: Recipe, rows: Sequence[Row], kept: str | None)
         for row in rows
     ]
     result = {"recipe": base.name, "rule": rule, "rows": _lines(rows, scores), "systems": systems}
-    write_bytes(folder / JSON, (json.dumps(result, indent=2) + "\n").encode())
-    write_bytes(folder / TABLE, (_table(rows, scores) + "\n\n" + _caption(base, rows, rule) + "\n").encode())
+    atomic_write(folder / JSON, (json.dumps(result, indent=2) + "\n").encode())
+    atomic_write(folder / TABLE, (_table(rows, scores) + "\n\n" + _caption(base, rows, rule) + "\n").encode())
     return result
 
 
@@ -193,7 +193,7 @@ def _caption(base: Recipe, rows: Sequence[Row], rule: str) -> str:
 
 
 def _pixels(base: Recipe) -> str:
-    return " x ".join(map(str, base.data.crop)) if isinstance(base.data, SceneData) else str(base.data.size)
+    return " x ".join(map(str, base.data.crop)) if isinstance(base.data, SegmentationData) else str(base.data.size)
 
 
 def _words(changes: dict[str, Any]) -> str:
@@ -210,16 +210,16 @@ def keep_panel(folder: Path, system: System, run: Run) -> None:
         angles=angles(measured.embeddings).astype(np.float32),
         true=np.array([], np.int64) if measured.true is None else measured.true,
         confusion=measured.confusion,
-        classes=np.array(images.taught.names),
+        classes=np.array(images.class_spec.names),
         score=score,
         energies=np.array([getattr(energy, name) for name in ENERGIES] if energy else []),
     )
-    write_bytes(folder / PANELS / f"{system.folder}.npz", buffer.getvalue())
+    atomic_write(folder / PANELS / f"{system.folder}.npz", buffer.getvalue())
 
 
 def draw(folder: Path, systems: Sequence[str]) -> None:
     """`circle.png` and `confusion.png`, from the panels of the systems that have one."""
-    say("drawing the figures")
+    log("drawing the figures")
     panels, classes = [], ()
     for name in systems:
         file = folder / PANELS / f"{folder_name(name)}.npz"

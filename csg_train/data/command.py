@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from csg.console import counting, say
+from csg.console import log, progress_bar
 from csg.errors import UsageError
-from csg.files import new_folder
+from csg.files import atomic_directory
 from csg_train.data.synthetic_digits import write_digits
 from csg_train.data.synthetic_scenes import write_scenes
 
@@ -17,6 +17,6 @@ def synth_command(kind: str, out: Path, count: int, seed: int) -> None:
     """Write the set to a folder that does not exist yet."""
     if out.exists():
         raise UsageError(f"{out} exists already", "name a folder that does not exist yet")
-    with counting(f"drawing {kind}", count) as advance, new_folder(out) as fresh:
+    with progress_bar(f"drawing {kind}", count) as advance, atomic_directory(out) as fresh:
         KINDS[kind](fresh, count, seed, advance)
-    say(f"{count} images of {kind} in {out}")
+    log(f"{count} images of {kind} in {out}")

@@ -14,15 +14,15 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from csg.card import SceneInput
+from csg.card import SegmentationInput
 from csg.datasets.label_sets import IGNORED
-from csg.datasets.segmentation import LabelledScenes
+from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
 from csg_train.data.loading import Item, fix_randomness
-from csg_train.recipe.schema import SceneAugment, SceneData
+from csg_train.recipe.schema import SegmentationAugment, SegmentationData
 
 PADDING = {
-    tv_tensors.Image: list(SceneInput().pad_colour),
+    tv_tensors.Image: list(SegmentationInput().pad_colour),
     tv_tensors.Mask: IGNORED,
 }
 
@@ -33,7 +33,9 @@ class Crops(Dataset[Item]):
     The first view is the crop, the others the same crop with jittered colours (method.md section 7).
     """
 
-    def __init__(self, scenes: LabelledScenes, data: SceneData, augment: SceneAugment, views: int, seed: int):
+    def __init__(
+        self, scenes: SegmentationDataset, data: SegmentationData, augment: SegmentationAugment, views: int, seed: int
+    ):
         self.scenes, self.data, self.augment, self.views, self.seed = scenes, data, augment, views, seed
         strength = augment.jitter
         self.jitter = v2.ColorJitter(strength, strength, strength, strength)
@@ -43,7 +45,7 @@ class Crops(Dataset[Item]):
         try:
             image, labels = self.scenes.load(index)
         except InputError as error:
-            return error.what
+            return error.message
         with torch.random.fork_rng(devices=[]):
             fix_randomness(self.seed, epoch, index)
             scale = self.augment.scales[int(torch.randint(len(self.augment.scales), ()))]

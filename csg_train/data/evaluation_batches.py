@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csg.card import ImageInput
+from csg.card import ClassificationInput
 from csg.errors import InputError
 from csg.images import load
 
@@ -16,7 +16,7 @@ BATCH = 64
 
 
 def image_batches(
-    paths: Sequence[Path], spec: ImageInput, unreadable: Callable[[InputError], None] | None = None
+    paths: Sequence[Path], spec: ClassificationInput, unreadable: Callable[[InputError], None] | None = None
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Prepared images, uint8 (B, H, W, 3), with their places in `paths`, in order and a batch at a time.
 

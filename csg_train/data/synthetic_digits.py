@@ -21,9 +21,9 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from csg.console import say
+from csg.console import log
 from csg.errors import InputError
-from csg.files import cache_dir, new_folder
+from csg.files import atomic_directory, cache_dir
 
 Progress = Callable[[int], None]  # is told how many more are drawn
 
@@ -196,8 +196,8 @@ def drawn_once(
     """The folder of an embedded set in the cache, which `write` fills the first time."""
     folder = cache_dir() / f"{name}-{count}-seed{seed}"
     if not folder.is_dir():
-        say(f"drawing {count} synthetic {what}, once, into {folder}")
-        with new_folder(folder) as fresh:
+        log(f"drawing {count} synthetic {what}, once, into {folder}")
+        with atomic_directory(folder) as fresh:
             write(fresh, count, seed, progress)
     return folder
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from csg.datasets.classification import LabelledImages
+from csg.datasets.classification import ClassificationDataset
 from csg.errors import InputError
 from csg.images import decode
 from csg_train.data.loading import Item, fix_randomness
@@ -25,7 +25,7 @@ class Views(Dataset[Item]):
     applied after the resize (the published order is the other way round): both views then share the costly part.
     """
 
-    def __init__(self, images: LabelledImages, data: Data, augment: Augment, views: int, seed: int):
+    def __init__(self, images: ClassificationDataset, data: Data, augment: Augment, views: int, seed: int):
         self.images, self.views, self.seed = images, views, seed
         self.resize = v2.Resize(data.resize, antialias=True)
         self.augment = v2.Compose(
@@ -40,7 +40,7 @@ class Views(Dataset[Item]):
         try:
             image = self.resize(decode(self.images.paths[index]))
         except InputError as error:
-            return error.what
+            return error.message
         with torch.random.fork_rng(devices=[]):
             fix_randomness(self.seed, epoch, index)
             views = torch.stack([self._view(image) for _ in range(self.views)])

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from csg.card import ImageInput
-from csg.console import say
+from csg.card import ClassificationInput
+from csg.console import log
 from csg.errors import InputError, UsageError
 from csg.images import load
 from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
@@ -54,7 +54,7 @@ class Drpc(Method):
             raise UsageError("drpc restyles with images of yours", "name their folder: --styles DIR")
         self.settings = settings
         self.files = style_files(Path(settings.styles), settings.kept)
-        say(f"drpc: styles from {len(self.files)} images of {settings.styles}; if they are real, this is not zero-shot")
+        log(f"drpc: styles from {len(self.files)} images of {settings.styles}; if they are real, this is not zero-shot")
         self.styles: Tensor | None = None
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -73,7 +73,7 @@ class Drpc(Method):
         """Style images in the size of the views, uint8 (S, H, W, 3)."""
         if self.styles is None:
             height, width = view.shape[1:3]
-            spec = ImageInput(height=height, width=width, resize_shorter_side=max(height, width))
+            spec = ClassificationInput(height=height, width=width, resize_shorter_side=max(height, width))
             self.styles = torch.from_numpy(np.stack([load(file, spec) for file in self.files])).to(view.device)
         return self.styles
 

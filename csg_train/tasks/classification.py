@@ -10,50 +10,58 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from csg.card import Classes, Evaluation
-from csg.console import counting, say
-from csg.datasets.classification import DIGITS_REAL, LabelledImages, read_labelled
+from csg.card import ClassificationEvaluation, ClassSpec
+from csg.console import log, progress_bar
+from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
 from csg.errors import InputError
-from csg.metrics import class_scores
+from csg.metrics import classification_scores
 from csg_train.data.evaluation_batches import image_batches
 from csg_train.data.loading import Item
 from csg_train.data.synthetic_digits import digits
 from csg_train.data.views import Views
 from csg_train.models.backbones import Encoder
 from csg_train.models.classifier import Classifier
-from csg_train.recipe.schema import ClassRecipe
+from csg_train.recipe.schema import ClassificationRecipe
 from csg_train.tasks.base import Measured
 
-EMBEDDED = DIGITS_REAL
+EMBEDDED = EMBEDDED_DIGITS
 SCORES = {"mean_class_accuracy": "mean class accuracy %", "accuracy": "accuracy %"}
 
 
-def read_synthetic(recipe: ClassRecipe) -> LabelledImages:
-    return read_labelled([_drawn(recipe) if source == EMBEDDED else source for source in recipe.data.train])
+def read_synthetic(recipe: ClassificationRecipe) -> ClassificationDataset:
+    return read_classification_dataset(
+        [_drawn(recipe) if source == EMBEDDED else source for source in recipe.data.train]
+    )
 
 
-def _drawn(recipe: ClassRecipe) -> Path:
+def _drawn(recipe: ClassificationRecipe) -> Path:
     count = recipe.data.count
-    with counting("drawing synthetic digits", count) as advance:
+    with progress_bar("drawing synthetic digits", count) as advance:
         return digits(count, seed=0, progress=advance)
 
 
-def read_real(recipe: ClassRecipe, classes: Classes, sources: Sequence[str | Path], partly: bool) -> LabelledImages:
-    return read_labelled(sources).in_order_of(classes.names, partly)
+def read_real(
+    recipe: ClassificationRecipe, classes: ClassSpec, sources: Sequence[str | Path], partly: bool
+) -> ClassificationDataset:
+    return read_classification_dataset(sources).in_order_of(classes.names, partly)
 
 
-def student(recipe: ClassRecipe, classes: int, weights: dict[str, Tensor] | None) -> Classifier:
+def student(recipe: ClassificationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Classifier:
     model = recipe.model
     return Classifier(Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine), classes)
 
 
-def views(images: LabelledImages, recipe: ClassRecipe, count: int) -> Dataset[Item]:
+def views(images: ClassificationDataset, recipe: ClassificationRecipe, count: int) -> Dataset[Item]:
     return Views(images, recipe.data, recipe.augment, count, recipe.seed)
 
 
 @torch.inference_mode()
 def measure(
-    student: Classifier, classes: Classes, images: LabelledImages, recipe: ClassRecipe, device: torch.device
+    student: Classifier,
+    classes: ClassSpec,
+    images: ClassificationDataset,
+    recipe: ClassificationRecipe,
+    device: torch.device,
 ) -> Measured:
     """Accuracies, and what they are made of.
 
@@ -66,10 +74,10 @@ def measure(
 
     def note(error: InputError) -> None:
         errors.append(error)
-        say(f"left out: {error.what}")
+        log(f"left out: {error.message}")
 
     true, predicted, embeddings = [], [], []
-    with counting(f"measuring on {images.name}", len(images)) as advance:
+    with progress_bar(f"measuring on {images.name}", len(images)) as advance:
         unreadable = note if recipe.data.unreadable == "skip" else None
         for places, batch in image_batches(images.paths, recipe.data.image_input(), unreadable):
             maps = student.encoder(torch.from_numpy(batch).to(device))
@@ -81,8 +89,8 @@ def measure(
     if not true:
         raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
     all_true, all_predicted = np.concatenate(true), np.concatenate(predicted)
-    scores = class_scores(all_true, all_predicted, len(classes))
-    evaluation = Evaluation(
+    scores = classification_scores(all_true, all_predicted, len(classes))
+    evaluation = ClassificationEvaluation(
         dataset=images.name,
         images=scores.images,
         skipped=len(errors),

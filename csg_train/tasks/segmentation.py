@@ -10,56 +10,62 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from csg.card import Classes, SceneEvaluation
-from csg.console import counting, say
+from csg.card import ClassSpec, SegmentationEvaluation
+from csg.console import log, progress_bar
 from csg.datasets.label_sets import translation_table
-from csg.datasets.segmentation import SCENES_REAL, LabelledScenes, read_scenes
+from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError
-from csg.images import prepare_scene
+from csg.images import prepare_segmentation
 from csg.metrics import PixelConfusion, finite
 from csg_train.data.crops import Crops
 from csg_train.data.loading import Item
 from csg_train.data.synthetic_scenes import digit_scenes
 from csg_train.models.backbones import Encoder
 from csg_train.models.segmenter import Segmenter
-from csg_train.recipe.schema import SceneRecipe
+from csg_train.recipe.schema import SegmentationRecipe
 from csg_train.tasks.base import Measured
 
-EMBEDDED = SCENES_REAL
+EMBEDDED = EMBEDDED_SCENES
 SCORES = {"miou": "mIoU %", "pixel_accuracy": "pixel accuracy %"}
 
 
-def read_synthetic(recipe: SceneRecipe) -> LabelledScenes:
+def read_synthetic(recipe: SegmentationRecipe) -> SegmentationDataset:
     sources = [_drawn(recipe) if source == EMBEDDED else source for source in recipe.data.train]
     embedded = EMBEDDED in recipe.data.train
-    return read_scenes(sources, EMBEDDED if embedded else recipe.data.labels)
+    return read_segmentation_dataset(sources, EMBEDDED if embedded else recipe.data.labels)
 
 
-def _drawn(recipe: SceneRecipe) -> Path:
+def _drawn(recipe: SegmentationRecipe) -> Path:
     count = recipe.data.count
-    with counting("drawing synthetic scenes", count) as advance:
+    with progress_bar("drawing synthetic scenes", count) as advance:
         return digit_scenes(count, seed=0, progress=advance)
 
 
-def read_real(recipe: SceneRecipe, classes: Classes, sources: Sequence[str | Path], partly: bool) -> LabelledScenes:
-    scenes = read_scenes(sources, recipe.data.real_labels or recipe.data.labels)
+def read_real(
+    recipe: SegmentationRecipe, classes: ClassSpec, sources: Sequence[str | Path], partly: bool
+) -> SegmentationDataset:
+    scenes = read_segmentation_dataset(sources, recipe.data.real_labels or recipe.data.labels)
     translation_table(classes, scenes.labels)  # raises before anything is trained
     return scenes
 
 
-def student(recipe: SceneRecipe, classes: int, weights: dict[str, Tensor] | None) -> Segmenter:
+def student(recipe: SegmentationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Segmenter:
     model = recipe.model
     encoder = Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine, dilated=True)
     return Segmenter(encoder, classes, model.head)
 
 
-def views(images: LabelledScenes, recipe: SceneRecipe, count: int) -> Dataset[Item]:
+def views(images: SegmentationDataset, recipe: SegmentationRecipe, count: int) -> Dataset[Item]:
     return Crops(images, recipe.data, recipe.augment, count, recipe.seed)
 
 
 @torch.inference_mode()
 def measure(
-    student: Segmenter, classes: Classes, images: LabelledScenes, recipe: SceneRecipe, device: torch.device
+    student: Segmenter,
+    classes: ClassSpec,
+    images: SegmentationDataset,
+    recipe: SegmentationRecipe,
+    device: torch.device,
 ) -> Measured:
     """mIoU over whole images at their own size, one at a time; predictions in the classes of the images' label set.
 
@@ -70,7 +76,7 @@ def measure(
     student.eval()
     spec, skipped, embeddings = recipe.data.image_input(), 0, []
     table, counts = translation_table(classes, images.labels), PixelConfusion(len(images.labels.classes))
-    with counting(f"measuring on {images.name}", len(images)) as advance:
+    with progress_bar(f"measuring on {images.name}", len(images)) as advance:
         for place in range(len(images)):
             advance(1)
             try:
@@ -78,10 +84,10 @@ def measure(
             except InputError as error:
                 if recipe.data.unreadable == "fail":
                     raise
-                say(f"left out: {error.what}")
+                log(f"left out: {error.message}")
                 skipped += 1
                 continue
-            scene = prepare_scene(image, spec)
+            scene = prepare_segmentation(image, spec)
             maps = student.encoder(torch.from_numpy(scene.pixels)[None].to(device))
             embeddings.append(student.embed(maps).cpu().numpy())
             found = student.classify(maps)[0].argmax(0).to(torch.uint8).cpu().numpy()
@@ -90,7 +96,7 @@ def measure(
     if not embeddings:
         raise InputError(f"none of the {len(images)} scenes of {images.name} can be read", "check the data")
     scores = counts.scores()
-    evaluation = SceneEvaluation(
+    evaluation = SegmentationEvaluation(
         dataset=images.name,
         images=len(embeddings),
         skipped=skipped,

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from csg.console import print_json, say
+from csg.console import log, print_json
 from csg.errors import InputError, UsageError
-from csg.files import free_name
+from csg.files import next_free_path
 from csg_train.distributed import barrier, first_process_first, process_group, rank, same_everywhere, world
 from csg_train.methods import METHODS, Method
 from csg_train.models.backbones import Teacher
@@ -62,15 +62,15 @@ def _train_or_resume(
         run = _run_to_resume(task, out, source, given, assignments)
         recipe = run.recipe()
         if run.finished:
-            say(f"run {run.path} is finished already")
+            log(f"run {run.path} is finished already")
             return run.result()
-        say(f"resuming run {run.path}")
+        log(f"resuming run {run.path}")
     else:
         recipe = whole_paths(load_task_recipe(task, source, given, assignments))
         run = Run(same_everywhere(_new_run, recipe, out))
         chosen = [f"recipe {recipe.name}" + ("" if source else " (default)"), f"method {recipe.method}"]
         chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
-        say(f"train {task}: " + ", ".join(chosen))
+        log(f"train {task}: " + ", ".join(chosen))
     return train(recipe, run, weights)
 
 
@@ -80,16 +80,16 @@ def train(recipe: Recipe, run: Run, weights: str | None = None) -> dict[str, Any
     refuse_random_teacher(recipe, weights)
     with first_process_first():  # it draws and fetches what the others then find in the caches
         images, measured = _data(recipe)
-        method = build_method(recipe, len(images.taught), weights, device)
+        method = build_method(recipe, len(images.class_spec), weights, device)
     begun = (run.path / "environment.json").is_file()
     precision = precision_for(run.environment()["precision"] if begun else recipe.precision, device)
     trainer = Trainer(run, recipe, method, images, measured, device, same_everywhere(lambda: precision))
     if rank() == 0:
         _keep_record(run, recipe, trainer, images)
     barrier()
-    say(
-        f"{len(images)} synthetic images of {len(images.taught)} classes, {trainer.steps} steps of {trainer.batch}, "
-        f"{trainer.precision.name} on {device.type}"
+    log(
+        f"{len(images)} synthetic images of {len(images.class_spec)} classes, "
+        f"{trainer.steps} steps of {trainer.batch}, {trainer.precision.name} on {device.type}"
     )
     return trainer.train()
 
@@ -130,7 +130,7 @@ def _data(recipe: Recipe) -> tuple[Images, Images | None]:
         held_out = round(recipe.data.holdout * len(images))
         return images.take(order[held_out:], images.name), images.take(order[:held_out], f"{images.name}, held out")
     real = recipe.data.real
-    return images, task.read_real(recipe, images.taught, real, partly=False) if real else None
+    return images, task.read_real(recipe, images.class_spec, real, partly=False) if real else None
 
 
 def load_task_recipe(task: str, source: str | None, given: dict[str, Any], assignments: list[str]) -> Recipe:
@@ -148,7 +148,7 @@ def load_task_recipe(task: str, source: str | None, given: dict[str, Any], assig
 
 
 def _new_run(recipe: Recipe, out: Path | None) -> Path:
-    path = out or free_name(RUNS / recipe.task, f"{recipe.name}-{recipe.method}")
+    path = out or next_free_path(RUNS / recipe.task, f"{recipe.name}-{recipe.method}")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UsageError(f"{path} exists already", "go on with it by --resume, or name another folder with --out")
     return path
@@ -193,8 +193,8 @@ def _keep_record(run: Run, recipe: Recipe, trainer: Trainer, images: Images) -> 
             )
         return
     record = environment(trainer.device, trainer.precision.name, recipe.seed, fingerprint)
-    taught = images.taught
-    record |= {"classes": list(taught.names), "label_set": taught.label_set, "colours": taught.colours}
+    class_spec = images.class_spec
+    record |= {"classes": list(class_spec.names), "label_set": class_spec.label_set, "colours": class_spec.colours}
     record |= {"recipe_digest": recipe.digest(), "processes": world()}
     run.write("recipe.yaml", recipe.to_yaml())
     run.write("environment.json", json.dumps(record, indent=2) + "\n")
@@ -204,4 +204,4 @@ def _print_result(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        say(f"run {result['run']}: {result['steps']} steps, {result['images_per_s']:.0f} images/s")
+        log(f"run {result['run']}: {result['steps']} steps, {result['images_per_s']:.0f} images/s")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from csg.console import print_json, say
+from csg.console import log, print_json
 from csg.errors import InputError, UsageError
-from csg.files import write_bytes
+from csg.files import atomic_write
 from csg_train.energy import hyperspherical_energy
 from csg_train.tasks import TASKS, Images, Measured
 from csg_train.training.run_folder import Run, newest_run
@@ -27,20 +27,20 @@ def embed_command(path: Path | None, data: list[str] | None, out: Path | None, a
     out = out or Path(f"{run.path.resolve().name}.npz")
     if out.suffix != ".npz":
         raise UsageError(f"{out} does not end in .npz", "name the file *.npz")
-    say(f"embed: run {run.path}" + ("" if path else " (newest)") + f", to {out}")
+    log(f"embed: run {run.path}" + ("" if path else " (newest)") + f", to {out}")
     images, measured = measure_run(run, data)
     buffer, of_images = io.BytesIO(), {"labels": measured.true, "predicted": measured.predicted}
     np.savez_compressed(
         buffer,
         embeddings=measured.embeddings,
-        classes=np.array(run.taught().names),
+        classes=np.array(run.class_spec().names),
         paths=np.array([str(file) for file in images.paths]),
         **{name: values for name, values in of_images.items() if values is not None},
     )
-    write_bytes(out, buffer.getvalue())
+    atomic_write(out, buffer.getvalue())
     energy = hyperspherical_energy(measured.embeddings)
     if energy:
-        say(f"{len(measured.embeddings)} embeddings: E_0 {energy.E_0:.4f}, E_1 {energy.E_1:.4f}, E_2 {energy.E_2:.4f}")
+        log(f"{len(measured.embeddings)} embeddings: E_0 {energy.E_0:.4f}, E_1 {energy.E_1:.4f}, E_2 {energy.E_2:.4f}")
     if as_json:
         print_json({"file": str(out), "energy": energy.as_dict() if energy else None})
 
@@ -51,7 +51,7 @@ def measure_run(run: Run, data: list[str] | None = None) -> tuple[Images, Measur
     Raises:
         InputError: the run has no real set and none is named, or its classes are others.
     """
-    recipe, classes = run.recipe(), run.taught()
+    recipe, classes = run.recipe(), run.class_spec()
     sources = data or list(recipe.data.real)
     if not sources:
         raise InputError(f"run {run.path} was trained without a real set", "name images with --data")

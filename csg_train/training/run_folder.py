@@ -28,10 +28,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 import csg
-from csg.card import Classes
-from csg.console import say
+from csg.card import ClassSpec
+from csg.console import log
 from csg.errors import InputError
-from csg.files import write_bytes
+from csg.files import atomic_write
 from csg_train.recipe.schema import Recipe, parse_recipe
 
 RECIPE, ENVIRONMENT, METRICS, STUDENT, RESULT = (
@@ -83,11 +83,11 @@ class Run:
         """The environment record."""
         return self._json(ENVIRONMENT)
 
-    def taught(self) -> Classes:
+    def class_spec(self) -> ClassSpec:
         """What the run's student tells apart."""
         record = self.environment()
         colours = tuple((r, g, b) for r, g, b in record.get("colours", ()))
-        return Classes(tuple(record["classes"]), record.get("label_set"), colours)
+        return ClassSpec(tuple(record["classes"]), record.get("label_set"), colours)
 
     def result(self) -> dict[str, Any]:
         """The result of a finished run.
@@ -104,7 +104,7 @@ class Run:
 
     def write(self, name: str, content: str) -> None:
         """Write a text file of the run, whole or not at all."""
-        write_bytes(self.path / name, content.encode())
+        atomic_write(self.path / name, content.encode())
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -122,11 +122,11 @@ class Run:
 
     def write_student(self, state: dict[str, torch.Tensor]) -> None:
         """Write the trained student."""
-        write_bytes(self.path / STUDENT, save(_plain(state)))
+        atomic_write(self.path / STUDENT, save(_plain(state)))
 
     def save_checkpoint(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         """Write the state after `step` steps; of older ones, the one before is kept."""
-        write_bytes(self._checkpoint(step), save(_plain(tensors), {"step": str(step)}))
+        atomic_write(self._checkpoint(step), save(_plain(tensors), {"step": str(step)}))
         for old in self._checkpoints()[:-KEEP]:
             self._checkpoint(old).unlink()
 
@@ -137,7 +137,7 @@ class Run:
                 tensors, notes = _load(self._checkpoint(step))
                 return int(notes["step"]), tensors
             except (InputError, KeyError, ValueError) as error:
-                say(f"warning: {error}; taking the checkpoint before it")
+                log(f"warning: {error}; taking the checkpoint before it")
         return None
 
     def drop_checkpoints(self) -> None:

@@ -15,7 +15,7 @@ def load_student(run: Run) -> Student:
         InputError: the run is not finished, or its checkpoint is broken or another model's.
     """
     run.result()
-    recipe, classes = run.recipe(), run.taught()
+    recipe, classes = run.recipe(), run.class_spec()
     student: Student = TASKS[recipe.task].student(recipe, len(classes), None)
     try:
         student.load_state_dict(run.student())

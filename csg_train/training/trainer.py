@@ -20,7 +20,7 @@ from rich.progress import Progress, TaskID
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from csg.console import progress, say
+from csg.console import log, progress
 from csg.errors import InputError, UsageError
 from csg_train.data.loading import Steps, load_batches
 from csg_train.distributed import any_process, barrier, mean_over_processes, rank, world
@@ -178,7 +178,7 @@ class Trainer:
         line = {name: round(value, 6) for name, value in zip(values, means, strict=True)}
         if not all(math.isfinite(value) for value in means):
             self._stop_if_diverged()
-            say(f"warning: step {self.step}: a loss is not finite")
+            log(f"warning: step {self.step}: a loss is not finite")
         line |= {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups}
         seen, seconds = self.images_seen - self.logged[0], self.seconds - self.logged[1]
         self.logged = (self.images_seen, self.seconds)
@@ -186,7 +186,7 @@ class Trainer:
         self.curves.write(self.step, line)
         bar.update(task, note=f"loss {line['loss']:.3f}")
         if self.step % self.steps_per_epoch < LOG_EVERY and not bar.live.is_started:
-            say(f"step {self.step}/{self.steps}  loss {line['loss']:.3f}  {line['images_per_s']:.0f} images/s")
+            log(f"step {self.step}/{self.steps}  loss {line['loss']:.3f}  {line['images_per_s']:.0f} images/s")
 
     def _stop_if_diverged(self) -> None:
         if all(bool(weight.isfinite().all()) for weight in self.method.student.parameters()):
@@ -200,11 +200,11 @@ class Trainer:
         if self.measured is None or rank():
             return {}
         task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
-        found = task.measure(self.method.student, self.images.taught, self.measured, self.recipe, self.device)
+        found = task.measure(self.method.student, self.images.class_spec, self.measured, self.recipe, self.device)
         evaluation = found.evaluation.model_dump()
         line = {name: evaluation[name] for name in task.SCORES}
         words = ", ".join(f"{task.SCORES[name].removesuffix(' %')} {value:.2%}" for name, value in line.items())
-        say(f"step {self.step}: {evaluation['images']} {kind.replace('_', '-')} images ({self.measured.name}): {words}")
+        log(f"step {self.step}: {evaluation['images']} {kind.replace('_', '-')} images ({self.measured.name}): {words}")
         energy = hyperspherical_energy(found.embeddings)
         line |= {name: getattr(energy, name) for name in ("E_0", "E_1", "E_2") if energy}
         self.curves.write(self.step, {f"{kind}/{name}": value for name, value in line.items()})
@@ -212,7 +212,7 @@ class Trainer:
 
     def _note_unreadable(self, lines: list[str]) -> None:
         for line in lines:
-            say(f"left out: {line}")
+            log(f"left out: {line}")
         self.unreadable += len(lines)
 
     def _save(self) -> None:
@@ -228,7 +228,7 @@ class Trainer:
         self.step, tensors = found
         unpack(tensors, self.method, self.optimiser, self.scaler, self.device)
         self.unreadable = int(tensors["unreadable"])
-        say(f"resumed after step {self.step} of {self.steps}")
+        log(f"resumed after step {self.step} of {self.steps}")
         return True
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from csg.bundle import read_bundle
 from csg.card import parse_card
 from csg.errors import InputError, UsageError
-from csg.files import plain_name
+from csg.files import validate_name
 from csg_serve.repository.deploy import deploy, roll_back
 from tests.helpers.fuzz_targets import HOSTILE, TARGETS, seeds
 from tests.helpers.tiny_bundle import write_colour_bundle
@@ -127,7 +127,7 @@ def test_a_configuration_that_names_no_version_is_said(tmp_path):
 )
 def test_a_plain_name_is_one_folder_and_nothing_else(name):
     try:
-        plain = plain_name(name, "model name")
+        plain = validate_name(name, "model name")
     except UsageError as error:
         assert "\n" not in str(error)
     else:

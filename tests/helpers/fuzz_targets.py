@@ -23,16 +23,19 @@ from google.protobuf import text_format
 from PIL import Image
 
 from csg.bundle import read_bundle
-from csg.card import ImageInput, SceneInput, parse_card
+from csg.card import ClassificationInput, SegmentationInput, parse_card
 from csg.errors import CsgError, UsageError
-from csg.files import plain_name
-from csg.images import decode, prepare, prepare_scene
+from csg.files import validate_name
+from csg.images import decode, prepare, prepare_segmentation
 from csg_serve.repository.deploy import deploy, roll_back
 from csg_serve.triton.config import card_of, config_text, encoded_config, model_config, read_config
 from csg_serve.triton.deploy_options import DeployOptions
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_scene_bundle
 
-SPEC, SCENE_SPEC = ImageInput(height=24, width=24, resize_shorter_side=32), SceneInput(height=64, width=64)
+SPEC, SCENE_SPEC = (
+    ClassificationInput(height=24, width=24, resize_shorter_side=32),
+    SegmentationInput(height=64, width=64),
+)
 HOSTILE = (
     *(b"../x", b"../../outside/secret", b"/etc/passwd", b"\0", b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}", b'"'),
     *(b"9" * 40, b"\xff\xfe", b"\xed\xa0\x80", b"[" * 300, b"{" * 300, b"\n", b"\r", b"\x1b[2J", b"%s%n", b"true"),
@@ -92,7 +95,7 @@ def image(data):
         found = decode(data)
         assert found.mode == "RGB"
         assert prepare(found, SPEC).shape == (24, 24, 3)
-        scene = prepare_scene(found, SCENE_SPEC)
+        scene = prepare_segmentation(found, SCENE_SPEC)
         assert scene.pixels.shape == (64, 64, 3)
         if found.width * found.height < 2**20:
             assert scene.restore(np.zeros((64, 64), np.uint8)).shape == (found.height, found.width)
@@ -111,7 +114,7 @@ def card(data):
         with suppress(UsageError):
             DeployOptions().check(found, "python")
         for backend in ("python", "onnxruntime"):
-            config = model_config(found, plain_name(found.name, "model name"), 1, backend)
+            config = model_config(found, validate_name(found.name, "model name"), 1, backend)
             again = text_format.Parse(config_text(config), type(config)())
             assert card_of(again, "config.pbtxt") == found
         encoded_config(found, found.name, 1)

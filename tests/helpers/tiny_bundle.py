@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from csg.bundle import MODEL, Bundle, write_bundle
-from csg.card import ImageInput, ModelCard, Normalisation, Output, Parity, Provenance, SceneInput
+from csg.card import ClassificationInput, ModelCard, Normalisation, Output, Parity, Provenance, SegmentationInput
 
 COLOURS = ("red", "green", "blue")
 OPSET = 18
@@ -45,7 +45,7 @@ def write_scene_bundle(path: Path, name: str = "scenes", side: int | None = None
             "task": "segmentation",
             "label_set": "rgb",
             "colours": colours,
-            "input": SceneInput(height=side, width=side),
+            "input": SegmentationInput(height=side, width=side),
             "outputs": (
                 Output(name="label_map", dtype="UINT8", shape=(-1, side or -1, side or -1), meaning="classes"),
             ),
@@ -64,7 +64,7 @@ def _card(name: str, classes: Sequence[str], side: int) -> ModelCard:
         name=name,
         task="classification",
         classes=tuple(classes),
-        input=ImageInput(height=side, width=side, resize_shorter_side=side + side // 8),
+        input=ClassificationInput(height=side, width=side, resize_shorter_side=side + side // 8),
         normalisation=Normalisation(mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255)),
         outputs=(Output(name="logits", shape=(-1, len(classes)), meaning="one score for each class"),),
         precision="fp32",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csg.card import SceneInput
+from csg.card import SegmentationInput
 from csg.errors import UsageError
 from csg_serve.bench.command import parse_concurrency, parse_scenarios
 from csg_serve.bench.samples import read_samples, stacked
@@ -131,7 +131,7 @@ def test_random_pixels_have_the_cards_size():
     assert samples.pixels(0).shape == (32, 32, 3)
     assert not np.array_equal(samples.pixels(0), samples.pixels(1))
     np.testing.assert_array_equal(samples.pixels(1), samples.pixels(1))
-    free = SimpleNamespace(input=SceneInput())
+    free = SimpleNamespace(input=SegmentationInput())
     assert read_samples(free, None).pixels(0).shape == (512, 1024, 3)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csg.confidence_intervals import SceneBootstrap, mean_class_accuracy_interval, wilson
+from csg.confidence_intervals import SegmentationBootstrap, mean_class_accuracy_interval, wilson
 from csg.errors import InputError, UsageError
-from csg.metrics import BINS, PixelConfusion, Reliability, scene_scores
+from csg.metrics import BINS, PixelConfusion, Reliability, segmentation_scores
 from csg_serve.evaluate.command import summarise
 from csg_serve.evaluate.journal import Journal, Subject
 from csg_serve.evaluate.latency_histogram import Latencies
@@ -81,15 +81,15 @@ def test_the_bootstrap_over_scenes_is_one_and_knows_no_order():
         true = rng.integers(0, 4, 500).astype(np.uint8)
         wrong = rng.random(500) < rng.random() * 0.6
         matrices.append(counts.of(true, np.where(wrong, rng.integers(0, 4, 500), true).astype(np.uint8)))
-    forward, backward = SceneBootstrap(4), SceneBootstrap(4)
+    forward, backward = SegmentationBootstrap(4), SegmentationBootstrap(4)
     for place, matrix in enumerate(matrices):
         forward.add(place, matrix)
     for place, matrix in reversed(list(enumerate(matrices))):
         backward.add(place, matrix)
     assert forward.miou() == backward.miou()
-    drawn = [scene_scores(sum(matrices[p] for p in rng.integers(0, 40, 40))).miou for _ in range(1000)]
+    drawn = [segmentation_scores(sum(matrices[p] for p in rng.integers(0, 40, 40))).miou for _ in range(1000)]
     assert forward.miou() == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.015)
-    assert SceneBootstrap(4).miou() is None
+    assert SegmentationBootstrap(4).miou() is None
 
 
 def test_latencies_are_within_one_percent():
@@ -135,7 +135,7 @@ def test_a_journal_survives_a_crash_and_is_one_process_at_a_time(tmp_path):
     whole = journal.path.read_bytes()
     journal.path.write_bytes(whole + b'{"place": 4, "at": 0.5, "pre')
     again = Journal(tmp_path, 5)
-    assert (again.todo(), again.done) == ([0, 2, 4], 2)
+    assert (again.pending(), again.done) == ([0, 2, 4], 2)
     again.add(0, ms=2.5, predicted=0)
     assert [line.get("place") for line in again.lines()] == [None, 3, 1, 0]
     again.close()

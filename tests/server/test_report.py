@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csg.datasets.segmentation import read_scenes
+from csg.datasets.segmentation import read_segmentation_dataset
 from csg.overlays import png
 from csg_serve.evaluate.command import summarise
 from csg_serve.evaluate.report import write_report
@@ -85,7 +85,7 @@ def test_a_segmenter(tmp_path, browser):
         pixels = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{number}.png")
         Image.fromarray(pixels.argmax(2).astype(np.uint8)).save(tmp_path / "data" / "labels" / f"{number}.png")
-    scenes, made = read_scenes([tmp_path / "data"]), random.Random(0)
+    scenes, made = read_segmentation_dataset([tmp_path / "data"]), random.Random(0)
     lines = [{"sitting": "2026-01-01T00:00:00+00:00", "server": "localhost:8001"}]
     for place in range(5):
         cells = {"cells": [0, 1, 3, 5, 10], "pixels": [made.randrange(1, 900) for _ in range(5)]}

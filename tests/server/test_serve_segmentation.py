@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csg.datasets.segmentation import read_scenes
+from csg.datasets.segmentation import read_segmentation_dataset
 from csg.metrics import PixelConfusion
 from csg_serve.triton.config import model_config
 from csg_serve.triton.deploy_options import max_batch_size
@@ -57,7 +57,7 @@ def server(folder):
 
 
 def expected(folder):
-    scenes, counts = read_scenes([folder / "data"]), PixelConfusion(3)
+    scenes, counts = read_segmentation_dataset([folder / "data"]), PixelConfusion(3)
     for place in range(len(scenes)):
         image, labels = scenes.load(place)
         counts.add(labels, np.asarray(image).argmax(2).astype(np.uint8))

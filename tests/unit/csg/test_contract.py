@@ -10,9 +10,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from csg.bundle import newest_bundle, read_bundle, write_bundle
 from csg.card import parse_card
-from csg.errors import InputError, PromiseError, UsageError
-from csg.files import new_folder, plain_name, write_bytes
-from csg.metrics import class_scores
+from csg.errors import InputError, UsageError, VerificationError
+from csg.files import atomic_directory, atomic_write, validate_name
+from csg.metrics import classification_scores
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle
 
 
@@ -31,21 +31,21 @@ def test_a_bundle_comes_back_as_it_was_written(bundle):
 def test_a_changed_file_is_refused(bundle, name):
     file = bundle.path / name
     file.write_bytes(file.read_bytes()[:-1] + b"!")
-    with pytest.raises(PromiseError, match=name):
+    with pytest.raises(VerificationError, match=name):
         read_bundle(bundle.path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0" * 64 + b"  ../../etc/passwd\n"])
 def test_sums_that_say_nothing_are_refused(bundle, content):
     (bundle.path / "SHA256SUMS").write_bytes(content)
-    with pytest.raises(PromiseError, match=r"card\.json does not match"):
+    with pytest.raises(VerificationError, match=r"card\.json does not match"):
         read_bundle(bundle.path)
 
 
 @pytest.mark.parametrize("name", ["model.plan", "model.onnx.data"])
 def test_a_file_smuggled_in_is_refused(bundle, name):
     (bundle.path / name).write_bytes(b"anything")
-    with pytest.raises(PromiseError, match=name):
+    with pytest.raises(VerificationError, match=name):
         read_bundle(bundle.path)
 
 
@@ -59,7 +59,7 @@ def test_no_changed_byte_and_no_cut_goes_unnoticed(bundle, name, where, by):
     place = int(where * len(whole))
     for content in (whole[:place], whole[:place] + bytes([whole[place] ^ by]) + whole[place + 1 :]):
         file.write_bytes(content)
-        with pytest.raises(PromiseError, match=name):
+        with pytest.raises(VerificationError, match=name):
             read_bundle(bundle.path)
     file.write_bytes(whole)
     assert read_bundle(bundle.path) == bundle
@@ -97,7 +97,7 @@ def test_a_line_break_in_what_a_user_gave_does_not_break_the_error(field):
 
 
 def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "made") as fresh:
+    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "made") as fresh:
         (fresh / "part").write_text("x")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -105,9 +105,9 @@ def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path):
 
 def test_write_bytes_replaces_whole_files_only(tmp_path):
     file = tmp_path / "file"
-    write_bytes(file, b"old")
+    atomic_write(file, b"old")
     with pytest.raises(TypeError):
-        write_bytes(file, "no bytes")  # type: ignore[arg-type]
+        atomic_write(file, "no bytes")  # type: ignore[arg-type]
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -115,14 +115,14 @@ def test_write_bytes_replaces_whole_files_only(tmp_path):
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", ".hidden", "a b", "x" * 101, "a\n", "-rf"])
 def test_names_that_could_be_paths_are_refused(name):
     with pytest.raises(UsageError):
-        plain_name(name, "model name")
+        validate_name(name, "model name")
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=50))
 def test_scores_are_scikit_learns(pairs):
     true, predicted = np.array(pairs).T
-    scores = class_scores(true, predicted, 4)
+    scores = classification_scores(true, predicted, 4)
     assert scores.accuracy == pytest.approx(accuracy_score(true, predicted))
     present = np.unique(true)
     slow = {c: np.mean([p == c for t, p in pairs if t == c]) for c in present}

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import csg.images
-from csg.card import ImageInput, SceneInput
+from csg.card import ClassificationInput, SegmentationInput
 from csg.errors import InputError
-from csg.images import decode, load, prepare, prepare_scene
+from csg.images import decode, load, prepare, prepare_segmentation
 
-SPEC = ImageInput(height=24, width=24, resize_shorter_side=32)
+SPEC = ClassificationInput(height=24, width=24, resize_shorter_side=32)
 
 
 def encoded(image, kind="PNG", **options):
@@ -32,7 +32,7 @@ def turned():
 
 def test_an_image_of_the_input_size_passes_untouched():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    spec = ImageInput(height=32, width=32, resize_shorter_side=32)
+    spec = ClassificationInput(height=32, width=32, resize_shorter_side=32)
     assert np.array_equal(prepare(Image.fromarray(pixels), spec), pixels)
 
 
@@ -51,9 +51,9 @@ def test_any_size_gives_the_input_shape(width, height):
 
 def test_an_extreme_strip_is_prepared():
     assert prepare(Image.new("RGB", (60_000, 1)), SPEC).shape == (24, 24, 3)
-    tall = prepare_scene(Image.new("RGB", (3, 1000)), SceneInput(resize_shorter_side=240))
+    tall = prepare_segmentation(Image.new("RGB", (3, 1000)), SegmentationInput(resize_shorter_side=240))
     assert (tall.scaled, tall.pixels.shape) == ((25, 8192), (8192, 32, 3))
-    large = prepare_scene(Image.new("RGB", (9000, 20)), SceneInput(resize_shorter_side=240))
+    large = prepare_segmentation(Image.new("RGB", (9000, 20)), SegmentationInput(resize_shorter_side=240))
     assert large.scaled == (9000, 20), "what is larger already keeps its size"
 
 

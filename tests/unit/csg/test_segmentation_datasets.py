@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from csg.card import Classes, SceneInput
+from csg.card import ClassSpec, SegmentationInput
 from csg.datasets.label_sets import IGNORED, label_set, translation, translation_table
-from csg.datasets.segmentation import read_scenes
+from csg.datasets.segmentation import read_segmentation_dataset
 from csg.errors import InputError, UsageError
-from csg.images import decode, prepare_scene
+from csg.images import decode, prepare_segmentation
 from csg.overlays import overlay, palette_png
 from csg.tiles import prepare_tiles
 from csg_train.data.crops import Crops, joint_crop
 from csg_train.data.synthetic_scenes import draw_scene, write_scenes
-from csg_train.recipe.schema import SceneAugment, SceneData
+from csg_train.recipe.schema import SegmentationAugment, SegmentationData
 
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # method.md section 7
 
@@ -52,9 +52,9 @@ def cityscapes(root, split, city, ending="labelIds"):
 
 
 def test_gta5_has_cityscapes_ids(gta5):
-    scenes = read_scenes([gta5], "cityscapes19")
+    scenes = read_segmentation_dataset([gta5], "cityscapes19")
     assert len(scenes) == 2
-    assert scenes.taught.names[0] == "road"
+    assert scenes.class_spec.names[0] == "road"
     image, found = scenes.load(0)
     values = np.asarray(Image.open(gta5 / "labels" / "00001.png"))
     slow = [[CITYSCAPES_IDS.index(v) if v in CITYSCAPES_IDS else 255 for v in row] for row in values]
@@ -66,13 +66,13 @@ def test_cityscapes_tree_with_ids_and_train_ids(tmp_path):
     for split, city, ending in (("train", "aachen", "labelIds"), ("val", "munster", "labelTrainIds")):
         cityscapes(tmp_path, split, city, ending)
     with pytest.raises(InputError, match=r"splits train, val; .*leftImg8bit/train"):
-        read_scenes([tmp_path])
-    ids, train_ids = (read_scenes([tmp_path / "leftImg8bit" / split]) for split in ("train", "val"))
+        read_segmentation_dataset([tmp_path])
+    ids, train_ids = (read_segmentation_dataset([tmp_path / "leftImg8bit" / split]) for split in ("train", "val"))
     assert ids.labels == train_ids.labels == label_set("cityscapes19")
     values = np.asarray(Image.open(tmp_path / "gtFine/val/munster/munster_000000_000019_gtFine_labelTrainIds.png"))
     assert np.array_equal(train_ids.load(0)[1], values)
     assert set(np.unique(ids.load(0)[1])) == {*range(19), 255}
-    both = read_scenes([tmp_path / "leftImg8bit" / "train", tmp_path / "leftImg8bit" / "val"])
+    both = read_segmentation_dataset([tmp_path / "leftImg8bit" / "train", tmp_path / "leftImg8bit" / "val"])
     assert len(both) == 2
     assert np.array_equal(both.load(1)[1], values)
 
@@ -83,7 +83,7 @@ def test_the_real_sample_of_cityscapes_loads():
     sample = SHARED / "cityscapes_sample"
     if not sample.is_dir():
         pytest.skip(f"{sample} is not here")
-    scenes = read_scenes([sample])
+    scenes = read_segmentation_dataset([sample])
     image, found = scenes.load(0)
     trained = np.asarray(Image.open(next((sample / "gtFine").glob("*_labelTrainIds.png"))))
     assert (found == trained).mean() > 0.995, "the sample's two masks were made smaller one by one"
@@ -94,12 +94,12 @@ def test_a_set_of_ones_own_says_what_its_masks_mean(tmp_path):
     save(tmp_path / "own" / "images" / "a.jpg", np.zeros((8, 8, 3), np.uint8))
     save(tmp_path / "own" / "labels" / "a.png", np.full((8, 8), 3, np.uint8))
     with pytest.raises(InputError, match=r"--labels"):
-        read_scenes([tmp_path / "own"])
+        read_segmentation_dataset([tmp_path / "own"])
     (tmp_path / "own" / "labels.yaml").write_text(
         "name: own\nclasses: [{name: x, ids: [1], colour: [1, 2, 3]}, {name: y, ids: [2, 3], colour: [4, 5, 6]}]\n"
     )
-    scenes = read_scenes([tmp_path / "own"])
-    assert scenes.taught == Classes(("x", "y"), "own", ((1, 2, 3), (4, 5, 6)))
+    scenes = read_segmentation_dataset([tmp_path / "own"])
+    assert scenes.class_spec == ClassSpec(("x", "y"), "own", ((1, 2, 3), (4, 5, 6)))
     assert (scenes.load(0)[1] == 1).all()
 
 
@@ -115,16 +115,16 @@ def test_a_set_of_ones_own_says_what_its_masks_mean(tmp_path):
 def test_a_wrong_mask_is_named(gta5, mask, message):
     save(gta5 / "labels" / "00001.png", mask)
     with pytest.raises(InputError, match=message):
-        read_scenes([gta5], "cityscapes19").load(0)
+        read_segmentation_dataset([gta5], "cityscapes19").load(0)
 
 
 def test_a_missing_or_broken_mask_is_named(gta5):
     (gta5 / "labels" / "00002.png").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"labels/00002\.png can't be read"):
-        read_scenes([gta5], "cityscapes19").load(1)
+        read_segmentation_dataset([gta5], "cityscapes19").load(1)
     (gta5 / "labels" / "00002.png").unlink()
     with pytest.raises(InputError, match=r"images/00002\.png has no mask .*labels/00002\.png"):
-        read_scenes([gta5], "cityscapes19")
+        read_segmentation_dataset([gta5], "cityscapes19")
 
 
 def test_label_sets_are_checked(tmp_path):
@@ -146,20 +146,20 @@ def test_label_sets_are_checked(tmp_path):
 def test_cityscapes_classes_are_measured_as_camvids():
     """Several to one; a class without a counterpart is none of the classes, and so a mistake."""
     cityscapes19, camvid11 = label_set("cityscapes19"), label_set("camvid11")
-    taught = Classes(cityscapes19.names, "cityscapes19", cityscapes19.colours)
-    pairs, table = translation(taught, camvid11), translation_table(taught, camvid11)
+    class_spec = ClassSpec(cityscapes19.names, "cityscapes19", cityscapes19.colours)
+    pairs, table = translation(class_spec, camvid11), translation_table(class_spec, camvid11)
     assert pairs["truck"] == pairs["car"] == "car"
     assert "wall" not in pairs
     for index, name in enumerate(cityscapes19.names):
         assert table[index] == (camvid11.names.index(pairs[name]) if name in pairs else IGNORED)
     assert set(pairs.values()) == set(camvid11.names)
     with pytest.raises(InputError, match="differ"):
-        translation(Classes(("a", "b"), "elsewhere"), camvid11)
+        translation(ClassSpec(("a", "b"), "elsewhere"), camvid11)
 
 
 def test_another_order_of_the_same_classes_is_followed():
     camvid11 = label_set("camvid11")
-    table = translation_table(Classes(camvid11.names[::-1], "mine"), camvid11)
+    table = translation_table(ClassSpec(camvid11.names[::-1], "mine"), camvid11)
     assert table[:11].tolist() == list(range(10, -1, -1))
 
 
@@ -170,8 +170,8 @@ sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
 @given(sizes, st.sampled_from([None, 16, 40]), st.sampled_from([None, (32, 48)]), st.integers(0, 2**16))
 def test_a_prepared_scene_holds_the_whole_image_and_its_labels_come_back(size, shorter, fixed, seed):
     image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
-    spec = SceneInput(height=fixed and fixed[0], width=fixed and fixed[1], resize_shorter_side=shorter)
-    scene = prepare_scene(image, spec)
+    spec = SegmentationInput(height=fixed and fixed[0], width=fixed and fixed[1], resize_shorter_side=shorter)
+    scene = prepare_segmentation(image, spec)
     height, width = scene.pixels.shape[:2]
     assert (height, width) == fixed if fixed else (height % 8, width % 8) == (0, 0)
     assert scene.scaled[0] <= width
@@ -192,7 +192,7 @@ def test_tiles_cover_an_image_exactly(size, side):
     """Where every tile's labels are a function of the pixel alone, the image's are that function's."""
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
-    tiles = prepare_tiles(image, SceneInput(), side)
+    tiles = prepare_tiles(image, SegmentationInput(), side)
     assert all(part.shape == (side, side, 3) for part in tiles.parts)
     label_map = tiles.restore([part[..., 0] for part in tiles.parts])
     assert np.array_equal(label_map, np.asarray(image)[..., 0])
@@ -216,12 +216,14 @@ def test_image_and_labels_are_cropped_together(size, scale, seed):
     if scale == 1:
         assert torch.equal(crop[0][inside], mask[inside])
         padded = crop[:, ~inside]
-        assert torch.equal(padded, torch.tensor(SceneInput().pad_colour, dtype=torch.uint8)[:, None].expand_as(padded))
+        assert torch.equal(
+            padded, torch.tensor(SegmentationInput().pad_colour, dtype=torch.uint8)[:, None].expand_as(padded)
+        )
 
 
 def test_crops_share_their_place_and_differ_in_colour(gta5):
-    scenes, data = read_scenes([gta5], "cityscapes19"), SceneData(train=("x",), crop=(24, 32))
-    crops = Crops(scenes, data, SceneAugment(), 2, seed=3)
+    scenes, data = read_segmentation_dataset([gta5], "cityscapes19"), SegmentationData(train=("x",), crop=(24, 32))
+    crops = Crops(scenes, data, SegmentationAugment(), 2, seed=3)
     views, labels = crops[(0, 1)]
     assert views.shape == (2, 24, 32, 3)
     assert labels.shape == (24, 32)
@@ -230,7 +232,7 @@ def test_crops_share_their_place_and_differ_in_colour(gta5):
     assert torch.equal(again, views)
     other, _ = crops[(1, 1)]
     assert not torch.equal(other, views)
-    plain = Crops(scenes, data, SceneAugment(jitter=0), 2, seed=3)[(0, 1)][0]
+    plain = Crops(scenes, data, SegmentationAugment(jitter=0), 2, seed=3)[(0, 1)][0]
     assert torch.equal(plain[0], plain[1])
     assert torch.equal(plain[0], views[0]), "the first view has no jitter"
 
@@ -240,19 +242,19 @@ def test_drawn_scenes_are_the_same_every_time_and_labelled_to_the_pixel(tmp_path
     assert np.array_equal(one[0], other[0])
     assert np.array_equal(one[1], other[1])
     write_scenes(tmp_path / "x", 20, seed=0)
-    scenes = read_scenes([tmp_path / "x"], "digit-scenes")
+    scenes = read_segmentation_dataset([tmp_path / "x"], "digit-scenes")
     found = np.bincount(np.concatenate([scenes.load(i)[1].ravel() for i in range(20)]), minlength=11)
     assert found[0] > found[1:].sum()
     assert (found[1:] > 0).sum() >= 8
 
 
 def test_the_real_scenes_are_handwriting_on_photographs():
-    scenes = read_scenes(["digit-scenes"])
+    scenes = read_segmentation_dataset(["digit-scenes"])
     assert len(scenes) == 250
     image, labels = scenes.load(0)
     assert image.size == (96, 96)
     assert 0.03 < (labels > 0).mean() < 0.5
-    assert scenes.fingerprint() == read_scenes(["digit-scenes"]).fingerprint()
+    assert scenes.fingerprint() == read_segmentation_dataset(["digit-scenes"]).fingerprint()
 
 
 def test_masks_and_overlays_are_pictures(tmp_path):

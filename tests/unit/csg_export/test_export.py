@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from csg.bundle import read_bundle
-from csg.errors import InputError, PromiseError
+from csg.errors import InputError, VerificationError
 from csg_export.export import ExportOptions, export
 from csg_export.fp16_graph import in_fp16
 from csg_export.onnx_graph import CARD_KEY, to_onnx
@@ -47,14 +47,14 @@ def run_onnx(model, images):
 @settings(deadline=None, max_examples=5)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(2, 6), st.integers(8, 33), st.integers(1, 5))
 def test_fp32_and_fp16_graphs_follow_pytorch(widths, classes, side, batch):
-    from csg.card import ImageInput
+    from csg.card import ClassificationInput
 
     torch.manual_seed(0)
     network = Small(widths, classes).eval()
     images = np.random.default_rng(side).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).numpy()
-    model = to_onnx(network, ImageInput(height=side, width=side, resize_shorter_side=side))
+    model = to_onnx(network, ClassificationInput(height=side, width=side, resize_shorter_side=side))
     half = in_fp16(model, ())
     np.testing.assert_allclose(run_onnx(model, images), expected, rtol=1e-4, atol=1e-5)
     got = run_onnx(half, images)
@@ -170,9 +170,9 @@ def test_the_figures_of_a_stage_are_those_of_plain_loops(seed, images, classes):
 
 
 def test_a_failed_parity_leaves_no_bundle(trained, tmp_path):
-    with pytest.raises(PromiseError, match="already"):
+    with pytest.raises(VerificationError, match="already"):
         export(of_run(trained, None), ExportOptions("fp16", tolerance=1e-9), tmp_path / "bundle")
-    with pytest.raises(PromiseError, match="int8 differs from PyTorch"):
+    with pytest.raises(VerificationError, match="int8 differs from PyTorch"):
         export(of_run(trained, None), ExportOptions("int8", tolerance=1e-4), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 

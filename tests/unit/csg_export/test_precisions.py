@@ -14,8 +14,8 @@ from onnx import TensorProto, numpy_helper
 from torch import nn
 
 from csg.bundle import read_bundle
-from csg.card import Calibration, ImageInput, SceneInput
-from csg.errors import InputError, PromiseError, UsageError
+from csg.card import Calibration, ClassificationInput, SegmentationInput
+from csg.errors import InputError, UsageError, VerificationError
 from csg_export.command import contents, parse_batch
 from csg_export.export import ExportOptions, export
 from csg_export.fp16 import blocks_of, smallest, to_fp16
@@ -27,7 +27,7 @@ from csg_export.parity_images import hard_inputs
 from csg_export.sources import of_run, of_torchvision
 from csg_export.tensorrt import EngineOptions, build_engine
 
-SPEC = ImageInput(height=24, width=24, resize_shorter_side=24)
+SPEC = ClassificationInput(height=24, width=24, resize_shorter_side=24)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
 CALIBRATION = Calibration(source="x", images=6, method="minmax", float_ends=False)
 
@@ -212,7 +212,7 @@ def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(trained, 
 
 def test_int8_that_costs_more_than_a_point_is_not_written(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("csg_export.export.MOST_LOST", -1.0)
-    with pytest.raises(PromiseError, match=r"int8 costs .* points on digits"):
+    with pytest.raises(VerificationError, match=r"int8 costs .* points on digits"):
         export(of_run(trained, None), ExportOptions("int8"), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
@@ -249,7 +249,7 @@ def test_engines_travel_in_the_bundle(trained, tmp_path):
     assert again.plan.stat().st_size > 10**6
     assert "model.plan" in (bundle.path / "SHA256SUMS").read_text()
     again.plan.write_bytes(again.plan.read_bytes()[:-1])
-    with pytest.raises(PromiseError, match=r"model\.plan"):
+    with pytest.raises(VerificationError, match=r"model\.plan"):
         read_bundle(bundle.path)
     again.plan.unlink()
     with pytest.raises(InputError, match=r"model\.plan is missing"):
@@ -276,7 +276,7 @@ def test_a_range_of_batches_is_checked(text):
 
 def test_hard_inputs_are_prepared_as_any_image():
     assert hard_inputs(SPEC).ready[0].shape == (7, 24, 24, 3)
-    shapes = [pixels.shape for pixels in hard_inputs(SceneInput()).ready]
+    shapes = [pixels.shape for pixels in hard_inputs(SegmentationInput()).ready]
     assert (1, 8, 8, 3) in shapes
     assert (1, 8, 1000, 3) in shapes
     assert all(side % 8 == 0 for shape in shapes for side in shape[1:3])

@@ -18,8 +18,8 @@ import csg_serve.repository.versions
 import csg_serve.triton.deploy_options
 from csg.bundle import Bundle, write_bundle
 from csg.card import Engine, parse_card
-from csg.errors import InputError, PromiseError, UsageError
-from csg.files import write_bytes
+from csg.errors import InputError, UsageError, VerificationError
+from csg.files import atomic_write
 from csg_serve.repository.deploy import deploy, deploy_command, roll_back
 from csg_serve.repository.encoded_model import CSG_FILES
 from csg_serve.triton.config import CARD_PARAMETER, config_text, encoded_config, model_config, server_flags
@@ -348,7 +348,7 @@ def test_deployments_side_by_side_get_versions_of_their_own(bundle, repository):
 
 def test_a_tampered_bundle_is_refused(bundle, repository):
     bundle.model.write_bytes(bundle.model.read_bytes() + b" ")
-    with pytest.raises(PromiseError, match=r"model\.onnx does not match its SHA-256"):
+    with pytest.raises(VerificationError, match=r"model\.onnx does not match its SHA-256"):
         deploy_command(bundle.path, repository, None, "auto", None, DEFAULTS, False)
     assert not repository.exists()
 
@@ -374,7 +374,7 @@ def test_a_model_from_elsewhere_is_left_alone(bundle, repository, config):
 @pytest.mark.parametrize(
     ("broken", "first"),
     [
-        *(("_fill", True), ("_fill", False), ("write_script", True), ("write_script", False), ("write_bytes", False)),
+        *(("_fill", True), ("_fill", False), ("write_script", True), ("write_script", False), ("atomic_write", False)),
         *(("write_encoded", True), ("write_encoded", False)),
     ],
 )
@@ -387,15 +387,15 @@ def test_a_deployment_that_breaks_off_leaves_what_was_served(bundle, repository,
         raise OSError(28, "No space left on device")
 
     def full_for_the_tensor_model(path, content):
-        return write_bytes(path, content) if path.parent.name == "colour_encoded" else full()
+        return atomic_write(path, content) if path.parent.name == "colour_encoded" else full()
 
     monkeypatch.setattr(csg_serve.repository.deploy, broken, full)
-    if broken == "write_bytes":
+    if broken == "atomic_write":
         monkeypatch.setattr(csg_serve.repository.versions, broken, full_for_the_tensor_model)
     with pytest.raises(InputError, match="No space left"):
         deploy(bundle, repository, None, "python")
     after = content(repository)
-    if broken == "write_bytes":  # nothing can be put back either: <name>_encoded goes on with what is served
+    if broken == "atomic_write":  # nothing can be put back either: <name>_encoded goes on with what is served
         before.pop(Path("colour_encoded/config.pbtxt"))
         assert (repository / "colour_encoded" / "2" / "1" / "served.json").exists()
     assert {name: after[name] for name in before} == before

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from csg.datasets.classification import read_labelled
-from csg.errors import InputError, PromiseError, UsageError
+from csg.datasets.classification import read_classification_dataset
+from csg.errors import InputError, UsageError, VerificationError
 from csg_train.data.loading import Steps, load_batches
 from csg_train.data.synthetic_digits import draw, font_faces, write_digits
 from csg_train.data.views import Views
@@ -26,17 +26,17 @@ def folders(tmp_path):
 
 
 def test_class_folders_of_several_sources(folders):
-    images = read_labelled([folders / "a", folders / "b"])
+    images = read_classification_dataset([folders / "a", folders / "b"])
     assert images.classes == ("cat", "dog")
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1] * 2
-    assert images.fingerprint() == read_labelled([folders / "a", folders / "b"]).fingerprint()
-    assert images.fingerprint() != read_labelled([folders / "a"]).fingerprint()
+    assert images.fingerprint() == read_classification_dataset([folders / "a", folders / "b"]).fingerprint()
+    assert images.fingerprint() != read_classification_dataset([folders / "a"]).fingerprint()
 
 
 def test_list_files(folders):
     listing = folders / "a" / "image_list.txt"
     listing.write_text("dog/0.png 1\ncat/1.png 0\n\ncat/2.png 0\n")
-    images = read_labelled([folders / "a"])
+    images = read_classification_dataset([folders / "a"])
     assert images.classes == ("cat", "dog")
     assert images.labels.tolist() == [1, 0, 0]
     assert [p.name for p in images.paths] == ["0.png", "1.png", "2.png"]
@@ -56,7 +56,7 @@ def test_list_files(folders):
 def test_malformed_list_files(folders, text, message):
     (folders / "a" / "image_list.txt").write_text(text)
     with pytest.raises(InputError, match=message):
-        read_labelled([folders / "a"])
+        read_classification_dataset([folders / "a"])
 
 
 def test_missing_empty_and_lonely_folders(folders):
@@ -64,14 +64,14 @@ def test_missing_empty_and_lonely_folders(folders):
     (folders / "a" / "bird").mkdir()
     for source, message in (("nowhere", "not there"), ("empty", "0 class folders"), ("a", "bird holds no image")):
         with pytest.raises(InputError, match=message):
-            read_labelled([folders / source])
+            read_classification_dataset([folders / source])
 
 
 def test_classes_that_differ_are_named(folders):
     (folders / "b" / "dog").rename(folders / "b" / "wolf")
     with pytest.raises(InputError, match=r"wolf.*dog"):
-        read_labelled([folders / "b"]).in_order_of(("cat", "dog"))
-    one = read_labelled([folders / "a"]).in_order_of(("ape", "dog", "cat"), partly=True)
+        read_classification_dataset([folders / "b"]).in_order_of(("cat", "dog"))
+    one = read_classification_dataset([folders / "a"]).in_order_of(("ape", "dog", "cat"), partly=True)
     assert one.labels.tolist() == [2, 2, 2, 1, 1, 1]
 
 
@@ -118,7 +118,7 @@ def test_drawn_digits_are_legible_in_contrast():
 
 def batches(folders, workers, start=0, total=6, unreadable="fail", operations=2):
     data = Data(train=("x",), resize=16, size=12, unreadable=unreadable)
-    views = Views(read_labelled([folders / "a"]), data, Augment(operations=operations), 2, seed=7)
+    views = Views(read_classification_dataset([folders / "a"]), data, Augment(operations=operations), 2, seed=7)
     return list(load_batches(views, Steps(6, 2, 7, start, total), unreadable, workers, pin_memory=False))
 
 
@@ -186,7 +186,7 @@ def test_weights_are_checked_and_their_absence_is_said_in_one_line(tmp_path, mon
         pull("mobilenet_v2")
     cached = tmp_path / "hub" / "checkpoints" / "mobilenet_v2-b0353104.pth"
     cached.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(PromiseError, match="SHA-256"):
+    with pytest.raises(VerificationError, match="SHA-256"):
         pull("mobilenet_v2")
     cached.write_bytes(weights.read_bytes())
     assert pull("mobilenet_v2") == cached

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csg.metrics import class_scores
+from csg.metrics import classification_scores
 from csg_train import energy as module
 from csg_train.compare.figures import Panel, angles, circle_figure, circular_density, confusion_figure, save_figure
 from csg_train.energy import hyperspherical_energy
@@ -75,7 +75,7 @@ def test_a_panel_shows_every_embedding_and_every_class(tmp_path):
     panels = []
     for number in range(3):
         true, predicted = generator.integers(0, 4, (2, 50))
-        places, confusion = angles(generator.normal(size=(50, 8))), class_scores(true, predicted, 4).confusion
+        places, confusion = angles(generator.normal(size=(50, 8))), classification_scores(true, predicted, 4).confusion
         panels.append(Panel(f"system {number}", 0.25, places, true, confusion, (0.125, 1.5, 2.25)))
     circle, confusion = circle_figure(panels, "abcd"), confusion_figure(panels, "abcd")
     for panel, on_circle, matrix in zip(panels, circle.axes, confusion.axes, strict=False):
