@@ -17,7 +17,6 @@ ADDRESS = re.compile(r"(?:(grpcs?|https?)://)?((?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\
 
 
 DEFAULT = "localhost:8001"
-SECRET_HEADER = "csg-secret"  # over gRPC with "triton-grpc-protocol-" before it
 
 
 @dataclass(frozen=True)

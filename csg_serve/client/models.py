@@ -15,7 +15,7 @@ from csg_serve.bench.load import Counters
 from csg_serve.client.connection import connected, repository_index, statistics
 from csg_serve.client.endpoints import Address, Servers
 from csg_serve.client.transport import Transport, TransportError
-from csg_serve.server.state import LOAD_TIMEOUT_S, one_line
+from csg_serve.triton.protocol import LOAD_TIMEOUT_S, triton_message
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
                 await transport.ask("unload_model", None, validate_name(unload, "model name"))
         index = await _index(transport, address, servers.secret)
         counted = {(one.name, one.version): _counts(one) for one in await statistics(transport)}
-    entries = {(e.name, e.version): (e.state, one_line(e.reason)) for e in index if not e.name.startswith(".")}
+    entries = {(e.name, e.version): (e.state, triton_message(e.reason)) for e in index if not e.name.startswith(".")}
     return [
         ModelState(*key, *entries.get(key, ("READY", "")), **counted.get(key, {})) for key in sorted(entries | counted)
     ]

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from csg_serve.client.endpoints import SECRET_HEADER, Address, Servers
+from csg_serve.client.endpoints import Address, Servers
 from csg_serve.client.shared_memory import Region
+from csg_serve.triton.protocol import SECRET_HEADER
 
 DEADLINE_S = 30
 SMALLEST_LIMIT = 2**22  # gRPC's own limit of a message, bytes

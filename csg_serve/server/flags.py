@@ -15,15 +15,14 @@ from typing import Literal
 
 from csg.console import log, print_json
 from csg.errors import InputError, ServerError, UsageError
-from csg_serve.client.endpoints import SECRET_HEADER
 from csg_serve.triton.config import server_flags
 from csg_serve.triton.executable import Triton, find_triton
+from csg_serve.triton.protocol import POLL_S, SECRET_HEADER
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"
 ENDPOINTS = ("http", "grpc", "metrics")
 STAY = "--exit-on-error=false"  # `csg serve` tells by itself which model does not load, and why
 IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"  # Triton 2.51, the one of the nvidia-pytriton wheel
-POLL_S = 1
 CONTROL_API = "model-repository,shared-memory,trace,logging"
 CONTAINER_TRITON = Path("/opt/tritonserver/bin/tritonserver")
 CONTAINER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}

@@ -192,7 +192,7 @@ def _died(process: subprocess.Popen[bytes], log_file: Path) -> ServerError:
     """The error for a server that ended by itself; the end of its log goes to standard error."""
     for line in log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]:
         log(line)
-    return ServerError(f"tritonserver ended by itself with exit code {process.returncode}", f"its log is {log}")
+    return ServerError(f"tritonserver ended by itself with exit code {process.returncode}", f"its log is {log_file}")
 
 
 def _announce(pid: int, addresses: Mapping[str, str], as_json: bool) -> None:

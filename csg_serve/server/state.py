@@ -21,13 +21,11 @@ from typing import Any
 import psutil
 
 from csg.errors import InputError, ServerError
-from csg_serve.client.endpoints import SECRET_HEADER
-from csg_serve.server.flags import ENDPOINTS, POLL_S, read_secret
+from csg_serve.server.flags import ENDPOINTS, read_secret
+from csg_serve.triton.protocol import CONTROL_TIMEOUT_S, LOAD_TIMEOUT_S, POLL_S, SECRET_HEADER, triton_message
 
 LOG, STATE, SECRET = ".csg-serve.log", ".csg-serve.json", ".csg-serve.secret"
 TOKEN = r"csg-[0-9a-f]{16}-"
-LOAD_TIMEOUT_S = 600
-ANSWER_TIMEOUT_S = 5
 RESTART = "it is for the user who started the server; if it was changed, stop the server and start it again"
 
 
@@ -89,7 +87,7 @@ def load(repository: Path, server: dict[str, Any], model: str, version: int) -> 
     try:
         _post(repository, server["http"], f"models/{model}/load", LOAD_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        raise _does_not_load(model, version, one_line(_error_text(error))) from None
+        raise _does_not_load(model, version, triton_message(_error_text(error))) from None
     except (OSError, http.client.HTTPException):
         return False
     return True
@@ -100,7 +98,7 @@ def unload(repository: Path, model: str) -> None:
     server = read_state(repository)
     if server and server["control"] == "explicit" and processes(server):
         with suppress(OSError, http.client.HTTPException):
-            _post(repository, server["http"], f"models/{model}/unload", ANSWER_TIMEOUT_S)
+            _post(repository, server["http"], f"models/{model}/unload", CONTROL_TIMEOUT_S)
 
 
 def _does_not_load(model: str, version: int, why: str) -> ServerError:
@@ -119,7 +117,7 @@ def ticks(log: Path) -> Iterator[None]:
 def index(repository: Path, http_address: str) -> list[dict[str, str]]:
     """Triton's repository index: name, version, state, reason; empty while it does not answer."""
     try:
-        entries: list[dict[str, str]] = json.loads(_post(repository, http_address, "index", ANSWER_TIMEOUT_S))
+        entries: list[dict[str, str]] = json.loads(_post(repository, http_address, "index", CONTROL_TIMEOUT_S))
     except (OSError, http.client.HTTPException):
         return []
     return entries
@@ -160,9 +158,4 @@ def reason(entry: dict[str, str], log: Path) -> str:
     errors = [
         line for line in log.read_text(errors="replace").splitlines() if line[:1] == "E" and entry["name"] in line
     ]
-    return one_line(entry.get("reason") or "".join(errors[-1:]).partition("] ")[2].strip('"') or "unknown reason")
-
-
-def one_line(text: str) -> str:
-    """What Triton says, on one line, without a traceback."""
-    return " ".join(text.partition("\n\nAt:")[0].split())
+    return triton_message(entry.get("reason") or "".join(errors[-1:]).partition("] ")[2].strip('"') or "unknown reason")
