@@ -1,45 +1,73 @@
-"""Errors that a user can cause. Each says in one line what happened and what to do, and has its own exit code.
+"""Errors that a user can cause. Each one says in one line what happened and what to do, and has an exit code.
 
-0 done; 1 a defect of ours; 2 wrong usage; 3 wrong input or data; 4 server not reachable or model not ready;
-5 a promise was not kept (parity, checksum); 130 Ctrl-C.
+0: success; 1: a bug in csg; 2: wrong usage; 3: invalid input or data; 4: the server can't be reached or the model is
+not ready; 5: a verification failed (parity, checksum); 130: Ctrl-C.
 """
 
 from __future__ import annotations
 
 
 class CsgError(Exception):
-    """What happened (with the file, line, class or image it happened at) and what to do about it."""
+    """An error with a one-line message and a hint.
+
+    Args:
+        message: what happened, and the file, line, class or image where it happened.
+        hint: what the user can do about it.
+
+    Example:
+        >>> str(InputError("data photos does not exist", "check the path"))
+        'data photos does not exist; check the path'
+    """
 
     exit_code = 1
 
-    def __init__(self, what: str, hint: str):
-        what, hint = (" ".join(text.splitlines()) for text in (what, hint))  # a file's own words may have line breaks
-        super().__init__(what, hint)
-        self.message, self.hint = what, hint
+    def __init__(self, message: str, hint: str):
+        message, hint = (" ".join(text.splitlines()) for text in (message, hint))  # file names may hold line breaks
+        super().__init__(message, hint)
+        self.message, self.hint = message, hint
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}"
 
 
 class UsageError(CsgError):
-    """An argument or a recipe setting that can't be."""
+    """An option, an argument or a recipe setting is invalid."""
 
     exit_code = 2
 
 
 class InputError(CsgError):
-    """A file, folder, image or data set that can't be used."""
+    """A file, folder, image or dataset can't be used."""
 
     exit_code = 3
 
 
 class ServerError(CsgError):
-    """A server that can't be reached, can't be started, or has no such model ready."""
+    """A server can't be reached or started, or the model is not ready."""
 
     exit_code = 4
 
 
 class VerificationError(CsgError):
-    """A promise that was not kept: parity, checksum."""
+    """A verification failed: parity with PyTorch, or a checksum."""
 
     exit_code = 5
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """A message of another library on one line, to quote it in an error of ours.
+
+    Args:
+        text: the message, or the exception that carries it; an exception without a message gives its type's name.
+        limit: maximum length in characters; a longer text is cut and ends in "...".
+
+    Example:
+        >>> one_line("while parsing\\n  line 1,   column 2")
+        'while parsing line 1, column 2'
+        >>> one_line(TimeoutError())
+        'TimeoutError'
+    """
+    line = " ".join(str(text).split())
+    if not line and isinstance(text, BaseException):
+        return type(text).__name__
+    return line if len(line) <= limit else line[: limit - 3].rstrip() + "..."

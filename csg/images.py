@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from csg.card import STRIDE, ClassificationInput, Colour, SegmentationInput
-from csg.errors import InputError
+from csg.errors import InputError, one_line
 
 ImageSource = Path | bytes | Image.Image  # a file, the bytes of one, or an image that is decoded already
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
@@ -55,8 +55,7 @@ def decode(source: ImageSource, name: str | None = None) -> Image.Image:
     except UnidentifiedImageError:
         raise InputError(f"image {name} can't be read: not an image file", "repair or remove it") from None
     except Exception as error:  # decoders meet what they were not written for in many ways
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"image {name} can't be read: {detail}", "repair or remove it") from None
+        raise InputError(f"image {name} can't be read: {one_line(error)}", "repair or remove it") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

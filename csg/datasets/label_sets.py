@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from csg.card import ClassName, ClassSpec, Colour, Name
-from csg.errors import InputError
+from csg.errors import InputError, one_line
 
 IGNORED = 255
 UNKNOWN = 254  # a mask value that the set does not name
@@ -102,7 +102,7 @@ def label_set(source: str) -> LabelSet:
     try:
         return LabelSet.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        raise InputError(f"label set {source} is no YAML: {' '.join(str(error).split())}", "mend the file") from None
+        raise InputError(f"label set {source} is no YAML: {one_line(error)}", "mend the file") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole file"

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from csg.card import ClassSpec
 from csg.datasets.label_sets import UNKNOWN, LabelSet, label_set
-from csg.errors import InputError
+from csg.errors import InputError, one_line
 from csg.files import atomic_directory, cache_dir
 from csg.images import SUFFIXES, decode
 
@@ -111,7 +111,7 @@ def read_mask(path: Path) -> np.ndarray:
     except UnidentifiedImageError:
         raise InputError(f"mask {path} can't be read: not an image file", "repair or remove it") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"mask {path} can't be read: {error}", "repair or remove it") from None
+        raise InputError(f"mask {path} can't be read: {one_line(error)}", "repair or remove it") from None
 
 
 def read_segmentation_dataset(sources: Sequence[str | Path], labels: str | None = None) -> SegmentationDataset:

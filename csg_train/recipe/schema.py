@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from csg.card import STRIDE, ClassificationInput, Name, SegmentationInput
-from csg.errors import InputError, UsageError
+from csg.errors import InputError, UsageError, one_line
 from csg_train.methods import METHODS
 from csg_train.models.backbones import known
 
@@ -269,7 +269,7 @@ def _read(source: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InputError(f"recipe {source} is no YAML: {' '.join(str(error).split())}", "mend the file") from None
+        raise InputError(f"recipe {source} is no YAML: {one_line(error)}", "mend the file") from None
     if not isinstance(tree, dict):
         raise InputError(f"recipe {source} holds no settings", "start from one of csg's own")
     return tree

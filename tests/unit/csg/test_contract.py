@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from csg.bundle import newest_bundle, read_bundle, write_bundle
 from csg.card import parse_card
-from csg.errors import InputError, UsageError, VerificationError
+from csg.errors import InputError, UsageError, VerificationError, one_line
 from csg.files import atomic_directory, atomic_write, validate_name
 from csg.metrics import classification_scores
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle
@@ -131,3 +131,17 @@ def test_scores_are_scikit_learns(pairs):
     assert np.isnan(scores.per_class[[c for c in range(4) if c not in present]]).all()
     if set(predicted) <= set(present):
         assert scores.mean_class_accuracy == pytest.approx(balanced_accuracy_score(true, predicted))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("one\n  two\t three\u2028four", "one two three four"),
+        (ValueError("a\nb"), "a b"),
+        (TimeoutError(), "TimeoutError"),
+        ("x" * 20, "x" * 20),
+        ("x" * 21, "x" * 17 + "..."),
+    ],
+)
+def test_a_foreign_message_becomes_one_line(text, line):
+    assert one_line(text, limit=20) == line
