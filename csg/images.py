@@ -73,7 +73,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def prepare(image: Image.Image, spec: ClassificationInput) -> np.ndarray:
     """The model's input for one RGB image: uint8 (H, W, 3).
 
-    The shorter side is brought to `resize_shorter_side` and the centre H x W cut out (method.md section 6,
+    The shorter side is brought to `resize_shorter_side` and the centre H x W cut out (docs/method.md section 6,
     test view), in one bilinear, antialiased step over the part of the image that stays: an extreme strip
     costs no more memory than a square.
     """

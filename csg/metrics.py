@@ -22,7 +22,7 @@ class ClassificationScores:
 
 
 def classification_scores(true: np.ndarray, predicted: np.ndarray, classes: int) -> ClassificationScores:
-    """Overall accuracy, and the mean over the classes present of each class's accuracy (method.md section 6).
+    """Overall accuracy, and the mean over the classes present of each class's accuracy (docs/method.md section 6).
 
     Args:
         true, predicted: int (N,), N >= 1, class indices below `classes`.
@@ -123,7 +123,7 @@ def unions(matrix: np.ndarray) -> np.ndarray:
 def segmentation_scores(matrix: np.ndarray) -> SegmentationScores:
     """Scores of a matrix as `PixelConfusion` fills it; NaN where nothing was counted.
 
-    mIoU is the mean over the classes that are in predictions or labels (method.md section 7).
+    mIoU is the mean over the classes that are in predictions or labels (docs/method.md section 7).
     """
     right, true, total = matrix.diagonal(), matrix.sum(1), matrix.sum()
     iou = share_of(right, unions(matrix))

@@ -1,4 +1,4 @@
-"""Hyperspherical energy, the measure of how diverse embeddings are (method.md section 9); lower is more diverse."""
+"""Hyperspherical energy (docs/method.md section 9): how diverse embeddings are; lower is more diverse."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def _class_folders(folder: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.
 
 
 def _list_file(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
-    """VisDA-17's form (method.md section 6): each line `path label`, paths relative to the file's folder.
+    """VisDA-17's form (docs/method.md section 6): each line `path label`, paths relative to the file's folder.
 
     A label's name is the folder its images stand in; labels whose images share no folder are named by number.
     """

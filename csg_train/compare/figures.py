@@ -62,7 +62,7 @@ def circular_density(points: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
-    """Embeddings on the circle, coloured by class, with a ring of density; E_s below (method.md section 9)."""
+    """Embeddings on the circle, coloured by class, with a ring of density; E_s below (docs/method.md section 9)."""
     figure, axes = _grid(len(panels), 2.6, 2.4)
     around = np.linspace(0, 2 * np.pi, 361)
     densities = [circular_density(panel.angles, around) for panel in panels]

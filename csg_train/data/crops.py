@@ -30,7 +30,7 @@ PADDING = {
 class Crops(Dataset[Item]):
     """Views of a crop of the scene at (epoch, index), uint8 (V, H, W, 3), and its labels, uint8 (H, W); or a line.
 
-    The first view is the crop, the others the same crop with jittered colours (method.md section 7).
+    The first view is the crop, the others the same crop with jittered colours (docs/method.md section 7).
     """
 
     def __init__(

@@ -15,13 +15,13 @@ from csg.images import decode
 from csg_train.data.loading import Item, fix_randomness
 from csg_train.recipe.schema import Augment, Data
 
-MAGNITUDES = 11  # 0-10, so that magnitude 6 is "6 of 10" (method.md section 6)
+MAGNITUDES = 11  # 0-10, so that magnitude 6 is "6 of 10" (docs/method.md section 6)
 
 
 class Views(Dataset[Item]):
     """Views of the image at (epoch, index), uint8 (V, S, S, 3), and its class, int64; a line if it can't be read.
 
-    RandAugment's fourteen operations are those of method.md section 6, with torchvision's ranges. They are
+    RandAugment's fourteen operations are those of docs/method.md section 6, with torchvision's ranges. They are
     applied after the resize (the published order is the other way round): both views then share the costly part.
     """
 

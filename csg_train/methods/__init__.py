@@ -1,4 +1,4 @@
-"""The systems of the comparison (method.md section 8): one line each in the registry."""
+"""The systems of the comparison (docs/method.md section 8): one line each in the registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""asg: Automated Synthetic-to-real Generalization (Chen et al. 2020; method.md section 8).
+"""asg: Automated Synthetic-to-real Generalization (Chen et al. 2020; docs/method.md section 8).
 
     L = L_task + lambda * KL(teacher's ImageNet prediction || student's), mean over the batch, or over its positions
 
@@ -33,7 +33,7 @@ class Asg(Method):
     """The task loss and the imitation of the ImageNet network's predictions."""
 
     Settings = AsgSettings
-    for_scenes = {"weight": 75.0}  # method.md section 8  # noqa: RUF012
+    for_scenes = {"weight": 75.0}  # docs/method.md section 8  # noqa: RUF012
     needs_teacher = True
 
     def __init__(self, student: Student, teacher: Teacher | None, settings: AsgSettings):

@@ -1,4 +1,4 @@
-"""The contrastive part of CSG (method.md sections 3 to 5): A-pool, projection heads with EMA, key queue, InfoNCE.
+"""The contrastive part of CSG (docs/method.md sections 3 to 5): A-pool, projection heads with EMA, key queue, InfoNCE.
 
 No trainer, no data, no backbone. Shape letters: B batch, C channels, H W of the map,
 D projection (128), K keys in the queue, G patches a side.
@@ -19,12 +19,12 @@ from csg.errors import UsageError
 from csg_train.distributed import gather, rank
 
 Module = TypeVar("Module", bound=nn.Module)
-PROJECTION = 128  # method.md section 2
+PROJECTION = 128  # docs/method.md section 2
 
 
 @dataclass(frozen=True)
 class Patches:
-    """A map cut into grid x grid patches, as equal as possible (method.md section 5); one patch is the whole map.
+    """A map cut into grid x grid patches, as equal as possible (docs/method.md section 5); one patch is the whole map.
 
     row, column: int64 (H,) and (W,), the patch each position belongs to, counted along its side.
     """
@@ -58,7 +58,7 @@ class Patches:
 
 
 def attention(map_BCHW: Tensor, grid: int = 1) -> Tensor:
-    """A-pool's weights (method.md section 4): float32 (B, H, W), non-negative; in each image, or in each of its
+    """A-pool's weights (docs/method.md section 4): float32 (B, H, W), non-negative; in each image, or in each of its
     grid x grid patches (section 5), their sum is 1.
 
     a_ij = <v_ij, v_mean> / sum over positions, mean and sum being those of the patch. The map is rectified first, for
@@ -77,7 +77,7 @@ def attention(map_BCHW: Tensor, grid: int = 1) -> Tensor:
 
 def a_pool(map_BCHW: Tensor, weights_BHW: Tensor, grid: int = 1) -> Tensor:
     """Weighted sums over the positions of the rectified map, or of each of its patches: float32 (B * grid * grid, C)
-    (method.md sections 4 and 5), the patches of an image one after the other.
+    (docs/method.md sections 4 and 5), the patches of an image one after the other.
     """
     weighted_BHWC = map_BCHW.float().relu().permute(0, 2, 3, 1) * weights_BHW[..., None]
     return Patches.of(map_BCHW, grid).sum(weighted_BHWC).flatten(0, 2)
@@ -91,7 +91,7 @@ def uniform(map_BCHW: Tensor, grid: int = 1) -> Tensor:
 
 
 def projection_head(channels: int, mlp: bool = True) -> nn.Sequential:
-    """h of method.md section 2: Linear(C, C), ReLU, Linear(C, 128), no batch norm; without `mlp` the last alone."""
+    """h of docs/method.md section 2: Linear(C, C), ReLU, Linear(C, 128); without `mlp` only the last layer."""
     hidden = [nn.Linear(channels, channels), nn.ReLU()] if mlp else []
     return nn.Sequential(*hidden, nn.Linear(channels, PROJECTION))
 
@@ -126,7 +126,7 @@ def momentum_copy(module: Module) -> Module:
 
 @torch.no_grad()
 def ema_update(average: nn.Module, source: nn.Module, momentum: float) -> None:
-    """h~ <- m h~ + (1 - m) h, in place (method.md section 2); buffers, batch norm's statistics, are copied."""
+    """h~ <- m h~ + (1 - m) h, in place (docs/method.md section 2); buffers, batch norm's statistics, are copied."""
     for kept, new in zip(average.parameters(), source.parameters(), strict=True):
         kept.lerp_(new, 1 - momentum)
     for held, current in zip(average.buffers(), source.buffers(), strict=True):
@@ -134,7 +134,7 @@ def ema_update(average: nn.Module, source: nn.Module, momentum: float) -> None:
 
 
 class KeyQueue(nn.Module):
-    """First-in first-out queue of key vectors: the negatives of one stage (method.md section 3).
+    """First-in first-out queue of key vectors: the negatives of one stage (docs/method.md section 3).
 
     Starts as random unit vectors. State: `keys` float32 (K, D) and `next`, the slot that is replaced next.
     """
@@ -184,7 +184,7 @@ class StageQueues(nn.Module):
 
 
 def info_nce(anchor_BD: Tensor, positive_BD: Tensor, queue_KD: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """InfoNCE with a queue of negatives (method.md section 3; paper equation 2).
+    """InfoNCE with a queue of negatives (docs/method.md section 3; paper equation 2).
 
     All vectors are unit vectors. Returns the mean loss, and the share of anchors whose positive key is more
     similar than every negative.

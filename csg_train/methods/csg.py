@@ -1,4 +1,4 @@
-"""CSG: Contrastive Syn-to-Real Generalization (ICLR 2021; method.md sections 3 to 5).
+"""CSG: Contrastive Syn-to-Real Generalization (ICLR 2021; docs/method.md sections 3 to 5).
 
     L = L_task + lambda * sum over stages of L_NCE
 
@@ -27,11 +27,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ContrastSettings(MethodSettings):
-    """Defaults of method.md section 3, and the switches of the paper's ablation.
+    """Defaults of docs/method.md section 3, and the switches of the paper's ablation.
 
     weight: lambda, 0.1 for classification. temperature: tau, 0.07 in paper and code. stages: G. apool: pool by
     attention, otherwise by the mean. mlp: projection heads with a hidden layer. grid: patches a side, each with an
-    anchor of its own (method.md section 5).
+    anchor of its own (docs/method.md section 5).
     """
 
     weight: Annotated[float, Field(ge=0)] = 0.1
@@ -42,13 +42,14 @@ class ContrastSettings(MethodSettings):
     grid: Annotated[int, Field(ge=1)] = 1
 
 
-DENSE = {"weight": 75.0, "grid": 8}  # method.md sections 3 and 5
+DENSE = {"weight": 75.0, "grid": 8}  # docs/method.md sections 3 and 5
 
 
 class CsgSettings(ContrastSettings):
     """queue: K, 65536 in the paper; shrink it for small data. momentum: m of the heads' moving average.
 
-    train_heads: off, the projection heads stay as they begin, as in the published segmentation (method.md section 7).
+    train_heads: off, the projection heads keep their initial weights, as in the published segmentation
+    (docs/method.md section 7).
     """
 
     queue: Annotated[int, Field(ge=1)] = 65536

@@ -1,4 +1,4 @@
-"""drpc: Domain Randomization and Pyramid Consistency (Yue et al. 2019; method.md section 8).
+"""drpc: Domain Randomization and Pyramid Consistency (Yue et al. 2019; docs/method.md section 8).
 
     L = mean of L_task over an image's versions + mu * mean |pooled features of a version - their mean over versions|
 
@@ -25,7 +25,7 @@ from csg.images import load
 from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.models.backbones import Teacher
 
-GRIDS = (1, 2, 4, 8)  # method.md section 8
+GRIDS = (1, 2, 4, 8)  # docs/method.md section 8
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 

@@ -1,4 +1,4 @@
-"""feature-l2: the student's features stay near the teacher's (ROAD, Chen et al. 2018; method.md section 8).
+"""feature-l2: the student's features stay near the teacher's (ROAD, Chen et al. 2018; docs/method.md section 8).
 
 L = L_task + mu * mean (f(x) - f_o(x))^2 over the positions and channels of layer4's map, x the same view
 """

@@ -1,4 +1,4 @@
-"""ibn-a and ibn-b (Pan et al. 2018): another backbone, no other loss (method.md section 8; models/ibn.py)."""
+"""ibn-a and ibn-b (Pan et al. 2018): another backbone, no other loss (docs/method.md section 8; models/ibn.py)."""
 
 from __future__ import annotations
 

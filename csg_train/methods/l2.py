@@ -1,4 +1,4 @@
-"""l2: the encoder is held near its ImageNet weights (Kirkpatrick et al. 2017; method.md section 8).
+"""l2: the encoder is held near its ImageNet weights (Kirkpatrick et al. 2017; docs/method.md section 8).
 
     L = L_task + mu * sum_k F_k (theta_k - theta_ImageNet,k)^2
 

@@ -1,4 +1,4 @@
-"""none ("vanilla"): the task loss alone, the baseline of every table (method.md section 8)."""
+"""none ("vanilla"): the task loss alone, the baseline of every table (docs/method.md section 8)."""
 
 from __future__ import annotations
 

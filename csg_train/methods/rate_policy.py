@@ -1,6 +1,6 @@
 """L2O: a recurrent policy that learns the layer-wise learning rates while it sets them (ASG, Chen et al. 2020).
 
-For every stage of the encoder it picks one of {0, 0.1 ... 1.0} times the heads' learning rate (method.md section 8),
+For every stage of the encoder it picks one of {0, 0.1 ... 1.0} times the heads' rate (docs/method.md section 8),
 keeps it for a window of steps, and is then rewarded with the fall of the log loss over that window (REINFORCE with a
 moving average as baseline). One GRU cell serves all stages, each with a state of its own. What it sees of a stage:
 log task loss, log imitation loss, fall of the log loss, the last rate, and the relative change of the stage's

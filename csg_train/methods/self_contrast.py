@@ -3,7 +3,7 @@
     L = L_task + lambda * sum over stages of InfoNCE(student's view, another view of the student's own)
 
 Stages, pooling, heads, temperature and lambda are those of csg, so that a comparison shows what the frozen
-teacher adds (method.md section 8).
+teacher adds (docs/method.md section 8).
 """
 
 from __future__ import annotations

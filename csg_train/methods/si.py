@@ -1,4 +1,4 @@
-"""si: Synaptic Intelligence (Zenke et al. 2017; method.md section 8).
+"""si: Synaptic Intelligence (Zenke et al. 2017; docs/method.md section 8).
 
     L = L_task + c * sum_k Omega_k (theta_k - theta*_k)^2
 

@@ -141,7 +141,7 @@ class Encoder(nn.Module):
 
     Args:
         freeze_batch_norm: keep batch norm in eval mode during training, as the published recipe does
-            (method.md section 2): its ImageNet statistics are used and not updated, its affine parameters train.
+            (docs/method.md section 2): its ImageNet statistics are used and not updated, its affine parameters train.
         freeze_affine: these do not train either, as in the published segmentation.
         dilated: at output stride 8, for segmentation.
     """
@@ -184,7 +184,7 @@ class Encoder(nn.Module):
 
 
 class Teacher(nn.Module):
-    """The frozen ImageNet network: an encoder in eval mode, and its ImageNet classifier (method.md section 2).
+    """The frozen ImageNet network: an encoder in eval mode, and its ImageNet classifier (docs/method.md section 2).
 
     The teacher of a student with instance norms is the network without them.
     """

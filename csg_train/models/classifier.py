@@ -8,7 +8,10 @@ from csg_train.models.backbones import Encoder
 
 
 class Classifier(nn.Module):
-    """Encoder, global average pooling of layer4, Linear(C, 512), ReLU, Linear(512, classes) (method.md section 2)."""
+    """Encoder, global average pooling of layer4, Linear(C, 512), ReLU, Linear(512, classes).
+
+    Source: docs/method.md section 2.
+    """
 
     def __init__(self, encoder: Encoder, classes: int):
         super().__init__()

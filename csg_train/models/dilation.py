@@ -1,7 +1,7 @@
 """Output stride 8 for segmentation: layer3 and layer4 keep layer2's resolution, their convolutions are dilated instead.
 
-method.md section 7. The weights stay valid: at every fourth position of layer4 (every second of layer3) the map is the
-one of the network with strides.
+Source: docs/method.md section 7. The weights stay valid: at every fourth position of layer4 (every second of layer3)
+the map equals that of the network with strides.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""IBN-Net (Pan et al. 2018; method.md section 8): instance norm against differences of look, batch norm for content.
+"""IBN-Net (Pan et al. 2018; docs/method.md section 8): instance norm for appearance, batch norm for content.
 
 Both variants start from the ImageNet network: affine parameters and statistics are carried over. Published for
 ResNets; on MobileNetV2 the same rule is applied to its inverted residual blocks, which is an extension of ours.

@@ -13,8 +13,8 @@ from csg.card import STRIDE
 from csg_train.models.backbones import Encoder
 from csg_train.models.fast_layers import DilatedConvolution
 
-ASPP_RATES = (12, 24, 36)  # method.md section 7, published code
-DEEPLAB_V2_RATES = (6, 12, 18, 24)  # method.md section 7, DeepLabv2
+ASPP_RATES = (12, 24, 36)  # docs/method.md section 7, published code
+DEEPLAB_V2_RATES = (6, 12, 18, 24)  # docs/method.md section 7, DeepLabv2
 
 
 class DeepLabV2Head(nn.Module):
@@ -42,7 +42,7 @@ def make_head(kind: str, channels: int, classes: int) -> nn.Module:
 
 
 class Segmenter(nn.Module):
-    """Encoder, head on layer4, logits upsampled eight times (method.md section 7).
+    """Encoder, head on layer4, logits upsampled eight times (docs/method.md section 7).
 
     The head's own batch norm is in train mode while it trains.
     """

@@ -81,15 +81,15 @@ class SegmentationData(_Source):
 
 
 class Augment(_Part):
-    """RandAugment: `operations` drawn for each view, at `magnitude` of 10 (method.md section 6: n = 1, m = 6)."""
+    """RandAugment: `operations` drawn for each view, at `magnitude` of 10 (docs/method.md section 6: n = 1, m = 6)."""
 
     operations: Annotated[int, Field(ge=0)] = 1
     magnitude: Annotated[int, Field(ge=0, le=10)] = 6
 
 
 class SegmentationAugment(_Part):
-    """Method.md section 7: a scale drawn from `scales`, a mirror image half of the time if `flip`, and for the k-view
-    the same crop with brightness, contrast, saturation and hue jittered by up to `jitter`.
+    """A scale drawn from `scales`, a mirror image half of the time if `flip`, and for the k-view the same crop
+    with brightness, contrast, saturation and hue jittered by up to `jitter` (docs/method.md section 7).
     """
 
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.75, 1.0, 1.25)
@@ -98,7 +98,7 @@ class SegmentationAugment(_Part):
 
 
 class Model(_Part):
-    """freeze_batch_norm: keep the backbone's batch norm on its ImageNet statistics (method.md section 2).
+    """freeze_batch_norm: keep the backbone's batch norm on its ImageNet statistics (docs/method.md section 2).
     freeze_affine: keep its scale and shift too.
     """
 
@@ -113,14 +113,14 @@ class Model(_Part):
 
 
 class SegmentationModel(Model):
-    """head: aspp, DeepLabv3's, as in the published code, or deeplabv2, the classic one (method.md section 7)."""
+    """head: aspp, DeepLabv3's, as in the published code, or deeplabv2, the classic one (docs/method.md section 7)."""
 
     freeze_affine: bool = True
     head: Literal["aspp", "deeplabv2"] = "aspp"
 
 
 class Optim(_Part):
-    """SGD with two learning rates and polynomial decay per step (method.md section 6).
+    """SGD with two learning rates and polynomial decay per step (docs/method.md section 6).
 
     accumulate: parts that a batch is worked through in, for small memories. clip: largest norm of the gradient.
     """

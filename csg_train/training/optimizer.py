@@ -1,4 +1,4 @@
-"""Arithmetic, optimiser and schedule of a training step (method.md section 6)."""
+"""Arithmetic, optimiser and schedule of a training step (docs/method.md section 6)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def make_optimiser(method: Method, optim: Optim) -> torch.optim.SGD:
 
 
 def poly(step: int, steps: int, power: float) -> float:
-    """Factor of the learning rate at `step` of `steps`: (1 - step / steps) ** power (method.md section 6)."""
+    """Factor of the learning rate at `step` of `steps`: (1 - step / steps) ** power (docs/method.md section 6)."""
     return float((1 - step / steps) ** power)
 
 

@@ -1,4 +1,4 @@
-"""The contrastive formulas against slow, obvious references (method.md sections 3 and 4)."""
+"""The contrastive formulas against slow, obvious references (docs/method.md sections 3 and 4)."""
 
 import copy
 
@@ -20,7 +20,7 @@ def random_map(shape):
 
 
 def slow_attention(v):
-    """a_ij of method.md section 4, position by position."""
+    """a_ij of docs/method.md section 4, position by position."""
     v = np.maximum(v, 0)
     _, height, width = v.shape
     mean = v.mean((1, 2))

@@ -1,4 +1,4 @@
-"""Each system of the comparison against a slow, obvious reference (method.md section 8)."""
+"""Each system of the comparison against a slow, obvious reference (docs/method.md section 8)."""
 
 import copy
 import math
