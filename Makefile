@@ -27,16 +27,16 @@ lint: setup    ## style, types, import rule
 	$(BIN)/mypy
 
 bench: setup   ## the measurements that README and docs quote; RUNS=... are exported in every precision
-	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python benchmarks/csg_step.py
-	$(BIN)/python benchmarks/scene_loading.py
-	$(BIN)/python benchmarks/scene_memory.py
-	$(BIN)/python benchmarks/transport.py
-	$(BIN)/python benchmarks/serving_overhead.py
-	$(BIN)/python benchmarks/peers/run.py
-	$(BIN)/python benchmarks/soak.py
-	$(BIN)/python benchmarks/fuzz.py --minutes 2
-	$(BIN)/python benchmarks/export_precision.py $(RUNS)
+	$(BIN)/python -m benchmarks.training.train_step
+	$(BIN)/python -m benchmarks.training.csg_step
+	$(BIN)/python -m benchmarks.training.segmentation_loading
+	$(BIN)/python -m benchmarks.serving.segmentation_memory
+	$(BIN)/python -m benchmarks.serving.transport
+	$(BIN)/python -m benchmarks.serving.overhead
+	$(BIN)/python -m benchmarks.peers.run
+	$(BIN)/python -m benchmarks.serving.soak
+	$(BIN)/python -m benchmarks.fuzz --minutes 2
+	$(BIN)/python -m benchmarks.export.precisions $(RUNS)
 
 wheel: setup   ## dist/csg-*.whl
 	$(BIN)/python -m build --wheel

@@ -1,11 +1,11 @@
 """The targets of tests/faults/test_fuzz.py under atheris, a fuzzer guided by coverage, for as long as one likes.
 
-    python benchmarks/fuzz.py [--minutes 2] [--target image] [--out FOLDER]
+    python -m benchmarks.fuzz [--minutes 2] [--target image] [--out FOLDER]
 
 The time is shared by the targets of tests/helpers/fuzz_targets.py: the decoder path, card.json, config.pbtxt, the
 bundle's folder. Each runs in a process of its own, which ends when an input raises what it must not, takes more than
 10 s or 2 GiB, or touches a file outside its folder. Printed is the number of inputs tried, and the file of one that was
-a find, in FOLDER; exit code 1 then. `python benchmarks/fuzz.py --target image FILE` tries such a file again.
+a find, in FOLDER; exit code 1 then. `python -m benchmarks.fuzz --target image FILE` tries such a file again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 LIMIT_S, LIMIT_MB, LONGEST = 10, 2048, 4096
 WATCHED = ["csg", "csg_serve", "PIL"]  # whose branches guide it
 
@@ -68,7 +67,7 @@ def attempt(target: str, seconds: float, out: Path) -> tuple[int, list[Path]]:
         prepare(target, folder)
         limits = [f"-timeout={LIMIT_S}", f"-rss_limit_mb={LIMIT_MB}", f"-max_len={LONGEST}"]
         stop = [f"-max_total_time={round(seconds)}", "-print_final_stats=1", f"-artifact_prefix={out}/{target}-"]
-        command = [sys.executable, __file__, "--worker", target, str(folder), *limits, *stop]
+        command = [sys.executable, "-m", "benchmarks.fuzz", "--worker", target, str(folder), *limits, *stop]
         environment = os.environ | {"CSG_FUZZ": scratch}
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     words = done.stdout.decode(errors="replace")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 
 import bentoml
-from model import MAX_BATCH, WORKERS, Classifier
 from PIL.Image import Image
 
+from benchmarks.peers.model import MAX_BATCH, WORKERS, Classifier
 from csg.images import prepare
 
 BATCHED = os.environ.get("PEER_BATCHED") == "1"

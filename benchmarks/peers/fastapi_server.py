@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from model import Classifier
+
+from benchmarks.peers.model import Classifier
 
 app, classifier = FastAPI(), Classifier()
 

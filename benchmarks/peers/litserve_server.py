@@ -10,7 +10,8 @@ from typing import Any
 
 import litserve as ls
 from fastapi import UploadFile
-from model import MAX_BATCH, PORT, WORKERS, Classifier
+
+from benchmarks.peers.model import MAX_BATCH, PORT, WORKERS, Classifier
 
 
 class ClassifierAPI(ls.LitAPI):

@@ -18,7 +18,8 @@ import numpy as np
 from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
-from model import MAX_BATCH, PORT, WORKERS, Classifier
+
+from benchmarks.peers.model import MAX_BATCH, PORT, WORKERS, Classifier
 
 
 class Runtime(MLModel):
@@ -40,7 +41,7 @@ if __name__ == "__main__":
     ports = {"http_port": int(os.environ["PEER_HTTP_PORT"]), "metrics_port": int(os.environ["PEER_METRICS_PORT"])}
     settings = {"host": "127.0.0.1", "grpc_port": PORT, **ports, "parallel_workers": WORKERS, "debug": False}
     batching = {"max_batch_size": MAX_BATCH, "max_batch_time": 0.001} if os.environ.get("PEER_BATCHED") == "1" else {}
-    model = {"name": "peer", "implementation": "mlserver_server.Runtime", **batching}
+    model = {"name": "peer", "implementation": "benchmarks.peers.mlserver_server.Runtime", **batching}
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "model-settings.json").write_text(json.dumps(model))
     os.chdir(folder)

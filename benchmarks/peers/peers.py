@@ -17,7 +17,7 @@ import psutil
 from csg.console import log
 from csg.files import cache_dir
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CORES = len(os.sched_getaffinity(0))
 Settings = dict[str, str]
 
@@ -49,7 +49,10 @@ def process_a_core(**more: str) -> list[Settings]:
     return [{"WORKERS": str(CORES), "THREADS": "1", "SPIN": "0", **more}]
 
 
-UVICORN = "{bin}/uvicorn fastapi_server:app --host 127.0.0.1 --port {port} --workers {workers} --log-level warning"
+UVICORN = (
+    "{bin}/uvicorn benchmarks.peers.fastapi_server:app --host 127.0.0.1 --port {port} --workers {workers}"
+    " --log-level warning"
+)
 PEERS = (
     Peer(
         "FastAPI",
@@ -60,25 +63,31 @@ PEERS = (
     Peer(
         "LitServe",
         ("litserve==0.2.19", "python-multipart==0.0.34"),
-        ("{bin}/python", "litserve_server.py"),
+        ("{bin}/python", "-m", "benchmarks.peers.litserve_server"),
         [*one_process(), *process_a_core()],
         field="request",
     ),
     Peer(
         "BentoML",
         ("bentoml==1.4.40",),
-        ("{bin}/bentoml", "serve", "bentoml_server:Peer", "--host", "127.0.0.1", "--port", "{port}"),
+        ("{bin}/bentoml", "serve", "benchmarks.peers.bentoml_server:Peer", "--host", "127.0.0.1", "--port", "{port}"),
         [*one_process(BATCHED="1"), *process_a_core(BATCHED="1"), *process_a_core()],
         field="images",
     ),
     Peer(
         "MLServer",
         ("mlserver==1.7.1", "uvloop==0.21.0"),  # it does not start with uvloop 0.22
-        ("{bin}/python", "mlserver_server.py"),
+        ("{bin}/python", "-m", "benchmarks.peers.mlserver_server"),
         [*one_process(BATCHED="1"), *process_a_core(BATCHED="1"), *process_a_core()],
         grpc=True,
     ),
-    Peer("PyTriton", ("nvidia-pytriton==0.7.0",), ("{bin}/python", "pytriton_server.py"), one_process(), grpc=True),
+    Peer(
+        "PyTriton",
+        ("nvidia-pytriton==0.7.0",),
+        ("{bin}/python", "-m", "benchmarks.peers.pytriton_server"),
+        one_process(),
+        grpc=True,
+    ),
 )
 
 
@@ -105,13 +114,13 @@ def started(peer: Peer, settings: Settings, model: Path, log: Path) -> Iterator[
     settings = settings | {"MODEL": str(model), "PORT": str(ports[0])}
     settings |= {"HTTP_PORT": str(ports[1]), "METRICS_PORT": str(ports[2])}
     environment = os.environ | {f"PEER_{name}": value for name, value in settings.items()}
-    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{HERE}"
+    environment["PYTHONPATH"] = str(ROOT)
     environment["LD_LIBRARY_PATH"] = str(Path(sys.base_prefix, "lib"))  # PyTriton's backend looks for libpython
     environment["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment["BENTOML_DO_NOT_TRACK"] = "True"
     command = [part.format(**values) for part in peer.command]
     with log.open("ab") as out:
-        process = subprocess.Popen(command, cwd=HERE, env=environment, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
         yield f"127.0.0.1:{ports[0]}", process.pid
     finally:

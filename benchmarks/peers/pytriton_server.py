@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 
 import numpy as np
-from model import MAX_BATCH, PORT, Classifier
 from pytriton.decorators import batch
 from pytriton.model_config import ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
+
+from benchmarks.peers.model import MAX_BATCH, PORT, Classifier
 
 classifier = Classifier()
 

@@ -1,6 +1,6 @@
 """csg's server against what a user would pick instead: the same ONNX file, JPEG in, class out, the same load.
 
-    python benchmarks/peers/run.py [--rounds 5] [--seconds 10] [--only NAME ...] [--json FILE]
+    python -m benchmarks.peers.run [--rounds 5] [--seconds 10] [--only NAME ...] [--json FILE]
 
 FastAPI + ONNX Runtime, LitServe, BentoML, MLServer and PyTriton, each in a virtual environment of its own below csg's
 cache (made by pip the first time), configured as its documentation recommends for throughput: see the head of each
@@ -22,7 +22,6 @@ import json
 import os
 import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -32,16 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from peers import CORES, PEERS, Peer, Settings, started
 from tritonclient.grpc.service_pb2 import ModelInferResponse
 
+from benchmarks.common import cpu_seconds, export_torchvision, file_request, photographs, serving
+from benchmarks.peers.peers import CORES, PEERS, Peer, Settings, started
 from csg.console import log, show_table
 from csg.errors import ServerError
 from csg_serve.bench.load import Call, Spell, calling, keep_busy
 from csg_serve.triton.config import encoded_name
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from common import cpu_seconds, export_torchvision, file_request, photographs, serving
 
 MODEL, OURS = "mobilenet_v2", "csg"
 OURS_BF16 = "csg, bf16"
@@ -51,7 +48,7 @@ BOUNDARY = "b-o-u-n-d-a-r-y"
 
 def right_classes(model: Path, files: Sequence[bytes]) -> list[int]:
     """What ONNX Runtime itself says of the files."""
-    from model import Classifier
+    from benchmarks.peers.model import Classifier
 
     os.environ |= {"PEER_MODEL": str(model), "PEER_THREADS": str(CORES), "PEER_SPIN": "0"}
     classifier = Classifier()

@@ -36,8 +36,9 @@ class Convolution(nn.Conv2d):
     With g = gamma / sqrt(variance + eps): norm(w * x) = (g w) * x + beta - g mean, so the norm costs a pass over the
     weights and none over the maps; gradients reach w, gamma and beta all the same.
 
-    On a CPU, where oneDNN's backward of depthwise convolutions has slow cases (benchmarks/train_step.py): strided, it
-    stays float32 under autocast; dilated, it trains on the interleaved grids that a dilated kernel sees, one by one.
+    On a CPU, where oneDNN's backward of depthwise convolutions has slow cases (benchmarks/training/train_step.py):
+    strided, it stays float32 under autocast; dilated, it trains on the interleaved grids that a dilated kernel sees,
+    one by one.
     """
 
     norm: tuple[nn.BatchNorm2d, ...] = ()  # in a tuple: no submodule

@@ -1,6 +1,6 @@
 """A soak: minutes of full load through csg's server, and the memory of all its processes and of the client meanwhile.
 
-    python benchmarks/soak.py [--minutes 10] [--model mobilenet_v2] [--out FOLDER]
+    python -m benchmarks.serving.soak [--minutes 10] [--model mobilenet_v2] [--out FOLDER]
 
 Two loads at the same time. This process sends pixels to the tensor model and JPEG files to the model beside it, which
 takes files, in turn; and csg's own client (csg_serve.stream) has the same files answered over and over from
@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from common import export_torchvision, family, file_request, photographs, serving
 
+from benchmarks.common import export_torchvision, family, file_request, photographs, serving
 from csg.console import log, show_table
 from csg.files import atomic_write
 from csg_serve.bench.load import calling, keep_busy
@@ -62,7 +62,7 @@ async def be_a_client(server: str, model: str, folder: Path) -> None:
 @contextmanager
 def client(server: str, model: str, images: Path, client_log: Path) -> Iterator[psutil.Process]:
     """That process."""
-    command = [sys.executable, __file__, "--client", server, model, str(images)]
+    command = [sys.executable, "-m", "benchmarks.serving.soak", "--client", server, model, str(images)]
     with client_log.open("w") as out, subprocess.Popen(command, stdout=out) as process:
         try:
             yield psutil.Process(process.pid)

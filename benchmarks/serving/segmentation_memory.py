@@ -1,6 +1,6 @@
 """Memory while a served segmenter is measured on 1024 x 2048 scenes: few of them and many, whole and in tiles.
 
-    python benchmarks/scene_memory.py
+    python -m benchmarks.serving.segmentation_memory
 
 Trains one step of the embedded recipe for a model, serves it with a real Triton, and evaluates it through the server.
 Printed is the peak of the resident memory of client and server (all its processes together).
@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from common import csg, family, serving
 from PIL import Image
 
+from benchmarks.common import csg, family, serving
 from csg.console import show_table
 
 COUNTS = (8, 32)

@@ -1,6 +1,6 @@
 """A csg training step against the shape of the published loop: fp32, NCHW, three eager forwards, one step at a time.
 
-    python benchmarks/csg_step.py [backbone ...]
+    python -m benchmarks.training.csg_step [backbone ...]
 
 Both take the same random pixels, compute the same losses and update the same weights; steps alternate within one
 process, medians are compared. The published loop is rewritten here from its description, with plain torch.

@@ -1,6 +1,6 @@
 """Where a training step's time goes: csg and none, bf16 and fp32, the loaders alone, and convolutions made faster.
 
-    python benchmarks/train_step.py
+    python -m benchmarks.training.train_step
 
 Random pixels at the embedded recipe's size; medians of one process. Ratios hold within one run only.
 """

@@ -1,6 +1,6 @@
 """What serving costs: a model through Triton against a bare ONNX Runtime session on the same cores.
 
-    python benchmarks/serving_overhead.py [--rounds 7] [--seconds 10] [--json FILE]
+    python -m benchmarks.serving.overhead [--rounds 7] [--seconds 10] [--json FILE]
 
 Throughput: single images (UINT8, 224 x 224) at concurrency 8, batched by Triton, against a session in a process of its
 own at its best batch size, with spinning threads or waiting ones, whichever is faster. Latency: concurrency 1 against
@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import export_torchvision, serving
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
+from benchmarks.common import export_torchvision, serving
 from csg.console import log, show_table
 from csg.errors import ServerError
 from csg_serve.bench.load import Call, Spell, calling, keep_busy
@@ -53,7 +53,7 @@ class Bare:
     """ONNX Runtime sessions of a model in a process of its own, one with spinning threads, one with waiting ones."""
 
     def __init__(self, model: Path):
-        command = [sys.executable, __file__, "--session", str(model)]
+        command = [sys.executable, "-m", "benchmarks.serving.overhead", "--session", str(model)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, batch: int, spin: bool, seconds: float) -> tuple[float, float]:

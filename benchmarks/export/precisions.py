@@ -1,6 +1,6 @@
 """What each precision costs and gains: size, speed in ONNX Runtime, real accuracy, agreement; engines of TensorRT-RTX.
 
-    python benchmarks/export_precision.py [RUN ...]
+    python -m benchmarks.export.precisions [RUN ...]
 
 For the given run folders, whose real images are measured on, and for torchvision's ResNet-50 and -101 with random
 weights, whose answers mean nothing: for speed alone. bf16 is computed by OpenVINO; its fp32 stands beside it. Speeds

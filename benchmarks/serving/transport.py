@@ -1,6 +1,6 @@
 """What the way of the pixels costs: gRPC, HTTP, and each with shared memory, to a server on this machine.
 
-    python benchmarks/transport.py
+    python -m benchmarks.serving.transport
 
 The models answer at once, without looking at the pixels, so that the way there and back is all that is measured; what
 Triton's Python backend copies is in every figure. Four requests are under way, as in `csg evaluate`. The ways take

@@ -1,6 +1,6 @@
 """Whether decoding large scenes holds the training step up: PNGs of GTA5's size, loaded by the step or beside it.
 
-    python benchmarks/scene_loading.py
+    python -m benchmarks.training.segmentation_loading
 
 Writes scenes of 1052 x 1914 pixels with masks, times decoding, cropping and jittering one of them, then trains on them
 with no loader process and with one, in turns. The arithmetic has one core less than there are, which the loader process
