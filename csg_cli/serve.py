@@ -211,7 +211,8 @@ def bench(
 
     Client and server share the cores where they run on one machine: what the client takes of them is in the report.
     """
-    from csg_serve.bench.command import BenchOptions, bench_command, parse_concurrency, parse_scenarios
+    from csg_serve.bench.command import bench_command, parse_concurrency, parse_scenarios
+    from csg_serve.bench.results import BenchOptions
     from csg_serve.client.endpoints import named_servers
 
     if accuracy and not scenario:
@@ -219,7 +220,14 @@ def bench(
             "--accuracy is a mode of MLPerf's scenarios", "name one with --scenario, or use `csg evaluate`"
         )
     options = BenchOptions(
-        parse_concurrency(concurrency), batch, seconds, data, parse_scenarios(scenario or []), accuracy, qps, latency_ms
+        concurrency=parse_concurrency(concurrency),
+        batch=batch,
+        seconds=seconds,
+        data=tuple(data or ()),
+        scenarios=parse_scenarios(scenario or []),
+        accuracy=accuracy,
+        qps=qps,
+        latency_ms=latency_ms,
     )
     servers = named_servers(server, tls_ca, tls_cert, tls_key, secret_file)
     bench_command(servers, model, options, out, as_json)

@@ -6,63 +6,23 @@ import asyncio
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from csg.console import log, print_json, show_table
 from csg.errors import InputError, UsageError
 from csg.files import atomic_directory, next_free_path
-from csg_serve.bench.load import calling, counters, keep_busy
+from csg_serve.bench.load import calling, keep_busy
+from csg_serve.bench.results import SCENARIOS, BenchOptions, LoadPoint, ScenarioName
 from csg_serve.bench.samples import Samples, prepared_requests, read_samples
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
+from csg_serve.client.statistics import total_statistics
 
 MEASUREMENTS = Path("measurements")
 REPORT, PICTURE = "bench.json", "bench.png"
 WARM_UP = 0.2  # of the time of a level
-SCENARIOS = ("single-stream", "server", "offline")
-
-
-@dataclass(frozen=True)
-class Level:
-    """A time under steady load.
-
-    p50_ms, p90_ms, p99_ms: of a request, from sending it to its answer. queue_ms, compute_ms: mean of a request inside
-    the server, waiting and at work. batch: mean images of a run of the graph. client_cores: cores that the client
-    kept busy.
-    """
-
-    concurrency: int
-    requests: int
-    images_per_s: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    queue_ms: float
-    compute_ms: float
-    batch: float
-    client_cores: float
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """What to measure.
-
-    concurrency: requests under way, a level each. batch: images of a request. seconds: of a level or a scenario.
-    data: sources of images; None: random pixels, for accuracy the embedded set. scenarios: MLPerf's, in place of the
-    levels; accuracy: their accuracy mode. qps: of the scenario "server", None to search for the most. latency_ms: that
-    99 % of its requests must keep.
-    """
-
-    concurrency: tuple[int, ...]
-    batch: int = 1
-    seconds: float = 10.0
-    data: list[str] | None = None
-    scenarios: tuple[str, ...] = ()
-    accuracy: bool = False
-    qps: float | None = None
-    latency_ms: float = 100.0
 
 
 def parse_concurrency(text: str) -> tuple[int, ...]:
@@ -80,16 +40,17 @@ def parse_concurrency(text: str) -> tuple[int, ...]:
     return levels
 
 
-def parse_scenarios(names: Sequence[str]) -> tuple[str, ...]:
+def parse_scenarios(names: Sequence[str]) -> tuple[ScenarioName, ...]:
     """Names of MLPerf's scenarios, each once.
 
     Raises:
         UsageError: there is no such scenario.
     """
+    known: dict[str, ScenarioName] = {name: name for name in SCENARIOS}
     for name in names:
-        if name not in SCENARIOS:
-            raise UsageError(f"there is no scenario {name!r}", f"it has {', '.join(SCENARIOS)}")
-    return tuple(dict.fromkeys(names))
+        if name not in known:
+            raise UsageError(f"there is no scenario {name!r}", f"choose from {', '.join(SCENARIOS)}")
+    return tuple(dict.fromkeys(known[name] for name in names))
 
 
 def bench_command(servers: Servers, model: str | None, options: BenchOptions, out: Path | None, as_json: bool) -> None:
@@ -160,27 +121,27 @@ async def _bench(servers: Servers, model: str | None, options: BenchOptions, out
     return report
 
 
-async def _levels(served: ServedModel, servers: Servers, samples: Samples, options: BenchOptions) -> list[Level]:
+async def _levels(served: ServedModel, servers: Servers, samples: Samples, options: BenchOptions) -> list[LoadPoint]:
     levels, batch = [], options.batch
     requests = await asyncio.to_thread(prepared_requests, served, samples, batch)
     log(f"{served.name} version {served.version} at {served.server}: {samples.name}, {batch} a request")
     async with calling(servers) as call:
         for concurrency in options.concurrency:
             await keep_busy(call, requests, concurrency, WARM_UP * options.seconds)
-            before = await counters(served)
+            before = await total_statistics(served.pool, served.name, served.version)
             spell = await keep_busy(call, requests, concurrency, options.seconds)
-            did = await counters(served) - before
+            did = await total_statistics(served.pool, served.name, served.version) - before
             levels.append(
-                Level(
+                LoadPoint(
                     concurrency=concurrency,
                     requests=len(spell.latencies_ms),
                     images_per_s=batch * spell.per_s,
                     p50_ms=spell.percentile(50),
                     p90_ms=spell.percentile(90),
                     p99_ms=spell.percentile(99),
-                    queue_ms=did.queue_ns / max(1, did.requests) / 1e6,
-                    compute_ms=did.compute_ns / max(1, did.requests) / 1e6,
-                    batch=did.images / max(1, did.runs),
+                    queue_ms=did.queue_ms or 0.0,
+                    compute_ms=did.compute_ms or 0.0,
+                    batch=did.mean_batch,
                     client_cores=spell.client_cores,
                 )
             )

@@ -11,8 +11,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import astuple, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import grpc
 import numpy as np
@@ -20,38 +19,15 @@ from numpy.typing import NDArray
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
 from csg.errors import ServerError, UsageError
-from csg_serve.client.connection import ServedModel, statistics
+from csg_serve.client.connection import ServedModel
 from csg_serve.client.endpoints import Servers, as_servers
-from csg_serve.client.transport import TransportError, grpc_credentials, secret_header
+from csg_serve.client.transport import grpc_credentials, secret_header
+from csg_serve.triton.protocol import GRPC_SECRET_HEADER
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 LIMITS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 DEADLINE_S = 300
 Call = Callable[[bytes], Awaitable[bytes]]
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What Triton counted of a model: requests, images, runs of the graph, and nanoseconds of all requests together."""
-
-    requests: int
-    images: int
-    runs: int
-    queue_ns: int
-    compute_ns: int
-
-    @classmethod
-    def of(cls, found: Any) -> Counters:
-        """From what Triton says of one version, an entry of `csg_serve.client.connection.statistics`."""
-        times = found.inference_stats
-        compute = times.compute_input.ns + times.compute_infer.ns + times.compute_output.ns
-        return cls(times.success.count, found.inference_count, found.execution_count, times.queue.ns, compute)
-
-    def __add__(self, other: Counters) -> Counters:
-        return Counters(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
-
-    def __sub__(self, other: Counters) -> Counters:
-        return Counters(*(now - then for now, then in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -92,7 +68,7 @@ async def calling(server: str | Servers) -> AsyncIterator[Call]:
         ServerError: a server went away, took too long, or refuses the request.
     """
     servers = as_servers(server)
-    headers = tuple(secret_header(servers, "triton-grpc-protocol-").items())
+    headers = tuple(secret_header(servers, GRPC_SECRET_HEADER).items())
     async with AsyncExitStack() as stack:
         endpoints = []
         for address in servers.addresses:
@@ -136,21 +112,3 @@ async def keep_busy(call: Call, requests: Sequence[bytes], concurrency: int, sec
         await asyncio.gather(*callers, return_exceptions=True)
     lasted = time.perf_counter() - began
     return Spell(np.array(latencies) * 1e3, lasted, (time.process_time() - cpu) / lasted)
-
-
-async def counters(served: ServedModel) -> Counters:
-    """Triton's statistics of the model since it was loaded, of all its servers together.
-
-    Raises:
-        ServerError: one of them does not say.
-    """
-    total = Counters(0, 0, 0, 0, 0)
-    for member in served.pool.members:
-        try:
-            found = await statistics(member.transport)
-        except TransportError as error:
-            raise ServerError(f"no statistics from {member.address}: {error.detail}", "see its log") from None
-        for one in found:
-            if (one.name, one.version) == (served.name, str(served.version)):
-                total += Counters.of(one)
-    return total

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlperf_loadgen as lg
 import numpy as np
@@ -22,14 +22,12 @@ from csg.datasets.classification import EMBEDDED_DIGITS
 from csg.errors import CsgError
 from csg.metrics import classification_scores
 from csg_serve.bench.load import Call, calling, keep_busy, request_bytes
+from csg_serve.bench.results import BenchOptions, ScenarioName, ScenarioResult
 from csg_serve.bench.samples import Samples, prepared_requests, read_labelled_samples, read_samples, stacked
 from csg_serve.client.connection import ServedModel
+from csg_serve.client.endpoints import Servers
 
-if TYPE_CHECKING:
-    from csg_serve.bench.command import BenchOptions
-    from csg_serve.client.endpoints import Servers
-
-SCENARIOS = {"single-stream": "SingleStream", "server": "Server", "offline": "Offline"}
+LOADGEN_NAMES = {"single-stream": "SingleStream", "server": "Server", "offline": "Offline"}
 PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
 IN_FLIGHT = {"single-stream": 1, "server": 1024, "offline": 16}  # requests
 PERFORMANCE_SAMPLES = 1024  # held in memory at once: MLPerf's number for ImageNet
@@ -37,29 +35,6 @@ SEARCH_STEPS = 6
 ESTIMATE_S = 2.0
 AFTER_FAILURE_S = 0.05
 LOG_PREFIX = "mlperf_log_"
-
-
-@dataclass(frozen=True)
-class ScenarioResult:
-    """What LoadGen found.
-
-    logs: folder of its logs, inside the report's. valid: its verdict on a performance run; too few queries make it
-    invalid too. latency_ms: by percentile ("50.00" ...), of a query. target_qps, latency_bound_ms: of the scenario
-    "server". accuracy, mean_class_accuracy: of the accuracy mode, over all samples.
-    """
-
-    scenario: str
-    mode: str
-    data: str
-    logs: str
-    queries: int
-    valid: bool | None = None
-    samples_per_s: float | None = None
-    latency_ms: dict[str, float] = field(default_factory=dict)
-    target_qps: float | None = None
-    latency_bound_ms: float | None = None
-    accuracy: float | None = None
-    mean_class_accuracy: float | None = None
 
 
 async def run_scenarios(
@@ -103,7 +78,7 @@ class _Bench:
     folder: Path
     estimate: float
 
-    async def performance(self, scenario: str, qps: float | None = None) -> ScenarioResult:
+    async def performance(self, scenario: ScenarioName, qps: float | None = None) -> ScenarioResult:
         """One run; `qps` queries a second of the scenario "server"."""
         settings = self._settings(scenario, lg.TestMode.PerformanceOnly)
         settings.server_target_qps = qps or self.estimate
@@ -138,7 +113,7 @@ class _Bench:
                 high = qps
         return best or tried
 
-    async def accuracy(self, scenario: str) -> ScenarioResult:
+    async def accuracy(self, scenario: ScenarioName) -> ScenarioResult:
         """Every sample once; the classes are read back from LoadGen's log."""
         logs = f"{scenario}-accuracy"
         await self._run(self._settings(scenario, lg.TestMode.AccuracyOnly), logs, scenario)
@@ -158,15 +133,15 @@ class _Bench:
             mean_class_accuracy=scores.mean_class_accuracy,
         )
 
-    def _settings(self, scenario: str, mode: Any) -> Any:
+    def _settings(self, scenario: ScenarioName, mode: Any) -> Any:
         settings = lg.TestSettings()
-        settings.scenario, settings.mode = getattr(lg.TestScenario, SCENARIOS[scenario]), mode
+        settings.scenario, settings.mode = getattr(lg.TestScenario, LOADGEN_NAMES[scenario]), mode
         settings.min_duration_ms, settings.min_query_count = int(self.options.seconds * 1e3), 1
         settings.offline_expected_qps = settings.server_target_qps = self.estimate
         settings.server_target_latency_ns = int(self.options.latency_ms * 1e6)
         return settings
 
-    async def _run(self, settings: Any, logs: str, scenario: str) -> dict[str, Any]:
+    async def _run(self, settings: Any, logs: str, scenario: ScenarioName) -> dict[str, Any]:
         """The values in LoadGen's log, by key."""
         (self.folder / logs).mkdir(parents=True, exist_ok=True)
         log_settings = lg.LogSettings()

@@ -5,20 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
 from csg.files import atomic_write
-
-if TYPE_CHECKING:
-    from csg_serve.bench.command import Level
-    from csg_serve.bench.mlperf import ScenarioResult
+from csg_serve.bench.results import LoadPoint, ScenarioResult
 
 PERCENTILES = ((50, "p50_ms", "-"), (90, "p90_ms", "--"), (99, "p99_ms", ":"))
 
 
-def draw_levels(levels: Sequence[Level], title: str, path: Path) -> None:
+def draw_levels(levels: Sequence[LoadPoint], title: str, path: Path) -> None:
     """Throughput; percentiles of the latency; where a request's mean time in the server goes: three panels."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     throughput, latency, split = figure.subplots(1, 3)

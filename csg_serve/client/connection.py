@@ -22,6 +22,7 @@ from csg.files import validate_name
 from csg_serve.client.endpoints import Address, Servers, as_servers
 from csg_serve.client.pool import Member, Pool, ReplacedError
 from csg_serve.client.shared_memory_pool import Regions
+from csg_serve.client.statistics import read_statistics
 from csg_serve.client.transport import DEADLINE_S, Inference, Transport, TransportError, connect
 from csg_serve.triton.config import CARD_PARAMETER, card_of
 
@@ -126,14 +127,8 @@ async def repository_index(transport: Transport) -> list[Any]:
     Raises:
         TransportError: of kind restricted where that wants a secret.
     """
-    index = await transport.ask("get_model_repository_index", service_pb2.RepositoryIndexResponse)
+    index = await transport.call("get_model_repository_index", service_pb2.RepositoryIndexResponse)
     return list(index.models)
-
-
-async def statistics(transport: Transport) -> list[Any]:
-    """Triton's statistics of every loaded version."""
-    found = await transport.ask("get_inference_statistics", service_pb2.ModelStatisticsResponse)
-    return list(found.model_stats)
 
 
 def _member(transport: Transport, address: Address, found: _Found | BaseException, first: _Found) -> Member:
@@ -190,7 +185,7 @@ async def _ready_versions(transport: Transport, address: Address, model: str | N
     Of the named one alone, by its metadata, where the statistics ask for one too.
     """
     try:
-        ready = [(one.name, int(one.version)) for one in await statistics(transport)]
+        ready = list(await read_statistics(transport))
     except TransportError as error:
         if error.kind != "restricted":
             raise
@@ -203,7 +198,7 @@ async def _ready_versions(transport: Transport, address: Address, model: str | N
 
 async def _versions(transport: Transport, model: str) -> list[tuple[str, int]]:
     try:
-        metadata = await transport.ask("get_model_metadata", service_pb2.ModelMetadataResponse, model)
+        metadata = await transport.call("get_model_metadata", service_pb2.ModelMetadataResponse, model)
     except TransportError as error:
         if error.kind == "missing":
             return []
@@ -212,7 +207,7 @@ async def _versions(transport: Transport, model: str) -> list[tuple[str, int]]:
 
 
 async def _configuration(transport: Transport, name: str, version: int) -> ModelConfig:
-    answer = await transport.ask("get_model_config", service_pb2.ModelConfigResponse, name, str(version))
+    answer = await transport.call("get_model_config", service_pb2.ModelConfigResponse, name, str(version))
     return answer.config
 
 

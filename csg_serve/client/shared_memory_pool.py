@@ -69,7 +69,7 @@ class Regions:
             return None
         self._names.add(region.name)
         try:
-            await self._transport.ask(
+            await self._transport.call(
                 "register_system_shared_memory", None, region.name, f"/{region.name}", region.size
             )
         except BaseException as error:
@@ -86,7 +86,7 @@ class Regions:
     async def _clear(self) -> None:
         """Have the server let go of what killed clients left: regions without a file, which it keeps to its end."""
         with suppress(TransportError):
-            known = await self._transport.ask(
+            known = await self._transport.call(
                 "get_system_shared_memory_status", service_pb2.SystemSharedMemoryStatusResponse
             )
             for name in known.regions:
@@ -96,7 +96,7 @@ class Regions:
     async def _unregister(self, name: str) -> None:
         """Have the server let go of a region; it refuses as long as a request works in it."""
         try:
-            await self._transport.ask("unregister_system_shared_memory", None, name)
+            await self._transport.call("unregister_system_shared_memory", None, name)
         except TransportError as error:
             if "in use" in error.detail:
                 return

@@ -24,7 +24,7 @@ from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from csg_serve.client.endpoints import Address, Servers
 from csg_serve.client.shared_memory import Region
-from csg_serve.triton.protocol import SECRET_HEADER
+from csg_serve.triton.protocol import GRPC_SECRET_HEADER, SECRET_HEADER
 
 DEADLINE_S = 30
 SMALLEST_LIMIT = 2**22  # gRPC's own limit of a message, bytes
@@ -113,7 +113,7 @@ class Inference:
 class Transport(Protocol):
     """A connection. Both methods raise TransportError."""
 
-    async def ask(self, method: str, answer: Any, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
+    async def call(self, method: str, answer: Any, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
         """Call a method that both of tritonclient's clients have; `answer` is the class of gRPC's answer, or None."""
 
     async def infer(self, inference: Inference, version: int, region: Region | None = None) -> NDArray[Any]:
@@ -137,14 +137,13 @@ class GrpcTransport:
 
     def __init__(self, address: Address, servers: Servers):
         self._address, self._credentials = address, grpc_credentials(servers) if address.tls else None
-        self._headers = secret_header(servers, "triton-grpc-protocol-")
+        self._headers = secret_header(servers, GRPC_SECRET_HEADER)
         self._clients: dict[int, InferenceServerClient] = {}
         self._open = AsyncExitStack()
 
-    async def ask(self, method: str, answer: Any, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
-        call = getattr(self._client(0), method)
+    async def call(self, method: str, answer: Any, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
         try:
-            return await call(*arguments, headers=self._headers, client_timeout=deadline_s)
+            return await getattr(self._client(0), method)(*arguments, headers=self._headers, client_timeout=deadline_s)
         except InferenceServerException as error:
             raise _grpc_error(error) from None
 
@@ -190,9 +189,9 @@ class HttpTransport:
         self._client = tritonclient.http.aio.InferenceServerClient(
             address.authority, conn_timeout=None, ssl=address.tls, ssl_context=context
         )
-        self._headers = secret_header(servers, "")
+        self._headers = secret_header(servers, SECRET_HEADER)
 
-    async def ask(self, method: str, answer: Any, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
+    async def call(self, method: str, answer: Any, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
         from google.protobuf import json_format
 
         found = await self._within(deadline_s, getattr(self._client, method)(*arguments, headers=dict(self._headers)))
@@ -272,5 +271,6 @@ def grpc_credentials(servers: Servers) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
 
 
-def secret_header(servers: Servers, prefix: str) -> dict[str, str]:
-    return {f"{prefix}{SECRET_HEADER}": servers.secret} if servers.secret else {}
+def secret_header(servers: Servers, name: str) -> dict[str, str]:
+    """The header that carries the secret, empty without one."""
+    return {name: servers.secret} if servers.secret else {}

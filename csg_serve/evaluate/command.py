@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import heapq
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from csg.confidence_intervals import mean_class_accuracy_interval, wilson
-from csg.console import log, print_json, show_table, stdout
+from csg.console import log, print_json, stdout
 from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
-from csg.errors import InputError, ServerError, UsageError
+from csg.errors import ServerError, UsageError
 from csg.files import atomic_write
-from csg.metrics import ClassificationScores, Reliability, finite, scores_from_confusion
 from csg_serve.client.client import check_tile, probabilities
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
+from csg_serve.evaluate.classification import ClassificationReport, show_classification, summarise
 from csg_serve.evaluate.collect import ask_and_keep
 from csg_serve.evaluate.journal import (
     RESULT,
-    Course,
     Journal,
     Line,
     Subject,
@@ -38,7 +33,6 @@ from csg_serve.evaluate.journal import (
 from csg_serve.evaluate.segmentation import SegmentationReport, measure_scenes, show_scenes
 
 EMBEDDED = (EMBEDDED_DIGITS, EMBEDDED_SCENES)
-MISTAKES = 24  # shown with pictures
 
 
 @dataclass(frozen=True)
@@ -65,53 +59,6 @@ class Wish:
     page: Path | None = None
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """An image that the model is wrong on: its place, class indices, and the probability given to the wrong class."""
-
-    place: int
-    true: int
-    predicted: int
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a served classifier reaches on a set of real images. mistakes: the surest ones, surest first."""
-
-    folder: Path
-    subject: Subject
-    classes: tuple[str, ...]
-    course: Course
-    scores: ClassificationScores
-    reliability: Reliability
-    mistakes: tuple[Mistake, ...]
-
-    @property
-    def accuracy_interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the accuracy."""
-        low, high = wilson(np.array(self.scores.confusion.trace()), np.array(self.scores.images))
-        return float(low), float(high)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The keys of `csg evaluate --json`; a class without images has None."""
-        return {
-            "model": self.subject.model,
-            "version": self.subject.version,
-            "images": self.scores.images,
-            "skipped": self.course.skipped,
-            "accuracy": self.scores.accuracy,
-            "accuracy_interval": self.accuracy_interval,
-            "mean_class_accuracy": self.scores.mean_class_accuracy,
-            "mean_class_accuracy_interval": mean_class_accuracy_interval(self.scores.confusion),
-            "per_class": finite(self.classes, self.scores.per_class),
-            "ece": self.reliability.ece,
-            "images_per_s": self.course.images_per_s,
-            "latency_ms": self.course.latencies.percentiles(),
-            "folder": str(self.folder),
-        }
-
-
 def evaluate_command(wish: Wish, as_json: bool) -> None:
     """Measure, keep and show.
 
@@ -126,13 +73,13 @@ def evaluate_command(wish: Wish, as_json: bool) -> None:
     if as_json:
         print_json(report.to_dict() | ({"report": str(page)} if page else {}))
         return
-    show_scenes(report) if isinstance(report, SegmentationReport) else _show(report)
+    show_scenes(report) if isinstance(report, SegmentationReport) else show_classification(report)
     stdout.print(f"kept in              {report.folder}/", markup=False)
     if page:
         stdout.print(f"report               {page}", markup=False)
 
 
-async def _evaluate(wish: Wish) -> tuple[Report | SegmentationReport, Path | None]:
+async def _evaluate(wish: Wish) -> tuple[ClassificationReport | SegmentationReport, Path | None]:
     data = tuple(whole_path(source) for source in wish.data)
     wish = replace(wish, data=data, labels=wish.labels and whole_path(wish.labels))
     folder = before = None
@@ -151,7 +98,7 @@ async def _evaluate(wish: Wish) -> tuple[Report | SegmentationReport, Path | Non
         with keeping(folder, len(images)) as journal:
             if before:
                 log(f"going on with {folder}: {journal.done} of {len(images)} images are there")
-            report: Report | SegmentationReport
+            report: ClassificationReport | SegmentationReport
             if isinstance(images, SegmentationDataset):
                 report = await measure_scenes(served, images, subject, journal, wish.unreadable == "skip", wish.ordered)
             else:
@@ -194,7 +141,7 @@ def _subject(served: ServedModel, wish: Wish) -> tuple[ClassificationDataset | S
 
 async def _measure(
     served: ServedModel, images: ClassificationDataset, subject: Subject, journal: Journal, wish: Wish
-) -> Report:
+) -> ClassificationReport:
     async def line(place: int, logits: np.ndarray) -> Line:
         shares = probabilities(logits)
         if not np.isfinite(shares).all():
@@ -207,33 +154,8 @@ async def _measure(
     return summarise(journal.folder, subject, images.classes, journal.lines())
 
 
-def summarise(folder: Path, subject: Subject, classes: tuple[str, ...], lines: Iterable[Line]) -> Report:
-    """The report from the lines of the journal, in any order, holding none of them.
-
-    Raises:
-        InputError: no line is of an image that was answered.
-    """
-    course, reliability, confusion = Course(), Reliability(), np.zeros((len(classes), len(classes)), np.int64)
-    surest: list[tuple[float, int, Mistake]] = []  # a heap of the surest mistakes; of equals the first places
-    for line in lines:
-        course.add(line)
-        if "predicted" not in line:
-            continue
-        true, predicted, confidence = line["true"], line["predicted"], line["confidence"]
-        confusion[true, predicted] += 1
-        reliability.add(confidence, true == predicted)
-        if true != predicted:
-            heapq.heappush(surest, (confidence, -line["place"], Mistake(line["place"], true, predicted, confidence)))
-            if len(surest) > MISTAKES:
-                heapq.heappop(surest)
-    if not course.answered:
-        raise InputError(f"none of the {subject.images} images of {subject.dataset} can be read", "repair them")
-    mistakes = tuple(mistake for *_, mistake in sorted(surest, reverse=True))
-    return Report(folder, subject, classes, course, scores_from_confusion(confusion), reliability, mistakes)
-
-
 def _write_page(
-    report: Report | SegmentationReport,
+    report: ClassificationReport | SegmentationReport,
     served: ServedModel,
     images: ClassificationDataset | SegmentationDataset,
     wish: Wish,
@@ -243,20 +165,3 @@ def _write_page(
     page = wish.page or report.folder / "report.html"
     write_report(page, report, served.card, images.paths)
     return page
-
-
-def _show(report: Report) -> None:
-    scores, subject = report.scores, report.subject
-    counts = scores.confusion.sum(1)
-    rows = [
-        (name, str(count), f"{share:.1%}" if count else "-")
-        for name, count, share in zip(report.classes, counts, scores.per_class, strict=True)
-    ]
-    title = f"{subject.model} version {subject.version} on {subject.dataset}"
-    show_table(title, ("class", "images", "accuracy"), rows)
-    low, high = report.accuracy_interval
-    stdout.print(f"accuracy             {scores.accuracy:.2%} ({low:.1%} to {high:.1%})")
-    stdout.print(f"mean class accuracy  {scores.mean_class_accuracy:.2%}")
-    stdout.print(f"calibration error    {report.reliability.ece:.2%}")
-    course = report.course
-    stdout.print(f"images               {scores.images}, {course.skipped} skipped, {course.images_per_s:.1f}/s")

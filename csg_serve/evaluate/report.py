@@ -20,7 +20,7 @@ from csg.files import atomic_write
 from csg.metrics import BINS, Reliability, share_of
 from csg_serve.client.client import REQUEST_IMAGES
 from csg_serve.evaluate import charts
-from csg_serve.evaluate.command import Report
+from csg_serve.evaluate.classification import ClassificationReport
 from csg_serve.evaluate.segmentation import SegmentationReport
 
 THUMBNAIL = 160
@@ -31,7 +31,9 @@ LOWEST_SCENES = 10
 SHARES = {"agreement", "accuracy", "mean_class_accuracy", "miou", "pixel_accuracy", "frequency_weighted_iou"}
 
 
-def write_report(path: Path, report: Report | SegmentationReport, card: ModelCard, images: Sequence[Path]) -> None:
+def write_report(
+    path: Path, report: ClassificationReport | SegmentationReport, card: ModelCard, images: Sequence[Path]
+) -> None:
     """Write the page.
 
     Args:
@@ -79,7 +81,7 @@ def short(path: str) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def _classes(report: Report, images: Sequence[Path]) -> dict[str, Any]:
+def _classes(report: ClassificationReport, images: Sequence[Path]) -> dict[str, Any]:
     """What the page shows of a classifier."""
     scores, found = report.scores, report.reliability
     confusion, right = scores.confusion, scores.confusion.diagonal()
@@ -201,12 +203,12 @@ def _matrix(names: Sequence[str], columns: Sequence[str], counts: np.ndarray) ->
     }
 
 
-def _course(report: Report | SegmentationReport) -> dict[str, Any]:
+def _course(report: ClassificationReport | SegmentationReport) -> dict[str, Any]:
     bars, ticks, percentiles = charts.latency_bars(report.course.latencies)
     return {"latency_bars": bars, "latency_ticks": ticks, "percentiles": percentiles}
 
 
-def _about(report: Report | SegmentationReport) -> list[tuple[str, str]]:
+def _about(report: ClassificationReport | SegmentationReport) -> list[tuple[str, str]]:
     """How the figures came about."""
     subject, course = report.subject, report.course
     sittings = "one sitting" if course.sittings == 1 else f"{course.sittings} sittings"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 SECRET_HEADER = "csg-secret"
-"""HTTP header that carries the secret of the control API. Over gRPC it has the prefix "triton-grpc-protocol-"."""
+"""HTTP header that carries the secret of the control API."""
+
+GRPC_SECRET_HEADER = f"triton-grpc-protocol-{SECRET_HEADER}"
+"""The same header over gRPC, with the prefix that Triton expects."""
 
 POLL_S = 1
 """Seconds between two looks of a polling server at its repository."""

@@ -326,7 +326,7 @@ def test_deployments_at_once(served):
     newest = max(version for model, version in deployed if model == "colour")
     assert len(set(deployed)) == len(names)
     shown = json.loads(csg("models", "--server", served.grpc, "--json").stdout)["models"]
-    ready = {(one["model"], int(one["version"])) for one in shown if one["state"] == "READY"}
+    ready = {(one["model"], one["version"]) for one in shown if one["state"] == "READY"}
     assert ready == {("colour", newest), ("colour_encoded", newest), ("other", 1)}
     assert not content(served.repository)[1]
     assert right(served)

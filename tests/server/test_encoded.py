@@ -309,4 +309,4 @@ def test_it_can_be_left_out(folder, server):
     assert json.loads(done.stdout)["encoded"] == "plain_encoded"
     shown = json.loads(csg("models", "--server", server["grpc"], "--json").stdout)["models"]
     ready = {(one["model"], one["version"]) for one in shown if one["state"] == "READY"}
-    assert {("plain", "1"), ("plain_encoded", "1")} <= ready
+    assert {("plain", 1), ("plain_encoded", 1)} <= ready

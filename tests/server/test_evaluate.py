@@ -17,7 +17,7 @@ from PIL import Image
 from csg.confidence_intervals import SegmentationBootstrap, mean_class_accuracy_interval, wilson
 from csg.errors import InputError, UsageError
 from csg.metrics import BINS, PixelConfusion, Reliability, segmentation_scores
-from csg_serve.evaluate.command import summarise
+from csg_serve.evaluate.classification import summarise
 from csg_serve.evaluate.journal import Journal, Subject
 from csg_serve.evaluate.latency_histogram import Latencies
 from tests.helpers.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started

@@ -10,7 +10,7 @@ from PIL import Image
 
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.overlays import png
-from csg_serve.evaluate.command import summarise
+from csg_serve.evaluate.classification import summarise
 from csg_serve.evaluate.report import write_report
 from csg_serve.evaluate.segmentation import summarise_scenes
 from tests.helpers.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
