@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo test lint bench wheel clean
+.PHONY: help setup demo test lint docs hooks bench wheel clean
 
 help:          ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,10 +21,17 @@ demo: setup    ## the whole road on the embedded digits: train, export, deploy, 
 test: setup    ## all tests, the real server included
 	$(BIN)/python -m pytest
 
-lint: setup    ## style, types, import rule
+lint: setup    ## style, types, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell *.md csg csg_* benchmarks docs examples tests
+
+docs: setup    ## the site with the API reference, in docs/_build/html; warnings are errors
+	$(BIN)/sphinx-build -q -W --keep-going -E docs docs/_build/html
+
+hooks: setup   ## checks before each commit (style, spelling) and each push (types)
+	$(BIN)/pre-commit install
 
 bench: setup   ## the measurements that README and docs quote; RUNS=... are exported in every precision
 	$(BIN)/python -m benchmarks.training.train_step
@@ -42,4 +49,4 @@ wheel: setup   ## dist/csg-*.whl
 	$(BIN)/python -m build --wheel
 
 clean:         ## remove what make built
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info docs/_build docs/reference/generated
