@@ -27,6 +27,7 @@ extensions = [
     "generate_reference",
 ]
 exclude_patterns = ["_build"]
+default_role = "code"
 
 myst_heading_anchors = 3
 myst_links_external_new_tab = True

@@ -1,9 +1,12 @@
-"""The generated pages of docs/reference: commands from their own help, settings from their models, one API page a room."""
+"""The generated pages of docs/reference: commands from their help, settings from their models, one API page a room.
+
+Docstrings are plain text in Google style with Markdown's code marks: `plain_docstring` makes reStructuredText of them.
+"""
 
 from __future__ import annotations
 
-import importlib
 import json
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +27,7 @@ PACKAGES = ("csg", "csg_train", "csg_export", "csg_serve")
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", plain_docstring, priority=100)  # before napoleon
     return {"parallel_read_safe": True}
 
 
@@ -38,7 +42,9 @@ def write_pages(_: Sphinx) -> None:
     pages["recipe.md"] = models_page("Settings of a recipe", recipes)
     settings = {name: method.Settings for name, method in METHODS.items()}
     pages["methods.md"] = "\n".join(["# Settings of the methods\n", *(fields(n, s) for n, s in settings.items())])
-    pages |= {f"{package}.md": package_page(package) for package in PACKAGES}
+    rooms = {room: room_page(room, modules) for room, modules in rooms_of_packages().items()}
+    pages |= {f"{room}.md": text for room, text in rooms.items()}
+    pages["api.md"] = "\n".join(["# Python API\n", "```{toctree}", ":maxdepth: 1\n", *rooms, "```\n"])
     OUT.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         if not (OUT / name).is_file() or (OUT / name).read_text() != text:
@@ -91,12 +97,13 @@ def inside(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def fields(title: str, model: type[BaseModel]) -> str:
     """A model's docstring and the table of its fields."""
-    rows = "".join(
-        f"| `{name}` | {cell(type_name(field.annotation))} | {default_text(field)} | {cell(field.description or '')} |\n"
+    head = "| setting | type | default | |\n|---|---|---|---|\n"
+    rows = [
+        f"| `{name}` | {cell(type_name(field.annotation))} | {default_text(field)} | {cell(field.description or '')} |"
         for name, field in model.model_fields.items()
-    )
-    table = f"| setting | type | default | |\n|---|---|---|---|\n{rows}" if rows else "No settings.\n"
-    return f"## {title}\n\n{(model.__doc__ or '').strip()}\n\n{table}"
+    ]
+    table = head + "\n".join(rows) if rows else "No settings."
+    return f"## {title}\n\n{(model.__doc__ or '').strip()}\n\n{table}\n"
 
 
 def default_text(field: Any) -> str:
@@ -131,19 +138,42 @@ def cell(value: Any) -> str:
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
-def package_page(package: str) -> str:
-    """The modules of a package, each with its public members, room by room."""
-    root = importlib.import_module(package)
-    folder = ROOT / package
-    modules = [package, *sorted(module_name(path) for path in folder.rglob("*.py") if path.name != "__init__.py")]
-    sections = [f"# {package}\n", (root.__doc__ or "").strip() + "\n"]
+def rooms_of_packages() -> dict[str, list[str]]:
+    """The modules of each room: of a package itself, and of each package below it."""
+    rooms: dict[str, list[str]] = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            room = ".".join(path.parent.relative_to(ROOT).parts)
+            if path.stem == "__init__":
+                rooms.setdefault(room, [])
+            elif path.stem != "__main__":
+                rooms.setdefault(room, []).append(f"{room}.{path.stem}")
+    return {room: modules for room, modules in rooms.items() if modules}
+
+
+def room_page(room: str, modules: list[str]) -> str:
+    """A room's docstring, and its modules with their public members."""
+    sections = [f"# {room}\n", "```{eval-rst}", f".. automodule:: {room}", "```\n"]
     for module in modules:
-        if module.endswith("__main__"):
-            continue
-        sections.append(f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n")
+        sections.append(f"## {module.removeprefix(f'{room}.')}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n")
     return "\n".join(sections)
 
 
-def module_name(path: Path) -> str:
-    """The dotted name of a file's module."""
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+def plain_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Escape what reStructuredText would read as markup; an indented block after an empty line is code."""
+    result: list[str] = []
+    code = False
+    for index, line in enumerate(lines):
+        before = lines[index - 1] if index else "."
+        if line.startswith("    ") and not before.strip() and not code:
+            code = True
+            result += ["::", ""]
+        elif line.strip() and not line.startswith("    "):
+            code = False
+        result.append(line if code else re.sub(r"(`[^`]*`)|([*|])", escaped, line))
+    lines[:] = result
+
+
+def escaped(found: re.Match[str]) -> str:
+    """Code as it is, a mark with a backslash before it."""
+    return found[1] or f"\\{found[2]}"
