@@ -21,7 +21,8 @@ from csg_serve.evaluate.classification import summarise
 from csg_serve.evaluate.journal import Journal, Subject
 from csg_serve.evaluate.latency_histogram import Latencies
 from tests.helpers.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
-from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.cli import csg, refused
+from tests.helpers.served import deploy, serving
 from tests.helpers.tiny_bundle import write_colour_bundle, write_scene_bundle
 from tests.server.test_serve_segmentation import LABELS
 
@@ -145,12 +146,6 @@ def test_a_journal_survives_a_crash_and_is_one_process_at_a_time(tmp_path):
             Journal(tmp_path, 5)
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Evaluations are kept in the current folder."""
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A list of 1,500 images in three colours, every tenth of another; eight scenes; a model for each."""
@@ -175,18 +170,15 @@ def folder(tmp_path_factory):
     write_colour_bundle(root / "bundles" / "colour")
     write_scene_bundle(root / "bundles" / "scenes", "scenes")
     for name in ("colour", "scenes"):
-        assert csg("deploy", root / "bundles" / name, "--repository", root / "repository").returncode == 0
+        deploy(root / "bundles" / name, root / "repository", "--no-encoded", "--instances", 1)
     return root
 
 
 @pytest.fixture(scope="module")
 def addresses(folder):
     """Of a Triton on the repository: gRPC's and HTTP's."""
-    started = csg("serve", "--repository", folder / "repository", "--detach", "--json", *FREE_PORTS)
-    assert started.returncode == 0, started.stderr
-    state = json.loads(started.stdout)
-    yield state["grpc"], f"http://{state['http']}"
-    assert csg("serve", "--stop", "--repository", folder / "repository").returncode == 0
+    with serving(folder / "repository") as state:
+        yield state["grpc"], f"http://{state['http']}"
 
 
 @pytest.fixture
@@ -285,8 +277,7 @@ def test_only_the_same_is_gone_on_with(folder, server, tmp_path):
     resume = ("evaluate", "--server", server, "--resume", "--out", tmp_path / "kept")
     refused(csg(*resume, "--data", folder / "colours"), 2, f"is of other data: {data}", "leave --data out")
     refused(csg(*resume, "--out", tmp_path / "none"), 3, "none is no evaluation")
-    deploy = ("deploy", folder / "bundles" / "colour", "--repository", folder / "repository")
-    assert csg(*deploy).returncode == 0
+    deploy(folder / "bundles" / "colour", folder / "repository", "--no-encoded", "--instances", 1)
     refused(csg(*resume), 3, "of version 1 of colour, the server has version 2", "--rollback")
     back = ("deploy", "--rollback", "--name", "colour", "--repository", folder / "repository")
     assert csg(*back).returncode == 0
