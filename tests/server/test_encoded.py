@@ -285,9 +285,10 @@ def test_versions_change_under_load_and_each_gets_its_own_pixels(folder, server,
         refused(csg("deploy", bundles / "broken", "--repository", repository), 4, "echo version 3 does not load")
         assert ask(files)["logits"].tolist() == close
         garbage = lambda _, folder: (folder / "model.py").write_text("import nothing_at_all")  # noqa: E731
-        monkeypatch.setattr(csg_serve.repository.encoded_model, "write_script", garbage)
-        with pytest.raises(ServerError, match=r"echo_encoded version 4 does not load: .*nothing_at_all"):
-            deploy(read_bundle(bundles / "echo"), repository)
+        with monkeypatch.context() as patch:
+            patch.setattr(csg_serve.repository.encoded_model, "write_script", garbage)
+            with pytest.raises(ServerError, match=r"echo_encoded version 4 does not load: .*nothing_at_all"):
+                deploy(read_bundle(bundles / "echo"), repository)
         assert ask(files)["logits"].tolist() == close
         done = csg("deploy", "--rollback", "--repository", repository, "--name", "echo", "--json")
         assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 1), done.stderr

@@ -244,24 +244,25 @@ def test_scenes_go_on_to_the_same_figures(folder, server, tmp_path):
 
 
 @needs_chromium
-def test_the_reports_of_both_tasks(folder, server, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "data", "headings", "words"),
+    [("colour", "colours", HEADINGS, "90.00 %"), ("scenes", "scenes", SCENE_HEADINGS, "pixel accuracy")],
+)
+def test_the_reports_of_both_tasks(folder, server, tmp_path, task, data, headings, words):
     """As a user makes them; test_report.py looks more closely."""
-    with started() as browser:
-        for task, data, headings, pictures, words in (
-            ("colour", "colours", HEADINGS, 3, "90.00 %"),
-            ("scenes", "scenes", SCENE_HEADINGS, 3, "pixel accuracy"),
-        ):
-            page = tmp_path / task / "page.html"
-            ask = ("evaluate", "--server", server, "--model", task, "--data", folder / data, "--report", page)
-            done = csg(*ask)
-            assert done.returncode == 0, done.stderr
-            assert str(page) in done.stdout
-            with opened(browser, page, 390) as tab:
-                check_page(tab, headings, pictures)
-                assert words.lower() in tab.locator(".tiles").inner_text().lower()
-                assert "written by hand" in tab.locator("#card").inner_text()
-                assert server in tab.locator("#method").inner_text()
-    refused(csg(*ask[:-1], "/proc/no/page.html"), 3, "/proc/no/page.html can't be written")
+    page, ask = (
+        tmp_path / task / "page.html",
+        ("evaluate", "--server", server, "--model", task, "--data", folder / data),
+    )
+    done = csg(*ask, "--report", page)
+    assert done.returncode == 0, done.stderr
+    assert str(page) in done.stdout
+    refused(csg(*ask, "--report", "/proc/no/page.html"), 3, "/proc/no/page.html can't be written")
+    with started() as browser, opened(browser, page, 390) as tab:
+        check_page(tab, headings, 3)
+        assert words.lower() in tab.locator(".tiles").inner_text().lower()
+        assert "written by hand" in tab.locator("#card").inner_text()
+        assert server in tab.locator("#method").inner_text()
 
 
 def test_only_the_same_is_gone_on_with(folder, server, tmp_path):
