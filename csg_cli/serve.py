@@ -63,6 +63,13 @@ def serve(
     log_level: Annotated[
         Literal["error", "warning", "info", "verbose"], typer.Option(help="What goes into the server's log.")
     ] = "info",
+    tuning: Annotated[
+        str,
+        typer.Option(
+            help="CPU tuning: on, off, or a comma-separated list of settings (docs/performance-notes.md).",
+            envvar="CSG_TUNING",
+        ),
+    ] = "on",
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when every model is ready, and leave the server running.")
     ] = False,
@@ -75,25 +82,28 @@ def serve(
     as_json: o.Json = False,
 ) -> None:
     """Start Triton on the model repository, on loopback; Ctrl-C or SIGTERM stops it when it has answered."""
-    from csg_serve.server import flags as launch
+    from csg_serve.server.options import ServerOptions, check_address, check_tls
+    from csg_serve.server.print_command import print_command as print_start_command
     from csg_serve.server.serve import serve_command, stop_command
+    from csg_serve.server.tuning import check_tuning
     from csg_serve.triton.machine import available_cores
 
     if stop:
         stop_command(repository, as_json)
         return
-    options = launch.Options(
-        launch.check_address(address),
-        (http_port, grpc_port, metrics_port),
-        control,
-        secret_file,
-        launch.check_tls(tls_cert, tls_key, tls_client_ca),
-        threads or available_cores(),
-        drain,
-        log_level,
+    options = ServerOptions(
+        address=check_address(address),
+        ports=(http_port, grpc_port, metrics_port),
+        control=control,
+        secret_file=secret_file,
+        tls=check_tls(tls_cert, tls_key, tls_client_ca),
+        threads=threads or available_cores(),
+        drain_s=drain,
+        log_level=log_level,
+        tuning=check_tuning(tuning),
     )
     if print_command:
-        launch.print_command(repository, options, as_json)
+        print_start_command(repository, options, as_json)
     else:
         serve_command(repository, options, detach, as_json)
 

@@ -1,4 +1,4 @@
-"""The scripts that run inside Triton's Python backend. Each stands alone: csg can't be imported there."""
+"""Scripts that run inside Triton's Python backend. They stand alone: csg can't be imported there."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import py_compile
 from importlib.resources import files
 from pathlib import Path
 
+TENSOR_MODEL = {"model.py": "model.py", "scheduling.py": "scheduling.py", "sessions.py": "sessions.py"}
+"""Scripts of a model that takes tensors: file name in a version's folder, and source here."""
 
-def write_script(source: str, folder: Path) -> None:
-    """Write one of the scripts as the `model.py` of a version's folder."""
-    script = folder / "model.py"
-    script.write_bytes(files(__name__).joinpath(source).read_bytes())
-    # Python would add its cache beside the script at the first load, and the polling server load the model again
-    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    py_compile.compile(str(script), dfile=source, invalidation_mode=mode)
+ENCODED_MODEL = {"model.py": "encoded.py"}
+"""Scripts of a model that takes image files."""
+
+
+def write_scripts(scripts: dict[str, str], folder: Path) -> None:
+    """Write scripts and their bytecode into a version's folder.
+
+    Python would write the bytecode at the first import, and a polling server would load the changed model again.
+    """
+    for name, source in scripts.items():
+        script = folder / name
+        script.write_bytes(files(__name__).joinpath(source).read_bytes())
+        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(str(script), dfile=source, invalidation_mode=mode)

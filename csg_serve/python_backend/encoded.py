@@ -179,7 +179,7 @@ def _refusal(what: str, theirs: bool) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "what", "")) or str(error) or type(error).__name__
+    return str(getattr(error, "message", "")) or str(error) or type(error).__name__
 
 
 def _csg(folder: Path) -> tuple[ModuleType, ModuleType]:

@@ -21,10 +21,10 @@ from csg.bundle import LABELS, Bundle, newest_bundle, read_bundle
 from csg.console import log, print_json
 from csg.errors import InputError, ServerError, UsageError
 from csg.files import atomic_write, validate_name
-from csg_serve.python_backend import write_script
+from csg_serve.python_backend import TENSOR_MODEL, write_scripts
 from csg_serve.repository.encoded_model import PREPARING, encoded_home, fill_preparing, remove_encoded, write_encoded
 from csg_serve.repository.versions import add_version, point_at
-from csg_serve.server.state import wait_until_live
+from csg_serve.server.control import wait_until_live
 from csg_serve.triton.config import (
     CARD_PARAMETER,
     CONFIG,
@@ -212,7 +212,7 @@ def _fill(folder: Path, bundle: Bundle, backend: str, config: bytes, preparing: 
         shutil.copyfile(file, folder / file.name)
     (folder / CONFIG).write_bytes(config)
     if backend == "python":
-        write_script("model.py", folder)
+        write_scripts(TENSOR_MODEL, folder)
     if preparing:
         shutil.copytree(preparing, folder / PREPARING)
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from csg.card import ModelCard
 from csg.errors import InputError
-from csg_serve.python_backend import write_script
+from csg_serve.python_backend import ENCODED_MODEL, write_scripts
 from csg_serve.repository.versions import add_version
-from csg_serve.server.state import unload
+from csg_serve.server.control import unload_model
 from csg_serve.triton.config import (
     CONFIG,
     ENCODED_PARAMETER,
@@ -72,7 +72,7 @@ def write_encoded(home: Path, version: int, preparing: Path, now: int | None) ->
     beside = encoded_home(home)
 
     def fill(folder: Path) -> None:
-        write_script("encoded.py", folder)
+        write_scripts(ENCODED_MODEL, folder)
         shutil.copytree(preparing, folder / str(version))
         before = home / str(now) / PREPARING
         if before.is_dir():
@@ -90,7 +90,7 @@ def remove_encoded(home: Path) -> None:
     beside = home.with_name(encoded_name(home.name))
     if _is_for(beside, home.name):
         shutil.rmtree(beside)
-        unload(home.parent, beside.name)
+        unload_model(home.parent, beside.name)
 
 
 def _is_for(beside: Path, name: str) -> bool:

@@ -1,11 +1,9 @@
-"""A model repository's tritonserver: start it, wait until every model is ready, let it finish, leave nothing behind."""
+"""`csg serve`: start Triton on a model repository, wait until every model is ready, stop it cleanly."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import json
-import os
 import secrets
 import shlex
 import signal
@@ -13,236 +11,253 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 
 from csg.console import log, print_json, stdout
 from csg.errors import InputError, ServerError, UsageError
 from csg.files import atomic_write
-from csg_serve.server.flags import (
-    ENDPOINTS,
-    EVERYWHERE,
-    LOOPBACK,
-    STAY,
-    Bind,
-    Options,
-    environment,
-    read_secret,
-    triton_flags,
-)
-from csg_serve.server.state import LOG, SECRET, STATE, index, processes, read_state, reason, ticks
-from csg_serve.server.watchdog import start_guard
-from csg_serve.triton.config import server_flags
-from csg_serve.triton.executable import Triton, find_triton
+from csg_serve.server.control import load_error, repository_index, until_timeout
+from csg_serve.server.flags import KEEP_ON_LOAD_ERROR, Endpoints, environment, triton_flags
+from csg_serve.server.options import ANY_ADDRESS, LOOPBACK, ServerOptions, control_secret
+from csg_serve.server.state import LOG, SECRET, STATE, ServerState, running_server, server_processes, write_state
+from csg_serve.server.tuning import set_scheduling_policy
+from csg_serve.server.watchdog import start_watchdog
+from csg_serve.triton.config import repository_flags
+from csg_serve.triton.executable import find_triton
 
-LAST_S = 5  # for the Python stubs, when their server has ended
+STUB_EXIT_S = 5
+"""Seconds that the Python stubs get to end after tritonserver has."""
+
 LOG_TAIL_LINES = 15
 
 
-def serve_command(repository: Path, options: Options, detach: bool, as_json: bool) -> None:
-    """`csg serve`: run until Ctrl-C, a signal or `csg serve --stop`; with `detach`, return when every model is ready.
+def serve_command(repository: Path, options: ServerOptions, detach: bool, as_json: bool) -> None:
+    """Run `csg serve`: until Ctrl-C, a signal or `csg serve --stop`; detached, until every model is ready.
 
-    SIGTERM ends a server that is ready with exit code 0. Requests under way are answered, new ones refused.
+    SIGTERM ends a server that is ready with exit code 0: running requests are answered, new ones refused.
 
     Raises:
-        InputError: the repository holds no model, or can't be written; the file of the secret holds none.
-        UsageError: a port or the address is none of this machine's.
-        ServerError: no tritonserver, a port in use, a server there already, a model that does not load.
+        InputError: the repository holds no model or can't be written; the secret file holds no secret.
+        UsageError: the address or a port can't be used on this machine.
+        ServerError: there is no tritonserver, a port is in use, a server already runs on the repository, or a model
+            does not load.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        if not _is_ignored(number):
             signal.signal(number, signal.default_int_handler)
-    if not repository.is_dir() or not any(e.is_dir() and not e.name.startswith(".") for e in repository.iterdir()):
-        raise InputError(f"no model in {repository}/", "put one there with `csg deploy`")
-    if (place := str(repository.resolve())) != shlex.quote(place):  # it starts its stub through a shell
-        raise InputError(
-            f"Triton's Python backend runs no model below {place!r}", "use a path without blanks or quotes"
-        )
-    secret = _secret(options)
-    with _claimed_log(repository) as log_file, ExitStack() as cleanup:
-        bind = _free_addresses(options)
-        triton = find_triton()
-        log(f"serving {repository}/ with {triton.executable}; its log is {repository / LOG}")
-        addresses = {name: f"{LOOPBACK if host == EVERYWHERE else host}:{port}" for name, (host, port) in bind.items()}
-        token = f"csg-{secrets.token_hex(8)}-"
-        (repository / SECRET).unlink(missing_ok=True)
-        if secret:
-            atomic_write(repository / SECRET, secret.encode(), mode=0o600)
-        flags = triton_flags(options, str(repository.resolve()), bind, secret)
-        flags += server_flags(repository, triton.executable)
-        process = _launch(triton, flags, token, options.threads, log_file)
-        state = {"pid": process.pid, "token": token, **addresses, "control": options.control, "drain": options.drain}
+    _check_repository(repository)
+    secret = control_secret(options)
+    with _locked_log(repository) as log_file, ExitStack() as cleanup:
+        endpoints = _free_endpoints(options)
+        process, state = _start(repository, options, endpoints, log_file, secret=secret)
         cleanup.callback(_stop, repository, state)
-        atomic_write(repository / STATE, json.dumps(state).encode())
-        start_guard(repository, token)
-        _wait_until_ready(process, repository, addresses["http"])
-        _announce(process.pid, addresses, as_json)
+        write_state(repository, state)
+        start_watchdog(repository, state.token)
+        _wait_until_ready(process, repository, state.http)
+        _announce(state, as_json)
         _warn(repository, options)
         if detach:
             cleanup.pop_all()
             return
-        log("Ctrl-C stops it")
-        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        log("press Ctrl-C to stop it")
+        if not _is_ignored(signal.SIGTERM):
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         if process.wait() != 0:
             raise _died(process, repository / LOG)
 
 
 def stop_command(repository: Path, as_json: bool) -> None:
-    """`csg serve --stop`: stop the server that runs on a repository, when it has answered what is under way.
+    """Run `csg serve --stop`: stop the server of a repository after it has answered its running requests.
 
     Raises:
-        ServerError: none does.
+        ServerError: no server runs on the repository.
     """
-    state = read_state(repository)
-    if state is None or not processes(state):
+    state = running_server(repository)
+    if state is None:
         raise ServerError(f"no server runs on {repository}/", "`csg serve` starts one")
     _stop(repository, state)
-    log(f"stopped the server on {repository}/ (process {state['pid']})")
+    log(f"stopped the server on {repository}/ (process {state.pid})")
     if as_json:
-        print_json({name: state[name] for name in ("pid", *ENDPOINTS)})
+        print_json({"pid": state.pid, **state.addresses})
 
 
-def _secret(options: Options) -> str | None:
-    """The secret of the control API: from the user's file, or a new one; None where it asks for none."""
-    if options.secret_file:
-        return read_secret(options.secret_file)
-    return secrets.token_urlsafe(24) if options.restricted else None
+def _is_ignored(number: signal.Signals) -> bool:
+    """Return whether a signal is ignored, as SIGHUP is under nohup."""
+    return signal.getsignal(number) is signal.SIG_IGN
+
+
+def _check_repository(repository: Path) -> None:
+    if not repository.is_dir() or not any(e.is_dir() and not e.name.startswith(".") for e in repository.iterdir()):
+        raise InputError(f"no model in {repository}/", "add one with `csg deploy`")
+    path = str(repository.resolve())
+    if path != shlex.quote(path):  # Triton starts its Python stubs through a shell
+        raise InputError(
+            f"Triton's Python backend runs no model below {path!r}", "use a path without spaces and quotes"
+        )
 
 
 @contextmanager
-def _claimed_log(repository: Path) -> Iterator[IO[bytes]]:
-    """The log, emptied and locked; the server inherits the lock with the file and holds it to its last process."""
+def _locked_log(repository: Path) -> Iterator[IO[bytes]]:
+    """Empty and lock the log. The server inherits the lock with the file and holds it until its last process ends."""
+    path = repository / LOG
     try:
-        log_file = (repository / LOG).open("ab")
+        log_file = path.open("ab")
     except OSError as error:
-        raise InputError(
-            f"can't write {repository / LOG}: {error.strerror}", "serve a repository that can be written"
-        ) from None
+        raise InputError(f"can't write {path}: {error.strerror}", "serve a repository that you can write") from None
     with log_file:
         try:
             fcntl.flock(log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             hint = f"stop it first with `csg serve --stop --repository {repository}`"
-            raise ServerError(f"a server runs on {repository}/ already", hint) from None
+            raise ServerError(f"a server already runs on {repository}/", hint) from None
         log_file.truncate(0)
         yield log_file
 
 
-def _free_addresses(options: Options) -> Bind:
-    """Address and port of each endpoint, free a moment ago."""
-    bind = {}
-    with ExitStack() as held:
-        for (name, host), port in zip(options.hosts.items(), options.ports, strict=True):
-            listener = held.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            hint = f"choose another, for example --{name}-port 0 for any free one"
-            try:
-                listener.bind((host, port))
-                listener.listen()
-            except OverflowError:
-                raise UsageError(f"{name} port {port} is none", hint) from None
-            except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL:
-                    hint = f"give an address of this machine, or {EVERYWHERE}"
-                    raise UsageError(f"{host} is no address of this machine", hint) from None
-                raise ServerError(f"{name} port {port} can't be used: {error.strerror}", hint) from None
-            bind[name] = (host, listener.getsockname()[1])
-    return bind
+def _free_endpoints(options: ServerOptions) -> Endpoints:
+    """Return address and port of each endpoint; all were free a moment ago."""
+    with ExitStack() as listeners:
+        return {
+            name: (host, _free_port(name, host, port, listeners))
+            for (name, host), port in zip(options.hosts.items(), options.ports, strict=True)
+        }
 
 
-def _launch(triton: Triton, flags: list[str], token: str, threads: int, log_file: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start tritonserver as the leader of its own process group, so that Ctrl-C reaches csg alone.
+def _free_port(name: str, host: str, port: int, listeners: ExitStack) -> int:
+    """Return the port, or a free one for 0; it stays in use until `listeners` is closed."""
+    listener = listeners.enter_context(socket.socket())
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    hint = f"choose another port, for example --{name}-port 0 for any free one"
+    try:
+        listener.bind((host, port))
+        listener.listen()
+    except OverflowError:
+        raise UsageError(f"{name} port {port} is not between 0 and 65535", hint) from None
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            hint = f"use an address of this machine, or {ANY_ADDRESS}"
+            raise UsageError(f"{host} is not an address of this machine", hint) from None
+        raise ServerError(f"can't use {name} port {port}: {error.strerror}", hint) from None
+    return int(listener.getsockname()[1])
 
-    It and its children do batch work, for Linux: a thread that wakes does not take the core from one that computes,
-    whose caches are full of what it is at.
-    """
-    arguments = [str(triton.executable), *flags, STAY, f"--backend-config=python,shm-region-prefix-name={token}"]
+
+def _start(
+    repository: Path, options: ServerOptions, endpoints: Endpoints, log_file: IO[bytes], *, secret: str | None
+) -> tuple[subprocess.Popen[bytes], ServerState]:
+    """Start tritonserver as the leader of its own process group, so that Ctrl-C reaches csg only."""
+    triton = find_triton()
+    log(f"serving {repository}/ with {triton.executable}; log: {repository / LOG}")
+    (repository / SECRET).unlink(missing_ok=True)
+    if secret:
+        atomic_write(repository / SECRET, secret.encode(), mode=0o600)
+    token = f"csg-{secrets.token_hex(8)}-"
+    flags = triton_flags(options, str(repository.resolve()), endpoints, secret)
+    flags += [*repository_flags(repository, triton.executable), KEEP_ON_LOAD_ERROR]
+    flags.append(f"--backend-config=python,shm-region-prefix-name={token}")
     if triton.backends:
-        arguments.append(f"--backend-directory={triton.backends}")
-    variables = environment(triton, threads)
+        flags.append(f"--backend-directory={triton.backends}")
     process = subprocess.Popen(
-        arguments, env=variables, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True
+        [str(triton.executable), *flags],
+        env=environment(triton, options),
+        stdin=subprocess.DEVNULL,
+        stdout=log_file,
+        stderr=log_file,
+        start_new_session=True,
     )
-    with suppress(OSError):  # a sandbox may forbid it
-        os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))
-    return process
+    set_scheduling_policy(process.pid, options.tuning)
+    addresses = {
+        name: f"{LOOPBACK if host == ANY_ADDRESS else host}:{port}" for name, (host, port) in endpoints.items()
+    }
+    return process, ServerState(
+        pid=process.pid,
+        token=token,
+        http=addresses["http"],
+        grpc=addresses["grpc"],
+        metrics=addresses["metrics"],
+        control=options.control,
+        drain_s=options.drain_s,
+    )
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, http_address: str) -> None:
-    """Triton answers when it has tried every model; one that did not load is an error."""
+    """Wait until Triton answers, which is when it has tried to load every model.
+
+    Raises:
+        ServerError: a model did not load, or Triton ended.
+    """
     log_file, entries = repository / LOG, []
-    for _ in ticks(log_file):
-        entries = index(repository, http_address)
+    for _ in until_timeout(log_file):
+        entries = repository_index(repository, http_address)
         if entries:
             break
         if process.poll() is not None:
             raise _died(process, log_file)
     for entry in entries:
         if entry.get("state") != "READY" and not entry["name"].startswith("."):
-            what = f"model {entry['name']} does not load: {reason(entry, log_file)}"
-            raise ServerError(what, f"deploy it again, or see {log_file}")
+            message = f"model {entry['name']} does not load: {load_error(entry, log_file)}"
+            raise ServerError(message, f"deploy it again, or see {log_file}")
 
 
 def _died(process: subprocess.Popen[bytes], log_file: Path) -> ServerError:
-    """The error for a server that ended by itself; the end of its log goes to standard error."""
+    """Return the error for a server that ended by itself, and print the end of its log."""
     for line in log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]:
         log(line)
-    return ServerError(f"tritonserver ended by itself with exit code {process.returncode}", f"its log is {log_file}")
+    return ServerError(f"tritonserver ended with exit code {process.returncode}", f"see its log {log_file}")
 
 
-def _announce(pid: int, addresses: Mapping[str, str], as_json: bool) -> None:
+def _announce(state: ServerState, as_json: bool) -> None:
     if as_json:
-        print_json({"pid": pid, **addresses})
+        print_json({"pid": state.pid, **state.addresses})
         sys.stdout.flush()
     else:
-        for name, address in addresses.items():
+        for name, address in state.addresses.items():
             stdout.print(f"{name:8} {address}")
 
 
-def _warn(repository: Path, options: Options) -> None:
-    """What a person should know of a server that others can reach."""
+def _warn(repository: Path, options: ServerOptions) -> None:
+    """Print what to know about a server that other machines can reach."""
     if options.exposed:
-        encrypted = "gRPC is encrypted, HTTP is on loopback" if options.tls else "nothing is encrypted (--tls-cert)"
-        log(f"listening on {options.address} for other machines; {encrypted}")
+        encryption = "gRPC is encrypted, HTTP is on loopback" if options.tls else "nothing is encrypted (--tls-cert)"
+        log(f"listening on {options.address} for other machines; {encryption}")
     if options.restricted:
-        log(f"the control API asks for the secret in {repository / SECRET}")
+        log(f"the control API requires the secret in {repository / SECRET}")
 
 
-def _stop(repository: Path, state: dict[str, Any]) -> None:
-    """SIGTERM to tritonserver, which answers what is under way; SIGKILL to what is left when its time is up."""
+def _stop(repository: Path, state: ServerState) -> None:
+    """Send SIGTERM to tritonserver, which finishes its running requests; kill what remains when its time is up."""
     try:
-        for process in _server(state):
+        for process in _main_process(state):
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
-        if not _gone(_server, state, state["drain"]):
-            log(f"{state['drain']} s were not enough for the requests under way; ending the server all the same")
+        if _have_ended(_main_process, state, state.drain_s):
+            _have_ended(server_processes, state, STUB_EXIT_S)
         else:
-            _gone(processes, state, LAST_S)
+            log(f"requests were still running after {state.drain_s} s; ending the server anyway")
     finally:
-        for process in processes(state):
+        for process in server_processes(state):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         for file in (STATE, SECRET):
             (repository / file).unlink(missing_ok=True)
-        for region in Path("/dev/shm").glob(f"{state['token']}*"):
+        for region in Path("/dev/shm").glob(f"{state.token}*"):
             region.unlink(missing_ok=True)
 
 
-def _server(state: dict[str, Any]) -> list[psutil.Process]:
-    """tritonserver itself, while it runs."""
-    return [process for process in processes(state) if process.pid == state["pid"]]
+def _main_process(state: ServerState) -> list[psutil.Process]:
+    """Return tritonserver's own process while it runs."""
+    return [process for process in server_processes(state) if process.pid == state.pid]
 
 
-def _gone(found: Callable[[dict[str, Any]], list[psutil.Process]], state: dict[str, Any], seconds: float) -> bool:
-    """Whether there are no such processes any more, within so many seconds."""
+def _have_ended(find: Callable[[ServerState], list[psutil.Process]], state: ServerState, seconds: float) -> bool:
+    """Wait for processes to end; return whether all did in time."""
     deadline = time.monotonic() + seconds
-    while left := found(state):
+    while running := find(state):
         if time.monotonic() > deadline:
             break
         time.sleep(0.05)
-    return not left
+    return not running

@@ -1,7 +1,7 @@
-"""Beside a tritonserver: loads a model again whose Python process died, for example by the kernel, out of memory.
+"""Watchdog of a tritonserver: loads a model again after its Python process died, for example out of memory.
 
-Triton 2.51 does not. It goes on to call such a model ready, fails each of its requests, and does not even load it again
-when asked, as long as none of its files has changed.
+Triton 2.51 does not: it keeps reporting such a model as ready, fails each of its requests, and does not load it again
+when told to unless one of its files has changed.
 
     python -m csg_serve.server.watchdog REPOSITORY TOKEN     # TOKEN: on the command lines of the server's processes
 """
@@ -12,45 +12,49 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from csg.console import log
 from csg.errors import CsgError
-from csg_serve.server.state import LOG, load, read_state
+from csg_serve.server.control import load_model
+from csg_serve.server.state import LOG, ServerState, read_state
 
-LOOK_S = 1
+WATCH_S = 1
 
 
-def start_guard(repository: Path, token: str) -> None:
-    """Have a process of its own guard the server that runs on a repository; it ends with it."""
+def start_watchdog(repository: Path, token: str) -> None:
+    """Start the watchdog of the server that runs on a repository, as a process that ends with the server."""
     command = [sys.executable, "-m", "csg_serve.server.watchdog", str(repository.resolve()), token]
-    with (repository / LOG).open("ab") as log_file:  # opened anew: the server's own holds a lock to its end
+    with (repository / LOG).open("ab") as log_file:  # opened again: the server's own file object holds its lock
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log_file, stderr=log_file, start_new_session=True)
 
 
-def guard(repository: Path, state: dict[str, Any]) -> None:
-    """Look after the processes of a server's models until it ends."""
-    server = psutil.Process(state["pid"])
+def watch(repository: Path, state: ServerState) -> None:
+    """Watch the processes of a server's models until the server ends.
+
+    A process that is dead in two looks in a row is reported: one that Triton ended itself disappears in between.
+    """
+    server = psutil.Process(state.pid)
     scripts: dict[int, Path] = {}
     suspects: set[int] = set()
     while True:
         try:
-            server.wait(LOOK_S)
+            server.wait(WATCH_S)
             return
         except psutil.TimeoutExpired:
-            dead = _look(server, scripts)
+            dead = _find_dead(server, scripts)
         for script in {scripts.pop(pid) for pid in dead & suspects & scripts.keys()}:
             _load_again(repository, state, script)
         suspects = dead
 
 
-def _look(server: psutil.Process, scripts: dict[int, Path]) -> set[int]:
-    """Which processes are dead, for Triton to take leave of; of one that it has ended itself it does so in a moment.
+def _find_dead(server: psutil.Process, scripts: dict[int, Path]) -> set[int]:
+    """Return the pids of dead model processes that Triton has not collected.
 
     Args:
-        scripts: of each process known, <repository>/<model>/<version>/model.py; filled.
+        server: tritonserver.
+        scripts: <repository>/<model>/<version>/model.py of each known process, by pid; new processes are added.
     """
     dead = set()
     for process in server.children():
@@ -66,19 +70,19 @@ def _look(server: psutil.Process, scripts: dict[int, Path]) -> set[int]:
     return dead
 
 
-def _load_again(repository: Path, state: dict[str, Any], script: Path) -> None:
+def _load_again(repository: Path, state: ServerState, script: Path) -> None:
     model, version = script.parent.parent.name, script.parent.name
-    log(f"csg: the process of {model} version {version} died; the model is loaded again")
+    log(f"csg: the process of {model} version {version} died; loading the model again")
     try:
         script.touch()
-        if state["control"] == "explicit":
-            load(repository, state, model, int(version))
+        if state.control == "explicit":
+            load_model(repository, state, model, int(version))
     except (OSError, CsgError) as error:
-        log(f"csg: {model} is not loaded again: {error}")
+        log(f"csg: {model} could not be loaded again: {error}")
 
 
 if __name__ == "__main__":
     found = read_state(Path(sys.argv[1]))
-    if found and found["token"] == sys.argv[2]:
-        with suppress(psutil.NoSuchProcess):  # ended already
-            guard(Path(sys.argv[1]), found)
+    if found and found.token == sys.argv[2]:
+        with suppress(psutil.NoSuchProcess):  # the server has already ended
+            watch(Path(sys.argv[1]), found)

@@ -156,7 +156,7 @@ def card_of(config: ModelConfig, where: str) -> ModelCard:
     return parse_card(config.parameters[CARD_PARAMETER].string_value, where)
 
 
-def server_flags(repository: Path, tritonserver: Path) -> list[str]:
+def repository_flags(repository: Path, tritonserver: Path) -> list[str]:
     """What tritonserver has to be started with, for the models of a repository that ask for it."""
     found = [config for file in sorted(repository.glob(f"[!.]*/{CONFIG}")) if (config := read_config(file))]
     flags = []

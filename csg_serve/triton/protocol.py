@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from csg.errors import one_line
+
 SECRET_HEADER = "csg-secret"
 """HTTP header that carries the secret of the control API."""
 
@@ -20,4 +22,4 @@ CONTROL_TIMEOUT_S = 5
 
 def triton_message(text: str) -> str:
     """Return an error message of Triton on one line, without the Python traceback that may follow it."""
-    return " ".join(text.partition("\n\nAt:")[0].split())
+    return one_line(text.partition("\n\nAt:")[0])

@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -24,10 +25,8 @@ from tritonclient.utils import InferenceServerException
 from csg.bundle import write_bundle
 from csg.errors import CsgError, InputError, UsageError
 from csg_serve.client.client import Client
-from csg_serve.server.flags import Options, check_address, check_tls, read_secret
-from csg_serve.server.serve import _secret
+from csg_serve.server.options import ServerOptions, check_address, check_tls, control_secret, read_secret
 from tests.helpers.cli import FREE_PORTS, csg, refused
-from tests.helpers.served import serving, start_in_foreground
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle
 
 DEPLOY = Path(__file__).resolve().parents[2] / "docs" / "deploy"
@@ -74,6 +73,18 @@ def tls(authority, tmp_path_factory):
     files["ca"] = folder / "ca.pem"
     authority.cert_pem.write_to_path(files["ca"])
     return files
+
+
+@contextmanager
+def serving(repository, *options):
+    """What `csg serve --detach --json` says of the server that runs meanwhile."""
+    done = csg("serve", "--detach", "--json", "--repository", repository, *FREE_PORTS, *options)
+    assert done.returncode == 0, done.stderr
+    try:
+        yield json.loads(done.stdout)
+    finally:
+        stopped = csg("serve", "--stop", "--repository", repository)
+        assert stopped.returncode == 0, stopped.stderr
 
 
 @contextmanager
@@ -166,7 +177,7 @@ def test_the_secret_is_for_its_owner_alone(explicit, bundle):
     assert (kept.read_text(), stat.S_IMODE(kept.stat().st_mode)) == (SECRET, 0o600)
     for file in (".csg-serve.log", ".csg-serve.json"):
         assert SECRET not in (root / "repository" / file).read_text()
-    for content, says in (("guessed-by-somebody", "does not take the secret in"), ("", "holds no secret")):
+    for content, says in (("guessed-by-somebody", "does not accept the secret in"), ("", "holds no secret")):
         kept.write_text(content)
         refused(csg("deploy", bundle.path, "--repository", root / "repository"), 4, says)
     kept.write_text(SECRET)
@@ -253,7 +264,7 @@ def test_explicit_control_a_new_version_goes_live_under_load_without_a_failed_re
         assert csg(*deploy, other.path, "--version", 10).returncode == 0
         assert f"live at {state['grpc']}" in csg(*deploy, bundle.path, "--version", 20).stderr
         write_bundle(tmp_path / "broken", tiny_card(), {"model.onnx": b"this is no graph"})
-        refused(csg(*deploy, tmp_path / "broken"), 4, "colour version 21 does not load: .*onnx", "stays so")
+        refused(csg(*deploy, tmp_path / "broken"), 4, "colour version 21 does not load: .*onnx", "stays live")
         assert csg(*deploy, "--rollback", "--version", 1).returncode == 0
         seen = len(answered)
         while len(answered) < seen + 20:
@@ -328,8 +339,11 @@ def test_requests_under_way_are_answered_before_the_server_ends(drain, tmp_path)
     (repository / "slow" / "1").mkdir(parents=True)
     (repository / "slow" / "1" / "model.py").write_text(SLOW_MODEL)
     (repository / "slow" / "config.pbtxt").write_text(SLOW_CONFIG)
-    process = start_in_foreground(repository, *FREE_PORTS, "--drain", drain)
+    command = [sys.executable, "-m", "csg", "serve", "--json", "--repository", str(repository), *FREE_PORTS]
+    process = subprocess.Popen([*command, "--drain", str(drain)], stderr=subprocess.PIPE, text=True)
     try:
+        while "press Ctrl-C" not in (line := process.stderr.readline()):
+            assert line, "csg serve ended"
         state = json.loads((repository / ".csg-serve.json").read_text())
         client = triton.InferenceServerClient(state["grpc"])
         image = triton.InferInput("image", [3], "UINT8")
@@ -357,7 +371,7 @@ def test_requests_under_way_are_answered_before_the_server_ends(drain, tmp_path)
         assert (outcome, process.returncode) == ([[0, 1, 2]], 0)
     else:
         assert "UNAVAILABLE" in str(outcome[0])
-        assert "1 s were not enough" in words
+        assert "still running after 1 s" in words
     assert not (repository / ".csg-serve.json").exists()
 
 
@@ -369,14 +383,14 @@ def test_what_can_not_be_served_with_is_said_before_anything_starts(tls, tmp_pat
     (tmp_path / "no.pem").write_text("no certificate")
     for files, says in (
         ((tmp_path / "missing", tls["key"], None), "can't read .*missing"),
-        ((tls["cert"], tls["client-key"], None), "no certificate and its key: KEY_VALUES_MISMATCH"),
-        ((tmp_path / "no.pem", tls["key"], None), "no certificate and its key"),
+        ((tls["cert"], tls["client-key"], None), "not a certificate and its key: KEY_VALUES_MISMATCH"),
+        ((tmp_path / "no.pem", tls["key"], None), "not a certificate and its key"),
         ((tls["cert"], tls["key"], tmp_path / "no.pem"), "no.pem holds no certificate"),
     ):
         with pytest.raises(InputError, match=says):
             check_tls(*files)
     for address in ("localhost", "::1", "1.2.3", "0.0.0.0:80"):
-        with pytest.raises(UsageError, match="no IPv4 address"):
+        with pytest.raises(UsageError, match="not an IPv4 address"):
             check_address(address)
     for content in ("", "short", "two-words-of letters", "name=0123456789abcdef", "0123456789abcdef,x:y=z"):
         (tmp_path / "secret").write_text(content)
@@ -388,18 +402,20 @@ def test_an_address_of_another_machine_is_refused(bundle, tmp_path):
     repository = ("--repository", tmp_path / "repository")
     assert csg("deploy", bundle.path, *repository).returncode == 0
     refused(
-        csg("serve", *repository, *FREE_PORTS, "--address", "192.0.2.1"), 2, "192.0.2.1 is no address of this machine"
+        csg("serve", *repository, *FREE_PORTS, "--address", "192.0.2.1"),
+        2,
+        "192.0.2.1 is not an address of this",
     )
     assert not (tmp_path / "repository" / ".csg-serve.json").exists()
 
 
 def test_only_loopback_does_without_a_secret():
-    assert not Options().exposed
-    assert not Options(address="127.0.0.2").restricted
-    assert Options(address="0.0.0.0").restricted
-    assert Options(address="10.1.2.3").restricted
-    assert _secret(Options()) is None
-    assert len({_secret(Options(address="0.0.0.0")) for _ in range(9)}) == 9
+    assert not ServerOptions().exposed
+    assert not ServerOptions(address="127.0.0.2").restricted
+    assert ServerOptions(address="0.0.0.0").restricted
+    assert ServerOptions(address="10.1.2.3").restricted
+    assert control_secret(ServerOptions()) is None
+    assert len({control_secret(ServerOptions(address="0.0.0.0")) for _ in range(9)}) == 9
 
 
 def test_the_printed_command_starts_a_server(bundle, tls, tmp_path):
@@ -410,7 +426,7 @@ def test_the_printed_command_starts_a_server(bundle, tls, tmp_path):
     ports = [free_port() for _ in range(3)]
     named = ("--http-port", ports[0], "--grpc-port", ports[1], "--metrics-port", ports[2])
     options = ("--repository", repository, "--secret-file", secret, "--tls-cert", tls["cert"], "--tls-key", tls["key"])
-    refused(csg("serve", "--print-command", *options, "--http-port", 0), 2, "needs its ports")
+    refused(csg("serve", "--print-command", *options, "--http-port", 0), 2, "needs fixed ports")
     printed = csg("serve", "--print-command", "--json", *options, *named)
     commands = json.loads(printed.stdout)
     assert SECRET not in printed.stdout

@@ -10,7 +10,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from csg_serve.server.flags import CONTAINER_PORTS, IMAGE, TUNING, Options, container_flags
+from csg_serve.server.flags import CONTAINER_PORTS, container_flags
+from csg_serve.server.options import ServerOptions
+from csg_serve.server.print_command import IMAGE
+from csg_serve.server.tuning import GLIBC_ENV
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs" / "deploy"
 KUBERNETES = list(yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text()))
@@ -73,16 +76,16 @@ def test_what_kserve_takes_of_a_pod_is_a_pods(version):
 def test_compose_starts_what_the_command_line_prints():
     triton = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["triton"]
     assert triton["image"] == IMAGE
-    assert triton["command"] == ["tritonserver", *container_flags(Options(threads=CORES), None)]
-    assert (triton["cpus"], triton["environment"]) == (CORES, {"CSG_THREADS": str(CORES), **TUNING})
+    assert triton["command"] == ["tritonserver", *container_flags(ServerOptions(threads=CORES), None)]
+    assert (triton["cpus"], triton["environment"]) == (CORES, {"CSG_THREADS": str(CORES), **GLIBC_ENV})
     assert [port.split(":") for port in triton["ports"]] == [
         ["127.0.0.1", str(port), str(port)] for port in CONTAINER_PORTS.values()
     ]
-    assert triton["stop_grace_period"] == f"{Options().drain + 5}s"
+    assert triton["stop_grace_period"] == f"{ServerOptions().drain_s + 5}s"
 
 
 def test_kubernetes_and_kserve_start_what_the_command_line_prints():
-    exposed = Options(address="0.0.0.0", threads=CORES)
+    exposed = ServerOptions(address="0.0.0.0", threads=CORES)
     assert exposed.restricted
     flags = container_flags(exposed, "$(CSG_SECRET)")
     pod = kind("Deployment")["spec"]["template"]["spec"]
@@ -94,11 +97,11 @@ def test_kubernetes_and_kserve_start_what_the_command_line_prints():
     assert model["args"] == [flag for flag in flags if not of_the_runtime.match(flag)]
     for container in (triton, model):
         *plain, secret = container["env"]
-        assert {one["name"]: one["value"] for one in plain} == {"CSG_THREADS": str(CORES), **TUNING}
+        assert {one["name"]: one["value"] for one in plain} == {"CSG_THREADS": str(CORES), **GLIBC_ENV}
         assert secret["valueFrom"]["secretKeyRef"] == {"name": "csg-control", "key": "secret"}
         assert {of["cpu"] for of in container["resources"].values()} == {str(CORES)}
     patience = pod["terminationGracePeriodSeconds"]
-    assert patience >= triton["lifecycle"]["preStop"]["sleep"]["seconds"] + exposed.drain + 5
+    assert patience >= triton["lifecycle"]["preStop"]["sleep"]["seconds"] + exposed.drain_s + 5
 
 
 def test_the_parts_in_kubernetes_find_each_other():

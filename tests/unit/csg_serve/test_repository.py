@@ -22,7 +22,7 @@ from csg.errors import InputError, UsageError, VerificationError
 from csg.files import atomic_write
 from csg_serve.repository.deploy import deploy, deploy_command, roll_back
 from csg_serve.repository.encoded_model import CSG_FILES
-from csg_serve.triton.config import CARD_PARAMETER, config_text, encoded_config, model_config, server_flags
+from csg_serve.triton.config import CARD_PARAMETER, config_text, encoded_config, model_config, repository_flags
 from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, on_this_machine
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
 
@@ -207,9 +207,9 @@ def test_the_server_is_started_with_what_the_models_need(bundle, repository, tmp
     (tmp_path / "triton" / "caches").mkdir(parents=True)
     executable = tmp_path / "triton" / "bin" / "tritonserver"
     deploy(bundle, repository)
-    assert server_flags(repository, executable) == []
+    assert repository_flags(repository, executable) == []
     deploy(bundle, repository, options=DeployOptions(response_cache=True, rate_limit=("cores:1",)))
-    flags = server_flags(repository, executable)
+    flags = repository_flags(repository, executable)
     assert flags == [
         "--cache-config=local,size=67108864",
         f"--cache-directory={tmp_path}/triton/caches",
@@ -281,11 +281,12 @@ def test_versions_count_up_and_the_newest_is_named(bundle, repository):
     assert versions == [1, 2, 3]
     assert list(served(repository).version_policy.specific.versions) == [3]
     assert (repository / "colour" / "labels.txt").read_text().split() == ["red", "green", "blue"]
-    script = files("csg_serve.python_backend").joinpath("model.py").read_bytes()
+    scripts = files("csg_serve.python_backend")
     for version in versions:
         folder = repository / "colour" / str(version)
         assert (folder / "model.onnx").read_bytes() == bundle.model.read_bytes()
-        assert (folder / "model.py").read_bytes() == script
+        for script in ("model.py", "scheduling.py", "sessions.py"):
+            assert (folder / script).read_bytes() == scripts.joinpath(script).read_bytes()
 
 
 def test_the_onnxruntime_backend_gets_no_script(bundle, repository):
@@ -374,8 +375,13 @@ def test_a_model_from_elsewhere_is_left_alone(bundle, repository, config):
 @pytest.mark.parametrize(
     ("broken", "first"),
     [
-        *(("_fill", True), ("_fill", False), ("write_script", True), ("write_script", False), ("atomic_write", False)),
-        *(("write_encoded", True), ("write_encoded", False)),
+        *(
+            ("_fill", True),
+            ("_fill", False),
+            ("write_scripts", True),
+            ("write_scripts", False),
+            ("atomic_write", False),
+        ),
     ],
 )
 def test_a_deployment_that_breaks_off_leaves_what_was_served(bundle, repository, monkeypatch, broken, first):

@@ -1,0 +1,122 @@
+"""Sessions of ONNX Runtime and OpenVINO for the ONNX file of a model.
+
+`csg deploy` copies this file beside model.py, where csg can't be imported: it stands alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from .scheduling import OpenSession, Run, SessionOptions
+
+CPU = "CPUExecutionProvider"
+OPENVINO_TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+"""INFERENCE_PRECISION_HINT by the card's compute type."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX file, and the names of its input and outputs."""
+
+    path: Path
+    """The file."""
+
+    input: str
+    """Name of the input, uint8 (N, H, W, 3)."""
+
+    outputs: list[str]
+    """Names of the outputs, in the order in which a run returns them."""
+
+
+def session_opener(card: dict[str, Any], graph: Graph, args: dict[str, str]) -> tuple[OpenSession, bool]:
+    """Return the function that opens sessions of the card's runtime, and whether they compute on the CPU.
+
+    Args:
+        card: the model card.
+        graph: what the sessions compute.
+        args: of Triton's `initialize`: the kind and the device of the instance.
+
+    Raises:
+        RuntimeError: the card names an unknown runtime, or the instance needs a GPU and there is none.
+    """
+    runtime = card.get("runtime") or ("openvino" if card.get("precision") == "bf16" else "onnxruntime")
+    if runtime == "openvino":
+        return _openvino(OPENVINO_TYPES[card.get("compute_type", "bf16")], graph), True
+    if runtime == "onnxruntime":
+        import onnxruntime
+
+        providers = _providers(onnxruntime, args["model_instance_kind"], args["model_instance_device_id"])
+        return _onnxruntime(onnxruntime, graph, providers), providers == [CPU]
+    raise RuntimeError(f"the model card names an unknown runtime: {runtime}")
+
+
+def _onnxruntime(onnxruntime: Any, graph: Graph, providers: list[Any]) -> OpenSession:
+    def open_session(options: SessionOptions) -> Run:
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        if options.spinning is not None:
+            settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+            settings.add_session_config_entry("session.force_spinning_stop", "1")  # between runs
+        session = onnxruntime.InferenceSession(graph.path, settings, providers=providers)
+        return lambda images: session.run(graph.outputs, {graph.input: images})  # type: ignore[no-any-return]
+
+    return open_session
+
+
+def _openvino(hint: str, graph: Graph) -> OpenSession:
+    import openvino
+
+    def open_session(options: SessionOptions) -> Run:
+        settings = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "INFERENCE_NUM_THREADS": options.threads * options.streams,
+            "NUM_STREAMS": options.streams,
+            "ENABLE_CPU_PINNING": False,  # all instances would be pinned to the same cores
+        }
+        compiled, idle = openvino.Core().compile_model(graph.path, "CPU", settings), SimpleQueue[Any]()
+        for _ in range(options.streams):
+            idle.put(compiled.create_infer_request())
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            request = idle.get()
+            try:
+                answers = request.infer({graph.input: images})  # copies
+                return [answers[name] for name in graph.outputs]
+            finally:
+                idle.put(request)
+
+        return run
+
+    return open_session
+
+
+def _providers(onnxruntime: Any, kind: str, device: str) -> list[Any]:
+    """Return ONNX Runtime's execution providers for an instance.
+
+    CUDA comes first where this ONNX Runtime was built with it and a device answers, unless the instance group says CPU.
+
+    Raises:
+        RuntimeError: the instance group says GPU, and there is none.
+    """
+    has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _has_cuda_device()
+    if kind == "GPU" and not has_gpu:
+        raise RuntimeError("this ONNX Runtime finds no GPU")
+    if kind == "CPU" or not has_gpu:
+        return [CPU]
+    onnxruntime.preload_dlls()  # finds cuDNN and cuBLAS that pip installed
+    return [("CUDAExecutionProvider", {"device_id": device} if kind == "GPU" else {}), CPU]
+
+
+def _has_cuda_device() -> bool:
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except OSError:
+        return False
