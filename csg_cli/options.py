@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
+from csg_train.methods import METHODS
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, words on standard error.")]
 Unreadable = Annotated[
     Literal["fail", "skip"],
@@ -74,9 +76,7 @@ MaxSteps = Annotated[Optional[int], typer.Option(help="Stop the schedule after t
 Precision = Annotated[Optional[str], typer.Option(help="auto, bf16, fp16 or fp32.")]
 Assign = Annotated[Optional[list[str]], typer.Option("--set", help="Any setting of the recipe, as a.b=c.")]
 
-Method = Annotated[
-    Optional[str], typer.Option(help="none, l2, si, feature-l2, asg, ibn-a, ibn-b, drpc, simclr, moco-v2 or csg.")
-]
+Method = Annotated[Optional[str], typer.Option(help=f"One of {', '.join(METHODS)}.")]
 EvaluateEvery = Annotated[Optional[int], typer.Option(help="Measure on the real set every N epochs too.")]
 Seed = Annotated[Optional[int], typer.Option(help="Fixes everything that is random.")]
 UnreadableSetting = Annotated[
@@ -95,11 +95,11 @@ Temperature = Annotated[Optional[float], typer.Option(help="csg: temperature tau
 Queue = Annotated[Optional[int], typer.Option(help="csg: negative keys in the queue, K.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the newest unfinished run, or the one at --out.")]
 
-Systems = Annotated[
+Methods = Annotated[
     Optional[list[str]],
     typer.Option(
-        "--system",
-        help="A system, settings behind colons: ewc, asg-l2o, csg:apool=false; may be given more than once.",
+        "--method",
+        help="A method, settings behind colons: ewc, asg-l2o, csg:apool=false; may be given more than once.",
         show_default="all",
     ),
 ]

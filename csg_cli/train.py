@@ -165,7 +165,7 @@ def compare_cls(
     recipe: o.RecipeName = None,
     data: o.Synthetic = None,
     real: o.Real = None,
-    system: o.Systems = None,
+    method: o.Methods = None,
     seeds: o.Seeds = 3,
     tune: o.Tune = True,
     styles: o.CompareStyles = None,
@@ -182,7 +182,8 @@ def compare_cls(
     from csg_train.compare.command import compare_command
 
     changes = _run_changes(data, real, None, backbone, epochs, max_steps, None, None, precision, None)
-    compare_command("cls", recipe, changes, assign or [], system, seeds, tune, styles, weights, out, as_json)
+    changes |= {"methods.drpc.styles": styles}
+    compare_command("cls", recipe, changes, assign or [], method, seeds, tune, weights, out, as_json)
 
 
 @compare_app.command("seg")
@@ -192,7 +193,7 @@ def compare_seg(
     labels: o.Labels = None,
     real: o.Real = None,
     real_labels: o.RealLabels = None,
-    system: o.Systems = None,
+    method: o.Methods = None,
     seeds: o.Seeds = 3,
     tune: o.Tune = True,
     styles: o.CompareStyles = None,
@@ -210,8 +211,9 @@ def compare_seg(
     from csg_train.compare.command import compare_command
 
     changes = _run_changes(data, real, None, backbone, epochs, max_steps, None, None, precision, None)
+    changes |= {"methods.drpc.styles": styles}
     changes |= _scene_changes(labels, real_labels, head)
-    compare_command("seg", recipe, changes, assign or [], system, seeds, tune, styles, weights, out, as_json)
+    compare_command("seg", recipe, changes, assign or [], method, seeds, tune, weights, out, as_json)
 
 
 def embed(

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from csg.console import show_table
-from csg_train.methods import Batch
+from csg_train.methods.base import Batch
 from csg_train.models.backbones import BACKBONES
 from csg_train.recipe.schema import load_recipe
 from csg_train.training.command import build_method

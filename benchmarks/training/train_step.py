@@ -25,7 +25,7 @@ from csg_train.data.crops import Crops
 from csg_train.data.loading import Steps, load_batches
 from csg_train.data.synthetic_digits import write_digits
 from csg_train.data.views import Views
-from csg_train.methods import Batch
+from csg_train.methods.base import Batch
 from csg_train.models.fast_layers import Convolution, DilatedConvolution
 from csg_train.recipe.schema import load_recipe
 from csg_train.training.command import build_method

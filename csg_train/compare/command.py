@@ -36,7 +36,8 @@ from csg_train.compare.results import (
     read_rows,
     summarise,
 )
-from csg_train.compare.systems import System, choose
+from csg_train.compare.tuning import choose, missing_settings, recipe_for, tries
+from csg_train.methods.spec import MethodSpec, method_settings
 from csg_train.recipe.schema import Recipe, SegmentationData, parse_recipe
 from csg_train.tasks import TASKS
 from csg_train.training.command import load_task_recipe, whole_paths
@@ -54,10 +55,9 @@ def compare_command(
     source: str | None,
     changes: dict[str, Any],
     assignments: list[str],
-    systems: list[str] | None,
+    methods: list[str] | None,
     seeds: int,
     tune: bool,
-    styles: str | None,
     weights: str | None,
     out: Path | None,
     as_json: bool,
@@ -67,24 +67,25 @@ def compare_command(
     base = whole_paths(load_task_recipe(task, source, given, assignments))
     if not base.data.real:
         raise UsageError("a comparison measures on real images", "name them with --real")
-    chosen, left_out = choose(systems, str(Path(styles).resolve()) if styles else None)
+    chosen, left_out = choose(methods, base)
     folder, images = out or COMPARISONS / base.name, TASKS[task].read_synthetic(base)
     base = keep_plan(folder, base, tune, images.fingerprint())
     comparison = Comparison(folder, base, len(images), weights)
-    names = ", ".join(system.name for system in chosen)
+    names = ", ".join(spec.label for spec in chosen)
     default = "" if source else " (default)"
     log(f"compare {task}: recipe {base.name}{default}, {names}; seeds 0 to {seeds - 1}; {folder}")
-    for name in left_out:
-        log(f"{name} is left out: it restyles with images of yours, named by --styles DIR")
+    for spec in left_out:
+        setting = f"methods.{spec.name}.{missing_settings(spec, base)[0]}"
+        log(f"{spec.label} is left out: {setting} has no default; set it with --set {setting}=VALUE")
     rows = read_rows(folder)
-    for system in chosen:
-        row = comparison.row(system, rows.get(system.name), seeds, tune)
+    for spec in chosen:
+        row = comparison.row(spec, rows.get(spec.label), seeds, tune)
         if row.runs:
-            rows[system.name] = row
+            rows[spec.label] = row
             result = summarise(folder, base, in_order(rows.values()), kept(base) if tune else None)
     if not rows:
         raise InputError("every run diverged, so there is no table", "lower the learning rates, or tune")
-    draw(folder, [row.system for row in in_order(rows.values())])
+    draw(folder, [row.label for row in in_order(rows.values())])
     if as_json:
         print_json(result)
     else:
@@ -101,34 +102,34 @@ class Comparison:
     images: int
     weights: str | None
 
-    def row(self, system: System, row: Row | None, seeds: int, tune: bool) -> Row:
+    def row(self, spec: MethodSpec, row: Row | None, seeds: int, tune: bool) -> Row:
         """The system's row with at least so many seeds, going on from an earlier one if there is one."""
         if row is None:
-            tries = self.tune(system) if tune else []
-            row = new_row(system, tries, decide(tries).changes if tries else {})
+            tries = self.tune(spec) if tune else []
+            row = new_row(spec, recipe_for(spec, self.base), tries, decide(tries).changes if tries else {})
         done = {run["seed"] for run in row.runs}
         for seed in (seed for seed in range(seeds) if seed not in done):
-            run = self.run(system, row.chosen | {"seed": seed}, f"runs/{system.folder}-{seed}")
+            run = self.run(spec, row.chosen | {"seed": seed}, f"runs/{spec.file_name}-{seed}")
             if run.diverged:
-                log(f"{system.name}, seed {seed}: training diverged; it has no part in the table")
+                log(f"{spec.label}, seed {seed}: training diverged; it has no part in the table")
                 continue
             row.runs.append(figures_of(run))
             if len(row.runs) == 1:
-                keep_panel(self.folder, system, run)
+                keep_panel(self.folder, spec, run)
         return row
 
-    def tune(self, system: System) -> list[Try]:
-        """Three short runs of a system, scored on synthetic images that they were not trained on."""
-        tries = []
-        for number, changes in enumerate(system.tries(self.base)):
-            run = self.run(system, changes | self._tuning(changes), f"tune/{system.folder}-{number}")
+    def tune(self, spec: MethodSpec) -> list[Try]:
+        """Three short runs of a method, scored on synthetic images that they were not trained on."""
+        found_tries = []
+        for number, changes in enumerate(tries(spec, self.base)):
+            run = self.run(spec, changes | self._tuning(changes), f"tune/{spec.file_name}-{number}")
             if run.diverged:
-                tries.append(Try(changes, 0.0, 1))
+                found_tries.append(Try(changes, 0.0, 1))
                 continue
             result = run.result()
             found = result["held_out" if "held_out" in result else "real"]
-            tries.append(Try(changes, found[next(iter(TASKS[self.base.task].SCORES))], found["images"]))
-        return tries
+            found_tries.append(Try(changes, found[next(iter(TASKS[self.base.task].SCORES))], found["images"]))
+        return found_tries
 
     def _tuning(self, changes: dict[str, Any]) -> dict[str, Any]:
         """Settings of a tuning run that tries `changes`: so many steps fewer at learning rates so much higher, and what
@@ -149,14 +150,14 @@ class Comparison:
             return quarter | {"data.train": data.train[:-1], "data.real": data.train[-1:]}
         return quarter | {"data.real": (), "data.holdout": HELD_OUT}
 
-    def run(self, system: System, changes: dict[str, Any], name: str) -> Run:
+    def run(self, spec: MethodSpec, changes: dict[str, Any], name: str) -> Run:
         """A finished run, or a diverged one, made in a process of its own unless it is there already.
 
         Raises:
             UsageError: what is there was made with other settings.
             Stopped: the user stopped it.
         """
-        recipe, run = system.recipe(self.base, changes), Run(self.folder / name)
+        recipe, run = recipe_for(spec, self.base, changes), Run(self.folder / name)
         started = (run.path / "recipe.yaml").is_file()
         if started and run.recipe() != recipe:
             raise UsageError(f"run {run.path} was made with other settings", "remove it, or name another --out")
@@ -168,7 +169,7 @@ class Comparison:
             atomic_write(file, recipe.to_yaml().encode())
             words = ["--recipe", str(file)]
         words += ["--out", str(run.path), *(["--weights", self.weights] if self.weights else [])]
-        log(f"{system.name}: {name}")
+        log(f"{spec.label}: {name}")
         try:
             _train([self.base.task, *words])
         except CsgError:
@@ -209,13 +210,16 @@ def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recip
 
 
 def _named(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's settings, of its sources the names alone."""
+    """The recipe's settings; of paths the names alone."""
     tree = recipe.model_dump(mode="json")
     for name in ("train", "real"):
         tree["data"][name] = [Path(source).name for source in tree["data"][name]]
     for name in ("labels", "real_labels"):
         if tree["data"].get(name):
             tree["data"][name] = Path(tree["data"][name]).name
+    for method, settings in tree["methods"].items():
+        paths = method_settings(method, recipe.task, settings).paths()
+        settings |= {name: path.name for name, path in paths.items()}
     return tree
 
 

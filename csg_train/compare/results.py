@@ -20,8 +20,10 @@ from tabulate import tabulate
 from csg.console import log
 from csg.files import atomic_write
 from csg_train.compare.figures import Panel, angles, circle_figure, confusion_figure, save_figure
-from csg_train.compare.systems import ALL, RULE, System, folder_name
+from csg_train.compare.tuning import RULE
 from csg_train.energy import hyperspherical_energy
+from csg_train.methods import METHODS
+from csg_train.methods.spec import MethodSpec, file_name, method_settings
 from csg_train.recipe.schema import Recipe, SegmentationData
 from csg_train.tasks import TASKS
 from csg_train.training.embed import measure_run
@@ -51,9 +53,10 @@ def decide(tries: list[Try]) -> Try:
 class Row:
     """A system with its tuning and the figures of its finished runs, by seed."""
 
-    system: str
+    label: str
     method: str
     settings: dict[str, Any]
+    paths: dict[str, str]
     tries: list[Try]
     chosen: dict[str, Any]
     runs: list[dict[str, Any]]
@@ -67,10 +70,12 @@ class Row:
         return statistics.stdev(run[name] for run in self.runs) if len(self.runs) > 1 else None
 
 
-def new_row(system: System, tries: list[Try], chosen: dict[str, Any]) -> Row:
+def new_row(spec: MethodSpec, recipe: Recipe, tries: list[Try], chosen: dict[str, Any]) -> Row:
     """A row without runs; of paths among its settings the names alone, which mean something elsewhere too."""
-    settings = {name: Path(value).name if name == "styles" else value for name, value in system.settings.items()}
-    return Row(system.name, system.method, settings, tries, chosen, [])
+    paths = method_settings(spec.name, recipe.task, recipe.methods[spec.name]).paths()
+    names = {name: path.name for name, path in paths.items()}
+    settings = {name: value for name, value in spec.settings.items() if name not in paths}
+    return Row(spec.label, spec.name, settings, names, tries, chosen, [])
 
 
 def read_rows(folder: Path) -> dict[str, Row]:
@@ -78,17 +83,18 @@ def read_rows(folder: Path) -> dict[str, Row]:
     file = folder / JSON
     if not file.is_file():
         return {}
-    fields = ("system", "method", "settings", "chosen", "runs")
+    fields = ("label", "method", "settings", "paths", "chosen", "runs")
     rows = (
         Row(tries=[Try(**t) for t in found["tries"]], **{name: found[name] for name in fields})
-        for found in json.loads(file.read_text())["systems"]
+        for found in json.loads(file.read_text())["methods"]
     )
-    return {row.system: row for row in rows}
+    return {row.label: row for row in rows}
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
-    """Rows in the order of csg_train.compare.systems.ALL, variants behind their system."""
-    return sorted(rows, key=lambda row: ALL.index(row.system.partition(":")[0]))
+    """Rows in the order of METHODS; methods that are no longer installed come last."""
+    order = {name: place for place, name in enumerate(METHODS)}
+    return sorted(rows, key=lambda row: order.get(row.method, len(order)))
 
 
 def figures_of(run: Run) -> dict[str, Any]:
@@ -119,11 +125,11 @@ def summarise(folder: Path, base: Recipe, rows: Sequence[Row], kept: str | None)
     score = next(iter(scores.values())).removesuffix(" %")
     rule = "Tuning: " + (RULE.format(kept=kept, score=score) if kept else "none; all have the recipe's settings") + "."
     names = [*scores, *ENERGIES, "seconds_per_step", "peak_memory_mib"]
-    systems = [
+    methods = [
         asdict(row) | {"mean": {n: row.mean(n) for n in names}, "deviation": {n: row.deviation(n) for n in names}}
         for row in rows
     ]
-    result = {"recipe": base.name, "rule": rule, "rows": _lines(rows, scores), "systems": systems}
+    result = {"recipe": base.name, "rule": rule, "rows": _lines(rows, scores), "methods": methods}
     atomic_write(folder / JSON, (json.dumps(result, indent=2) + "\n").encode())
     atomic_write(folder / TABLE, (_table(rows, scores) + "\n\n" + _caption(base, rows, rule) + "\n").encode())
     return result
@@ -133,7 +139,7 @@ def _lines(rows: Sequence[Row], scores: dict[str, str]) -> list[dict[str, Any]]:
     """A line for each run, for scripts."""
     return [
         {
-            "system": row.system,
+            "method": row.label,
             "seed": run["seed"],
             **{name: run[name] for name in scores},
             "hse": {name.removeprefix("E_"): run[name] for name in ENERGIES},
@@ -153,7 +159,7 @@ def _table(rows: Sequence[Row], scores: dict[str, str]) -> str:
 
     lines = [
         (
-            row.system,
+            row.label,
             str(len(row.runs)),
             *(cell(row, name, 100, 1) for name in scores),
             *(cell(row, name, 1, 3) for name in ENERGIES),
@@ -162,7 +168,7 @@ def _table(rows: Sequence[Row], scores: dict[str, str]) -> str:
         )
         for row in rows
     ]
-    columns = ("system", "seeds", *scores.values(), *ENERGIES, "ms per step", "peak memory MiB")
+    columns = ("method", "seeds", *scores.values(), *ENERGIES, "ms per step", "peak memory MiB")
     return tabulate(lines, columns, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 8))
 
 
@@ -182,13 +188,16 @@ def _caption(base: Recipe, rows: Sequence[Row], rule: str) -> str:
         rule,
     ]
     if any(row.chosen for row in rows):
-        lines.append("Chosen: " + "; ".join(f"{row.system} {_words(row.chosen)}" for row in rows) + ".")
+        lines.append("Chosen: " + "; ".join(f"{row.label} {_words(row.chosen)}" for row in rows) + ".")
     if clamped := sum(run["clamped_pairs"] for run in runs):
         lines.append(f"{clamped} pairs of embeddings were nearer than 1e-4 and count as 1e-4 apart.")
     if any(run["sampled"] for run in runs):
         lines.append("The energies are those of a sample of 20,000 embeddings.")
-    if styled := [row for row in rows if "styles" in row.settings]:
-        lines.append(f"{styled[0].system} saw the style images in {styled[0].settings['styles']} in training.")
+    lines += [
+        f"{row.label} also used the files in {path} ({setting}) in training."
+        for row in rows
+        for setting, path in row.paths.items()
+    ]
     return "\n".join(lines)
 
 
@@ -197,10 +206,10 @@ def _pixels(base: Recipe) -> str:
 
 
 def _words(changes: dict[str, Any]) -> str:
-    return " ".join(f"{name.removeprefix('optim.')}={value:.2g}" for name, value in changes.items())
+    return " ".join(f"{name.rpartition('.')[2]}={value:.2g}" for name, value in changes.items())
 
 
-def keep_panel(folder: Path, system: System, run: Run) -> None:
+def keep_panel(folder: Path, spec: MethodSpec, run: Run) -> None:
     """Measure a run once more, and keep what the figures need of it in `panels/`."""
     images, measured = measure_run(run)
     score = measured.evaluation.model_dump()[next(iter(TASKS[run.recipe().task].SCORES))]
@@ -214,15 +223,15 @@ def keep_panel(folder: Path, system: System, run: Run) -> None:
         score=score,
         energies=np.array([getattr(energy, name) for name in ENERGIES] if energy else []),
     )
-    atomic_write(folder / PANELS / f"{system.folder}.npz", buffer.getvalue())
+    atomic_write(folder / PANELS / f"{spec.file_name}.npz", buffer.getvalue())
 
 
-def draw(folder: Path, systems: Sequence[str]) -> None:
+def draw(folder: Path, labels: Sequence[str]) -> None:
     """`circle.png` and `confusion.png`, from the panels of the systems that have one."""
     log("drawing the figures")
     panels, classes = [], ()
-    for name in systems:
-        file = folder / PANELS / f"{folder_name(name)}.npz"
+    for name in labels:
+        file = folder / PANELS / f"{file_name(name)}.npz"
         if file.is_file():
             with np.load(file) as kept:
                 classes = tuple(kept["classes"].tolist())

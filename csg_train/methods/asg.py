@@ -29,6 +29,12 @@ class AsgSettings(MethodSettings):
     window: Annotated[int, Field(ge=1)] = 20
 
 
+class AsgL2oSettings(AsgSettings):
+    """The settings of asg, with learned rates by default."""
+
+    learned: bool = True
+
+
 class Asg(Method):
     """The task loss and the imitation of the ImageNet network's predictions."""
 
@@ -63,6 +69,12 @@ class Asg(Method):
             task, imitation = mean_over_processes(torch.stack(self.seen).mean(0)).tolist()
             self.policy.observe(task, imitation, self.student.encoder)
         self.seen.clear()
+
+
+class AsgL2o(Asg):
+    """asg with layer-wise learning rates chosen by the L2O policy."""
+
+    Settings = AsgL2oSettings
 
 
 def kl_of_predictions(target: Tensor, logits: Tensor) -> Tensor:

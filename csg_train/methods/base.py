@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -40,6 +41,10 @@ class MethodSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    def paths(self) -> dict[str, Path]:
+        """The settings that name a file or folder."""
+        return {name: value for name, value in self if isinstance(value, Path)}
+
 
 class Method(nn.Module):
     """A system, built from the student, the teacher and its settings.
@@ -50,7 +55,8 @@ class Method(nn.Module):
         views: how many augmented views of each image it wants.
         needs_teacher: whether it compares the student with the frozen ImageNet network.
         backbone_variant: the change of backbone that the system is, by the suffix of the backbone's name.
-        strength: the setting that says how much the system weighs beside the task.
+        tuned_setting: the setting that a comparison tunes, the weight of the method's loss; None: it tunes the
+            learning rates.
         for_scenes: defaults of its settings in segmentation, where they are others.
     """
 
@@ -58,7 +64,7 @@ class Method(nn.Module):
     views: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = False
     backbone_variant: ClassVar[str] = ""
-    strength: ClassVar[str | None] = "weight"
+    tuned_setting: ClassVar[str | None] = "weight"
     for_scenes: ClassVar[dict[str, Any]] = {}
 
     @classmethod

@@ -15,12 +15,12 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from csg.card import ClassificationInput
 from csg.console import log
-from csg.errors import InputError, UsageError
+from csg.errors import InputError
 from csg.images import load
 from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
 from csg_train.models.backbones import Teacher
@@ -36,11 +36,17 @@ class DrpcSettings(MethodSettings):
     image's side. kept: style images held in memory.
     """
 
-    styles: str | None = None
+    styles: Path
     weight: Annotated[float, Field(ge=0)] = 1.0
     versions: Annotated[int, Field(ge=1)] = 1
     band: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     kept: Annotated[int, Field(ge=1)] = 256
+
+    @field_validator("styles")
+    @classmethod
+    def _absolute(cls, styles: Path) -> Path:
+        """The run may be resumed from another folder."""
+        return styles.resolve()
 
 
 class Drpc(Method):
@@ -50,10 +56,8 @@ class Drpc(Method):
 
     def __init__(self, student: Student, teacher: Teacher | None, settings: DrpcSettings):
         super().__init__(student, teacher, settings)
-        if settings.styles is None:
-            raise UsageError("drpc restyles with images of yours", "name their folder: --styles DIR")
         self.settings = settings
-        self.files = style_files(Path(settings.styles), settings.kept)
+        self.files = style_files(settings.styles, settings.kept)
         log(f"drpc: styles from {len(self.files)} images of {settings.styles}; if they are real, this is not zero-shot")
         self.styles: Tensor | None = None
 
@@ -86,7 +90,7 @@ def style_files(folder: Path, kept: int) -> list[Path]:
     """
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise InputError(f"{folder} holds no style image", "name a folder with images: --styles DIR")
+        raise InputError(f"{folder} holds no style image", "name a folder with images: --method drpc:styles=FOLDER")
     return [files[i] for i in np.linspace(0, len(files) - 1, min(kept, len(files)), dtype=int)]
 
 

@@ -34,6 +34,12 @@ class L2Settings(MethodSettings):
     images: Annotated[int, Field(ge=1)] = 256
 
 
+class EwcSettings(L2Settings):
+    """The settings of l2, with Fisher weights by default."""
+
+    fisher: bool = True
+
+
 class Anchored(nn.Module):
     """Weights of an encoder at one moment, and how far it has moved since.
 
@@ -103,3 +109,9 @@ class L2(Method):
         task = task_loss(self.student(batch.views[0]), batch.labels)
         distance = self.anchored.distance(self.student.encoder)
         return {"task": task, "l2": self.settings.weight * distance}, {"distance_from_imagenet": distance}
+
+
+class Ewc(L2):
+    """l2 with Fisher weights: elastic weight consolidation."""
+
+    Settings = EwcSettings

@@ -10,7 +10,7 @@ from csg_train.methods.base import Batch, Method, task_loss
 class NoneMethod(Method):
     """Fine-tuning of the ImageNet encoder on the synthetic images, nothing added."""
 
-    strength = None
+    tuned_setting = None
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return {"task": task_loss(self.student(batch.views[0]), batch.labels)}, {}

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from csg.card import STRIDE, ClassificationInput, Name, SegmentationInput
 from csg.errors import InputError, UsageError, one_line
-from csg_train.methods import METHODS
+from csg_train.methods import load_method
+from csg_train.methods.spec import method_settings
 from csg_train.models.backbones import known
 
 Positive = Annotated[float, Field(gt=0)]
@@ -154,15 +155,12 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _methods_known(self) -> Recipe:
-        for name in (self.method, *self.methods):
-            if name not in METHODS:
-                raise ValueError(f"there is no method {name!r}; take one of {', '.join(METHODS)}")
         complete = {
-            n: METHODS[n].Settings(**METHODS[n].defaults(self.task) | self.methods.get(n, {}))
-            for n in {self.method, *self.methods}
+            name: method_settings(name, self.task, self.methods.get(name, {})).model_dump(mode="json")
+            for name in sorted({self.method, *self.methods})
         }
-        object.__setattr__(self, "methods", {n: s.model_dump(mode="json") for n, s in sorted(complete.items())})
-        variant, backbone = METHODS[self.method].backbone_variant, self.model.backbone
+        object.__setattr__(self, "methods", complete)
+        variant, backbone = load_method(self.method).backbone_variant, self.model.backbone
         if not backbone.endswith(variant):
             object.__setattr__(self, "model", self.model.model_copy(update={"backbone": known(backbone + variant)}))
         return self
@@ -228,15 +226,15 @@ def load_recipe(source: str, changes: Mapping[str, Any], assignments: list[str])
         if not equals:
             raise UsageError(f"--set {assignment!r} is not of the form a.b=c", "for example --set optim.batch=32")
         try:
-            _put(tree, key.strip(), yaml.safe_load(value))
+            put(tree, key.strip(), yaml.safe_load(value))
         except yaml.YAMLError:
             raise UsageError(f"--set {assignment!r}: the value is no YAML", "quote it") from None
     for key, value in changes.items():
         if not key.startswith("own."):
-            _put(tree, key, value)
+            put(tree, key, value)
     for key, value in changes.items():
         if key.startswith("own."):
-            _put(tree, f"methods.{tree.get('method', 'csg')}.{key.removeprefix('own.')}", value)
+            put(tree, f"methods.{tree.get('method', 'csg')}.{key.removeprefix('own.')}", value)
     return parse_recipe(tree, source)
 
 
@@ -275,7 +273,8 @@ def _read(source: str) -> dict[str, Any]:
     return tree
 
 
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set the setting with the dotted name `key` in a tree of settings."""
     *parents, last = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from csg_train.methods import Method
+from csg_train.methods.base import Method
 
 
 def pack(

@@ -13,7 +13,8 @@ from csg.console import log, print_json
 from csg.errors import InputError, UsageError
 from csg.files import next_free_path
 from csg_train.distributed import barrier, first_process_first, process_group, rank, same_everywhere, world
-from csg_train.methods import METHODS, Method
+from csg_train.methods import load_method
+from csg_train.methods.base import Method
 from csg_train.models.backbones import Teacher
 from csg_train.models.weights import load_weights
 from csg_train.recipe.schema import Recipe, load_recipe
@@ -101,7 +102,7 @@ def build_method(recipe: Recipe, classes: int, weights: str | None, device: torc
         UsageError: the method needs a pretrained teacher, and `weights` is `none`.
     """
     refuse_random_teacher(recipe, weights)
-    kind, name = METHODS[recipe.method], recipe.model.backbone
+    kind, name = load_method(recipe.method), recipe.model.backbone
     state = None if weights == "none" else load_weights(name, Path(weights) if weights else None)
     torch.manual_seed(recipe.seed)
     student = TASKS[recipe.task].student(recipe, classes, state)
@@ -114,7 +115,7 @@ def build_method(recipe: Recipe, classes: int, weights: str | None, device: torc
 
 def refuse_random_teacher(recipe: Recipe, weights: str | None) -> None:
     """Raise UsageError for a method that learns from the ImageNet network when there is none."""
-    if weights == "none" and METHODS[recipe.method].needs_teacher:
+    if weights == "none" and load_method(recipe.method).needs_teacher:
         raise UsageError(
             f"method {recipe.method} learns from a pretrained teacher, and --weights none gives a random one",
             "leave --weights out, or take --method none",

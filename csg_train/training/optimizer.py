@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from csg_train.methods import Method
+from csg_train.methods.base import Method
 from csg_train.recipe.schema import Optim
 
 

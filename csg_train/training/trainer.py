@@ -25,7 +25,7 @@ from csg.errors import InputError, UsageError
 from csg_train.data.loading import Steps, load_batches
 from csg_train.distributed import any_process, barrier, mean_over_processes, rank, world
 from csg_train.energy import hyperspherical_energy
-from csg_train.methods import Batch, Method
+from csg_train.methods.base import Batch, Method
 from csg_train.recipe.schema import Recipe
 from csg_train.tasks import TASKS, Images
 from csg_train.training.checkpoint import pack, unpack
@@ -193,7 +193,7 @@ class Trainer:
             return
         what = f"training diverged: at step {self.step} weights are not finite any more"
         self.run.write(DIVERGED, f"{what}\n")
-        raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...), or the system's --strength")
+        raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
 
     def _measure(self) -> dict[str, Any]:
         """Accuracy and energies in fp32, by the first process: `real` or `held_out`, and `energy`."""

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from csg.errors import UsageError
-from csg_train.methods import METHODS
+from csg_train.methods import METHODS, load_method
 from csg_train.models.backbones import BACKBONES, PLAIN, Encoder, Teacher, known
 from csg_train.models.ibn import InstanceBatchNorm
 
@@ -108,7 +108,7 @@ def test_ibn_b_adds_instance_norms_after_the_first_convolution_and_the_sums_of_t
 def test_ibn_methods_choose_the_backbone(small_recipe):
     assert small_recipe(method="ibn-a").model.backbone == "mobilenet_v2_ibn_a"
     assert small_recipe(method="ibn-b", model__backbone="resnet18").model.backbone == "resnet18_ibn_b"
-    assert {m for m in METHODS if METHODS[m].backbone_variant} == {"ibn-a", "ibn-b"}
+    assert {m for m in METHODS if load_method(m).backbone_variant} == {"ibn-a", "ibn-b"}
 
 
 def test_an_unknown_backbone_is_named(small_recipe):

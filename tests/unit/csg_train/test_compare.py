@@ -12,8 +12,10 @@ from PIL import Image
 from csg.errors import UsageError
 from csg_train.compare.command import keep_plan
 from csg_train.compare.results import Try, decide
-from csg_train.compare.systems import ALL, choose, parse_system
+from csg_train.compare.tuning import choose, recipe_for, tries
 from csg_train.energy import hyperspherical_energy
+from csg_train.methods import METHODS
+from csg_train.methods.spec import parse_method
 from csg_train.training.embed import embed_command
 from csg_train.training.run_folder import Run
 
@@ -29,7 +31,7 @@ def compare(folder, *more):
 @pytest.fixture(scope="module")
 def compared(weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparisons") / "small"
-    done = compare(folder, "--seeds", "2", "--no-tune", "--system", "none", "--system", "csg:apool=false", "--json")
+    done = compare(folder, "--seeds", "2", "--no-tune", "--method", "none", "--method", "csg:apool=false", "--json")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -38,19 +40,19 @@ def test_table_and_json_are_the_runs_own_figures(compared):
     folder, done = compared
     result = json.loads(done.stdout)
     assert result == json.loads((folder / "comparison.json").read_text())
-    assert [system["system"] for system in result["systems"]] == ["none", "csg:apool=false"]
-    assert [(row["system"], row["seed"]) for row in result["rows"]] == [
-        (system, seed) for system in ("none", "csg:apool=false") for seed in (0, 1)
+    assert [method["label"] for method in result["methods"]] == ["none", "csg:apool=false"]
+    assert [(row["method"], row["seed"]) for row in result["rows"]] == [
+        (method, seed) for method in ("none", "csg:apool=false") for seed in (0, 1)
     ]
-    assert {"system", "seed", "accuracy", "mean_class_accuracy", "hse", "step_ms", "peak_mb"} == result["rows"][
+    assert {"method", "seed", "accuracy", "mean_class_accuracy", "hse", "step_ms", "peak_mb"} == result["rows"][
         0
     ].keys()
-    for system, name in zip(result["systems"], ("none", "csg-apool-false"), strict=True):
+    for method, name in zip(result["methods"], ("none", "csg-apool-false"), strict=True):
         own = [Run(folder / "runs" / f"{name}-{seed}").result() for seed in (0, 1)]
         accuracies = [run["real"]["accuracy"] for run in own]
-        assert system["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
-        assert system["deviation"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
-        assert system["mean"]["E_2"] == pytest.approx(np.mean([run["energy"]["E_2"] for run in own]))
+        assert method["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
+        assert method["deviation"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert method["mean"]["E_2"] == pytest.approx(np.mean([run["energy"]["E_2"] for run in own]))
         cell = f"{100 * np.mean(accuracies):.1f} ± {100 * np.std(accuracies, ddof=1):.1f}"
         assert cell in (folder / "table.md").read_text()
     assert Run(folder / "runs" / "csg-apool-false-1").recipe().methods["csg"]["apool"] is False
@@ -72,33 +74,33 @@ def test_again_it_makes_only_what_is_missing(compared, tmp_path):
     before = json.loads(done.stdout)
     picture = (folder / "circle.png").read_bytes()
     shutil.rmtree(folder / "runs")
-    again = compare(folder, "--seeds", "2", "--no-tune", "--system", "none", "--json")
+    again = compare(folder, "--seeds", "2", "--no-tune", "--method", "none", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == before, "rows of earlier calls stay"
     assert not (folder / "runs").exists()
     assert (folder / "circle.png").read_bytes() == picture
-    more = compare(folder, "--seeds", "3", "--no-tune", "--system", "none", "--json")
+    more = compare(folder, "--seeds", "3", "--no-tune", "--method", "none", "--json")
     assert more.returncode == 0, more.stderr
     assert [path.name for path in (folder / "runs").iterdir()] == ["none-2"]
-    first = json.loads(more.stdout)["systems"][0]
-    assert first["runs"][:2] == before["systems"][0]["runs"]
+    first = json.loads(more.stdout)["methods"][0]
+    assert first["runs"][:2] == before["methods"][0]["runs"]
     assert [run["seed"] for run in first["runs"]] == [0, 1, 2]
     assert str(folder) not in (folder / "plan.json").read_text() + (folder / "comparison.json").read_text()
-    other = compare(folder, "--no-tune", "--system", "none", "--epochs", "7")
+    other = compare(folder, "--no-tune", "--method", "none", "--epochs", "7")
     assert other.returncode == 2
     assert "another recipe" in other.stderr
 
 
 def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
     folder = tmp_path / "tuned"
-    done = compare(folder, "--seeds", "1", "--system", "csg", "--json")
+    done = compare(folder, "--seeds", "1", "--method", "csg", "--json")
     assert done.returncode == 0, done.stderr
-    (system,) = json.loads(done.stdout)["systems"]
-    assert [t["changes"]["weight"] for t in system["tries"]] == pytest.approx([0.1, 0.01, 1.0])
-    scores = [t["held_out"] for t in system["tries"]]
+    (method,) = json.loads(done.stdout)["methods"]
+    assert [t["changes"]["methods.csg.weight"] for t in method["tries"]] == pytest.approx([0.1, 0.01, 1.0])
+    scores = [t["held_out"] for t in method["tries"]]
     best = int(np.argmax(scores))
     clear = scores[best] - scores[0] > (scores[best] * (1 - scores[best]) / 16) ** 0.5
-    assert system["chosen"] == system["tries"][best if clear else 0]["changes"]
+    assert method["chosen"] == method["tries"][best if clear else 0]["changes"]
     for number in range(3):
         run = Run(folder / "tune" / f"csg-{number}")
         recipe, result = run.recipe(), run.result()
@@ -106,32 +108,31 @@ def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
         assert recipe.optim.max_steps == 1
         assert "real" not in result
         assert result["held_out"]["images"] == 16
-    assert Run(folder / "runs" / "csg-0").recipe().methods["csg"]["weight"] == system["chosen"]["weight"]
+    assert Run(folder / "runs" / "csg-0").recipe().methods["csg"]["weight"] == method["chosen"]["methods.csg.weight"]
     assert "three tries" in (folder / "table.md").read_text()
 
 
-def test_a_system_that_diverges_is_named_and_holds_nothing_up(weights, tmp_path):
+def test_a_method_that_diverges_is_named_and_holds_nothing_up(weights, tmp_path):
     folder = tmp_path / "diverging"
-    words = ("--seeds", "1", "--no-tune", "--json", "--system", "l2:weight=1e30", "--system", "none")
+    words = ("--seeds", "1", "--no-tune", "--json", "--method", "l2:weight=1e30", "--method", "none")
     done = compare(folder, *words)
     assert done.returncode == 0, done.stderr
     assert "training diverged: at step 4 weights are not finite" in done.stderr
     assert "l2:weight=1e30, seed 0: training diverged" in done.stderr
-    assert [row["system"] for row in json.loads(done.stdout)["rows"]] == ["none"]
+    assert [row["method"] for row in json.loads(done.stdout)["rows"]] == ["none"]
     assert compare(folder, *words).stdout == done.stdout
     alone = compare(tmp_path / "alone", *words[:-2])
     assert alone.returncode == 3
     assert "every run diverged" in alone.stderr
 
 
-def test_every_system_has_three_tries_of_its_own_strength(small_recipe):
+def test_every_method_has_three_tries_of_its_own_weight(small_recipe):
     base = small_recipe()
-    for name in ALL:
-        system = parse_system(f"{name}:styles=somewhere" if name == "drpc" else name)
-        tries = system.tries(base)
-        assert len(tries) == 3
-        recipes = [system.recipe(base, changes) for changes in tries]
-        assert recipes[0] == system.recipe(base, {})
+    for name in METHODS:
+        spec = parse_method(f"{name}:styles=somewhere" if name == "drpc" else name)
+        recipes = [recipe_for(spec, base, changes) for changes in tries(spec, base)]
+        assert len(recipes) == 3
+        assert recipes[0] == recipe_for(spec, base)
         assert len({recipe.digest() for recipe in recipes}) == 3
 
 
@@ -140,7 +141,7 @@ def test_several_sources_are_tuned_on_the_last(small_recipe, tmp_path):
 
     base = small_recipe(data__train=["a", "b"], data__real=["c"])
     changes = Comparison(tmp_path, base, 1600, None)._tuning({"optim.lr_heads": 0.5})
-    recipe = parse_system("none").recipe(base, changes)
+    recipe = recipe_for(parse_method("none"), base, changes)
     assert (recipe.data.train, recipe.data.real, recipe.data.holdout) == (("a",), ("b",), 0.0)
     assert recipe.optim.max_steps == 25
     assert (recipe.optim.lr_heads, recipe.optim.lr_backbone) == (2.0, 4 * base.optim.lr_backbone)
@@ -153,26 +154,25 @@ def test_the_first_value_stays_unless_another_is_better_by_more_than_a_standard_
     assert decide([*tries, Try({"weight": 4}, 0.53, 400)]).changes == {"weight": 4}
 
 
-def test_systems_are_parsed_and_refused():
-    assert parse_system("ewc").settings == {"fisher": True}
-    assert parse_system("csg:stages=[layer4]:queue=64").settings == {"stages": ["layer4"], "queue": 64}
-    assert parse_system("csg:stages=[layer4]").folder == "csg-stages-layer4"
-    for wrong in ("cgs", "csg:apool"):
-        with pytest.raises(UsageError):
-            parse_system(wrong)
+def test_methods_are_chosen_and_refused(small_recipe):
+    base = small_recipe()
     with pytest.raises(UsageError, match="twice"):
-        choose(["csg", "csg"], None)
-    with pytest.raises(UsageError, match="--styles"):
-        choose(["drpc"], None)
-    systems, left_out = choose(None, None)
-    assert left_out == ["drpc"]
-    assert [s.name for s in systems] == [name for name in ALL if name != "drpc"]
-    assert len(choose(None, "photos")[0]) == len(ALL)
+        choose(["csg", "csg"], base)
+    with pytest.raises(UsageError, match="drpc:styles="):
+        choose(["drpc"], base)
+    with pytest.raises(UsageError, match="tau"):
+        choose(["none", "csg:tau=1"], base)
+    chosen, left_out = choose(None, base)
+    assert [spec.name for spec in left_out] == ["drpc"]
+    assert [spec.name for spec in chosen] == [name for name in METHODS if name != "drpc"]
+    everything, none_left = choose(None, small_recipe(methods__drpc__styles="photos"))
+    assert [spec.name for spec in everything] == list(METHODS)
+    assert not none_left
 
 
-def test_a_wrong_setting_of_a_system_is_one_line(compared):
+def test_a_wrong_setting_of_a_method_is_one_line(compared):
     folder, _ = compared
-    done = compare(folder, "--no-tune", "--system", "none:apool=false")
+    done = compare(folder, "--no-tune", "--method", "none:apool=false")
     assert done.returncode == 2
     assert "apool" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -211,7 +211,7 @@ def test_segmenters_are_compared_by_their_miou(weights, tmp_path):
     settings = ("data.count=60", "optim.batch=4", "optim.max_steps=2", "precision=fp32")
     words = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-m", "csg", "compare", "seg", "--out", str(folder), "--seeds", "1", "--no-tune"]
-    done = subprocess.run([*command, "--system", "none", *words, "--json"], capture_output=True, text=True)
+    done = subprocess.run([*command, "--method", "none", *words, "--json"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["rows"]
     own = Run(folder / "runs" / "none-0").result()

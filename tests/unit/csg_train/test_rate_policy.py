@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from csg_train.methods import METHODS
+from csg_train.methods import load_method
 from csg_train.methods.rate_policy import RatePolicy
 from tests.helpers.tiny_student import nudge, tiny
 
@@ -73,10 +73,8 @@ def test_a_restored_policy_goes_on_the_same():
 
 def test_asg_hands_the_rates_to_the_optimiser_as_shares_of_the_heads():
     student, teacher = tiny()
-    kind = METHODS["asg"]
-    by_hand = kind(student, teacher, kind.Settings())
+    by_hand, learned = (kind(student, teacher, kind.Settings()) for kind in map(load_method, ("asg", "asg-l2o")))
     assert by_hand.learning_rate("layer3", 0.001, 0.01) == 0.001
-    learned = kind(student, teacher, kind.Settings(learned=True))
     assert not any(p.requires_grad for p in learned.policy.parameters())
     assert learned.learning_rate("heads", 0.001, 0.01) == 0.01
     learned.policy.actions[0] = 7

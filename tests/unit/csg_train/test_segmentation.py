@@ -15,8 +15,8 @@ from csg.metrics import PixelConfusion
 from csg_export.export import ExportOptions, export
 from csg_export.sources import of_run
 from csg_export.tensorrt import EngineOptions
-from csg_train.methods import METHODS, Batch
-from csg_train.methods.base import task_loss
+from csg_train.methods import METHODS
+from csg_train.methods.base import Batch, task_loss
 from csg_train.methods.contrast import Patches, a_pool, attention, uniform
 from csg_train.models.backbones import PLAIN, Encoder, Teacher
 from csg_train.models.fast_layers import Convolution, DilatedConvolution

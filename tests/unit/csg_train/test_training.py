@@ -11,7 +11,8 @@ import torch
 
 from csg.errors import InputError, UsageError
 from csg_train.data.synthetic_digits import digits
-from csg_train.methods import METHODS, Batch
+from csg_train.methods import METHODS
+from csg_train.methods.base import Batch
 from csg_train.models.weights import load_weights
 from csg_train.training.command import build_method, train
 from csg_train.training.optimizer import make_optimiser, poly, precision_for, set_learning_rates
