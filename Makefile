@@ -1,11 +1,13 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder -rs
 
-.PHONY: help setup demo test lint docs hooks bench wheel clean
+.PHONY: help setup demo test test-all coverage lint docs hooks bench wheel clean
 
 help:          ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,8 +20,14 @@ setup: $(VENV)/ready  ## everything into .venv
 demo: setup    ## the whole road on the embedded digits: train, export, deploy, serve, evaluate
 	$(BIN)/csg demo
 
-test: setup    ## all tests, the real server included
-	$(BIN)/python -m pytest
+test: setup    ## the tests in minutes: all but those marked slow
+	$(PYTEST) -m "not slow"
+
+test-all: setup  ## all tests, with many examples of each property
+	$(PYTEST) --hypothesis-profile slow
+
+coverage: setup  ## the tests in minutes, and how much of each package they run
+	$(PYTEST) -m "not slow" --cov --cov-report term
 
 lint: setup    ## style, types, spelling
 	$(BIN)/ruff check .

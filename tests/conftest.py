@@ -1,35 +1,102 @@
-"""Shared pieces: pretrained weights, a small synthetic set, a trained run; each made once a session."""
+"""What all tests share: an empty folder to run in, pretrained weights, and runs that are trained once a session.
 
+Run on several workers, a session has one folder for all of them: what is costly is made by the first worker that needs
+it, and the others wait for it (`once`). Tests of one file stay on one worker, and so do all of one `xdist_group`.
+"""
+
+import fcntl
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"  # real images, where there are some
-
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job, and its children, ignore it
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores; read when torch and NumPy are imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from hypothesis import settings
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """Generated data goes to a folder of the session's own, in this process and in those it starts."""
-    folder = tmp_path_factory.mktemp("cache")
-    old = os.environ.get("CSG_CACHE")
-    os.environ["CSG_CACHE"] = str(folder)
-    yield folder
-    if old is None:
-        del os.environ["CSG_CACHE"]
-    else:
-        os.environ["CSG_CACHE"] = old
+from tests.helpers.checkout import listing
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"  # real images, where there are some
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job, and its children, ignore it
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("slow", max_examples=200, deadline=None)
+settings.load_profile("quick")
+
+
+def pytest_sessionstart(session):
+    session.config.stash[LISTING] = listing(ROOT)
+
+
+def pytest_sessionfinish(session):
+    """Fail a session that leaves files in the checkout; its workers leave that to the main process."""
+    if not hasattr(session.config, "workerinput"):
+        left = sorted(listing(ROOT) - session.config.stash[LISTING])
+        if left:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            session.config.stash[LEFT] = left
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for path in config.stash.get(LEFT, ()):
+        terminalreporter.write_line(f"error: the tests left {path} in the checkout; write to tmp_path", red=True)
+
+
+LISTING, LEFT = pytest.StashKey(), pytest.StashKey()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file on one worker, where they name no other group."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
 
 
 @pytest.fixture(scope="session")
-def weights():
-    """The ImageNet weights of MobileNetV2, from the network the first time."""
+def once(tmp_path_factory, worker_id):
+    """`once(name, make)`: the path that `make(path)` fills, in the first worker that asks; the others wait for it."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+
+    def path_of(name, make):
+        with (shared / f"{name}.made").open("a+") as made:
+            fcntl.flock(made, fcntl.LOCK_EX)
+            made.seek(0)
+            if not made.read():
+                make(shared / name)
+                made.write("yes")
+        return shared / name
+
+    return path_of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(once, tmp_path_factory):
+    """Generated data goes to a folder of the session, in this process and in those it starts."""
+    folder = once("cache", Path.mkdir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CSG_CACHE", str(folder))
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))  # for fixtures of a session or a module
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    """Relative paths are the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def weights(once):
+    """The ImageNet weights of MobileNetV2, downloaded on first use."""
     from csg_train.models.weights import pull
 
+    once("weights", lambda _: pull("mobilenet_v2"))
     return pull("mobilenet_v2")
 
 
@@ -48,7 +115,7 @@ SMALL = {
     "optim.epochs": 1,
     "optim.lr_backbone": 3e-3,
     "optim.lr_heads": 1.2e-2,
-    "model.freeze_batch_norm": True,  # eight steps leave its running statistics good for nothing
+    "model.freeze_batch_norm": True,  # eight steps are too few to estimate running statistics
     "precision": "fp32",
 }
 
@@ -62,11 +129,35 @@ def small_recipe():
 
 
 @pytest.fixture(scope="session")
-def trained(weights, small_recipe, tmp_path_factory):
-    """A finished csg run."""
+def trained(weights, small_recipe, once):
+    """A finished run of csg on the digits. Not to be written to."""
     from csg_train.training.command import train
     from csg_train.training.run_folder import Run
 
-    run = Run(tmp_path_factory.mktemp("runs") / "cls" / "small")
-    train(small_recipe(optim__max_steps=8), run)
-    return run
+    return Run(once("trained", lambda path: train(small_recipe(optim__max_steps=8), Run(path))))
+
+
+@pytest.fixture(scope="session")
+def segmented(weights, once):
+    """A finished run of a segmenter on the digit scenes, after two steps. Not to be written to."""
+    from csg_train.recipe.schema import load_recipe
+    from csg_train.training.command import train
+    from csg_train.training.run_folder import Run
+
+    changes = ["data.count=100", "optim.max_steps=2", "optim.batch=4", "method=none", "precision=fp32"]
+    recipe = load_recipe("digit-scenes", {}, changes)
+    return Run(once("segmented", lambda path: train(recipe, Run(path))))
+
+
+@pytest.fixture(scope="session")
+def exported(trained, once):
+    """`exported(precision)`: the bundle of `trained` in that precision. Not to be written to."""
+    from csg.bundle import read_bundle
+    from csg_export.export import ExportOptions, export
+    from csg_export.sources import of_run
+
+    def bundle(precision):
+        path = once(f"exported-{precision}", lambda path: export(of_run(trained, None), ExportOptions(precision), path))
+        return read_bundle(path)
+
+    return bundle

@@ -26,7 +26,8 @@ from tritonclient.utils import InferenceServerException
 
 from csg_serve.client.client import Client
 from csg_serve.client.shared_memory import FOLDER, PREFIX
-from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.cli import CSG, FREE_PORTS, csg, csg_process, refused
+from tests.helpers.served import deploy, start_in_foreground
 from tests.helpers.tiny_bundle import COLOURS, write_colour_bundle
 
 COUNT, BROKEN_EVERY = 10_000, 20  # 5 % of them
@@ -64,15 +65,10 @@ class Served:
             ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", root / "disk"], stderr=subprocess.DEVNULL
         ).returncode
         write_colour_bundle(self.bundle)
-        assert csg("deploy", self.bundle, "--repository", self.repository).returncode == 0
+        deploy(self.bundle, self.repository)
 
     def start(self):
-        command = [sys.executable, "-m", "csg", "serve", "--json", "--drain", "3", "--repository", str(self.repository)]
-        self.process = subprocess.Popen(
-            [*command, *self.ports], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        while "press Ctrl-C" not in (line := self.process.stderr.readline()):
-            assert line, "csg serve ended"
+        self.process = start_in_foreground(self.repository, "--drain", 3, *self.ports)
         self.state = json.loads((self.repository / ".csg-serve.json").read_text())
         self.grpc, self.http = self.state["grpc"], self.state["http"]
         self.ports = [w for n in ("http", "grpc", "metrics") for w in (f"--{n}-port", self.state[n].split(":")[1])]
@@ -140,7 +136,7 @@ def undisturbed(served, lists, tmp_path_factory):
 @contextmanager
 def evaluating(served, data, out):
     """A running `csg evaluate`, well under way; it has to end well."""
-    command = [sys.executable, "-m", "csg", *map(str, evaluate(served, data, out))]
+    command = [*CSG, *map(str, evaluate(served, data, out))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         journal = out / "journal.jsonl"
@@ -317,7 +313,7 @@ def test_deployments_at_once(served):
 
     def deploy(name):
         options = ("--name", name, "--repository", served.repository, "--json")
-        return csg("deploy", served.bundle, *options, *(() if name == "colour" else ("--no-encoded",)))
+        return csg_process("deploy", served.bundle, *options, *(() if name == "colour" else ("--no-encoded",)))
 
     with ThreadPoolExecutor(len(names)) as pool:
         done = list(pool.map(deploy, names))

@@ -13,7 +13,8 @@ from csg.card import SegmentationInput
 from csg.errors import UsageError
 from csg_serve.bench.command import parse_concurrency, parse_scenarios
 from csg_serve.bench.samples import read_samples, stacked
-from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.cli import csg, refused
+from tests.helpers.served import deploy, serving
 from tests.helpers.tiny_bundle import COLOURS, tiny_card, write_colour_bundle
 
 
@@ -22,7 +23,7 @@ def folder(tmp_path_factory):
     """A repository with the model colour, and 40 images of which every fifth lies among another colour's."""
     root = tmp_path_factory.mktemp("bench")
     write_colour_bundle(root / "bundle")
-    assert csg("deploy", root / "bundle", "--repository", root / "repository").returncode == 0
+    deploy(root / "bundle", root / "repository", "--no-encoded")
     for number in range(40):
         label = number % 3 if number % 5 else (number + 1) % 3
         (root / "data" / COLOURS[label]).mkdir(parents=True, exist_ok=True)
@@ -32,11 +33,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    serve = ("serve", "--repository", folder / "repository")
-    done = csg(*serve, "--detach", "--json", *FREE_PORTS)
-    assert done.returncode == 0, done.stderr
-    yield json.loads(done.stdout)["grpc"]
-    csg(*serve, "--stop")
+    with serving(folder / "repository") as state:
+        yield state["grpc"]
 
 
 def test_levels(folder, server):

@@ -19,7 +19,8 @@ from csg.bundle import read_bundle, write_bundle
 from csg.errors import ServerError
 from csg.images import MAX_PIXELS, decode, prepare
 from csg_serve.repository.deploy import deploy
-from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers import served
+from tests.helpers.cli import csg, refused
 from tests.helpers.tiny_bundle import write_echo_bundle, write_scene_bundle
 
 RNG = np.random.default_rng(0)
@@ -87,17 +88,15 @@ def folder(tmp_path_factory):
     write_bundle(root / "bundles" / "broken", other, {"model.onnx": b"this is no graph"})
     write_scene_bundle(root / "bundles" / "scenes")
     for name in ("echo", "scenes"):
-        assert csg("deploy", root / "bundles" / name, "--repository", root / "repository").returncode == 0
-    assert csg("deploy", echo.path, "--name", "tuned", "--repository", root / "repository", *TUNED).returncode == 0
+        served.deploy(root / "bundles" / name, root / "repository", "--instances", 1)
+    served.deploy(echo.path, root / "repository", "--name", "tuned", *TUNED)
     return root
 
 
 @pytest.fixture(scope="module")
 def server(folder):
-    started = csg("serve", "--repository", folder / "repository", "--detach", "--json", *FREE_PORTS)
-    assert started.returncode == 0, started.stderr
-    yield json.loads(started.stdout)
-    assert csg("serve", "--stop", "--repository", folder / "repository").returncode == 0
+    with served.serving(folder / "repository") as state:
+        yield state
 
 
 @pytest.fixture(scope="module")
@@ -286,9 +285,10 @@ def test_versions_change_under_load_and_each_gets_its_own_pixels(folder, server,
         refused(csg("deploy", bundles / "broken", "--repository", repository), 4, "echo version 3 does not load")
         assert ask(files)["logits"].tolist() == close
         garbage = lambda _, folder: (folder / "model.py").write_text("import nothing_at_all")  # noqa: E731
-        monkeypatch.setattr(csg_serve.repository.encoded_model, "write_scripts", garbage)
-        with pytest.raises(ServerError, match=r"echo_encoded version 4 does not load: .*nothing_at_all"):
-            deploy(read_bundle(bundles / "echo"), repository)
+        with monkeypatch.context() as patch:
+            patch.setattr(csg_serve.repository.encoded_model, "write_scripts", garbage)
+            with pytest.raises(ServerError, match=r"echo_encoded version 4 does not load: .*nothing_at_all"):
+                deploy(read_bundle(bundles / "echo"), repository)
         assert ask(files)["logits"].tolist() == close
         done = csg("deploy", "--rollback", "--repository", repository, "--name", "echo", "--json")
         assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 1), done.stderr

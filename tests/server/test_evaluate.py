@@ -21,7 +21,8 @@ from csg_serve.evaluate.classification import summarise
 from csg_serve.evaluate.journal import Journal, Subject
 from csg_serve.evaluate.latency_histogram import Latencies
 from tests.helpers.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
-from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.cli import csg, refused
+from tests.helpers.served import deploy, serving
 from tests.helpers.tiny_bundle import write_colour_bundle, write_scene_bundle
 from tests.server.test_serve_segmentation import LABELS
 
@@ -145,12 +146,6 @@ def test_a_journal_survives_a_crash_and_is_one_process_at_a_time(tmp_path):
             Journal(tmp_path, 5)
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Evaluations are kept in the current folder."""
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A list of 1,500 images in three colours, every tenth of another; eight scenes; a model for each."""
@@ -175,18 +170,15 @@ def folder(tmp_path_factory):
     write_colour_bundle(root / "bundles" / "colour")
     write_scene_bundle(root / "bundles" / "scenes", "scenes")
     for name in ("colour", "scenes"):
-        assert csg("deploy", root / "bundles" / name, "--repository", root / "repository").returncode == 0
+        deploy(root / "bundles" / name, root / "repository", "--no-encoded", "--instances", 1)
     return root
 
 
 @pytest.fixture(scope="module")
 def addresses(folder):
     """Of a Triton on the repository: gRPC's and HTTP's."""
-    started = csg("serve", "--repository", folder / "repository", "--detach", "--json", *FREE_PORTS)
-    assert started.returncode == 0, started.stderr
-    state = json.loads(started.stdout)
-    yield state["grpc"], f"http://{state['http']}"
-    assert csg("serve", "--stop", "--repository", folder / "repository").returncode == 0
+    with serving(folder / "repository") as state:
+        yield state["grpc"], f"http://{state['http']}"
 
 
 @pytest.fixture
@@ -252,24 +244,25 @@ def test_scenes_go_on_to_the_same_figures(folder, server, tmp_path):
 
 
 @needs_chromium
-def test_the_reports_of_both_tasks(folder, server, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "data", "headings", "words"),
+    [("colour", "colours", HEADINGS, "90.00 %"), ("scenes", "scenes", SCENE_HEADINGS, "pixel accuracy")],
+)
+def test_the_reports_of_both_tasks(folder, server, tmp_path, task, data, headings, words):
     """As a user makes them; test_report.py looks more closely."""
-    with started() as browser:
-        for task, data, headings, pictures, words in (
-            ("colour", "colours", HEADINGS, 3, "90.00 %"),
-            ("scenes", "scenes", SCENE_HEADINGS, 3, "pixel accuracy"),
-        ):
-            page = tmp_path / task / "page.html"
-            ask = ("evaluate", "--server", server, "--model", task, "--data", folder / data, "--report", page)
-            done = csg(*ask)
-            assert done.returncode == 0, done.stderr
-            assert str(page) in done.stdout
-            with opened(browser, page, 390) as tab:
-                check_page(tab, headings, pictures)
-                assert words.lower() in tab.locator(".tiles").inner_text().lower()
-                assert "written by hand" in tab.locator("#card").inner_text()
-                assert server in tab.locator("#method").inner_text()
-    refused(csg(*ask[:-1], "/proc/no/page.html"), 3, "/proc/no/page.html can't be written")
+    page, ask = (
+        tmp_path / task / "page.html",
+        ("evaluate", "--server", server, "--model", task, "--data", folder / data),
+    )
+    done = csg(*ask, "--report", page)
+    assert done.returncode == 0, done.stderr
+    assert str(page) in done.stdout
+    refused(csg(*ask, "--report", "/proc/no/page.html"), 3, "/proc/no/page.html can't be written")
+    with started() as browser, opened(browser, page, 390) as tab:
+        check_page(tab, headings, 3)
+        assert words.lower() in tab.locator(".tiles").inner_text().lower()
+        assert "written by hand" in tab.locator("#card").inner_text()
+        assert server in tab.locator("#method").inner_text()
 
 
 def test_only_the_same_is_gone_on_with(folder, server, tmp_path):
@@ -285,8 +278,7 @@ def test_only_the_same_is_gone_on_with(folder, server, tmp_path):
     resume = ("evaluate", "--server", server, "--resume", "--out", tmp_path / "kept")
     refused(csg(*resume, "--data", folder / "colours"), 2, f"is of other data: {data}", "leave --data out")
     refused(csg(*resume, "--out", tmp_path / "none"), 3, "none is no evaluation")
-    deploy = ("deploy", folder / "bundles" / "colour", "--repository", folder / "repository")
-    assert csg(*deploy).returncode == 0
+    deploy(folder / "bundles" / "colour", folder / "repository", "--no-encoded", "--instances", 1)
     refused(csg(*resume), 3, "of version 1 of colour, the server has version 2", "--rollback")
     back = ("deploy", "--rollback", "--name", "colour", "--repository", folder / "repository")
     assert csg(*back).returncode == 0

@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -27,6 +26,7 @@ from csg.errors import CsgError, InputError, UsageError
 from csg_serve.client.client import Client
 from csg_serve.server.options import ServerOptions, check_address, check_tls, control_secret, read_secret
 from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.served import serving, start_in_foreground
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle
 
 DEPLOY = Path(__file__).resolve().parents[2] / "docs" / "deploy"
@@ -73,18 +73,6 @@ def tls(authority, tmp_path_factory):
     files["ca"] = folder / "ca.pem"
     authority.cert_pem.write_to_path(files["ca"])
     return files
-
-
-@contextmanager
-def serving(repository, *options):
-    """What `csg serve --detach --json` says of the server that runs meanwhile."""
-    done = csg("serve", "--detach", "--json", "--repository", repository, *FREE_PORTS, *options)
-    assert done.returncode == 0, done.stderr
-    try:
-        yield json.loads(done.stdout)
-    finally:
-        stopped = csg("serve", "--stop", "--repository", repository)
-        assert stopped.returncode == 0, stopped.stderr
 
 
 @contextmanager
@@ -339,11 +327,8 @@ def test_requests_under_way_are_answered_before_the_server_ends(drain, tmp_path)
     (repository / "slow" / "1").mkdir(parents=True)
     (repository / "slow" / "1" / "model.py").write_text(SLOW_MODEL)
     (repository / "slow" / "config.pbtxt").write_text(SLOW_CONFIG)
-    command = [sys.executable, "-m", "csg", "serve", "--json", "--repository", str(repository), *FREE_PORTS]
-    process = subprocess.Popen([*command, "--drain", str(drain)], stderr=subprocess.PIPE, text=True)
+    process = start_in_foreground(repository, *FREE_PORTS, "--drain", drain)
     try:
-        while "press Ctrl-C" not in (line := process.stderr.readline()):
-            assert line, "csg serve ended"
         state = json.loads((repository / ".csg-serve.json").read_text())
         client = triton.InferenceServerClient(state["grpc"])
         image = triton.InferInput("image", [3], "UINT8")

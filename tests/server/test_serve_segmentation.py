@@ -10,19 +10,14 @@ from csg.datasets.segmentation import read_segmentation_dataset
 from csg.metrics import PixelConfusion
 from csg_serve.triton.config import model_config
 from csg_serve.triton.deploy_options import max_batch_size
-from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.cli import csg, refused
+from tests.helpers.served import deploy, serving
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_scene_bundle
 
 LABELS = (
     "name: rgb\nignored: [9]\nclasses: [{name: red, ids: [0], colour: [255, 0, 0]}, "
     "{name: green, ids: [1], colour: [0, 255, 0]}, {name: blue, ids: [2], colour: [0, 0, 255]}]\n"
 )
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path_factory, monkeypatch):
-    """Evaluations are kept in the current folder."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +39,14 @@ def folder(tmp_path_factory):
         write_scene_bundle(root / "bundles" / name, name, side)
     write_colour_bundle(root / "bundles" / "colour")
     for name in ("scenes", "fixed", "colour"):
-        assert csg("deploy", root / "bundles" / name, "--repository", root / "repository").returncode == 0
+        deploy(root / "bundles" / name, root / "repository", "--no-encoded", "--instances", 1)
     return root
 
 
 @pytest.fixture(scope="module")
 def server(folder):
-    started = csg("serve", "--repository", folder / "repository", "--detach", "--json", *FREE_PORTS)
-    assert started.returncode == 0, started.stderr
-    yield json.loads(started.stdout)["grpc"]
-    assert csg("serve", "--stop", "--repository", folder / "repository").returncode == 0
+    with serving(folder / "repository") as state:
+        yield state["grpc"]
 
 
 def expected(folder):

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,19 +22,14 @@ from csg_serve.client.client import Client, stream
 from csg_serve.client.connection import open_model
 from csg_serve.server.state import STATE
 from csg_serve.server.tuning import GLIBC_ENV
-from tests.helpers.cli import FREE_PORTS, csg, refused
+from tests.helpers.cli import FREE_PORTS, csg, csg_process, refused
+from tests.helpers.served import deploy, serving, start_in_foreground
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
 from tests.server.test_evaluate import TIMES
 
 
 def processes_of(repository):
     return [p for p in psutil.process_iter(["cmdline"]) if str(repository) in " ".join(p.info["cmdline"] or [])]
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path_factory, monkeypatch):
-    """Evaluations are kept in the current folder."""
-    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +43,7 @@ def folder(tmp_path_factory):
         for number in range(9):
             Image.new("RGB", (30 + 7 * number, 50), colour).save(root / "colours" / name / f"{number}.png")
     for name in ("colour", "echo"):
-        assert csg("deploy", root / "bundles" / name, "--repository", root / "repository").returncode == 0
+        deploy(root / "bundles" / name, root / "repository", "--no-encoded", "--instances", 1)
     return root
 
 
@@ -57,14 +51,10 @@ def folder(tmp_path_factory):
 def server(folder):
     """gRPC address of a Triton on the repository."""
     repository = folder / "repository"
-    done = csg("serve", "--detach", "--json", "--repository", repository, *FREE_PORTS)
-    assert done.returncode == 0, done.stderr
-    state = json.loads(done.stdout)
-    yield state["grpc"]
-    region = json.loads((repository / ".csg-serve.json").read_text())["token"]
-    assert processes_of(repository)
-    stopped = csg("serve", "--stop", "--repository", repository)
-    assert stopped.returncode == 0, stopped.stderr
+    with serving(repository) as state:
+        yield state["grpc"]
+        region = json.loads((repository / ".csg-serve.json").read_text())["token"]
+        assert processes_of(repository)
     assert not processes_of(repository)
     assert not list(Path("/dev/shm").glob(f"{region}*"))
     refused(csg("serve", "--stop", "--repository", repository), 4, "no server runs on")
@@ -148,10 +138,10 @@ def test_python_gets_the_same_in_a_few_lines(folder, server):
 
 def test_a_broken_image_is_named_or_left_out(tmp_path, server):
     for name in ("red", "green", "blue"):
-        (tmp_path / name).mkdir()
-        Image.new("RGB", (40, 40), name).save(tmp_path / name / "a.png")
-    (tmp_path / "red" / "broken.png").write_bytes(b"\x89PNG")
-    evaluate = ("evaluate", "--server", server, "--model", "colour", "--data", tmp_path)
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), name).save(tmp_path / "data" / name / "a.png")
+    (tmp_path / "data" / "red" / "broken.png").write_bytes(b"\x89PNG")
+    evaluate = ("evaluate", "--server", server, "--model", "colour", "--data", tmp_path / "data")
     refused(csg(*evaluate), 3, r"red/broken\.png", "--unreadable skip")
     report = json.loads(csg(*evaluate, "--unreadable", "skip", "--json").stdout)
     assert (report["images"], report["skipped"], report["accuracy"]) == (3, 1, 1.0)
@@ -239,8 +229,7 @@ def test_no_server_there():
 @pytest.fixture
 def colour_repository(tmp_path):
     bundle = write_colour_bundle(tmp_path / "bundle")
-    done = csg("deploy", bundle.path, "--repository", tmp_path / "repository", "--no-encoded", "--no-warm-up")
-    assert done.returncode == 0, done.stderr
+    deploy(bundle.path, tmp_path / "repository", "--no-encoded", "--no-warm-up", "--instances", 1)
     return tmp_path / "repository"
 
 
@@ -254,7 +243,7 @@ def test_an_evaluation_lives_through_the_death_of_its_server(colour_repository, 
     lines = (f"{colours[n % 3]}/{'ab'[n % 10 == 0]}.png {n % 3}" for n in range(count))
     (tmp_path / "list.txt").write_text("\n".join(lines))
     serve = ("serve", "--detach", "--json", "--repository", colour_repository)
-    state = json.loads(csg(*serve, *FREE_PORTS).stdout)
+    state = json.loads(csg_process(*serve, *FREE_PORTS).stdout)
     command = [sys.executable, "-m", "csg", "evaluate", "--json", "--server", state["grpc"], "--data"]
     evaluating = subprocess.Popen(
         [*command, str(tmp_path / "list.txt")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -266,7 +255,7 @@ def test_an_evaluation_lives_through_the_death_of_its_server(colour_repository, 
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", state[name].split(":")[1])]
-        again = csg(*serve, *ports)
+        again = csg_process(*serve, *ports)
         assert again.returncode == 0, again.stderr
         out, err = evaluating.communicate(timeout=120)
         whole = csg(*command[3:], tmp_path / "list.txt").stdout
@@ -292,7 +281,7 @@ def test_a_port_in_use_is_named(colour_repository):
 
 def test_a_model_that_does_not_load_gives_its_reason_and_no_process_stays(colour_repository):
     (colour_repository / "colour" / "1" / "model.onnx").write_bytes(b"this is no graph")
-    done = csg("serve", "--detach", "--repository", colour_repository, *FREE_PORTS)
+    done = csg_process("serve", "--detach", "--repository", colour_repository, *FREE_PORTS)
     refused(done, 4, "model colour does not load: .*(onnx|protobuf|Protobuf)")
     assert not processes_of(colour_repository)
     assert not (colour_repository / ".csg-serve.json").exists()
@@ -303,15 +292,9 @@ def test_a_server_in_the_foreground_ends_with_its_command(colour_repository, num
     """And a model without a card is none of ours."""
     config = colour_repository / "colour" / "config.pbtxt"
     config.write_text(config.read_text().replace("csg_card", "other_card"))
-    command = [sys.executable, "-m", "csg", "serve", "--json", "--repository", str(colour_repository), *FREE_PORTS]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start_in_foreground(colour_repository, *FREE_PORTS)
     try:
-        while not (colour_repository / ".csg-serve.json").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
         address = json.loads((colour_repository / ".csg-serve.json").read_text())["grpc"]
-        while "press Ctrl-C" not in process.stderr.readline():
-            assert process.poll() is None
         refused(csg("evaluate", "--server", address), 4, "no csg model", "csg deploy")
     finally:
         process.send_signal(number)

@@ -14,8 +14,8 @@ CODE = re.compile(r"^```.*?^```|^(?: {4}|\t).*?$|`[^`\n]*`", re.MULTILINE | re.D
 
 def text_files():
     paths = [*ROOT.glob("*.md"), *(p for folder in FOLDERS.split() for p in (ROOT / folder).rglob("*"))]
-    built = ROOT / "docs" / "_build"
-    return sorted(p for p in paths if p.suffix in SUFFIXES and p.is_file() and built not in p.parents)
+    generated = {ROOT / "docs/_build", ROOT / "docs/reference/generated"}
+    return sorted(p for p in paths if p.suffix in SUFFIXES and p.is_file() and not generated & {*p.parents})
 
 
 def anchors(page):

@@ -61,7 +61,7 @@ BAD_COMMANDS = {
     "no bundle": (("deploy",), 3, "no bundle in bundles"),
     "no model": (("serve",), 3, "no model in model_repository"),
     "random teacher": (("train", "cls", "--weights", "none"), 2, "pretrained teacher"),
-    "missing weights": (("train", "cls", "--weights", "none.pth"), 3, r"none\.pth"),
+    "missing weights": (("train", "cls", "--weights", "none.pth", "--set", "data.count=20"), 3, r"none\.pth"),
     "no such weights": (("weights", "pull", "vgg"), 2, "vgg"),
 }
 

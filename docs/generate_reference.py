@@ -1,0 +1,179 @@
+"""The generated pages of docs/reference: commands from their help, settings from their models, one API page a room.
+
+Docstrings are plain text in Google style with Markdown's code marks: `plain_docstring` makes reStructuredText of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from sphinx.application import Sphinx
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parent.parent
+OUT = Path(__file__).parent / "reference" / "generated"
+PACKAGES = ("csg", "csg_train", "csg_export", "csg_serve")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("builder-inited", write_pages)
+    app.connect("autodoc-process-docstring", plain_docstring, priority=100)  # before napoleon
+    return {"parallel_read_safe": True}
+
+
+def write_pages(_: Sphinx) -> None:
+    """Write every page that changed, and remove pages of modules that are gone."""
+    from csg.card import ModelCard
+    from csg_train.methods import METHODS
+    from csg_train.recipe import schema
+
+    pages = {"commands.md": commands_page(), "card.md": models_page("The model card", [ModelCard])}
+    recipes = [schema.ClassificationRecipe, schema.SegmentationRecipe]
+    pages["recipe.md"] = models_page("Settings of a recipe", recipes)
+    settings = {name: method.Settings for name, method in METHODS.items()}
+    pages["methods.md"] = "\n".join(["# Settings of the methods\n", *(fields(n, s) for n, s in settings.items())])
+    rooms = {room: room_page(room, modules) for room, modules in rooms_of_packages().items()}
+    pages |= {f"{room}.md": text for room, text in rooms.items()}
+    pages["api.md"] = "\n".join(["# Python API\n", "```{toctree}", ":maxdepth: 1\n", *rooms, "```\n"])
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        if not (OUT / name).is_file() or (OUT / name).read_text() != text:
+            (OUT / name).write_text(text)
+    for path in OUT.iterdir():
+        if path.name not in pages:
+            path.unlink()
+
+
+def commands_page() -> str:
+    """Every command's help, in the order of `csg --help`."""
+    from csg_cli import app
+
+    return "\n".join(["# Commands\n", *help_texts(app, typer.main.get_command(app), [])])
+
+
+def help_texts(app: typer.Typer, command: Any, path: list[str]) -> Iterator[str]:
+    """The help of a command, then of the commands below it."""
+    shown = CliRunner().invoke(app, [*path, "--help"], prog_name="csg")
+    yield f"## {' '.join(['csg', *path])}\n\n```text\n{shown.stdout.strip()}\n```\n"
+    for name, child in getattr(command, "commands", {}).items():
+        yield from help_texts(app, child, [*path, name])
+
+
+def models_page(title: str, models: list[type[BaseModel]]) -> str:
+    """Tables of pydantic models, each followed by the models that its fields hold."""
+    seen: dict[str, type[BaseModel]] = {}
+    for model in models:
+        collect(model, seen)
+    return "\n".join([f"# {title}\n", *(fields(name, model) for name, model in seen.items())])
+
+
+def collect(model: type[BaseModel], seen: dict[str, type[BaseModel]]) -> None:
+    """Add a model and all it holds, in the order of the fields."""
+    if model.__name__ in seen:
+        return
+    seen[model.__name__] = model
+    for field in model.model_fields.values():
+        for inner in inside(field.annotation):
+            collect(inner, seen)
+
+
+def inside(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The pydantic models in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from inside(argument)
+
+
+def fields(title: str, model: type[BaseModel]) -> str:
+    """A model's docstring and the table of its fields."""
+    head = "| setting | type | default | |\n|---|---|---|---|\n"
+    rows = [
+        f"| `{name}` | {cell(type_name(field.annotation))} | {default_text(field)} | {cell(field.description or '')} |"
+        for name, field in model.model_fields.items()
+    ]
+    table = head + "\n".join(rows) if rows else "No settings."
+    return f"## {title}\n\n{(model.__doc__ or '').strip()}\n\n{table}\n"
+
+
+def default_text(field: Any) -> str:
+    """The default as it would stand in YAML or JSON; `required` where there is none."""
+    if field.is_required():
+        return "required"
+    default = field.default if field.default is not PydanticUndefined else field.get_default(call_default_factory=True)
+    if isinstance(default, BaseModel):
+        return f"see {type(default).__name__}"
+    return f"`{cell(json.dumps(default, default=str))}`"
+
+
+def type_name(annotation: Any) -> str:
+    """A short name of a type: `int`, `str or null`, `list[int]`, or the values it can take."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is type(None):
+        return "null"
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if origin in (typing.Union, UnionType):
+        return " or ".join(type_name(one) for one in arguments)
+    if origin is None:
+        return getattr(annotation, "__name__", str(annotation))
+    inner = ", ".join(type_name(one) for one in arguments if one is not ...)
+    return f"{origin.__name__}[{inner}]"
+
+
+def cell(value: Any) -> str:
+    """Text that fits a cell of a Markdown table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def rooms_of_packages() -> dict[str, list[str]]:
+    """The modules of each room: of a package itself, and of each package below it."""
+    rooms: dict[str, list[str]] = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            room = ".".join(path.parent.relative_to(ROOT).parts)
+            if path.stem == "__init__":
+                rooms.setdefault(room, [])
+            elif path.stem != "__main__":
+                rooms.setdefault(room, []).append(f"{room}.{path.stem}")
+    return {room: modules for room, modules in rooms.items() if modules}
+
+
+def room_page(room: str, modules: list[str]) -> str:
+    """A room's docstring, and its modules with their public members."""
+    sections = [f"# {room}\n", "```{eval-rst}", f".. automodule:: {room}", "```\n"]
+    for module in modules:
+        sections.append(f"## {module.removeprefix(f'{room}.')}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n")
+    return "\n".join(sections)
+
+
+def plain_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Escape what reStructuredText would read as markup; an indented block after an empty line is code."""
+    result: list[str] = []
+    code = False
+    for index, line in enumerate(lines):
+        before = lines[index - 1] if index else "."
+        if line.startswith("    ") and not before.strip() and not code:
+            code = True
+            result += ["::", ""]
+        elif line.strip() and not line.startswith("    "):
+            code = False
+        result.append(line if code else re.sub(r"(`[^`]*`)|([*|])", escaped, line))
+    lines[:] = result
+
+
+def escaped(found: re.Match[str]) -> str:
+    """Code as it is, a mark with a backslash before it."""
+    return found[1] or f"\\{found[2]}"
