@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from csg.errors import InputError
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Side = Annotated[int, Field(ge=1, le=8192)]
@@ -22,7 +22,8 @@ Shape = Annotated[tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(
 Channels = tuple[float, float, float]
 Level = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Level, Level, Level]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Runtime = Literal["onnxruntime", "openvino"]
+ComputeType = Literal["fp32", "fp16", "bf16", "int8"]
 Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 STRIDE = 8  # of a segmenter's logits: both sides of its images are multiples of it
@@ -222,9 +223,13 @@ class SegmentationEvaluation(_Part):
 
 
 class ModelCard(_Part):
-    """The card as a whole. label_set and colours belong to segmenters."""
+    """The card as a whole. label_set and colours belong to segmenters.
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    precision: the name of a row in `csg_export.precisions`, for people. runtime, compute_type: what a server goes by:
+    the library that computes model.onnx, and the number type of most of its arithmetic.
+    """
+
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: Name
     task: Literal["classification", "segmentation"]
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2)]
@@ -233,8 +238,10 @@ class ModelCard(_Part):
     input: Annotated[ClassificationInput | SegmentationInput, Field(discriminator="fit")]
     normalisation: Normalisation
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
-    precision: Precision
+    precision: Name
     precision_note: str
+    runtime: Runtime
+    compute_type: ComputeType
     format: Format = "onnx"
     calibration: Calibration | None = None
     engine: Engine | None = None

@@ -13,11 +13,11 @@ from csg.card import (
     Calibration,
     CalibrationMethod,
     ClassificationEvaluation,
+    ComputeType,
     Format,
     ModelCard,
     Output,
     Parity,
-    Precision,
     SegmentationEvaluation,
 )
 from csg.errors import UsageError, VerificationError
@@ -46,7 +46,7 @@ class ExportOptions:
     float_ends: of int8; by default what costs least, which is not the same in its two dialects (docs/export.md).
     """
 
-    precision: Precision = "fp32"
+    precision: ComputeType = "fp32"
     format: Format = "onnx"
     logits: bool = False
     embedding: bool = False
@@ -183,6 +183,8 @@ def _card(source: Source, options: ExportOptions, made: _Reduced, parity: Parity
         outputs=_outputs(source, options, made.model),
         precision=options.precision,
         precision_note=made.note,
+        runtime="openvino" if options.precision == "bf16" else "onnxruntime",
+        compute_type=options.precision,
         format=options.format,
         calibration=made.calibration,
         opset=OPSET,

@@ -14,7 +14,7 @@ import torch
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from csg.card import Parity, ParityStage, Precision
+from csg.card import Parity, ParityStage
 from csg.errors import UsageError, VerificationError
 from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP, LOGITS
 from csg_export.parity_images import HARD, Inputs
@@ -34,7 +34,7 @@ class Promise:
     of_all: float = 0.0
 
 
-PROMISES: dict[Precision, Promise] = {
+PROMISES: dict[str, Promise] = {
     "fp32": Promise(1e-4, 0.998),
     "fp16": Promise(2e-2, 0.99),
     "bf16": Promise(0.1, 0.98),
@@ -48,7 +48,7 @@ class Runnable:
 
     name: str
     run: Runner
-    precision: Precision
+    precision: str
 
     def promise(self, source: str, tolerance: float | None) -> Promise:
         """The promise on images of `source`, with the user's tolerance if the stage is of reduced precision."""

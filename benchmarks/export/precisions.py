@@ -23,7 +23,7 @@ import onnxruntime as ort
 import openvino
 
 from csg.bundle import MODEL
-from csg.card import Calibration, Format, Precision
+from csg.card import Calibration, ComputeType, Format
 from csg.console import log, show_table
 from csg_export.command import size_of
 from csg_export.export import ExportOptions, export
@@ -35,7 +35,7 @@ from csg_export.sources import Source, of_run, of_torchvision
 from csg_export.tensorrt import EngineOptions, build_engine
 from csg_train.training.run_folder import Run
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[ComputeType, ...] = ("fp32", "fp16", "int8")
 ROUNDS, TURN_S, BATCHES = 5, 0.4, (1, 8)
 THREADS = len(os.sched_getaffinity(0))
 Work = Callable[[np.ndarray], object]
@@ -48,7 +48,7 @@ def onnx_runtime(model: Path) -> Work:
     return lambda images: session.run(None, {INPUT: images})
 
 
-def in_openvino(model: Path, precision: str) -> Work:
+def in_openvino(model: Path, precision: ComputeType) -> Work:
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": THREADS}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     return lambda images: compiled({INPUT: images})
@@ -80,7 +80,7 @@ class Graph:
     agreement: str = ""
 
 
-def made(source: Source, precision: Precision, folder: Path, target: Format = "onnx") -> Graph:
+def made(source: Source, precision: ComputeType, folder: Path, target: Format = "onnx") -> Graph:
     """The graph of a bundle; of random weights, which no promise can be held of, the graph alone."""
     if source.measure is None:
         return bare(source, precision, folder, target)
@@ -90,7 +90,7 @@ def made(source: Source, precision: Precision, folder: Path, target: Format = "o
     return Graph(bundle.model, size_of(bundle) / 2**20, f"{100 * score:.2f}", f"{bundle.card.parity.agreement:.2%}")
 
 
-def bare(source: Source, precision: Precision, folder: Path, target: Format) -> Graph:
+def bare(source: Source, precision: ComputeType, folder: Path, target: Format) -> Graph:
     """What `export` makes, held against nothing."""
     graph = to_onnx(stripped(source.network), source.spec, embedding=False)
     if precision == "fp16":
@@ -125,7 +125,7 @@ def measure(source: Source, folder: Path) -> tuple[list[list[str]], list[list[st
     return rows, [engine_row(source, precision, graph, folder) for precision, graph in graphs.items()]
 
 
-def engine_row(source: Source, precision: Precision, graph: Graph, folder: Path) -> list[str]:
+def engine_row(source: Source, precision: ComputeType, graph: Graph, folder: Path) -> list[str]:
     """TensorRT-RTX's time and size for the graph of a precision; int8's is another than ONNX Runtime's."""
     if precision == "int8":
         graph = made(source, precision, folder / "int8-engine", "tensorrt-rtx")

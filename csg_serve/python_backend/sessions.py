@@ -45,9 +45,9 @@ def session_opener(card: dict[str, Any], graph: Graph, args: dict[str, str]) -> 
     Raises:
         RuntimeError: the card names an unknown runtime, or the instance needs a GPU and there is none.
     """
-    runtime = card.get("runtime") or ("openvino" if card.get("precision") == "bf16" else "onnxruntime")
+    runtime = card.get("runtime", "onnxruntime")
     if runtime == "openvino":
-        return _openvino(OPENVINO_TYPES[card.get("compute_type", "bf16")], graph), True
+        return _openvino(OPENVINO_TYPES[card["compute_type"]], graph), True
     if runtime == "onnxruntime":
         import onnxruntime
 

@@ -136,7 +136,7 @@ def _tensorrt(
     """TensorRT in the bundle's own precision; engines are kept, one for all batch sizes where the sides are fixed."""
     digest = hashlib.sha256(card.to_json().encode()).hexdigest()[:16]  # ONNX Runtime would take another model's engines
     parameters = {
-        "precision_mode": PRECISION_MODES[card.precision],
+        "precision_mode": PRECISION_MODES[card.compute_type],
         "trt_engine_cache_enable": "true",
         "trt_engine_cache_path": f"{options.engine_cache.rstrip('/')}/csg-{config.name}-{digest}",
     }

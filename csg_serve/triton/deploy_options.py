@@ -92,8 +92,8 @@ class DeployOptions:
                 "leave --device out",
             ),
             (
-                (self.device == "gpu" or self.accelerator == "tensorrt") and card.precision == "bf16",
-                "a bf16 bundle is computed by OpenVINO, on a CPU",
+                (self.device == "gpu" or self.accelerator == "tensorrt") and card.runtime == "openvino",
+                "the bundle is computed by OpenVINO, on a CPU",
                 "export with --fp16 for a GPU",
             ),
             (

@@ -47,9 +47,9 @@ def find_triton() -> Triton:
 
 def best_backend(card: ModelCard) -> str:
     """The backend to deploy for: of those that the tritonserver on PATH has, tensorrt for a bundle with its plan, or
-    onnxruntime; python otherwise, and for bf16.
+    onnxruntime; python otherwise, and for a runtime that Triton has no backend for.
     """
-    found = None if card.precision == "bf16" else _on_path()
+    found = None if card.runtime != "onnxruntime" else _on_path()
     planned = card.engine is not None and card.engine.library == "tensorrt"
     for backend in ("tensorrt", "onnxruntime") if planned else ("onnxruntime",):
         if found and _has(found, backend):

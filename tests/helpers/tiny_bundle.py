@@ -69,6 +69,8 @@ def _card(name: str, classes: Sequence[str], side: int) -> ModelCard:
         outputs=(Output(name="logits", shape=(-1, len(classes)), meaning="one score for each class"),),
         precision="fp32",
         precision_note="written by hand",
+        runtime="onnxruntime",
+        compute_type="fp32",
         opset=OPSET,
         parity=Parity(images=0, source="none", agreement=1, max_abs_diff=0, tolerance=0),
         provenance=Provenance(

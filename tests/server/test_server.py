@@ -178,7 +178,7 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
 def test_a_bf16_bundle_is_computed_by_openvino(folder, server, instances):
     """An instance with several threads shares a batch out among them."""
     plain = write_colour_bundle(folder / "bundles" / f"plain-{instances}")
-    card = plain.card.model_copy(update={"precision": "bf16"})
+    card = plain.card.model_copy(update={"runtime": "openvino", "compute_type": "bf16"})
     bundle = write_bundle(folder / "bundles" / f"bf16-{instances}", card, {"model.onnx": plain.model.read_bytes()})
     repository = ("--repository", folder / "repository")
     assert csg("deploy", bundle.path, "--instances", instances, *repository).returncode == 0

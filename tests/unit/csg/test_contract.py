@@ -79,8 +79,8 @@ def test_a_bundle_is_never_written_over(bundle):
 
 def test_a_card_of_the_future_is_refused_in_one_line():
     tree = json.loads(tiny_card().to_json())
-    with pytest.raises(InputError, match=r"newer csg: schema_version 2.*up to date"):
-        parse_card(json.dumps(tree | {"schema_version": 2, "something": "new"}), "the card")
+    with pytest.raises(InputError, match=r"newer csg: schema_version 3.*up to date"):
+        parse_card(json.dumps(tree | {"schema_version": 3, "something": "new"}), "the card")
     with pytest.raises(InputError, match="schema_version"):
         parse_card(json.dumps(tree | {"schema_version": "one"}), "the card")
     with pytest.raises(InputError, match="the card"):

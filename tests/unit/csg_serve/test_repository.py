@@ -94,7 +94,7 @@ def test_a_cpu_gets_two_instances_and_batches_of_an_image_a_core(monkeypatch):
     assert chosen(max_batch=4) == (2, (4,))
     assert chosen(instances=3, preferred_batch=(2,)) == (3, (2,))
     assert chosen("onnxruntime") == (None, ())
-    assert chosen(card=tiny_card().model_copy(update={"precision": "bf16"})) == (2, (6,))
+    assert chosen(card=tiny_card().model_copy(update={"runtime": "openvino", "compute_type": "bf16"})) == (2, (6,))
     monkeypatch.setattr(csg_serve.triton.deploy_options, "has_gpu", lambda: True)
     assert chosen() == (None, ())
     assert chosen(device="cpu") == (2, (6,))
@@ -116,7 +116,7 @@ def test_every_option_has_its_field():
         accelerator="tensorrt",
         engine_cache="/engines/",
     )
-    card = tiny_card().model_copy(update={"precision": "fp16"})
+    card = tiny_card().model_copy(update={"compute_type": "fp16"})
     options.check(card, "onnxruntime")
     config = model_config(card, "colour", 1, "onnxruntime", options)
     assert text_format.Parse(config_text(config), ModelConfig()) == config
@@ -198,7 +198,7 @@ def test_options_that_do_not_fit_are_named(bundle, repository, backend, options,
 
 
 def test_a_bf16_bundle_stays_on_the_cpu():
-    card = tiny_card().model_copy(update={"precision": "bf16"})
+    card = tiny_card().model_copy(update={"runtime": "openvino", "compute_type": "bf16"})
     with pytest.raises(UsageError, match="OpenVINO, on a CPU"):
         DeployOptions(device="gpu").check(card, "python")
 
