@@ -1,36 +1,55 @@
-"""The command line. Each command calls one function of a stage, imported inside it so that start-up stays fast.
+"""The command line. Each command calls one function of a stage, imported inside it, so that `csg --help` is fast.
 
-options.py: options that several commands share. train.py: the commands of csg_train. export.py: those of csg_export.
-deploy.py, serve.py: those of csg_serve.
+options.py      options that several commands share
+completion.py   what a shell completes
+train.py, compare.py, export.py, deploy.py, serve.py, evaluate.py, demo.py   the commands
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from csg import __version__
 from csg.errors import CsgError
-from csg_cli import export, serve, train
-from csg_cli.deploy import deploy
+from csg_cli import demo, deploy, evaluate, export, serve, train
+from csg_cli.options import examples
+
+PIPELINE = ("train", "compare", "embed", "export", "deploy", "serve", "evaluate", "predict", "bench")
+ORDER = (*PIPELINE, "models", "weights", "data", "demo")
+
+
+class _InOrder(TyperGroup):
+    """Lists the commands in the order in which they are used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
 
 app = typer.Typer(
+    cls=_InOrder,
     help="From synthetic images to a served model for real photographs: train, export, deploy, serve, evaluate.",
+    epilog=examples("csg demo", "csg train cls --help"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(train.train_app, name="train")
 app.add_typer(train.compare_app, name="compare")
-app.command()(train.embed)
 app.add_typer(export.export_app, name="export")
-for command in (deploy, serve.serve, serve.models, serve.evaluate, serve.predict, serve.bench):
-    app.command()(command)
 app.add_typer(train.weights_app, name="weights")
 app.add_typer(train.data_app, name="data")
-app.command()(serve.demo)
+app.command()(train.embed)
+app.command(epilog=deploy.EXAMPLES)(deploy.deploy)
+app.command(epilog=serve.SERVE_EXAMPLES)(serve.serve)
+app.command(epilog=serve.MODELS_EXAMPLES)(serve.models)
+app.command(epilog=evaluate.EVALUATE_EXAMPLES)(evaluate.evaluate)
+app.command(epilog=evaluate.PREDICT_EXAMPLES)(evaluate.predict)
+app.command(epilog=evaluate.BENCH_EXAMPLES)(evaluate.bench)
+app.command(epilog=demo.EXAMPLES)(demo.demo)
 
 
 def _version(wanted: bool) -> None:
@@ -44,13 +63,15 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere in the command.")
+    ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command line: one line and an exit code for what a user can cause, a traceback only with --debug."""
+    """Run the command line; an error of the user is one line and an exit code, a traceback needs --debug."""
     args = sys.argv[1:]
     debug = "--debug" in args
     try:
@@ -66,5 +87,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        typer.echo(f"defect: {type(error).__name__}: {error}; run again with --debug for the traceback", err=True)
+        typer.echo(
+            f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback", err=True
+        )
         sys.exit(1)

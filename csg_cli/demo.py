@@ -1,4 +1,4 @@
-"""`csg demo`: the whole road on the embedded digits, each command as a person would type it."""
+"""`csg demo`: the whole pipeline on the embedded digits, each command as a user would type it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ import time
 
 from csg.console import log
 from csg.errors import CsgError
+from csg_cli.options import examples
 
+EXAMPLES = examples("csg demo", "mkdir demo && cd demo && csg demo")
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 
 class StepFailed(CsgError):
-    """A command of the demo failed; it has said why itself."""
+    """A command of the demo failed, and has printed why."""
 
 
-def demo_command() -> None:
-    """Train, export, deploy, serve, evaluate in the current folder; the server is stopped in the end."""
+def demo() -> None:
+    """Run the whole pipeline on the embedded digits, in the current folder; the server is stopped at the end."""
     started = time.monotonic()
     _run("train", "cls")
-    _run("export", "--fp16")
+    _run("export", "--precision", "fp16")
     _run("deploy")
     server = json.loads(_run("serve", "--detach", "--json", *FREE_PORTS, capture=True))
     try:
         _run("evaluate", "--server", server["grpc"])
     finally:
         _run("serve", "--stop")
-    log(f"the whole road took {time.monotonic() - started:.0f} s")
+    log(f"the demo took {time.monotonic() - started:.0f} s")
 
 
 def _run(*args: str, capture: bool = False) -> str:

@@ -2,122 +2,195 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 from typer.core import TyperGroup
 
-from csg.errors import UsageError
-from csg_cli import options as o
+from csg_cli.options import Json, examples, grouped
+
+if TYPE_CHECKING:
+    from csg_export.export import ExportOptions
 
 INSPECT = "inspect"
+OUTPUTS, INT8, ENGINES = "Inputs and outputs", "int8", "TensorRT engines"
 
 
 class _Export(TyperGroup):
     """`csg export [RUN]` exports; `csg export inspect BUNDLE` is the one command below it."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args if args[:1] == [INSPECT] else ["run", *args])
 
 
-export_app = typer.Typer(cls=_Export, help="Make a bundle of a run; or say what a bundle holds.")
+export_app = typer.Typer(cls=_Export, help="Export a run as a bundle, or inspect a bundle.")
 
 
-@export_app.command("run")
-def export(
-    run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None,
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """The network to export."""
+
+    run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None
     torchvision: Annotated[
-        Optional[str],
-        typer.Option(help="Export this ImageNet classifier of torchvision's, unmodified, in place of a run."),
-    ] = None,
+        Optional[str], typer.Option(metavar="NAME", help="Export this ImageNet classifier of torchvision, not a run.")
+    ] = None
     weights: Annotated[
         Optional[str],
         typer.Option(help="With --torchvision: file with its weights, or 'none'.", show_default="torchvision's"),
-    ] = None,
-    fp16: Annotated[
-        bool, typer.Option("--fp16", help="Half precision where measured safe; input and output stay as they are.")
-    ] = False,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="8-bit arithmetic, calibrated on the training images alone.")
-    ] = False,
-    bf16: Annotated[bool, typer.Option("--bf16", help="bf16 arithmetic on CPUs that have it, by OpenVINO.")] = False,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What the exported model is like."""
+
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"],
+        typer.Option(
+            help="Arithmetic of the model. fp16: where it is measured to be safe; bf16: on CPUs, by OpenVINO; int8: "
+            "calibrated on training images."
+        ),
+    ] = "fp32"
     format: Annotated[
         Literal["onnx", "tensorrt", "tensorrt-rtx"],
-        typer.Option(help="An ONNX graph alone, or with an engine: tensorrt needs a GPU, tensorrt-rtx does not."),
-    ] = "onnx",
-    calibration: Annotated[
-        Optional[Literal["minmax", "entropy", "percentile"]],
-        typer.Option(help="int8: how ranges follow from values.", show_default="what cost least: docs/export.md"),
-    ] = None,
-    float_ends: Annotated[
-        bool, typer.Option("--float-ends/--int8-ends", help="int8: whether the first and the last layer stay fp32.")
-    ] = True,
+        typer.Option(help="An ONNX graph, alone or with an engine: tensorrt needs a GPU, tensorrt-rtx does not."),
+    ] = "onnx"
     tolerance: Annotated[
         Optional[float],
         typer.Option(
-            help="Largest difference of a logit from PyTorch's, as a share of the largest logit; above it nothing is "
-            "written.",
+            help="Largest accepted difference of a logit from PyTorch's, relative to the largest logit. Above it, "
+            "nothing is written.",
             min=0.0,
             show_default="fp16 0.02, bf16 0.1, int8 1",
         ),
-    ] = None,
-    size: Annotated[
-        Optional[str],
-        typer.Option(help="Segmenters: fixed input HxW, multiples of 8.", show_default="any multiple of 8"),
-    ] = None,
-    logits: Annotated[bool, typer.Option("--logits", help="Segmenters: return the logits too.")] = False,
+    ] = None
+    logits: Annotated[
+        bool, typer.Option("--logits", help="Segmenters: also return the logits.", rich_help_panel=OUTPUTS)
+    ] = False
     embedding: Annotated[
-        bool, typer.Option("--embedding", help="Classifiers: return the pooled features too.")
-    ] = False,
+        bool,
+        typer.Option("--embedding", help="Classifiers: also return the pooled features.", rich_help_panel=OUTPUTS),
+    ] = False
+    calibration: Annotated[
+        Optional[Literal["minmax", "entropy", "percentile"]],
+        typer.Option(
+            help="How ranges are derived from values.",
+            show_default="the most accurate: docs/export.md",
+            rich_help_panel=INT8,
+        ),
+    ] = None
+    fp32_first_last: Annotated[
+        bool,
+        typer.Option(
+            "--fp32-first-last/--int8-first-last",
+            help="Precision of the first and the last layer.",
+            rich_help_panel=INT8,
+        ),
+    ] = True
     batch: Annotated[
         Optional[str],
-        typer.Option(help="Engines: least, best and largest batch.", show_default="1:8:32, of segmenters 1:1:4"),
-    ] = None,
+        typer.Option(
+            metavar="MIN:BEST:MAX",
+            help="Batch sizes.",
+            show_default="1:8:32, of segmenters 1:1:4",
+            rich_help_panel=ENGINES,
+        ),
+    ] = None
     compute_capability: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="tensorrt-rtx: GPUs to build for, such as 8.6; may be given more than once.",
+            help="tensorrt-rtx: GPU to build for, such as 8.6. Repeatable.",
             show_default="this machine's, or all from 8.0 on",
+            rich_help_panel=ENGINES,
+        ),
+    ] = None
+    memory: Annotated[
+        int, typer.Option(help="Limit of the builder's workspace, MiB.", min=1, rich_help_panel=ENGINES)
+    ] = 2048
+    portable: Annotated[
+        bool,
+        typer.Option(
+            "--portable",
+            help="tensorrt: an engine that newer versions and other GPUs load too.",
+            rich_help_panel=ENGINES,
+        ),
+    ] = False
+
+    def export_options(self) -> ExportOptions:
+        """The options as csg_export takes them.
+
+        Raises:
+            UsageError: --batch is malformed.
+        """
+        from csg_export.command import parse_batch
+        from csg_export.export import ExportOptions
+        from csg_export.tensorrt import EngineOptions
+
+        engine = EngineOptions(
+            batch=parse_batch(self.batch) if self.batch else None,
+            targets=tuple(self.compute_capability or ()),
+            memory_mib=self.memory,
+            portable=self.portable,
+        )
+        return ExportOptions(
+            precision=self.precision,
+            format=self.format,
+            logits=self.logits,
+            embedding=self.embedding,
+            tolerance=self.tolerance,
+            calibration=self.calibration,
+            float_ends=self.fp32_first_last,
+            engine=engine,
+        )
+
+
+@export_app.command(
+    "run",
+    epilog=examples("csg export --precision fp16", "csg export runs/cls/digits-csg-1 --out bundles/digits"),
+)
+@grouped
+def export(
+    source: SourceOptions,
+    model: ModelOptions,
+    size: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="HxW",
+            help="Segmenters: fixed input size, multiples of 8.",
+            show_default="any multiple of 8",
+            rich_help_panel=OUTPUTS,
         ),
     ] = None,
-    memory: Annotated[int, typer.Option(help="Engines: limit of the builder's workspace, MiB.", min=1)] = 2048,
-    portable: Annotated[
-        bool, typer.Option("--portable", help="tensorrt: a plan that newer versions and other GPUs load too.")
-    ] = False,
     out: Annotated[
         Optional[Path], typer.Option(help="Bundle folder.", show_default="bundles/<run>-<precision>-<n>")
     ] = None,
-    as_json: o.Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Strip a run down to its student and write it as a bundle with an ONNX graph, every stage checked against PyTorch.
+    """Export the trained model of a run as a bundle with an ONNX graph, every stage checked against PyTorch.
 
-    `csg export inspect BUNDLE` checks a bundle and says what is in it.
+    `csg export inspect BUNDLE` checks a bundle and shows what it contains.
     """
-    from csg_export.command import export_command, parse_batch
-    from csg_export.export import ExportOptions
-    from csg_export.tensorrt import EngineOptions
+    from csg_export.command import export_command
 
-    chosen = [name for name, wanted in (("fp16", fp16), ("int8", int8), ("bf16", bf16)) if wanted]
-    if len(chosen) > 1:
-        raise UsageError(f"--{chosen[0]} and --{chosen[1]} name two precisions", "give one of them")
-    engine = EngineOptions(parse_batch(batch) if batch else None, tuple(compute_capability or ()), memory, portable)
-    options = ExportOptions(
-        precision=chosen[0] if chosen else "fp32",  # type: ignore[arg-type]
-        format=format,
-        logits=logits,
-        embedding=embedding,
-        tolerance=tolerance,
-        calibration=calibration,
-        float_ends=float_ends,
-        engine=engine,
+    export_command(
+        run=source.run,
+        torchvision=source.torchvision,
+        weights=source.weights,
+        size=size,
+        options=model.export_options(),
+        out=out,
+        as_json=as_json,
     )
-    export_command(run, torchvision, weights, size, options, out, as_json)
 
 
-@export_app.command(INSPECT)
-def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], as_json: o.Json = False) -> None:
-    """Check a bundle against its SHA-256 sums and say what is in it."""
+@export_app.command(
+    INSPECT,
+    epilog=examples("csg export inspect bundles/digits", "csg export inspect bundles/digits --json"),
+)
+def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], as_json: Json = False) -> None:
+    """Check a bundle against its SHA-256 sums and show what it contains."""
     from csg_export.command import inspect_command
 
     inspect_command(bundle, as_json)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from csg_cli import options as o
+from csg_cli import train_options as o
 
 train_app = typer.Typer(help="Train on synthetic images.", no_args_is_help=True)
 compare_app = typer.Typer(help="Compare systems on the same data and budget.", no_args_is_help=True)

@@ -79,7 +79,7 @@ def export(source: Source, options: ExportOptions, out: Path | None = None) -> B
     if (options.logits and not scenes) or (options.embedding and scenes):
         raise UsageError("--logits is for segmenters, --embedding for classifiers", "leave it out")
     if options.precision == "bf16" and options.format != "onnx":
-        raise UsageError("--bf16 is for CPUs", f"take --fp16 for --format {options.format}")
+        raise UsageError("--precision bf16 is for CPUs", f"take --precision fp16 for --format {options.format}")
     reference, bare = of_network(source.network), stripped(source.network)
     exact = to_onnx(bare, source.spec, options.embedding)
     made = _reduced(exact, source, options, reference)

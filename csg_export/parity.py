@@ -208,7 +208,7 @@ def of_openvino(model: bytes, precision: str) -> Runner:
     try:
         import openvino
     except ImportError:
-        raise UsageError("--bf16 needs the package openvino", "pip install 'csg[openvino]'") from None
+        raise UsageError("--precision bf16 needs the package openvino", "pip install 'csg[openvino]'") from None
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": precision})
     names = [output.get_any_name() for output in compiled.outputs]

@@ -6,8 +6,8 @@ FastAPI + ONNX Runtime, LitServe, BentoML, MLServer and PyTriton, each in a virt
 cache (made by pip the first time), configured as its documentation recommends for throughput: see the head of each
 *_server.py. Where that leaves a choice (one process with all cores or a process a core, threads of ONNX Runtime that
 wait or spin, batching or not), a trial takes the fastest. MobileNetV2 with random weights, photographs of 500 x 375.
-csg is measured twice: with the same arithmetic as all others, and with a bundle of `csg export --bf16`, which has the
-same ONNX graph and weights and is computed in bf16 by OpenVINO. The ratios are those of the former.
+csg is measured twice: with the same arithmetic as all others, and with a bundle of `csg export --precision bf16`, which
+has the same ONNX graph and weights and is computed in bf16 by OpenVINO. The ratios are those of the former.
 
 Every server runs alone, on the cores that this process may use (`taskset -c 0,1`), together with the load client; they
 take turns in rounds. All get their load from the same loop (csg_serve.bench.load.keep_busy): over HTTP through aiohttp
@@ -130,7 +130,7 @@ class Comparison:
     def __init__(self, folder: Path, seconds: float):
         self.folder, self.seconds, self.files = folder, seconds, photographs(16)
         self.bundle = export_torchvision(MODEL, folder)
-        self.bundles = {OURS: self.bundle, OURS_BF16: export_torchvision(MODEL, folder, "--bf16")}
+        self.bundles = {OURS: self.bundle, OURS_BF16: export_torchvision(MODEL, folder, "--precision", "bf16")}
         self.to_deploy = list(self.bundles.values())
         self.right = right_classes(self.bundle / "model.onnx", self.files)
 

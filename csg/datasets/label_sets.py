@@ -83,6 +83,12 @@ class LabelSet(_Part):
         return table
 
 
+def label_set_names() -> list[str]:
+    """The label sets that come with csg, in alphabetical order."""
+    files = resources.files("csg.labelsets").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
 def label_set(source: str) -> LabelSet:
     """A label set by name, or from a YAML file.
 
@@ -90,10 +96,7 @@ def label_set(source: str) -> LabelSet:
         InputError: there is none of that name, or the file is no label set.
     """
     shipped = resources.files("csg.labelsets") / f"{source}.yaml"
-    names = sorted(
-        f.name.removesuffix(".yaml") for f in resources.files("csg.labelsets").iterdir() if ".yaml" in f.name
-    )
-    if source in names:
+    if source in (names := label_set_names()):
         text = shipped.read_text()
     elif Path(source).is_file():
         text = Path(source).read_text(errors="replace")

@@ -67,5 +67,7 @@ async def ask_and_keep(
                     log(f"skipped: {answer.message}")
                     journal.add(place, skipped=answer.message)
                 else:
-                    raise InputError(answer.message, f"{answer.hint}, or leave such images out with --unreadable skip")
+                    raise InputError(
+                        answer.message, f"{answer.hint}, or leave such images out with --on-unreadable skip"
+                    )
                 advance(1)

@@ -94,7 +94,7 @@ class DeployOptions:
             (
                 (self.device == "gpu" or self.accelerator == "tensorrt") and card.runtime == "openvino",
                 "the bundle is computed by OpenVINO, on a CPU",
-                "export with --fp16 for a GPU",
+                "export with --precision fp16 for a GPU",
             ),
             (
                 self.priority is not None and not self.rate_limit,

@@ -68,7 +68,7 @@ class Served:
         deploy(self.bundle, self.repository)
 
     def start(self):
-        self.process = start_in_foreground(self.repository, "--drain", 3, *self.ports)
+        self.process = start_in_foreground(self.repository, "--drain-seconds", 3, *self.ports)
         self.state = json.loads((self.repository / ".csg-serve.json").read_text())
         self.grpc, self.http = self.state["grpc"], self.state["http"]
         self.ports = [w for n in ("http", "grpc", "metrics") for w in (f"--{n}-port", self.state[n].split(":")[1])]
@@ -179,7 +179,7 @@ def test_ten_thousand_requests_five_percent_of_them_broken(served):
 
 
 def test_an_evaluation_of_ten_thousand_images_five_percent_of_them_broken(served, lists, undisturbed, tmp_path):
-    done = csg(*evaluate(served, lists / "all.txt", tmp_path / "one"), "--unreadable", "skip")
+    done = csg(*evaluate(served, lists / "all.txt", tmp_path / "one"), "--on-unreadable", "skip")
     assert done.returncode == 0, done.stderr
     assert figures(done.stdout) == undisturbed
     assert json.loads(done.stdout)["skipped"] == 500

@@ -69,7 +69,7 @@ def refused(done, code, *patterns):
         patterns: regular expressions that the line has to match.
     """
     assert done.returncode == code, done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith(("error", "defect", "Traceback"))]
+    errors = [line for line in done.stderr.splitlines() if line.startswith(("error", "internal error", "Traceback"))]
     assert len(errors) == 1, done.stderr
     assert "; " in errors[0], f"{errors[0]!r} does not say what to do"
     assert not done.stdout

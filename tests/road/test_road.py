@@ -32,7 +32,7 @@ def road(weights, tmp_path_factory, request):
         return said[args[0]][0]
 
     csg("train", request.param, *SHORT[request.param])
-    csg("export", "--fp16")
+    csg("export", "--precision", "fp16")
     csg("deploy")
     addresses = csg("serve", "--detach", *FREE_PORTS)
     try:

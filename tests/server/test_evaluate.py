@@ -272,7 +272,7 @@ def test_only_the_same_is_gone_on_with(folder, server, tmp_path):
     (data / "list.txt").unlink()
     ask = ("evaluate", "--server", server, "--model", "colour", "--data", data, "--out", tmp_path / "kept")
     failed = csg(*ask, "--ordered")
-    refused(failed, 3, r"blue/99\.png", "--unreadable skip")
+    refused(failed, 3, r"blue/99\.png", "--on-unreadable skip")
     assert "images are kept; go on with `csg evaluate --resume" in failed.stderr
     refused(csg(*ask), 2, "kept holds an evaluation already", "--resume")
     resume = ("evaluate", "--server", server, "--resume", "--out", tmp_path / "kept")
@@ -285,7 +285,7 @@ def test_only_the_same_is_gone_on_with(folder, server, tmp_path):
     Image.new("RGB", (50, 50), "red").save(data / "red" / "more.png")
     refused(csg(*resume), 3, "images of data are not those", "start anew")
     (data / "red" / "more.png").unlink()
-    done = csg(*resume, "--unreadable", "skip", "--json")
+    done = csg(*resume, "--on-unreadable", "skip", "--json")
     assert done.returncode == 0, done.stderr
     assert (json.loads(done.stdout)["images"], json.loads(done.stdout)["skipped"]) == (30, 1)
 
@@ -297,5 +297,5 @@ def test_what_never_began_leaves_nothing(folder, server, tmp_path):
     ask = ("evaluate", "--server", server, "--model", "colour", "--data", tmp_path / "data")
     refused(csg(*ask), 3, r"0\.png")
     assert not list((tmp_path / "evaluations").iterdir())
-    refused(csg(*ask, "--unreadable", "skip"), 3, "none of the 2 images of data can be read")
+    refused(csg(*ask, "--on-unreadable", "skip"), 3, "none of the 2 images of data can be read")
     refused(csg("evaluate", "page.html", "--server", server), 2, "what is 'page.html'", "--report")

@@ -322,12 +322,12 @@ def test_a_polling_server_loads_nothing_on_demand(bundle, encrypted, tls):
 
 @pytest.mark.parametrize("drain", [30, 1])
 def test_requests_under_way_are_answered_before_the_server_ends(drain, tmp_path):
-    """SIGTERM to `csg serve`: the slow request is answered, a new one refused; but not for longer than --drain."""
+    """SIGTERM to `csg serve`: the slow request is answered, a new one refused, but only for --drain-seconds."""
     repository = tmp_path / "repository"
     (repository / "slow" / "1").mkdir(parents=True)
     (repository / "slow" / "1" / "model.py").write_text(SLOW_MODEL)
     (repository / "slow" / "config.pbtxt").write_text(SLOW_CONFIG)
-    process = start_in_foreground(repository, *FREE_PORTS, "--drain", drain)
+    process = start_in_foreground(repository, *FREE_PORTS, "--drain-seconds", drain)
     try:
         state = json.loads((repository / ".csg-serve.json").read_text())
         client = triton.InferenceServerClient(state["grpc"])

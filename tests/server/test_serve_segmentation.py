@@ -121,8 +121,8 @@ def test_broken_scenes_and_wrong_wishes_are_refused(folder, server, tmp_path):
     (data / "labels.yaml").write_text(LABELS)
     (data / "images" / "1.png").write_bytes(b"broken")
     ask = ("evaluate", "--server", server, "--data", data)
-    refused(csg(*ask, "--model", "scenes"), 3, r"images/1\.png", "--unreadable skip")
-    done = csg(*ask, "--model", "scenes", "--unreadable", "skip", "--json")
+    refused(csg(*ask, "--model", "scenes"), 3, r"images/1\.png", "--on-unreadable skip")
+    done = csg(*ask, "--model", "scenes", "--on-unreadable", "skip", "--json")
     assert done.returncode == 0, done.stderr
     assert (json.loads(done.stdout)["images"], json.loads(done.stdout)["skipped"]) == (1, 1)
     refused(csg(*ask, "--model", "scenes", "--tile", "70"), 2, "multiples of 8")

@@ -142,8 +142,8 @@ def test_a_broken_image_is_named_or_left_out(tmp_path, server):
         Image.new("RGB", (40, 40), name).save(tmp_path / "data" / name / "a.png")
     (tmp_path / "data" / "red" / "broken.png").write_bytes(b"\x89PNG")
     evaluate = ("evaluate", "--server", server, "--model", "colour", "--data", tmp_path / "data")
-    refused(csg(*evaluate), 3, r"red/broken\.png", "--unreadable skip")
-    report = json.loads(csg(*evaluate, "--unreadable", "skip", "--json").stdout)
+    refused(csg(*evaluate), 3, r"red/broken\.png", "--on-unreadable skip")
+    report = json.loads(csg(*evaluate, "--on-unreadable", "skip", "--json").stdout)
     assert (report["images"], report["skipped"], report["accuracy"]) == (3, 1, 1.0)
 
 

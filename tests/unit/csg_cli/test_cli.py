@@ -40,7 +40,7 @@ def class_folders(folder, classes, images=4):
 
 def one_line(code, words, expected_code, *patterns):
     assert code == expected_code, words
-    errors = [line for line in words.splitlines() if line.startswith(("error", "defect", "Traceback"))]
+    errors = [line for line in words.splitlines() if line.startswith(("error", "internal error", "Traceback"))]
     assert len(errors) == 1, words
     assert "; " in errors[0], "no way out"
     for pattern in patterns:
@@ -165,9 +165,8 @@ def test_export_and_its_inspection(csg, trained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--fp16", "--int8"), "--fp16 and --int8"),
         (("--torchvision", "resnet18"), "name two networks"),
-        (("--bf16", "--format", "tensorrt-rtx"), "--bf16 is for CPUs.*--fp16"),
+        (("--precision", "bf16", "--format", "tensorrt-rtx"), "--precision bf16 is for CPUs.*--precision fp16"),
         (("--format", "tensorrt"), "needs the package tensorrt.*tensorrt-rtx"),
         (("--batch", "8"), "--batch 8"),
     ],

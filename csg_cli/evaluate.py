@@ -1,0 +1,161 @@
+"""The commands that ask a served model: evaluate, predict, bench."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from csg.errors import UsageError
+from csg_cli.options import ConnectionOptions, Json, Labels, Model, OnUnreadable, Tile, examples, grouped
+
+if TYPE_CHECKING:
+    from csg_serve.bench.results import BenchOptions
+
+EVALUATE_EXAMPLES = examples("csg evaluate --report", "csg evaluate --data photos/ --server gpu-box:8001 --json")
+PREDICT_EXAMPLES = examples("csg predict photo.jpg", "csg predict *.png --model scenes --out masks/")
+BENCH_EXAMPLES = examples("csg bench --concurrency 1,8", "csg bench --scenario server --latency-ms 50 --accuracy")
+
+
+@grouped
+def evaluate(
+    connection: ConnectionOptions,
+    model: Model = None,
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Real images: class folders, a list file, or 'digits'; for segmenters folders with images/ and "
+            "labels/, Cityscapes' tree, or 'digit-scenes'. Repeatable.",
+            show_default="the task's embedded dataset",
+        ),
+    ] = None,
+    labels: Labels = None,
+    tile: Tile = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder of the evaluation.", show_default="evaluations/<model>-<version>-<n>"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the newest unfinished evaluation, or the one at --out.")
+    ] = False,
+    ordered: Annotated[
+        bool, typer.Option("--ordered/--unordered", help="Take answers in the order of the images, or as they arrive.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a self-contained HTML page to PAGE or <folder>/report.html.")
+    ] = False,
+    page: Annotated[
+        Optional[Path], typer.Argument(help="Where --report writes the page.", show_default="<folder>/report.html")
+    ] = None,
+    on_unreadable: OnUnreadable = "fail",
+    as_json: Json = False,
+) -> None:
+    """Evaluate a served model on labelled real images, through the server; an interrupted evaluation can be resumed."""
+    from csg_serve.evaluate.command import Wish, evaluate_command
+
+    wish = Wish(
+        server=connection.servers(),
+        model=model,
+        data=tuple(data or ()),
+        labels=labels,
+        tile=tile,
+        out=out,
+        unreadable=on_unreadable,
+        ordered=ordered,
+        resume=resume,
+        report=report,
+        page=page,
+    )
+    evaluate_command(wish, as_json)
+
+
+@grouped
+def predict(
+    connection: ConnectionOptions,
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Model = None,
+    tile: Tile = None,
+    out: Annotated[Path, typer.Option(help="Segmenters: folder for masks and overlays.")] = Path("predictions"),
+    as_json: Json = False,
+) -> None:
+    """Predict the class and confidence of images, or their masks, with a served model."""
+    from csg_serve.evaluate.predict import predict_command
+
+    predict_command(images=images, server=connection.servers(), model=model, tile=tile, out=out, as_json=as_json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What is measured."""
+
+    concurrency: Annotated[
+        str, typer.Option(help="Requests in flight, separated by commas; each number is measured on its own.")
+    ] = "1,2,4,8,16"
+    batch: Annotated[int, typer.Option(help="Images in a request.", min=1)] = 1
+    seconds: Annotated[float, typer.Option(help="Duration of one measurement.", min=0.1)] = 10.0
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Images to send, as `csg evaluate` takes them.",
+            show_default="random pixels; with --accuracy the embedded digits",
+        ),
+    ] = None
+    scenario: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Run MLPerf LoadGen's single-stream, server or offline scenario instead. Repeatable."),
+    ] = None
+    accuracy: Annotated[bool, typer.Option("--accuracy", help="Scenarios: also run LoadGen's accuracy mode.")] = False
+    qps: Annotated[
+        Optional[float],
+        typer.Option(help="Scenario server: queries per second.", show_default="the highest possible", min=0.01),
+    ] = None
+    latency_ms: Annotated[
+        float, typer.Option(help="Scenario server: latency bound for 99 % of the queries.", min=0.1)
+    ] = 100.0
+
+    def bench_options(self) -> BenchOptions:
+        """The options as csg_serve takes them.
+
+        Raises:
+            UsageError: --concurrency or --scenario is invalid, or --accuracy has no scenario.
+        """
+        from csg_serve.bench.command import parse_concurrency, parse_scenarios
+        from csg_serve.bench.results import BenchOptions
+
+        if self.accuracy and not self.scenario:
+            raise UsageError(
+                "--accuracy is a mode of MLPerf's scenarios", "name one with --scenario, or use `csg evaluate`"
+            )
+        return BenchOptions(
+            concurrency=parse_concurrency(self.concurrency),
+            batch=self.batch,
+            seconds=self.seconds,
+            data=tuple(self.data or ()),
+            scenarios=parse_scenarios(self.scenario or []),
+            accuracy=self.accuracy,
+            qps=self.qps,
+            latency_ms=self.latency_ms,
+        )
+
+
+@grouped
+def bench(
+    *,
+    connection: ConnectionOptions,
+    model: Model = None,
+    load: LoadOptions,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="Folder for the report.", show_default="measurements/<model>-<version>-<n>"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the throughput and latency of a served model under load, or run MLPerf LoadGen's scenarios.
+
+    On one machine, client and server share the cores: the report states what the client used.
+    """
+    from csg_serve.bench.command import bench_command
+
+    bench_command(servers=connection.servers(), model=model, options=load.bench_options(), out=out, as_json=as_json)
