@@ -161,3 +161,22 @@ def exported(trained, once):
         return read_bundle(path)
 
     return bundle
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory):
+    """PEM files: ca, cert and key of a server at 127.0.0.1, client-cert and client-key."""
+    from tests.helpers.certificates import issue_certificates
+
+    return issue_certificates(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def colour_repository(tmp_path):
+    """A repository with the model colour, as cheap to load as can be."""
+    from tests.helpers.served import deploy
+    from tests.helpers.tiny_bundle import write_colour_bundle
+
+    bundle = write_colour_bundle(tmp_path / "bundle")
+    deploy(bundle.path, tmp_path / "repository", "--no-encoded", "--no-warm-up", "--instances", 1)
+    return tmp_path / "repository"

@@ -12,6 +12,8 @@ import torch
 from csg_train.training.command import train
 from csg_train.training.run_folder import Run
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["data.count=120", "data.size=32", "data.resize=32", "optim.batch=8", "optim.epochs=2", "precision=fp32"]
 SETTINGS = [word for setting in SMALL for word in ("--set", setting)]
 CSG = [sys.executable, "-m", "csg"]

@@ -4,8 +4,13 @@ import json
 import subprocess
 from contextlib import contextmanager
 
+import psutil
+
 from csg_serve.server.state import STATE
 from tests.helpers.cli import CSG, FREE_PORTS, csg, csg_process
+
+SECRET = "only-for-the-operators"
+KEY = {"triton-grpc-protocol-csg-secret": SECRET}  # headers of a client that knows it
 
 
 def deploy(bundle, repository, *options):
@@ -39,3 +44,8 @@ def start_in_foreground(repository, *options):
     while "Ctrl-C stops it" not in (line := process.stderr.readline()):
         assert line, "csg serve ended before it was ready"
     return process
+
+
+def processes_of(repository):
+    """Processes with the repository's path on their command line: tritonserver, its models' and csg's own."""
+    return [p for p in psutil.process_iter(["cmdline"]) if str(repository) in " ".join(p.info["cmdline"] or [])]

@@ -12,6 +12,8 @@ from csg_train.training.embed import measure_run
 from csg_train.training.run_folder import Run
 from tests.helpers.cli import FREE_PORTS
 
+pytestmark = pytest.mark.server
+
 SHORT = {
     "cls": ("--max-steps", "40", "--set", "data.count=2000", "--set", "optim.batch=32"),
     "seg": ("--max-steps", "12", "--set", "data.count=200", "--set", "optim.batch=8", "--set", "methods.csg.queue=512"),

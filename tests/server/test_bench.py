@@ -5,17 +5,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from csg.card import SegmentationInput
-from csg.errors import UsageError
-from csg_serve.bench.command import parse_concurrency, parse_scenarios
-from csg_serve.bench.samples import read_samples, stacked
 from tests.helpers.cli import csg, refused
 from tests.helpers.served import deploy, serving
-from tests.helpers.tiny_bundle import COLOURS, tiny_card, write_colour_bundle
+from tests.helpers.tiny_bundle import COLOURS, write_colour_bundle
+
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
@@ -114,28 +111,6 @@ def test_usage(folder, server):
     refused(csg("bench", "--server", server, "--concurrency", "0"), 2, "no list of numbers")
     refused(csg("bench", "--server", server, "--scenario", "cloud"), 2, "no scenario 'cloud'", "single-stream")
     refused(csg("bench", "--server", server, "--accuracy"), 2, "--scenario")
-
-
-def test_concurrency_and_scenarios():
-    assert parse_concurrency("1,2,16") == (1, 2, 16)
-    for nonsense in ("", "1,", "a", "-1", "0,2", "1.5", "100000"):
-        with pytest.raises(UsageError, match="no list of numbers"):
-            parse_concurrency(nonsense)
-    assert parse_scenarios(["offline", "offline"]) == ("offline",)
-
-
-def test_random_pixels_have_the_cards_size():
-    samples = read_samples(tiny_card(), None)
-    assert samples.pixels(0).shape == (32, 32, 3)
-    assert not np.array_equal(samples.pixels(0), samples.pixels(1))
-    np.testing.assert_array_equal(samples.pixels(1), samples.pixels(1))
-    free = SimpleNamespace(input=SegmentationInput())
-    assert read_samples(free, None).pixels(0).shape == (512, 1024, 3)
-
-
-def test_images_of_two_sizes_are_no_batch():
-    with pytest.raises(UsageError, match="different sizes"):
-        stacked([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 16, 3), np.uint8)])
 
 
 def test_a_scenario_whose_server_goes_away_ends(folder, server):

@@ -8,16 +8,12 @@ from PIL import Image
 
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.metrics import PixelConfusion
-from csg_serve.triton.config import model_config
-from csg_serve.triton.deploy_options import max_batch_size
 from tests.helpers.cli import csg, refused
+from tests.helpers.evaluations import LABELS
 from tests.helpers.served import deploy, serving
-from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_scene_bundle
+from tests.helpers.tiny_bundle import write_colour_bundle, write_scene_bundle
 
-LABELS = (
-    "name: rgb\nignored: [9]\nclasses: [{name: red, ids: [0], colour: [255, 0, 0]}, "
-    "{name: green, ids: [1], colour: [0, 255, 0]}, {name: blue, ids: [2], colour: [0, 0, 255]}]\n"
-)
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +130,3 @@ def test_broken_scenes_and_wrong_wishes_are_refused(folder, server, tmp_path):
     )
     (data / "labels.yaml").unlink()
     refused(csg(*ask, "--model", "scenes", "--labels", "camvid11"), 3, "the classes of rgb and camvid11 differ")
-
-
-def test_batches_are_bounded_by_their_pixels(tmp_path):
-    free, small = (write_scene_bundle(tmp_path / n, n, side).card for n, side in (("free", None), ("small", 64)))
-    large = write_scene_bundle(tmp_path / "large", "large", 2048).card
-    assert [max_batch_size(card) for card in (free, small, large, tiny_card())] == [4, 32, 1, 32]
-    config = model_config(free, "free", 1, "python")
-    assert list(config.input[0].dims) == [-1, -1, 3]
-    assert list(config.output[0].dims) == [-1, -1]
-    assert config.max_batch_size == 4

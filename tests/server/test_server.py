@@ -3,11 +3,6 @@
 import asyncio
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +17,11 @@ from csg_serve.client.client import Client, stream
 from csg_serve.client.connection import open_model
 from csg_serve.server.state import STATE
 from csg_serve.server.tuning import GLIBC_ENV
-from tests.helpers.cli import FREE_PORTS, csg, csg_process, refused
-from tests.helpers.served import deploy, serving, start_in_foreground
+from tests.helpers.cli import csg, refused
+from tests.helpers.served import deploy, processes_of, serving
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
-from tests.server.test_evaluate import TIMES
 
-
-def processes_of(repository):
-    return [p for p in psutil.process_iter(["cmdline"]) if str(repository) in " ".join(p.info["cmdline"] or [])]
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
@@ -211,95 +203,3 @@ def test_a_server_and_its_models_do_batch_work_with_large_pages(folder, server):
         threads = {os.sched_getscheduler(thread.id) for thread in process.threads()}
         assert threads == {os.SCHED_BATCH}
         assert process.environ()["GLIBC_TUNABLES"] == GLIBC_ENV["GLIBC_TUNABLES"]
-
-
-def test_one_server_a_repository(folder, server):
-    refused(csg("serve", "--repository", folder / "repository", *FREE_PORTS), 4, "already runs on", "--stop")
-
-
-def test_no_server_there():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-    refused(csg("evaluate", "--server", address), 4, f"no Triton answers at {address}", "csg serve")
-    for nonsense in ("localhost", "localhost:0", "ftp://localhost:8001", "a b:1"):
-        refused(csg("evaluate", "--server", nonsense), 2, "no server address", "HOST:PORT")
-
-
-@pytest.fixture
-def colour_repository(tmp_path):
-    bundle = write_colour_bundle(tmp_path / "bundle")
-    deploy(bundle.path, tmp_path / "repository", "--no-encoded", "--no-warm-up", "--instances", 1)
-    return tmp_path / "repository"
-
-
-def test_an_evaluation_lives_through_the_death_of_its_server(colour_repository, tmp_path):
-    """kill -9 in the middle, a new server at the same addresses: no image is lost, none counts twice, figures stay."""
-    colours, count = ("red", "green", "blue"), 4000
-    for colour in colours:
-        (tmp_path / colour).mkdir()
-        Image.new("RGB", (300, 300), colour).save(tmp_path / colour / "a.png")
-        Image.new("RGB", (40, 40), (90, 91, 89)).save(tmp_path / colour / "b.png")
-    lines = (f"{colours[n % 3]}/{'ab'[n % 10 == 0]}.png {n % 3}" for n in range(count))
-    (tmp_path / "list.txt").write_text("\n".join(lines))
-    serve = ("serve", "--detach", "--json", "--repository", colour_repository)
-    state = json.loads(csg_process(*serve, *FREE_PORTS).stdout)
-    command = [sys.executable, "-m", "csg", "evaluate", "--json", "--server", state["grpc"], "--data"]
-    evaluating = subprocess.Popen(
-        [*command, str(tmp_path / "list.txt")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        while not json.loads(csg("models", "--server", state["grpc"], "--json").stdout)["models"][0]["images"]:
-            assert evaluating.poll() is None
-        for process in processes_of(colour_repository):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        ports = [word for name in ("http", "grpc", "metrics") for word in (f"--{name}-port", state[name].split(":")[1])]
-        again = csg_process(*serve, *ports)
-        assert again.returncode == 0, again.stderr
-        out, err = evaluating.communicate(timeout=120)
-        whole = csg(*command[3:], tmp_path / "list.txt").stdout
-    finally:
-        evaluating.kill()
-        csg("serve", "--stop", "--repository", colour_repository)
-    assert evaluating.returncode == 0, err
-    assert "asking again" in err
-    disturbed, undisturbed = ({k: v for k, v in json.loads(one).items() if k not in TIMES} for one in (out, whole))
-    assert disturbed == undisturbed
-    assert (disturbed["images"], 0.9 < disturbed["accuracy"] < 0.95) == (count, True)
-
-
-def test_a_port_in_use_is_named(colour_repository):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        done = csg("serve", "--repository", colour_repository, *FREE_PORTS[:2], "--grpc-port", port, *FREE_PORTS[4:])
-    refused(done, 4, f"can't use grpc port {port}", "--grpc-port 0")
-    assert not processes_of(colour_repository)
-
-
-def test_a_model_that_does_not_load_gives_its_reason_and_no_process_stays(colour_repository):
-    (colour_repository / "colour" / "1" / "model.onnx").write_bytes(b"this is no graph")
-    done = csg_process("serve", "--detach", "--repository", colour_repository, *FREE_PORTS)
-    refused(done, 4, "model colour does not load: .*(onnx|protobuf|Protobuf)")
-    assert not processes_of(colour_repository)
-    assert not (colour_repository / ".csg-serve.json").exists()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_server_in_the_foreground_ends_with_its_command(colour_repository, number, code):
-    """And a model without a card is none of ours."""
-    config = colour_repository / "colour" / "config.pbtxt"
-    config.write_text(config.read_text().replace("csg_card", "other_card"))
-    process = start_in_foreground(colour_repository, *FREE_PORTS)
-    try:
-        address = json.loads((colour_repository / ".csg-serve.json").read_text())["grpc"]
-        refused(csg("evaluate", "--server", address), 4, "no csg model", "csg deploy")
-    finally:
-        process.send_signal(number)
-        _, words = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "Traceback" not in words
-    assert not processes_of(colour_repository)
-    assert not (colour_repository / ".csg-serve.json").exists()

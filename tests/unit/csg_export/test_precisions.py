@@ -1,62 +1,25 @@
 """fp16, int8, bf16, engines: how they are made, on small networks, and that each bundle is what it says."""
 
-import itertools
-import tracemalloc
-
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 from torch import nn
 
-from csg.bundle import read_bundle
-from csg.card import Calibration, ClassificationInput, SegmentationInput
-from csg.errors import InputError, UsageError, VerificationError
-from csg_export.command import contents, parse_batch
+from csg.card import SegmentationInput
+from csg.errors import UsageError
+from csg_export.command import parse_batch
 from csg_export.export import ExportOptions, export
 from csg_export.fp16 import blocks_of, smallest, to_fp16
-from csg_export.fp16_graph import in_fp16, rounded_to_fp16
-from csg_export.int8 import to_int8
-from csg_export.onnx_graph import files_of, to_onnx
-from csg_export.parity import of_graph, of_network, of_openvino
+from csg_export.fp16_graph import rounded_to_fp16
+from csg_export.onnx_graph import files_of
+from csg_export.parity import of_network, of_openvino
 from csg_export.parity_images import hard_inputs
 from csg_export.sources import of_run, of_torchvision
-from csg_export.tensorrt import EngineOptions, build_engine
-
-SPEC = ClassificationInput(height=24, width=24, resize_shorter_side=24)
-IMAGES = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
-CALIBRATION = Calibration(source="x", images=6, method="minmax", float_ends=False)
-
-
-class Chain(nn.Module):
-    """Four convolutions; the one at `loud`, if any, has values beyond fp16's range, and the next one undoes it."""
-
-    def __init__(self, loud=None, widths=(3, 6, 8, 6, 5)):
-        super().__init__()
-        torch.manual_seed(1)
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
-        if loud is not None:
-            with torch.no_grad():
-                self.layers[loud].weight *= 1e6
-                self.layers[loud + 1].weight /= 1e6
-
-    def forward(self, images):
-        x = (images.float().permute(0, 3, 1, 2) - 120) / 60
-        for layer in self.layers:
-            x = torch.relu(layer(x))
-        return x.mean((2, 3))
-
-
-def graph(network):
-    return to_onnx(network.eval(), SPEC)
-
-
-def run(model, images=IMAGES):
-    return of_graph(model.SerializeToString())(images)[0]
+from tests.helpers.small_networks import IMAGES, SPEC, Chain, graph, run
 
 
 def close(reference, tolerance=0.02):
@@ -128,95 +91,6 @@ def test_a_mean_whose_sum_overflows_counts_as_an_overflow():
     assert np.isfinite(run(rounded_to_fp16(graph(Mean()), ()), white // 4)).all()
 
 
-@settings(deadline=None, max_examples=8)
-@given(st.lists(st.integers(2, 9), min_size=2, max_size=3), st.booleans(), st.sampled_from(["minmax", "percentile"]))
-def test_int8_follows_the_network(widths, for_tensorrt, method):
-    network = Chain(widths=(3, *widths))
-    expected = of_network(network)(IMAGES)[0]
-    how = CALIBRATION.model_copy(update={"method": method})
-    model = to_int8(graph(network), [IMAGES], how, for_tensorrt)
-    assert np.abs(run(model) - expected).max() <= 0.15 * max(1, np.abs(expected).max())
-    weights = [w for w in model.graph.initializer if len(w.dims) == 4]
-    assert weights
-    assert all(w.data_type == TensorProto.INT8 for w in weights)
-    assert {i.domain for i in model.opset_import} == {""}
-    zero_points = {
-        numpy_helper.to_array(w).any() for w in model.graph.initializer if w.name.endswith("zero_point") and w.dims
-    }
-    if for_tensorrt:
-        assert not any(zero_points)
-        assert not any(w.data_type in (TensorProto.UINT8, TensorProto.INT32) for w in model.graph.initializer)
-
-
-def test_int8_pools_in_float_what_a_first_layer_in_float_gives():
-    stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3), nn.ReLU())
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem, self.head = stem, nn.Linear(4, 5)
-
-        def forward(self, images):
-            return self.head(self.stem(images.float().permute(0, 3, 1, 2) / 255).mean((2, 3)))
-
-    network = Network().eval()
-    model = to_int8(graph(network), [IMAGES], CALIBRATION.model_copy(update={"float_ends": True}), False)
-    makers = {name: node for node in model.graph.node for name in node.output}
-    (pool,) = [node for node in model.graph.node if node.op_type == "MaxPool"]
-    assert makers[pool.input[0]].op_type == "Conv"
-    expected = of_network(network)(IMAGES)[0]
-    assert np.abs(run(model) - expected).max() <= 0.15 * max(1, np.abs(expected).max())
-
-
-def test_percentiles_of_values_that_are_alike_at_first_take_no_memory():
-    """ONNX Runtime's histogram of absolute values has bins as wide as the first ones need, for all that follow."""
-
-    class Mean(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 1)
-
-        def forward(self, images):
-            return self.conv(images.float().permute(0, 3, 1, 2).mean((2, 3), keepdim=True) / 255).flatten(1)
-
-    alike = np.full((2, 24, 24, 3), 99, np.uint8)
-    alike[1, 0, 0] += 1
-    how = CALIBRATION.model_copy(update={"method": "percentile"})
-    tracemalloc.start()
-    to_int8(graph(Mean()), [alike, IMAGES], how, for_tensorrt=True)
-    assert tracemalloc.get_traced_memory()[1] < 100e6
-    tracemalloc.stop()
-
-
-def test_int8_can_leave_the_ends_alone():
-    model = to_int8(graph(Chain()), [IMAGES], CALIBRATION.model_copy(update={"float_ends": True}), False)
-    weights = [w.data_type for w in model.graph.initializer if len(w.dims) == 4]
-    assert sorted(weights) == [TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT8]
-
-
-def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(trained, tmp_path):
-    bundle = read_bundle(export(of_run(trained, None), ExportOptions("int8"), tmp_path / "bundle").path)
-    card = bundle.card
-    assert card.calibration.source.startswith("digits-v")
-    assert card.calibration.images == 200
-    assert card.calibration.method == "entropy"
-    student, measured = card.evaluations
-    assert (student.of, measured.of, measured.images) == ("student", "graph", 1797)
-    assert student.accuracy - measured.accuracy <= 0.01
-    assert [s.stage for s in card.parity.stages] == ["stripped student", "onnx", "int8"] * 2
-    assert card.parity.agreement == card.parity.stages[2].agreement
-    inside = contents(onnx.load(bundle.model))
-    assert inside.numbers["int8"] > 10 * inside.numbers["float"]
-    assert inside.layers["int8"] > 50
-
-
-def test_int8_that_costs_more_than_a_point_is_not_written(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("csg_export.export.MOST_LOST", -1.0)
-    with pytest.raises(VerificationError, match=r"int8 costs .* points on digits"):
-        export(of_run(trained, None), ExportOptions("int8"), tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
-
-
 def test_bf16_is_close_and_says_what_computes_it(trained, tmp_path):
     card = export(of_run(trained, None), ExportOptions("bf16"), tmp_path / "bundle").card
     assert card.parity.stages[2].stage == "bf16, OpenVINO"
@@ -224,47 +98,6 @@ def test_bf16_is_close_and_says_what_computes_it(trained, tmp_path):
     network = Chain()
     exact = of_openvino(graph(network).SerializeToString(), "f32")(IMAGES)[0]
     np.testing.assert_allclose(exact, of_network(network)(IMAGES)[0], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_tensorrt_rtx_builds_an_engine_of_every_precision(precision):
-    model = graph(Chain())
-    if precision == "fp16":
-        model = in_fp16(model, ())
-    if precision == "int8":
-        model = to_int8(model, [IMAGES], CALIBRATION, for_tensorrt=True)
-    options = EngineOptions(batch=(1, 2, 4), targets=("8.6",))
-    plan, engine = build_engine(model.SerializeToString(), "tensorrt-rtx", SPEC, options)
-    assert len(plan) > 1000
-    assert engine.target == ("8.6",)
-    assert engine.profile == ((1, 24, 24, 3), (2, 24, 24, 3), (4, 24, 24, 3))
-
-
-def test_engines_travel_in_the_bundle(trained, tmp_path):
-    options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(targets=("8.6", "8.9")))
-    bundle = export(of_run(trained, None), options, tmp_path / "bundle")
-    again = read_bundle(bundle.path)
-    assert again.card.engine.library == "tensorrt-rtx"
-    assert again.card.engine.target == ("8.6", "8.9")
-    assert again.plan.stat().st_size > 10**6
-    assert "model.plan" in (bundle.path / "SHA256SUMS").read_text()
-    again.plan.write_bytes(again.plan.read_bytes()[:-1])
-    with pytest.raises(VerificationError, match=r"model\.plan"):
-        read_bundle(bundle.path)
-    again.plan.unlink()
-    with pytest.raises(InputError, match=r"model\.plan is missing"):
-        read_bundle(bundle.path)
-
-
-def test_what_an_engine_needs_is_said_in_one_line():
-    model = graph(Chain()).SerializeToString()
-    with pytest.raises(UsageError, match=r"needs the package tensorrt.*tensorrt-rtx"):
-        build_engine(model, "tensorrt", SPEC, EngineOptions())
-    with pytest.raises(UsageError, match=r"knows no compute capability 6\.1.*8\.6"):
-        build_engine(model, "tensorrt-rtx", SPEC, EngineOptions(targets=("6.1",)))
-    unsigned = to_int8(graph(Chain()), [IMAGES], CALIBRATION, for_tensorrt=False)
-    with pytest.raises(InputError, match=r"can't take the graph: node \S+ \((De)?[qQ]uantizeLinear\)"):
-        build_engine(unsigned.SerializeToString(), "tensorrt-rtx", SPEC, EngineOptions())
 
 
 @pytest.mark.parametrize("text", ["8", "8:1:32", "0:1:2", "a:b:c", "1:2:3:4", ""])

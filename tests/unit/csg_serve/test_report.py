@@ -14,9 +14,8 @@ from csg_serve.evaluate.classification import summarise
 from csg_serve.evaluate.report import write_report
 from csg_serve.evaluate.segmentation import summarise_scenes
 from tests.helpers.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
+from tests.helpers.evaluations import LABELS, a_subject, lines_of
 from tests.helpers.tiny_bundle import tiny_card, write_scene_bundle
-from tests.server.test_evaluate import a_subject, lines_of
-from tests.server.test_serve_segmentation import LABELS
 
 HOSTILE = '<img src="https://x.invalid/x.png"><script>alert(1)</script>"\'&'
 WINDOWS = [(1280, "light"), (1280, "dark"), (390, "light")]

@@ -1,0 +1,42 @@
+"""Networks small enough to be exported in a second, with their images."""
+
+import itertools
+
+import numpy as np
+import torch
+from torch import nn
+
+from csg.card import Calibration, ClassificationInput
+from csg_export.onnx_graph import to_onnx
+from csg_export.parity import of_graph
+
+SPEC = ClassificationInput(height=24, width=24, resize_shorter_side=24)
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
+CALIBRATION = Calibration(source="x", images=6, method="minmax", float_ends=False)
+
+
+class Chain(nn.Module):
+    """Four convolutions; the one at `loud`, if any, has values beyond fp16's range, and the next one undoes it."""
+
+    def __init__(self, loud=None, widths=(3, 6, 8, 6, 5)):
+        super().__init__()
+        torch.manual_seed(1)
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths))
+        if loud is not None:
+            with torch.no_grad():
+                self.layers[loud].weight *= 1e6
+                self.layers[loud + 1].weight /= 1e6
+
+    def forward(self, images):
+        x = (images.float().permute(0, 3, 1, 2) - 120) / 60
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x.mean((2, 3))
+
+
+def graph(network):
+    return to_onnx(network.eval(), SPEC)
+
+
+def run(model, images=IMAGES):
+    return of_graph(model.SerializeToString())(images)[0]

@@ -1,0 +1,100 @@
+"""The client with TLS, with secrets, and with several servers."""
+
+import asyncio
+import json
+import ssl
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csg.errors import InputError, ServerError, UsageError
+from csg_serve.client.client import Client, stream
+from csg_serve.client.connection import open_model
+from csg_serve.client.endpoints import Servers
+from tests.helpers.cli import csg, refused
+from tests.helpers.client import SECRET, classes_of, relayed
+from tests.helpers.tiny_bundle import COLOURS
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("client")]
+
+
+def test_several_servers_have_the_same_model(plain, guarded, folder):
+    data = ("--data", folder / "colours", "--json")
+    two = ("--server", plain[1], "--server", f"http://{guarded[0]}")
+    report = csg("evaluate", *two, "--model", "colour", *data)
+    assert report.returncode == 0, report.stderr
+    assert (json.loads(report.stdout)["images"], json.loads(report.stdout)["accuracy"]) == (30, 1.0)
+    with pytest.raises(ServerError, match=rf"echo at {plain[1]} and echo at .*{guarded[0]} are not the same model"):
+        Client([plain[1], f"http://{guarded[0]}"], "echo").card()
+
+
+def test_tls_both_ways(guarded, folder, images, certificates):
+    address = guarded[1]
+    paths, classes = images
+    ca, cert, key = certificates.values()
+    files = ("--tls-ca", ca, "--tls-cert", cert, "--tls-key", key)
+    done = csg("predict", *paths[:3], "--server", address, "--model", "colour", *files, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [one["class"] for one in json.loads(done.stdout)["predictions"]] == [COLOURS[n] for n in classes[:3]]
+    refused(csg("predict", paths[0], "--server", address), 4, f"no Triton answers at {address}", "--tls-ca")
+    for wrong, kind, words in (
+        (
+            {"tls_cert": None, "tls_key": None},
+            ServerError,
+            "no Triton answers at .*--tls-cert with --tls-key",
+        ),
+        ({"tls_ca": folder / "other-ca.pem"}, ServerError, "CERTIFICATE_VERIFY_FAILED.*check --tls-ca"),
+        ({"tls_key": None}, UsageError, "go together; give both --tls-cert and --tls-key"),
+        ({"tls_ca": folder / "none.pem"}, InputError, r"can't use .*none\.pem for TLS: No such file"),
+        ({"tls_key": ca}, InputError, r"can't use .*client\.pem with .*ca\.pem"),
+    ):
+        with pytest.raises(kind, match=words):
+            Client(address, "colour", **{**certificates, **wrong}).card()
+    with pytest.raises(UsageError, match="address without TLS"):
+        Client(f"grpc://{address}", **certificates).card()
+
+
+def test_https_in_front_of_http(plain, folder, images):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+
+    async def ask(ca):
+        async with relayed(plain[0], ssl=context) as relay:
+            servers = Servers((f"https://127.0.0.1:{relay.port}",), tls_ca=folder / ca)
+            async with open_model(servers, "colour") as served:
+                return await classes_of(stream(served, images[0]))
+
+    assert asyncio.run(ask("ca.pem")) == images[1]
+    with pytest.raises(ServerError, match=r"(?i)certificate.*check --tls-ca"):
+        asyncio.run(ask("other-ca.pem"))
+
+
+def test_a_secret_is_needed_for_nothing_but_the_list_of_models(guarded, folder, images, certificates):
+    """Without it tensors go inline, here with messages larger than gRPC's own limit; with it through shared memory."""
+    address, paths = guarded[1], images[0]
+    scene = np.random.default_rng(0).integers(0, 256, (2200, 2000, 3), dtype=np.uint8)
+    clients = [Client(address, "scenes", **certificates, secret=secret) for secret in (None, "wrong", SECRET)]
+    for client in (*clients, Client(f"http://{guarded[0]}", "scenes")):
+        np.testing.assert_array_equal(client.predict([Image.fromarray(scene)])[0], scene.argmax(2))
+    with pytest.raises(UsageError, match=r"does not say which models it has; name one with --model, or give .* secret"):
+        Client(address, **certificates).predict(paths)
+    with pytest.raises(ServerError, match="no model nothing ready"):
+        Client(address, "nothing", **certificates).predict(paths)
+    with pytest.raises(UsageError, match="several csg models: colour, echo, scenes"):
+        Client(address, **certificates, secret=SECRET).predict(paths)
+
+
+def test_the_models_of_each_server(plain, guarded, folder):
+    ask = ("models", "--server", plain[1], "--server", f"http://{guarded[0]}")
+    refused(csg(*ask), 4, f"the server at http://{guarded[0]} refuses", "--secret-file")
+    done = csg(*ask, "--secret-file", folder / "secret", "--json")
+    assert done.returncode == 0, done.stderr
+    states = json.loads(done.stdout)["models"]
+    assert all(one["images"] >= one["requests"] > 0 for one in states if one["model"] == "colour")
+    found = {(one["server"], one["model"], one["state"]) for one in states}
+    assert found == {
+        (address, model, "READY")
+        for address in (plain[1], f"http://{guarded[0]}")
+        for model in ("colour", "scenes", "echo")
+    }

@@ -1,0 +1,148 @@
+"""The client when servers go away, stall, and come back."""
+
+import asyncio
+import socket
+from contextlib import aclosing
+
+import psutil
+import pytest
+
+import csg_serve.client.connection
+import csg_serve.client.pool
+import csg_serve.client.transport
+from csg.errors import ServerError
+from csg_serve.client.client import Client, stream
+from csg_serve.client.connection import open_model
+from tests.helpers.client import classes_of, regions, relayed, shorten_deadlines
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("client")]
+
+
+def test_a_cut_is_outlived_and_told_once(plain, images, capsys):
+    async def ask():
+        async with relayed(plain[1]) as relay, open_model(f"127.0.0.1:{relay.port}", "colour") as served:
+            async with aclosing(stream(served, images[0] * 20)) as answers:
+                found = [int((await anext(answers)).argmax())]
+                await relay.cut()
+                opened = asyncio.create_task(_later(1.0, relay.open()))
+                found += await classes_of(answers)
+            await opened
+            return found
+
+    assert asyncio.run(ask()) == images[1] * 20
+    words = capsys.readouterr().err
+    assert words.count("asking again for 60 s") == 1
+    assert words.count("answers again") == 1
+
+
+async def _later(seconds, what):
+    await asyncio.sleep(seconds)
+    await what
+
+
+@pytest.mark.parametrize("protocol", ["", "http://"])
+def test_a_server_that_stays_away_is_given_up(plain, images, protocol, monkeypatch):
+    monkeypatch.setattr(csg_serve.client.pool, "AWAY_S", 1)
+
+    async def ask():
+        async with (
+            relayed(plain[0 if protocol else 1]) as relay,
+            open_model(f"{protocol}127.0.0.1:{relay.port}", "colour") as served,
+            aclosing(stream(served, images[0] * 20)) as answers,
+        ):
+            await anext(answers)
+            await relay.cut()
+            await classes_of(answers)
+
+    with pytest.raises(ServerError, match=r"the server at .* did not answer.*; see its log"):
+        asyncio.run(ask())
+    assert not regions()
+
+
+def test_a_server_that_comes_back_with_another_model_is_not_asked(plain, guarded, images, monkeypatch):
+    monkeypatch.setattr(csg_serve.client.pool, "AWAY_S", 2)
+
+    async def ask():
+        async with (
+            relayed(plain[0]) as relay,
+            open_model(f"http://127.0.0.1:{relay.port}", "echo") as served,
+            aclosing(stream(served, images[0] * 20)) as answers,
+        ):
+            await anext(answers)
+            await relay.cut()
+            rest = asyncio.create_task(classes_of(answers))
+            while not served.pool.members[0].back:
+                await asyncio.sleep(0.01)
+            relay.target = guarded[0].rpartition(":")[::2]
+            await relay.open()
+            await rest
+
+    with pytest.raises(ServerError, match="it has another model echo now"):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize("trouble", ["cut", "stall"])
+def test_of_two_servers_one_may_go_and_come_back(plain, images, trouble, monkeypatch, capsys):
+    """No minute is waited, no image lost, none answered twice; what came back works again."""
+    shorten_deadlines(monkeypatch)
+    paths, classes = images[0] * 40, images[1] * 40
+
+    async def ask():
+        async with (
+            relayed(plain[0]) as relay,
+            open_model([plain[1], f"http://127.0.0.1:{relay.port}"], "colour") as served,
+        ):
+            other = served.pool.members[1]
+            async with aclosing(stream(served, paths)) as answers:
+                found = [int((await anext(answers)).argmax())]
+                assert relay.passed
+                if trouble == "cut":
+                    await relay.cut()
+                relay.stalled = True
+                while other.back is None:
+                    found.append(int((await anext(answers)).argmax()))
+                found += await classes_of(answers)
+            assert other.back, "still away"
+            relay.stalled = False
+            if trouble == "cut":
+                await relay.open()
+            await other.back
+            before = relay.passed
+            again = await classes_of(stream(served, paths[:40]))
+            assert relay.passed > before
+            return found, again
+
+    found, again = asyncio.run(ask())
+    assert found == classes
+    assert again == classes[:40]
+
+
+def test_one_of_two_servers_is_enough_to_begin_with(plain, images, folder):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{unused.getsockname()[1]}"
+    client = Client([nobody, plain[1]], "colour")
+    assert [answer.argmax() for answer in client.predict(images[0])] == images[1]
+    with pytest.raises(ServerError, match=rf"no Triton answers at {nobody}, http://{nobody}"):
+        Client([nobody, f"http://{nobody}"]).card()
+
+
+def test_another_server_answers_for_a_model_whose_process_died(plain, guarded, folder, images, monkeypatch):
+    """As by the kernel, out of memory: Triton starts no other one. The last test, since the server stays so."""
+    shorten_deadlines(monkeypatch)
+    monkeypatch.setattr(csg_serve.client.pool, "AWAY_S", 2)
+    addresses = [plain[1], f"http://{guarded[0]}"]
+
+    async def ask():
+        async with open_model(addresses, "colour") as served, aclosing(stream(served, images[0] * 20)) as answers:
+            found = [int((await anext(answers)).argmax())]
+            script = f"{folder}/repository-two/colour/1/model.py"
+            stubs = [one for one in psutil.process_iter(["cmdline"]) if script in (one.info["cmdline"] or ())]
+            assert stubs
+            for stub in stubs:
+                stub.kill()
+            return found + await classes_of(answers)
+
+    assert asyncio.run(ask()) == images[1] * 20
+    with pytest.raises(ServerError, match=f"the server at {addresses[1]} did not answer"):
+        Client(addresses[1], "colour").predict(images[0])

@@ -1,0 +1,109 @@
+"""int8: how it is made, on small networks, and what its bundle says."""
+
+import tracemalloc
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, numpy_helper
+from torch import nn
+
+from csg.bundle import read_bundle
+from csg.errors import VerificationError
+from csg_export.command import contents
+from csg_export.export import ExportOptions, export
+from csg_export.int8 import to_int8
+from csg_export.parity import of_network
+from csg_export.sources import of_run
+from tests.helpers.small_networks import CALIBRATION, IMAGES, Chain, graph, run
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.lists(st.integers(2, 9), min_size=2, max_size=3), st.booleans(), st.sampled_from(["minmax", "percentile"]))
+def test_int8_follows_the_network(widths, for_tensorrt, method):
+    network = Chain(widths=(3, *widths))
+    expected = of_network(network)(IMAGES)[0]
+    how = CALIBRATION.model_copy(update={"method": method})
+    model = to_int8(graph(network), [IMAGES], how, for_tensorrt)
+    assert np.abs(run(model) - expected).max() <= 0.15 * max(1, np.abs(expected).max())
+    weights = [w for w in model.graph.initializer if len(w.dims) == 4]
+    assert weights
+    assert all(w.data_type == TensorProto.INT8 for w in weights)
+    assert {i.domain for i in model.opset_import} == {""}
+    zero_points = {
+        numpy_helper.to_array(w).any() for w in model.graph.initializer if w.name.endswith("zero_point") and w.dims
+    }
+    if for_tensorrt:
+        assert not any(zero_points)
+        assert not any(w.data_type in (TensorProto.UINT8, TensorProto.INT32) for w in model.graph.initializer)
+
+
+def test_int8_pools_in_float_what_a_first_layer_in_float_gives():
+    stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 3), nn.ReLU())
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = stem, nn.Linear(4, 5)
+
+        def forward(self, images):
+            return self.head(self.stem(images.float().permute(0, 3, 1, 2) / 255).mean((2, 3)))
+
+    network = Network().eval()
+    model = to_int8(graph(network), [IMAGES], CALIBRATION.model_copy(update={"float_ends": True}), False)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    (pool,) = [node for node in model.graph.node if node.op_type == "MaxPool"]
+    assert makers[pool.input[0]].op_type == "Conv"
+    expected = of_network(network)(IMAGES)[0]
+    assert np.abs(run(model) - expected).max() <= 0.15 * max(1, np.abs(expected).max())
+
+
+def test_percentiles_of_values_that_are_alike_at_first_take_no_memory():
+    """ONNX Runtime's histogram of absolute values has bins as wide as the first ones need, for all that follow."""
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, images):
+            return self.conv(images.float().permute(0, 3, 1, 2).mean((2, 3), keepdim=True) / 255).flatten(1)
+
+    alike = np.full((2, 24, 24, 3), 99, np.uint8)
+    alike[1, 0, 0] += 1
+    how = CALIBRATION.model_copy(update={"method": "percentile"})
+    tracemalloc.start()
+    to_int8(graph(Mean()), [alike, IMAGES], how, for_tensorrt=True)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+
+
+def test_int8_can_leave_the_ends_alone():
+    model = to_int8(graph(Chain()), [IMAGES], CALIBRATION.model_copy(update={"float_ends": True}), False)
+    weights = [w.data_type for w in model.graph.initializer if len(w.dims) == 4]
+    assert sorted(weights) == [TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT8]
+
+
+def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(trained, tmp_path):
+    bundle = read_bundle(export(of_run(trained, None), ExportOptions("int8"), tmp_path / "bundle").path)
+    card = bundle.card
+    assert card.calibration.source.startswith("digits-v")
+    assert card.calibration.images == 200
+    assert card.calibration.method == "entropy"
+    student, measured = card.evaluations
+    assert (student.of, measured.of, measured.images) == ("student", "graph", 1797)
+    assert student.accuracy - measured.accuracy <= 0.01
+    assert [s.stage for s in card.parity.stages] == ["stripped student", "onnx", "int8"] * 2
+    assert card.parity.agreement == card.parity.stages[2].agreement
+    inside = contents(onnx.load(bundle.model))
+    assert inside.numbers["int8"] > 10 * inside.numbers["float"]
+    assert inside.layers["int8"] > 50
+
+
+def test_int8_that_costs_more_than_a_point_is_not_written(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("csg_export.export.MOST_LOST", -1.0)
+    with pytest.raises(VerificationError, match=r"int8 costs .* points on digits"):
+        export(of_run(trained, None), ExportOptions("int8"), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()

@@ -1,0 +1,61 @@
+"""Segmenters exported: label maps in every precision, engines, and what is refused."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from csg.errors import UsageError
+from csg_export.export import ExportOptions, export
+from csg_export.sources import of_run
+from csg_export.tensorrt import EngineOptions
+from csg_train.training.student import load_student
+
+
+@pytest.mark.parametrize("size", [None, (64, 128)])
+def test_an_exported_label_map_is_the_students(segmented, tmp_path, size):
+    """On any size the free graph takes, and on its own the fixed one; logits only where asked for."""
+    bundle = export(of_run(segmented, size), ExportOptions(logits=size is not None), tmp_path / "bundle")
+    session = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == (["logits", "label_map"] if size else ["label_map"])
+    student, rng = load_student(segmented), np.random.default_rng(0)
+    for height, width in [size] if size else [(64, 64), (72, 136), (200, 96)]:
+        images = rng.integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+        (label_map,) = session.run(["label_map"], {"image": images})
+        with torch.inference_mode():
+            logits = student(torch.from_numpy(images))
+        assert label_map.dtype == np.uint8
+        assert label_map.shape == (3, height, width)
+        assert (label_map == logits.argmax(1).numpy()).mean() > 0.999
+    assert bundle.card.input.height == (size and size[0])
+    assert bundle.card.parity.agreement > 0.99
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "bf16"])
+def test_a_segmenter_in_every_precision(segmented, tmp_path, precision, monkeypatch):
+    """Scenes of free size; pixels that the student decides clearly come out the same."""
+    monkeypatch.setattr("csg_export.export.MOST_LOST", 0.05)  # of a student that has hardly learnt anything
+    bundle = export(of_run(segmented, None), ExportOptions(precision), tmp_path / "bundle")
+    shipped, hard = bundle.card.parity.stages[-1], [s for s in bundle.card.parity.stages if s.source == "hard inputs"]
+    assert shipped.agreement > 0.9
+    assert len(hard) == len(bundle.card.parity.stages) / 2
+    if precision == "int8":
+        assert [e.of for e in bundle.card.evaluations] == ["student", "graph"]
+        assert bundle.card.calibration.images == 64
+    session = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
+    (label_map,) = session.run(None, {"image": np.zeros((2, 64, 128, 3), np.uint8)})
+    assert (label_map.dtype, label_map.shape) == (np.uint8, (2, 64, 128))
+
+
+@pytest.mark.parametrize("size", [None, (64, 128)])
+def test_tensorrt_rtx_builds_an_engine_of_a_segmenter(segmented, tmp_path, size):
+    options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(targets=("8.6",)))
+    bundle = export(of_run(segmented, size), options, tmp_path / "bundle")
+    assert bundle.plan.stat().st_size > 10**6
+    sides = [(64, 128)] * 3 if size else [(8, 8), (512, 1024), (1024, 2048)]
+    assert bundle.card.engine.profile == tuple((b, *hw, 3) for b, hw in zip((1, 1, 4), sides, strict=True))
+
+
+def test_a_segmenter_is_refused_what_is_a_classifiers(trained, tmp_path):
+    with pytest.raises(UsageError, match="--size"):
+        of_run(trained, (64, 64))

@@ -1,0 +1,53 @@
+"""TensorRT-RTX engines, built without a GPU."""
+
+import pytest
+
+from csg.bundle import read_bundle
+from csg.errors import InputError, UsageError, VerificationError
+from csg_export.export import ExportOptions, export
+from csg_export.fp16_graph import in_fp16
+from csg_export.int8 import to_int8
+from csg_export.sources import of_run
+from csg_export.tensorrt import EngineOptions, build_engine
+from tests.helpers.small_networks import CALIBRATION, IMAGES, SPEC, Chain, graph
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_tensorrt_rtx_builds_an_engine_of_every_precision(precision):
+    model = graph(Chain())
+    if precision == "fp16":
+        model = in_fp16(model, ())
+    if precision == "int8":
+        model = to_int8(model, [IMAGES], CALIBRATION, for_tensorrt=True)
+    options = EngineOptions(batch=(1, 2, 4), targets=("8.6",))
+    plan, engine = build_engine(model.SerializeToString(), "tensorrt-rtx", SPEC, options)
+    assert len(plan) > 1000
+    assert engine.target == ("8.6",)
+    assert engine.profile == ((1, 24, 24, 3), (2, 24, 24, 3), (4, 24, 24, 3))
+
+
+def test_engines_travel_in_the_bundle(trained, tmp_path):
+    options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(targets=("8.6", "8.9")))
+    bundle = export(of_run(trained, None), options, tmp_path / "bundle")
+    again = read_bundle(bundle.path)
+    assert again.card.engine.library == "tensorrt-rtx"
+    assert again.card.engine.target == ("8.6", "8.9")
+    assert again.plan.stat().st_size > 10**6
+    assert "model.plan" in (bundle.path / "SHA256SUMS").read_text()
+    again.plan.write_bytes(again.plan.read_bytes()[:-1])
+    with pytest.raises(VerificationError, match=r"model\.plan"):
+        read_bundle(bundle.path)
+    again.plan.unlink()
+    with pytest.raises(InputError, match=r"model\.plan is missing"):
+        read_bundle(bundle.path)
+
+
+def test_what_an_engine_needs_is_said_in_one_line():
+    model = graph(Chain()).SerializeToString()
+    with pytest.raises(UsageError, match=r"needs the package tensorrt.*tensorrt-rtx"):
+        build_engine(model, "tensorrt", SPEC, EngineOptions())
+    with pytest.raises(UsageError, match=r"knows no compute capability 6\.1.*8\.6"):
+        build_engine(model, "tensorrt-rtx", SPEC, EngineOptions(targets=("6.1",)))
+    unsigned = to_int8(graph(Chain()), [IMAGES], CALIBRATION, for_tensorrt=False)
+    with pytest.raises(InputError, match=r"can't take the graph: node \S+ \((De)?[qQ]uantizeLinear\)"):
+        build_engine(unsigned.SerializeToString(), "tensorrt-rtx", SPEC, EngineOptions())
