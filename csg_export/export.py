@@ -25,7 +25,7 @@ from csg.files import next_free_path
 from csg_export.fp16 import to_fp16
 from csg_export.int8 import to_int8
 from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, files_of, stripped, to_onnx, without_logits
-from csg_export.parity import GraphStudent, Runnable, Runner, of_graph, of_network, of_openvino, tally, verify
+from csg_export.parity import Runnable, Runner, of_graph, of_network, of_openvino, onnx_predict, tally, verify
 from csg_export.parity_images import hard_inputs
 from csg_export.sources import Source
 from csg_export.tensorrt import EngineOptions, build_engine, of_engine
@@ -161,7 +161,7 @@ def _measured(source: Source, model: ModelProto) -> tuple[ClassificationEvaluati
     if source.measure is None:
         return ()
     before = source.evaluations[0]
-    after = source.measure(GraphStudent(model.SerializeToString())).model_copy(update={"of": "graph"})
+    after = source.measure(onnx_predict(model.SerializeToString())).model_copy(update={"of": "graph"})
     if before.score - after.score > MOST_LOST:
         raise VerificationError(
             f"int8 costs {100 * (before.score - after.score):.1f} points on {after.dataset}: {before.score:.2%} "

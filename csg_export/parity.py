@@ -18,6 +18,7 @@ from csg.card import Parity, ParityStage
 from csg.errors import UsageError, VerificationError
 from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP, LOGITS
 from csg_export.parity_images import HARD, Inputs
+from csg_train.tasks import Predict, Prediction
 
 Answers = tuple[np.ndarray, np.ndarray]  # logits, float (N, K), and the classes chosen, (N,)
 Runner = Callable[[np.ndarray], Answers]
@@ -231,23 +232,12 @@ def rows(logits: np.ndarray) -> np.ndarray:
     return np.moveaxis(logits, 1, -1).reshape(-1, logits.shape[1])
 
 
-class GraphStudent(nn.Module):
-    """A graph in the student's place, for the measurement of its accuracy or mIoU."""
+def onnx_predict(model: bytes) -> Predict:
+    """A graph in ONNX Runtime, for the measurement of its accuracy or mIoU."""
+    session = open_session(model)
+    logits = session.get_outputs()[0].name
 
-    def __init__(self, model: bytes):
-        super().__init__()
-        self.session = open_session(model)
-        names = [output.name for output in self.session.get_outputs()]
-        self.logits = names[0]
+    def predict(images: Tensor) -> Prediction:
+        return Prediction(torch.from_numpy(session.run([logits], {INPUT: images.numpy()})[0]))
 
-    def encoder(self, images: Tensor) -> dict[str, Tensor]:
-        """The logits, as if they were a stage's map."""
-        return {"logits": torch.from_numpy(self.session.run([self.logits], {INPUT: images.numpy()})[0])}
-
-    def embed(self, maps: dict[str, Tensor]) -> Tensor:
-        """In place of an embedding, the mean logits."""
-        return maps["logits"].flatten(2).mean(2) if maps["logits"].dim() > 2 else maps["logits"]
-
-    def classify(self, maps: dict[str, Tensor]) -> Tensor:
-        """The logits."""
-        return maps["logits"]
+    return predict

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from csg_export.parity_images import Inputs, spread
 from csg_train.models.backbones import PLAIN, normalisation
 from csg_train.models.fast_layers import Normalise
 from csg_train.models.weights import load_weights
-from csg_train.tasks import TASKS
+from csg_train.tasks import TASKS, Predict
 from csg_train.training.run_folder import Run
 from csg_train.training.student import load_student
 
@@ -46,7 +46,7 @@ class Source:
     """A network, all that its card says of it, and the images that judge and calibrate its export.
 
     network: uint8 (B, H, W, 3) to logits. real: what it is compared on. training: what int8's ranges are measured on.
-    measure: the evaluation of another network in the student's place, on the run's real images; None without any.
+    measure: the evaluation of a network like the student, on the run's real images; None without any.
     """
 
     stem: str
@@ -60,7 +60,7 @@ class Source:
     real: Inputs
     training: Inputs
     evaluations: tuple[ClassificationEvaluation | SegmentationEvaluation, ...] = ()
-    measure: Callable[[Any], ClassificationEvaluation | SegmentationEvaluation] | None = None
+    measure: Callable[[Predict], ClassificationEvaluation | SegmentationEvaluation] | None = None
 
 
 def of_run(run: Run, size: tuple[int, int] | None) -> Source:
@@ -83,8 +83,8 @@ def of_run(run: Run, size: tuple[int, int] | None) -> Source:
     measured = run.result().get("real")
     kind = SegmentationEvaluation if scenes else ClassificationEvaluation
 
-    def measure(student: Any) -> ClassificationEvaluation | SegmentationEvaluation:
-        return task.measure(student, class_spec, real, recipe, torch.device("cpu")).evaluation
+    def measure(predict: Predict) -> ClassificationEvaluation | SegmentationEvaluation:
+        return task.measure(predict, class_spec, real, recipe, torch.device("cpu")).evaluation
 
     return Source(
         stem=run.path.resolve().name,

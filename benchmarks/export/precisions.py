@@ -30,7 +30,7 @@ from csg_export.export import ExportOptions, export
 from csg_export.fp16 import to_fp16
 from csg_export.int8 import to_int8
 from csg_export.onnx_graph import INPUT, stripped, to_onnx
-from csg_export.parity import GraphStudent
+from csg_export.parity import onnx_predict
 from csg_export.sources import Source, of_run, of_torchvision
 from csg_export.tensorrt import EngineOptions, build_engine
 from csg_train.training.run_folder import Run
@@ -86,7 +86,7 @@ def made(source: Source, precision: ComputeType, folder: Path, target: Format = 
         return bare(source, precision, folder, target)
     options = ExportOptions(precision, target, logits=source.task == "segmentation")
     bundle = export(source, options, folder)
-    score = source.measure(GraphStudent(bundle.model.read_bytes())).score
+    score = source.measure(onnx_predict(bundle.model.read_bytes())).score
     return Graph(bundle.model, size_of(bundle) / 2**20, f"{100 * score:.2f}", f"{bundle.card.parity.agreement:.2%}")
 
 

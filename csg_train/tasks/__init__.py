@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from csg_train.tasks import classification, segmentation
-from csg_train.tasks.base import Images, Measured, Task
+from csg_train.tasks.base import Images, Measured, Predict, Prediction, Task, predicting
 
 TASKS: dict[str, Task] = {"cls": classification, "seg": segmentation}
 
-__all__ = ["TASKS", "Images", "Measured", "Task"]
+__all__ = ["TASKS", "Images", "Measured", "Predict", "Prediction", "Task", "predicting"]

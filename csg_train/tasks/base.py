@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch.utils.data import Dataset
 
 from csg.card import ClassificationEvaluation, ClassSpec, SegmentationEvaluation
 from csg_train.data.loading import Item
+from csg_train.models.classifier import Classifier
+from csg_train.models.segmenter import Segmenter
 
 
 class Images(Protocol):
@@ -30,19 +33,49 @@ class Images(Protocol):
     def take(self, places: np.ndarray, name: str) -> Any: ...
 
 
+class Prediction(NamedTuple):
+    """What a network predicts for B images."""
+
+    logits: Tensor
+    """Float (B, K) for K classes, or (B, K, H, W)."""
+    embedding: Tensor | None = None
+    """Float (B, C): the pooled layer4, if the network returns it."""
+
+
+Predict = Callable[[Tensor], Prediction]
+"""From images, uint8 (B, H, W, 3), to predictions."""
+
+
+@contextmanager
+def predicting(student: Classifier | Segmenter) -> Iterator[Predict]:
+    """The student's predictions, in eval mode; its mode is restored afterwards."""
+
+    def predict(images: Tensor) -> Prediction:
+        maps = student.encoder(images)
+        return Prediction(student.classify(maps), student.embed(maps))
+
+    training = student.training
+    student.eval()
+    try:
+        yield predict
+    finally:
+        student.train(training)
+
+
 @dataclass(frozen=True)
 class Measured:
-    """What a student made of a set of images.
-
-    confusion: int (K, K), rows true. embeddings: float32 (N, C), pooled layer4. true, predicted: class indices (N,),
-    None for scenes, which have no single class.
-    """
+    """A measurement of a network on a set of N images with K classes."""
 
     evaluation: ClassificationEvaluation | SegmentationEvaluation
+    """The scores, for the run's result and the model card."""
     confusion: np.ndarray
+    """Int (K, K), rows true."""
     embeddings: np.ndarray
+    """Float32 (N, C), pooled layer4; empty if the network returns no embeddings."""
     true: np.ndarray | None = None
+    """Class indices (N,); None for segmentation, whose images have no single class."""
     predicted: np.ndarray | None = None
+    """Class indices (N,); None for segmentation."""
 
 
 class Task(Protocol):
@@ -69,5 +102,5 @@ class Task(Protocol):
     def views(self, images: Any, recipe: Any, count: int) -> Dataset[Item]:
         """`count` augmented views of each image, with its label."""
 
-    def measure(self, student: Any, classes: ClassSpec, images: Any, recipe: Any, device: torch.device) -> Measured:
-        """The student, in fp32, on a set that training never saw."""
+    def measure(self, predict: Predict, classes: ClassSpec, images: Any, recipe: Any, device: torch.device) -> Measured:
+        """Measure a network on a set that training never saw."""

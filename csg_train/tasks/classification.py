@@ -22,7 +22,7 @@ from csg_train.data.views import Views
 from csg_train.models.backbones import Encoder
 from csg_train.models.classifier import Classifier
 from csg_train.recipe.schema import ClassificationRecipe
-from csg_train.tasks.base import Measured
+from csg_train.tasks.base import Measured, Predict
 
 EMBEDDED = EMBEDDED_DIGITS
 SCORES = {"mean_class_accuracy": "mean class accuracy %", "accuracy": "accuracy %"}
@@ -57,7 +57,7 @@ def views(images: ClassificationDataset, recipe: ClassificationRecipe, count: in
 
 @torch.inference_mode()
 def measure(
-    student: Classifier,
+    predict: Predict,
     classes: ClassSpec,
     images: ClassificationDataset,
     recipe: ClassificationRecipe,
@@ -68,8 +68,6 @@ def measure(
     Raises:
         InputError: an image can't be read and the recipe does not skip such, or none can.
     """
-    training = student.training
-    student.eval()
     errors: list[InputError] = []
 
     def note(error: InputError) -> None:
@@ -80,12 +78,11 @@ def measure(
     with progress_bar(f"measuring on {images.name}", len(images)) as advance:
         unreadable = note if recipe.data.unreadable == "skip" else None
         for places, batch in image_batches(images.paths, recipe.data.image_input(), unreadable):
-            maps = student.encoder(torch.from_numpy(batch).to(device))
-            embeddings.append(student.embed(maps).cpu().numpy())
-            predicted.append(student.classify(maps).argmax(1).cpu().numpy())
+            logits, embedding = predict(torch.from_numpy(batch).to(device))
+            embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
+            predicted.append(logits.argmax(1).cpu().numpy())
             true.append(images.labels[places])
             advance(len(places))
-    student.train(training)
     if not true:
         raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
     all_true, all_predicted = np.concatenate(true), np.concatenate(predicted)

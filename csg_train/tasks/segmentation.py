@@ -23,7 +23,7 @@ from csg_train.data.synthetic_scenes import digit_scenes
 from csg_train.models.backbones import Encoder
 from csg_train.models.segmenter import Segmenter
 from csg_train.recipe.schema import SegmentationRecipe
-from csg_train.tasks.base import Measured
+from csg_train.tasks.base import Measured, Predict
 
 EMBEDDED = EMBEDDED_SCENES
 SCORES = {"miou": "mIoU %", "pixel_accuracy": "pixel accuracy %"}
@@ -61,7 +61,7 @@ def views(images: SegmentationDataset, recipe: SegmentationRecipe, count: int) -
 
 @torch.inference_mode()
 def measure(
-    student: Segmenter,
+    predict: Predict,
     classes: ClassSpec,
     images: SegmentationDataset,
     recipe: SegmentationRecipe,
@@ -72,8 +72,6 @@ def measure(
     Raises:
         InputError: a scene can't be read and the recipe does not skip such, or none can.
     """
-    training = student.training
-    student.eval()
     spec, skipped, embeddings = recipe.data.image_input(), 0, []
     table, counts = translation_table(classes, images.labels), PixelConfusion(len(images.labels.classes))
     with progress_bar(f"measuring on {images.name}", len(images)) as advance:
@@ -88,11 +86,10 @@ def measure(
                 skipped += 1
                 continue
             scene = prepare_segmentation(image, spec)
-            maps = student.encoder(torch.from_numpy(scene.pixels)[None].to(device))
-            embeddings.append(student.embed(maps).cpu().numpy())
-            found = student.classify(maps)[0].argmax(0).to(torch.uint8).cpu().numpy()
+            logits, embedding = predict(torch.from_numpy(scene.pixels)[None].to(device))
+            embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
+            found = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
             counts.add(labels, table[scene.restore(found)])
-    student.train(training)
     if not embeddings:
         raise InputError(f"none of the {len(images)} scenes of {images.name} can be read", "check the data")
     scores = counts.scores()

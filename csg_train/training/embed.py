@@ -12,7 +12,7 @@ from csg.console import log, print_json
 from csg.errors import InputError, UsageError
 from csg.files import atomic_write
 from csg_train.energy import hyperspherical_energy
-from csg_train.tasks import TASKS, Images, Measured
+from csg_train.tasks import TASKS, Images, Measured, predicting
 from csg_train.training.run_folder import Run, newest_run
 from csg_train.training.student import load_student
 
@@ -57,4 +57,5 @@ def measure_run(run: Run, data: list[str] | None = None) -> tuple[Images, Measur
         raise InputError(f"run {run.path} was trained without a real set", "name images with --data")
     task = TASKS[recipe.task]
     images = task.read_real(recipe, classes, sources, partly=True)
-    return images, task.measure(load_student(run), classes, images, recipe, torch.device("cpu"))
+    with predicting(load_student(run)) as predict:
+        return images, task.measure(predict, classes, images, recipe, torch.device("cpu"))

@@ -27,7 +27,7 @@ from csg_train.distributed import any_process, barrier, mean_over_processes, ran
 from csg_train.energy import hyperspherical_energy
 from csg_train.methods.base import Batch, Method
 from csg_train.recipe.schema import Recipe
-from csg_train.tasks import TASKS, Images
+from csg_train.tasks import TASKS, Images, predicting
 from csg_train.training.checkpoint import pack, unpack
 from csg_train.training.metrics_log import Curves
 from csg_train.training.optimizer import Precision, make_optimiser, poly, set_learning_rates
@@ -200,7 +200,8 @@ class Trainer:
         if self.measured is None or rank():
             return {}
         task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
-        found = task.measure(self.method.student, self.images.class_spec, self.measured, self.recipe, self.device)
+        with predicting(self.method.student) as predict:
+            found = task.measure(predict, self.images.class_spec, self.measured, self.recipe, self.device)
         evaluation = found.evaluation.model_dump()
         line = {name: evaluation[name] for name in task.SCORES}
         words = ", ".join(f"{task.SCORES[name].removesuffix(' %')} {value:.2%}" for name, value in line.items())
