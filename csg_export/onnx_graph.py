@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from csg.bundle import MODEL, WEIGHTS
 from csg.card import STRIDE, ClassificationInput, SegmentationInput
-from csg_train.models.fast_layers import fuse
+from csg_train.models.fast_layers import fold_batch_norms
 
 OPSET = 21
 INPUT, LOGITS, LABEL_MAP, EMBEDDING = "image", "logits", "label_map", "embedding"
@@ -55,7 +55,7 @@ class _WithEmbedding(nn.Module):
 def stripped(network: nn.Module) -> nn.Module:
     """A copy for inference alone: on the CPU, in eval mode, batch norms folded into the convolutions before them."""
     bare = copy.deepcopy(network).cpu().eval()
-    fuse(bare)
+    fold_batch_norms(bare)
     return bare
 
 

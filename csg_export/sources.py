@@ -28,8 +28,7 @@ from csg.card import (
 from csg.errors import InputError, UsageError
 from csg.images import prepare
 from csg_export.parity_images import Inputs, spread
-from csg_train.models.backbones import PLAIN, normalisation
-from csg_train.models.fast_layers import Normalise
+from csg_train.models.backbones import PLAIN, Normalise, normalisation
 from csg_train.models.weights import load_weights
 from csg_train.tasks import TASKS, Predict
 from csg_train.training.run_folder import Run

@@ -26,7 +26,7 @@ from csg_train.data.loading import Steps, load_batches
 from csg_train.data.synthetic_digits import write_digits
 from csg_train.data.views import Views
 from csg_train.methods.base import Batch
-from csg_train.models.fast_layers import Convolution, DilatedConvolution
+from csg_train.models.fast_layers import DilatedConv2d, FoldingConv2d
 from csg_train.recipe.schema import load_recipe
 from csg_train.training.command import build_method
 from csg_train.training.trainer import make_optimiser
@@ -85,7 +85,7 @@ def strided_depthwise_ms(dtype: torch.dtype) -> float:
     return median_ms(lambda: layer(x).sum().backward())
 
 
-def dilated_ms(layer: Convolution | DilatedConvolution, fast: bool) -> float:
+def dilated_ms(layer: FoldingConv2d | DilatedConv2d, fast: bool) -> float:
     """Forward and backward of a dilated convolution in bf16 on a 30 x 40 map, as csg trains it or as torch does."""
     layer = layer.to(torch.bfloat16, memory_format=torch.channels_last)
     x = torch.randn(8, layer.in_channels, 30, 40, dtype=torch.bfloat16)
@@ -123,8 +123,10 @@ def main() -> None:
     rows.append(("strided depthwise alone", f"{fp32:.1f} ms", f"{bf16:.1f} ms", f"{fp32 / bf16:.2f}"))
     show_table(f"MobileNetV2, {torch.get_num_threads()} threads", ("", "fp32", "bf16", "fp32 / bf16"), rows)
     layers = {
-        "depthwise, 960 channels, rate 4": Convolution(960, 960, 3, padding=4, dilation=4, groups=960, bias=False),
-        "DeepLabv2 branch, 1280 to 19 channels, rate 6": DilatedConvolution(1280, 19, 3, padding=6, dilation=6),
+        "depthwise, 960 channels, rate 4": FoldingConv2d(
+            nn.Conv2d(960, 960, 3, padding=4, dilation=4, groups=960, bias=False)
+        ),
+        "DeepLabv2 branch, 1280 to 19 channels, rate 6": DilatedConv2d(1280, 19, 3, padding=6, dilation=6),
     }
     rows = []
     for name, layer in layers.items():

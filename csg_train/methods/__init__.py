@@ -33,8 +33,8 @@ METHODS: dict[str, str] = {
     "ibn-a": "csg_train.methods.ibn:IbnA",
     "ibn-b": "csg_train.methods.ibn:IbnB",
     "drpc": "csg_train.methods.drpc:Drpc",
-    "simclr": "csg_train.methods.self_contrast:SimClr",
-    "moco-v2": "csg_train.methods.self_contrast:MocoV2",
+    "simclr": "csg_train.methods.simclr:SimClr",
+    "moco-v2": "csg_train.methods.moco_v2:MocoV2",
     "csg": "csg_train.methods.csg:Csg",
 }
 """Where the class of each method is, as `module:class`; the methods of other packages follow in alphabetical order."""

@@ -1,9 +1,9 @@
-"""asg: Automated Synthetic-to-real Generalization (Chen et al. 2020; docs/method.md section 8).
+"""asg and asg-l2o: Automated Synthetic-to-real Generalization (Chen et al. 2020; docs/method.md section 8).
 
     L = L_task + lambda * KL(teacher's ImageNet prediction || student's), mean over the batch, or over its positions
 
-The student's ImageNet prediction is its encoder under the frozen ImageNet classifier. Layer-wise learning rates are
-the recipe's, set by hand, or with `learned` those of a policy (L2O, csg_train/methods/rate_policy.py).
+The student's ImageNet prediction is that of its encoder under the frozen ImageNet classifier. asg uses the recipe's
+learning rates; asg-l2o lets a policy choose one for each stage (csg_train/methods/rate_policy.py).
 """
 
 from __future__ import annotations
@@ -16,39 +16,44 @@ from pydantic import Field
 from torch import Tensor
 
 from csg_train.distributed import mean_over_processes
-from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
+from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Student, task_loss
 from csg_train.methods.rate_policy import RatePolicy
-from csg_train.models.backbones import Teacher
+from csg_train.models.teacher import Teacher
 
 
 class AsgSettings(MethodSettings):
-    """weight: lambda, 0.1 for classification. learned: layer-wise rates by the L2O policy, every `window` steps."""
+    """Settings of asg."""
 
     weight: Annotated[float, Field(ge=0)] = 0.1
+    """lambda, the weight of the imitation: 0.1 in classification, 75 in segmentation."""
     learned: bool = False
+    """Let the L2O policy choose the learning rate of each stage."""
     window: Annotated[int, Field(ge=1)] = 20
+    """Steps between two choices of the policy."""
 
 
 class AsgL2oSettings(AsgSettings):
-    """The settings of asg, with learned rates by default."""
+    """Settings of asg-l2o: those of asg, with learned rates."""
 
     learned: bool = True
+    """Let the L2O policy choose the learning rate of each stage."""
 
 
 class Asg(Method):
     """The task loss and the imitation of the ImageNet network's predictions."""
 
     Settings = AsgSettings
-    for_scenes = {"weight": 75.0}  # docs/method.md section 8  # noqa: RUF012
+    segmentation_defaults = {"weight": 75.0}  # docs/method.md section 8  # noqa: RUF012
     needs_teacher = True
+
+    settings: AsgSettings
 
     def __init__(self, student: Student, teacher: Teacher | None, settings: AsgSettings):
         super().__init__(student, teacher, settings)
-        self.settings = settings
         self.policy = RatePolicy(student.encoder, settings.window) if settings.learned else None
         self.seen: list[Tensor] = []
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch) -> tuple[Losses, Losses]:
         (view,) = batch.views
         maps = self.student.encoder(view)
         with torch.no_grad():
@@ -65,6 +70,7 @@ class Asg(Method):
         return heads * float(rates[group]) if group in rates else super().learning_rate(group, backbone, heads)
 
     def after_step(self) -> None:
+        """Show the policy the losses of the step."""
         if self.policy:
             task, imitation = mean_over_processes(torch.stack(self.seen).mean(0)).tolist()
             self.policy.observe(task, imitation, self.student.encoder)

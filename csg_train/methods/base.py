@@ -1,4 +1,8 @@
-"""What a system of the comparison is: a few answers, and the trainer knows nothing else about it."""
+"""What a method is: it computes the losses of a batch and answers a few questions of the trainer.
+
+Precision, gradient scaling, accumulation, learning-rate schedule, processes, checkpoints and logging belong to the
+trainer. docs/how-to/method.md explains how to add a method.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +16,34 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from csg.datasets.label_sets import IGNORED
-from csg_train.models.backbones import Teacher
 from csg_train.models.classifier import Classifier
 from csg_train.models.segmenter import Segmenter
+from csg_train.models.teacher import Teacher
 
 Student = Classifier | Segmenter
+Losses = dict[str, Tensor]
+"""Scalars by name."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images on the training device, and their classes.
-
-    views: uint8 (V, B, H, W, 3), V independent augmentations of the same images; q-view first.
-    labels: int64 (B,), or uint8 (B, H, W), the class of each pixel.
-    """
+    """Images and their labels on the training device."""
 
     views: Tensor
+    """uint8 (V, B, H, W, 3): V independent augmentations of the same images; the q-view is the first."""
     labels: Tensor
+    """Class of each image, int64 (B,), or of each pixel, uint8 (B, H, W)."""
 
     def split(self, parts: int) -> list[Batch]:
-        """The same images in `parts` smaller batches, as equal as can be, none empty."""
+        """The same images in `parts` smaller batches of nearly equal size, without empty ones."""
         chunks = zip(self.views.tensor_split(parts, 1), self.labels.tensor_split(parts), strict=True)
         return [Batch(views, labels) for views, labels in chunks if len(labels)]
 
 
 class MethodSettings(BaseModel):
-    """Settings of one system; each system has its own class."""
+    """Settings of a method. Each method has a subclass; a field without a default must be set by the user."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     def paths(self) -> dict[str, Path]:
         """The settings that name a file or folder."""
@@ -47,73 +51,89 @@ class MethodSettings(BaseModel):
 
 
 class Method(nn.Module):
-    """A system, built from the student, the teacher and its settings.
+    """A method: student, teacher and settings, and what it computes with them.
 
-    Its state dict holds all that a resumed run needs, except the teacher, which is the ImageNet weights.
+    The state dict holds everything that a resumed run needs, except the teacher, which is the ImageNet weights.
 
-    Attributes:
-        views: how many augmented views of each image it wants.
-        needs_teacher: whether it compares the student with the frozen ImageNet network.
-        backbone_variant: the change of backbone that the system is, by the suffix of the backbone's name.
-        tuned_setting: the setting that a comparison tunes, the weight of the method's loss; None: it tunes the
-            learning rates.
-        for_scenes: defaults of its settings in segmentation, where they are others.
+    Args:
+        student: the network to train.
+        teacher: the frozen ImageNet network, for methods that need one.
+        settings: an instance of the class's Settings.
     """
 
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    """The class of its settings."""
     views: ClassVar[int] = 1
+    """How many augmented views of each image it uses."""
     needs_teacher: ClassVar[bool] = False
+    """Whether it compares the student with the frozen ImageNet network."""
     backbone_variant: ClassVar[str] = ""
+    """Suffix of the backbone's name, for methods that change the backbone."""
     tuned_setting: ClassVar[str | None] = "weight"
-    for_scenes: ClassVar[dict[str, Any]] = {}
+    """The setting that a comparison tunes: the weight of the method's loss. None: it tunes the learning rates."""
+    segmentation_defaults: ClassVar[dict[str, Any]] = {}
+    """Defaults of settings in segmentation, where they differ from those of classification."""
 
-    @classmethod
-    def defaults(cls, task: str) -> dict[str, Any]:
-        """Settings whose default is the task's own."""
-        return dict(cls.for_scenes) if task == "seg" else {}
+    settings: MethodSettings
 
     def __init__(self, student: Student, teacher: Teacher | None, settings: MethodSettings):
         super().__init__()
         self.student = student
-        self._teacher = [teacher]  # in a list: no submodule, so neither trained nor saved
+        self.settings = settings
+        self._teacher = [teacher]  # in a list: not a submodule, so neither trained nor saved
+
+    @classmethod
+    def defaults(cls, task: str) -> dict[str, Any]:
+        """Defaults of settings that depend on the task, `cls` or `seg`."""
+        return dict(cls.segmentation_defaults) if task == "seg" else {}
 
     @property
     def teacher(self) -> Teacher:
-        """The frozen ImageNet network, of methods that need it."""
+        """The frozen ImageNet network of a method that needs it."""
         (teacher,) = self._teacher
         assert teacher is not None
         return teacher
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that train at the heads' learning rate; the student's encoder trains at the backbone's."""
+        """Parameters that train at the learning rate of the heads; those of the encoder train at the backbone's."""
         yield from self.student.head.parameters()
 
     def learning_rate(self, group: str, backbone: float, heads: float) -> float:
-        """Learning rate of a group of parameters (a stage, or `heads`), given the recipe's two."""
+        """Learning rate of a group of parameters.
+
+        Args:
+            group: a stage of the encoder, or `heads`.
+            backbone, heads: the recipe's two learning rates.
+        """
         return heads if group == "heads" else backbone
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """What is measured once, on the untouched student, before the first step; `batches` are drawn on demand."""
+        """Measure something on the untrained student, once, before the first step; `batches` has no end."""
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses of a batch, weighted, to be summed ("task" among them), and figures that are only logged."""
+    def losses(self, batch: Batch) -> tuple[Losses, Losses]:
+        """The losses of a batch.
+
+        Returns:
+            Weighted losses, which the trainer adds up (the task loss is "task"), and figures that are only logged.
+        """
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """What happens once after each optimiser step; the step's gradients are still there."""
+        """Called after each optimiser step; the gradients of the step are still there."""
 
     def after_epoch(self) -> None:
-        """What happens once after each pass over the images."""
+        """Called after each pass over the images."""
 
-    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def forward(self, batch: Batch) -> tuple[Losses, Losses]:
         return self.losses(batch)
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy, mean over the images, or over the pixels that are not ignored; 0 where all are.
+    """Cross entropy: mean over the images, or over the pixels that are not ignored (0 if all are).
 
     Args:
-        logits, labels: (B, classes) and (B,), or (B, classes, H, W) and (B, H, W).
+        logits: (B, classes) or (B, classes, H, W).
+        labels: int64 (B,) or uint8 (B, H, W).
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits.float(), labels)

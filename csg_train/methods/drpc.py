@@ -2,9 +2,10 @@
 
     L = mean of L_task over an image's versions + mu * mean |pooled features of a version - their mean over versions|
 
-The versions are the image and restyled copies of it, restyled anew in every step with images from a folder that the
-user names: real images there are used in training, and every run says so. Published drpc restyles with CycleGAN; here
-it is training-free, Fourier amplitude mixing (FDA, Yang & Soatto 2020). Features are layer4's, pooled on square grids.
+The versions are the image and restyled copies of it. Each step restyles anew, with images from a folder that the user
+names: if they are real, training uses real images, and the output says so. Published drpc restyles with CycleGAN; here
+it is Fourier amplitude mixing, which needs no training (FDA, Yang & Soatto 2020). The features are those of layer4,
+pooled on square grids.
 """
 
 from __future__ import annotations
@@ -21,47 +22,49 @@ from torch import Tensor
 from csg.card import ClassificationInput
 from csg.console import log
 from csg.errors import InputError
-from csg.images import load
-from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
-from csg_train.models.backbones import Teacher
+from csg.images import SUFFIXES, load
+from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Student, task_loss
+from csg_train.models.teacher import Teacher
 
 GRIDS = (1, 2, 4, 8)  # docs/method.md section 8
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 class DrpcSettings(MethodSettings):
-    """styles: folder of style images, searched through. versions: restyled copies of each image.
-
-    weight: mu. band: half side of the square of low frequencies that takes the style's amplitude, as a share of the
-    image's side. kept: style images held in memory.
-    """
+    """Settings of drpc."""
 
     styles: Path
+    """Folder of style images, searched with its subfolders."""
     weight: Annotated[float, Field(ge=0)] = 1.0
+    """mu, the weight of the consistency."""
     versions: Annotated[int, Field(ge=1)] = 1
+    """Restyled copies of each image."""
     band: Annotated[float, Field(gt=0, le=0.5)] = 0.05
-    kept: Annotated[int, Field(ge=1)] = 256
+    """Half the side of the square of low frequencies that take the amplitude of the style, as a share of the side of
+    the image."""
+    max_styles: Annotated[int, Field(ge=1)] = 256
+    """Style images kept in memory."""
 
     @field_validator("styles")
     @classmethod
     def _absolute(cls, styles: Path) -> Path:
-        """The run may be resumed from another folder."""
+        """So that the run can be resumed from another folder."""
         return styles.resolve()
 
 
 class Drpc(Method):
-    """Training on restyled versions whose features are pulled together."""
+    """Training on restyled versions of each image, whose features are pulled to their mean."""
 
     Settings = DrpcSettings
 
+    settings: DrpcSettings
+
     def __init__(self, student: Student, teacher: Teacher | None, settings: DrpcSettings):
         super().__init__(student, teacher, settings)
-        self.settings = settings
-        self.files = style_files(settings.styles, settings.kept)
+        self.files = style_files(settings.styles, settings.max_styles)
         log(f"drpc: styles from {len(self.files)} images of {settings.styles}; if they are real, this is not zero-shot")
         self.styles: Tensor | None = None
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch) -> tuple[Losses, Losses]:
         (view,) = batch.views
         styles = self._styles(view)
         versions = [view]
@@ -74,7 +77,7 @@ class Drpc(Method):
         return {"task": task, "consistency": self.settings.weight * consistency}, {}
 
     def _styles(self, view: Tensor) -> Tensor:
-        """Style images in the size of the views, uint8 (S, H, W, 3)."""
+        """The style images at the size of the views, uint8 (S, H, W, 3)."""
         if self.styles is None:
             height, width = view.shape[1:3]
             spec = ClassificationInput(height=height, width=width, resize_shorter_side=max(height, width))
@@ -82,21 +85,21 @@ class Drpc(Method):
         return self.styles
 
 
-def style_files(folder: Path, kept: int) -> list[Path]:
-    """Up to `kept` images below `folder`, evenly spread over the sorted list.
+def style_files(folder: Path, count: int) -> list[Path]:
+    """Up to `count` images below `folder`, evenly spaced in the sorted list.
 
     Raises:
         InputError: there is no image.
     """
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise InputError(f"{folder} holds no style image", "name a folder with images: --method drpc:styles=FOLDER")
-    return [files[i] for i in np.linspace(0, len(files) - 1, min(kept, len(files)), dtype=int)]
+        raise InputError(f"{folder} contains no style image", "name a folder with images: --method drpc:styles=FOLDER")
+    return [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files)), dtype=int)]
 
 
 @torch.no_grad()
 def restyle(images: Tensor, styles: Tensor, band: float) -> Tensor:
-    """Images with the low-frequency Fourier amplitude of the styles, phases kept: uint8 (B, H, W, 3)."""
+    """Images with the low-frequency Fourier amplitude of the styles, and their own phases: uint8 (B, H, W, 3)."""
     with torch.autocast(images.device.type, enabled=False):
         content, style = (torch.fft.fft2(x.float(), dim=(1, 2)) for x in (images, styles))
         near = [torch.fft.fftfreq(side, device=images.device).abs() <= band for side in images.shape[1:3]]
@@ -108,7 +111,7 @@ def restyle(images: Tensor, styles: Tensor, band: float) -> Tensor:
 
 
 def pyramid_consistency(maps: list[Tensor]) -> Tensor:
-    """Mean over grids of the mean distance |pooled - mean over versions|; grids finer than the map are left out."""
+    """Mean over grids of the mean distance |pooled - mean over versions|; grids finer than the map are skipped."""
     stacked = torch.stack([m.float() for m in maps])  # (versions, B, C, H, W)
     distances = []
     for grid in (g for g in GRIDS if g <= min(stacked.shape[-2:])):

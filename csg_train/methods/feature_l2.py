@@ -1,6 +1,8 @@
 """feature-l2: the student's features stay near the teacher's (ROAD, Chen et al. 2018; docs/method.md section 8).
 
-L = L_task + mu * mean (f(x) - f_o(x))^2 over the positions and channels of layer4's map, x the same view
+    L = L_task + mu * mean (f(x) - f_o(x))^2
+
+The mean is over the positions and channels of the map of layer4; student and teacher see the same view.
 """
 
 from __future__ import annotations
@@ -10,16 +12,15 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
-from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
-from csg_train.models.backbones import Teacher
+from csg_train.methods.base import Batch, Losses, Method, MethodSettings, task_loss
 
 
 class FeatureL2Settings(MethodSettings):
-    """weight: mu."""
+    """Settings of feature-l2."""
 
     weight: Annotated[float, Field(ge=0)] = 0.1
+    """mu, the weight of the distance."""
 
 
 class FeatureL2(Method):
@@ -28,11 +29,9 @@ class FeatureL2(Method):
     Settings = FeatureL2Settings
     needs_teacher = True
 
-    def __init__(self, student: Student, teacher: Teacher | None, settings: FeatureL2Settings):
-        super().__init__(student, teacher, settings)
-        self.settings = settings
+    settings: FeatureL2Settings
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch) -> tuple[Losses, Losses]:
         (view,) = batch.views
         maps = self.student.encoder(view)
         with torch.no_grad():

@@ -1,11 +1,11 @@
-"""l2: the encoder is held near its ImageNet weights (Kirkpatrick et al. 2017; docs/method.md section 8).
+"""l2 and ewc: the encoder stays near its ImageNet weights (Kirkpatrick et al. 2017; docs/method.md section 8).
 
     L = L_task + mu * sum_k F_k (theta_k - theta_ImageNet,k)^2
 
-F = 1 for plain l2. With `fisher`, F is the diagonal of the ImageNet classifier's Fisher information, elastic weight
-consolidation (EWC). Without ImageNet's images it is taken over synthetic ones: labels drawn from the network's own
+F = 1 for l2. For ewc, elastic weight consolidation, F is the diagonal of the ImageNet classifier's Fisher information.
+ImageNet's images are not available, so it is measured on synthetic ones: labels drawn from the network's own
 prediction, one image at a time, squared gradients averaged. F is scaled to mean 1, so that mu means the same in both,
-and cut off at 100: its few largest values would make a gradient step overshoot.
+and limited to 100: its few largest values would make a gradient step overshoot.
 """
 
 from __future__ import annotations
@@ -20,31 +20,33 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from csg_train.distributed import mean_over_processes
-from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
-from csg_train.models.backbones import Encoder, Teacher
+from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Student, task_loss
+from csg_train.models.backbones import Encoder
+from csg_train.models.teacher import Teacher
 
-LARGEST = 100.0
+MAX_FISHER = 100.0
 
 
 class L2Settings(MethodSettings):
-    """weight: mu; 0.1 pulls a weight about half-way back over a run of the pacs recipe. images: for the Fisher."""
+    """Settings of l2."""
 
     weight: Annotated[float, Field(ge=0)] = 0.1
+    """mu, the weight of the distance; 0.1 pulls a weight about half-way back over a run of the pacs recipe."""
     fisher: bool = False
+    """Weigh each parameter by its Fisher information (ewc)."""
     images: Annotated[int, Field(ge=1)] = 256
+    """Images that the Fisher information is measured on."""
 
 
 class EwcSettings(L2Settings):
-    """The settings of l2, with Fisher weights by default."""
+    """Settings of ewc: those of l2, with Fisher weights."""
 
     fisher: bool = True
+    """Weigh each parameter by its Fisher information."""
 
 
-class Anchored(nn.Module):
-    """Weights of an encoder at one moment, and how far it has moved since.
-
-    importance: one factor for each weight.
-    """
+class WeightAnchor(nn.Module):
+    """A copy of an encoder's weights, an importance for each of them, and how far the encoder has moved since."""
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -59,13 +61,15 @@ class Anchored(nn.Module):
         return f"{kind}_{name.replace('.', '_')}"
 
     def anchor(self, name: str) -> Tensor:
+        """The copy of a parameter."""
         return self.get_buffer(self._key("anchor", name))
 
     def importance(self, name: str) -> Tensor:
+        """A factor for each weight of a parameter, 1 at first."""
         return self.get_buffer(self._key("importance", name))
 
     def distance(self, encoder: Encoder) -> Tensor:
-        """sum of importance * (theta - anchor)^2, with gradient to the encoder."""
+        """sum of importance * (theta - anchor)^2, with gradients to the encoder."""
         parts = [
             (self.importance(name) * (encoder.get_parameter(name) - self.anchor(name)).square()).sum()
             for name in self.names
@@ -79,12 +83,14 @@ class L2(Method):
     Settings = L2Settings
     needs_teacher = True
 
+    settings: L2Settings
+
     def __init__(self, student: Student, teacher: Teacher | None, settings: L2Settings):
         super().__init__(student, teacher, settings)
-        self.settings = settings
-        self.anchored = Anchored(student.encoder)
+        self.anchored = WeightAnchor(student.encoder)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
+        """Measure the Fisher information."""
         if self.settings.fisher:
             singles = (image for batch in batches for image in batch.split(len(batch.labels)))
             self._measure_fisher(itertools.islice(singles, self.settings.images))
@@ -103,9 +109,9 @@ class L2(Method):
         squares = [mean_over_processes(square) for square in squares]
         mean = sum(float(s.sum()) for s in squares) / sum(s.numel() for s in squares)
         for name, square in zip(self.anchored.names, squares, strict=True):
-            self.anchored.importance(name).copy_((square / mean).clamp_max(LARGEST))
+            self.anchored.importance(name).copy_((square / mean).clamp_max(MAX_FISHER))
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch) -> tuple[Losses, Losses]:
         task = task_loss(self.student(batch.views[0]), batch.labels)
         distance = self.anchored.distance(self.student.encoder)
         return {"task": task, "l2": self.settings.weight * distance}, {"distance_from_imagenet": distance}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from csg_train.methods.base import Batch, Method, task_loss
+from csg_train.methods.base import Batch, Losses, Method, task_loss
 
 
 class NoneMethod(Method):
-    """Fine-tuning of the ImageNet encoder on the synthetic images, nothing added."""
+    """Fine-tuning of the ImageNet encoder on the synthetic images, with nothing added."""
 
     tuned_setting = None
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch) -> tuple[Losses, Losses]:
         return {"task": task_loss(self.student(batch.views[0]), batch.labels)}, {}

@@ -1,10 +1,10 @@
 """L2O: a recurrent policy that learns the layer-wise learning rates while it sets them (ASG, Chen et al. 2020).
 
-For every stage of the encoder it picks one of {0, 0.1 ... 1.0} times the heads' rate (docs/method.md section 8),
-keeps it for a window of steps, and is then rewarded with the fall of the log loss over that window (REINFORCE with a
-moving average as baseline). One GRU cell serves all stages, each with a state of its own. What it sees of a stage:
-log task loss, log imitation loss, fall of the log loss, the last rate, and the relative change of the stage's
-weights since ImageNet. Published is the principle; inputs, window and reward are laid down here.
+For each stage of the encoder it chooses one of {0, 0.1 ... 1.0} times the learning rate of the heads (docs/method.md
+section 8), keeps it for a window of steps, and is then rewarded with the decrease of the log loss over that window
+(REINFORCE with a moving average as baseline). All stages share one GRU cell; each has its own state. The inputs of a
+stage: log task loss, log imitation loss, decrease of the log loss, the last rate, and the relative change of its
+weights since ImageNet. Only the principle is published; inputs, window and reward are our choice.
 """
 
 from __future__ import annotations
@@ -22,21 +22,27 @@ LEARNING_RATE, BASELINE_MOMENTUM = 0.1, 0.9
 
 
 class RatePolicy(nn.Module):
-    """The policy, and all that it remembers between steps; its buffers are the whole state."""
+    """The policy and its memory between steps; its buffers are the whole state.
+
+    Args:
+        encoder: the encoder whose stages get a learning rate.
+        window: steps between two choices.
+    """
 
     def __init__(self, encoder: Encoder, window: int):
         super().__init__()
         self.window = window
         self.names = list(encoder.groups())
-        self.cell, self.choose = nn.GRUCell(INPUTS, STATE), nn.Linear(STATE, CHOICES)
-        nn.init.zeros_(self.choose.weight)
-        nn.init.zeros_(self.choose.bias)
+        self.cell, self.logits = nn.GRUCell(INPUTS, STATE), nn.Linear(STATE, CHOICES)
+        nn.init.zeros_(self.logits.weight)
+        nn.init.zeros_(self.logits.bias)
         self.requires_grad_(False)  # trained here, not by the trainer's optimiser
         groups = len(self.names)
         self.register_buffer("inputs", torch.zeros(groups, INPUTS))
         self.register_buffer("state", torch.zeros(groups, STATE))
         self.register_buffer("actions", torch.ones(groups, dtype=torch.int64))  # 0.1, the hand-set rate
-        # steps, sum of this window's losses (total, task, imitation), last window's mean log loss, baseline, windows
+        # steps of this window, their summed losses (total, task, imitation), mean log loss of the last window,
+        # baseline, number of windows
         self.register_buffer("memory", torch.zeros(7, dtype=torch.float64))
         self.start = [[p.detach().clone() for p in group] for group in encoder.groups().values()]
 
@@ -45,27 +51,27 @@ class RatePolicy(nn.Module):
         return dict(zip(self.names, self.get_buffer("actions") / (CHOICES - 1), strict=True))
 
     def observe(self, task: float, imitation: float, encoder: Encoder) -> None:
-        """A step has been made with these losses; at the end of a window the policy learns and picks anew."""
+        """Record the losses of a step; at the end of a window the policy learns and chooses again."""
         memory = self.get_buffer("memory")
         memory[:4] += torch.tensor([1, task + imitation, task, imitation], dtype=memory.dtype)
         if memory[0] < self.window:
             return
         total, *parts = (math.log(max(float(value / memory[0]), 1e-8)) for value in memory[1:4])
         fall = float(memory[4]) - total if memory[6] else 0.0
-        if memory[6] > 1:  # the first window has no choice of the policy's behind it
+        if memory[6] > 1:  # in the first window the policy had not chosen yet
             self._learn(fall - float(memory[5]))
             memory[5] = BASELINE_MOMENTUM * memory[5] + (1 - BASELINE_MOMENTUM) * fall
         memory[:4], memory[4] = 0, total
         memory[6] += 1
-        self._pick([*parts, fall], encoder)
+        self._choose([*parts, fall], encoder)
 
     def log_probability(self) -> Tensor:
-        """Sum over the stages of the log probability of the actions taken, given what was seen and remembered."""
-        logits = self.choose(self.cell(self.get_buffer("inputs"), self.get_buffer("state")))
+        """Sum over the stages of the log probability of the chosen actions, given inputs and state."""
+        logits = self.logits(self.cell(self.get_buffer("inputs"), self.get_buffer("state")))
         return torch.log_softmax(logits, 1).gather(1, self.get_buffer("actions")[:, None]).sum()
 
     def _learn(self, advantage: float) -> None:
-        """One step of REINFORCE: uphill along advantage * grad log pi(actions)."""
+        """One step of REINFORCE: gradient ascent along advantage * grad log pi(actions)."""
         parameters = list(self.parameters())
         with torch.enable_grad():
             self.requires_grad_(True)
@@ -75,7 +81,7 @@ class RatePolicy(nn.Module):
             parameter.add_(gradient, alpha=LEARNING_RATE * advantage)
 
     @torch.no_grad()
-    def _pick(self, common: list[float], encoder: Encoder) -> None:
+    def _choose(self, common: list[float], encoder: Encoder) -> None:
         inputs, state, actions = (self.get_buffer(name) for name in ("inputs", "state", "actions"))
         if self.get_buffer("memory")[6] > 1:
             state.copy_(self.cell(inputs, state))
@@ -83,5 +89,5 @@ class RatePolicy(nn.Module):
             moved = math.sqrt(sum(float((n - o.to(n.device)).square().sum()) for o, n in zip(old, new, strict=True)))
             size = math.sqrt(sum(float(o.square().sum()) for o in old))
             inputs[row] = torch.tensor([*common, float(actions[row]) / (CHOICES - 1), moved / size])
-        probabilities = torch.softmax(self.choose(self.cell(inputs, state)), 1)
+        probabilities = torch.softmax(self.logits(self.cell(inputs, state)), 1)
         actions.copy_(torch.multinomial(probabilities, 1)[:, 0])

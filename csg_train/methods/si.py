@@ -3,8 +3,8 @@
     L = L_task + c * sum_k Omega_k (theta_k - theta*_k)^2
 
 Along the path of training omega_k += -g_k * (change of theta_k in the step), g the gradient of the loss without the
-penalty. At the end of each epoch Omega_k += max(0, omega_k) / ((change of theta_k in the epoch)^2 + xi), omega starts
-anew and theta* becomes theta. The first theta* is ImageNet's, and the first epoch therefore runs without a penalty.
+penalty. At the end of each epoch Omega_k += max(0, omega_k) / ((change of theta_k in the epoch)^2 + xi), omega is reset
+to 0 and theta* to theta. The first theta* is that of ImageNet, so the first epoch has no penalty.
 """
 
 from __future__ import annotations
@@ -15,27 +15,30 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from csg_train.methods.base import Batch, Method, MethodSettings, Student, task_loss
-from csg_train.methods.l2 import Anchored
-from csg_train.models.backbones import Teacher
+from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Student, task_loss
+from csg_train.methods.l2 import WeightAnchor
+from csg_train.models.teacher import Teacher
 
 
 class SiSettings(MethodSettings):
-    """weight: c; large, since one epoch's gain is shared out over millions of weights. xi: damping, 0.1."""
+    """Settings of si."""
 
     weight: Annotated[float, Field(ge=0)] = 1000.0
+    """c, the weight of the penalty; large, because the gain of an epoch is divided among millions of weights."""
     xi: Annotated[float, Field(gt=0)] = 0.1
+    """Damping, 0.1 as published."""
 
 
 class Si(Method):
-    """The task loss and the path's penalty."""
+    """The task loss and the penalty for moving important weights."""
 
     Settings = SiSettings
 
+    settings: SiSettings
+
     def __init__(self, student: Student, teacher: Teacher | None, settings: SiSettings):
         super().__init__(student, teacher, settings)
-        self.settings = settings
-        self.consolidated = Anchored(student.encoder)
+        self.consolidated = WeightAnchor(student.encoder)
         for name in self.consolidated.names:
             self.consolidated.importance(name).zero_()
         parameters = self._weights()
@@ -45,14 +48,14 @@ class Si(Method):
     def _weights(self) -> list[nn.Parameter]:
         return [self.student.encoder.get_parameter(name) for name in self.consolidated.names]
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Batch) -> tuple[Losses, Losses]:
         task = task_loss(self.student(batch.views[0]), batch.labels)
         penalty = self.consolidated.distance(self.student.encoder)
         return {"task": task, "si": self.settings.weight * penalty}, {}
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """The step's piece of the path integral; a step that the gradient scaler skipped changes nothing."""
+        """Add the step to the path integral; a step that the gradient scaler skipped changes nothing."""
         for name, parameter, path, before in zip(
             self.consolidated.names, self._weights(), self.path, self.before, strict=True
         ):
@@ -65,6 +68,7 @@ class Si(Method):
 
     @torch.no_grad()
     def after_epoch(self) -> None:
+        """Consolidate: turn the path of the epoch into importance, and start a new path."""
         for name, parameter, path in zip(self.consolidated.names, self._weights(), self.path, strict=True):
             anchor = self.consolidated.anchor(name)
             change = parameter - anchor

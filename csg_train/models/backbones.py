@@ -1,15 +1,16 @@
-"""Encoders with named stages, cut from torchvision's classification models, or timm's.
+"""Encoders with named stages, cut from the classification models of torchvision or timm.
 
-Every encoder takes images as they come from a file, uint8 (B, H, W, 3), and normalises them itself: training,
-validation and the exported graph share this one place. It returns the map of each stage, (B, C, H/s, W/s)
-with strides s = 4, 8, 16, 32 for layer1 ... layer4.
+Every encoder takes images as they come from a file, uint8 (B, H, W, 3), and normalises them itself, so that training,
+validation and the exported graph cannot differ. It returns the map of each stage, (B, C, H/s, W/s), with strides
+s = 4, 8, 16, 32 for layer1 to layer4.
+
+A backbone is one row of PLAIN (docs/how-to/backbone.md).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from csg.card import Channels
 from csg.errors import UsageError
 from csg_train.models import timm_backbone
+from csg_train.models.batch_norm import batch_norms
 from csg_train.models.dilation import dilate
-from csg_train.models.fast_layers import Normalise, fuse, speed_up
+from csg_train.models.fast_layers import use_fast_layers
 from csg_train.models.ibn import ibn_a, ibn_b
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -30,17 +32,20 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Backbone:
-    """A row of the table: how to build the model, where its ImageNet weights are, how to cut it.
-
-    head: name of the ImageNet classifier inside the model. change: what is done to the stages once the weights are in.
-    """
+    """A row of the table of backbones."""
 
     build: Callable[[], nn.Module]
+    """Makes torchvision's classification model with random weights."""
     weights: torchvision.models.WeightsEnum
+    """Its ImageNet weights."""
     cut: Callable[[Any], dict[str, nn.Sequential]]
+    """Takes layer1 to layer4 out of the model."""
     channels: dict[str, int]
+    """Channels of the map of each stage."""
     head: str
+    """Name of the ImageNet classifier inside the model."""
     change: Callable[[dict[str, nn.Sequential]], None] | None = None
+    """Changes the stages in place once they have their weights."""
 
 
 def _cut_resnet(model: Any) -> dict[str, nn.Sequential]:
@@ -50,7 +55,7 @@ def _cut_resnet(model: Any) -> dict[str, nn.Sequential]:
 
 
 def _cut_mobilenet_v2(model: Any) -> dict[str, nn.Sequential]:
-    """Stages by stride. layer1-3 end in a linear bottleneck, without ReLU; layer4 ends in ReLU6."""
+    """Stages by stride. layer1 to layer3 end in a linear bottleneck, without ReLU; layer4 ends in ReLU6."""
     cuts = {"layer1": (0, 4), "layer2": (4, 7), "layer3": (7, 14), "layer4": (14, 19)}
     return {name: model.features[start:end] for name, (start, end) in cuts.items()}
 
@@ -84,29 +89,49 @@ BACKBONES = PLAIN | {
 }
 
 
-def known(name: str) -> str:
-    """The name, if there is such a backbone.
+def check_backbone(name: str) -> str:
+    """The name itself.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such backbone.
     """
     if name in BACKBONES or (name.startswith(timm_backbone.PREFIX) and not name.endswith(tuple(IBN))):
         return name
     raise UsageError(
         f"there is no backbone {name!r}",
-        f"take one of {', '.join(PLAIN)}, with _ibn_a or _ibn_b behind it if you like, or timm:<name>",
+        f"use one of {', '.join(PLAIN)}, each with _ibn_a or _ibn_b appended if you like, or timm:<name>",
     )
 
 
 def normalisation(name: str) -> tuple[Channels, Channels]:
-    """Mean and deviation of the channels, in 0..1, that the backbone's weights were trained with."""
+    """Mean and standard deviation of the channels, in 0..1, that the weights of a backbone were trained with."""
     if name.startswith(timm_backbone.PREFIX):
         return timm_backbone.normalisation(name)
     return IMAGENET_MEAN, IMAGENET_STD
 
 
+class Normalise(nn.Module):
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in channels_last layout: (x / 255 - mean) / std.
+
+    Args:
+        mean, std: of the channels, in 0..1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, 255 * torch.tensor(values).reshape(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.float().permute(0, 3, 1, 2)  # in this order: TensorRT cannot permute uint8
+        return (pixels - self.mean) / self.std
+
+
 class Stages(nn.ModuleDict):
-    """Stages one after the other: (B, 3, H, W) to the map of each."""
+    """Stages applied one after the other: (B, 3, H, W) to the map of each."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         maps = {}
@@ -116,13 +141,13 @@ class Stages(nn.ModuleDict):
 
 
 def build_stages(name: str, weights: dict[str, Tensor] | None, dilated: bool) -> tuple[nn.Module, dict[str, int]]:
-    """The stages of backbone `name`, random or with ImageNet weights, dilated or not, and their widths."""
+    """The stages of a backbone with the given or random weights, and the channels of each."""
     if name.startswith(timm_backbone.PREFIX):
         timm_stages = timm_backbone.TimmStages(name)
         if weights is not None:
             timm_stages.model.load_state_dict(weights)
         return timm_stages, timm_stages.channels
-    row = BACKBONES[known(name)]
+    row = BACKBONES[check_backbone(name)]
     model = row.build()
     if weights is not None:
         model.load_state_dict(weights)
@@ -132,17 +157,19 @@ def build_stages(name: str, weights: dict[str, Tensor] | None, dilated: bool) ->
     stages = Stages(cut)
     if dilated:
         dilate(stages)
-    speed_up(stages)
+    use_fast_layers(stages)
     return stages, row.channels
 
 
 class Encoder(nn.Module):
-    """A backbone's stages behind its normalisation.
+    """The normalisation and the stages of a backbone.
 
     Args:
+        name: of the backbone.
+        weights: its ImageNet state dict, as torchvision or timm has it; None: random weights.
         freeze_batch_norm: keep batch norm in eval mode during training, as the published recipe does
             (docs/method.md section 2): its ImageNet statistics are used and not updated, its affine parameters train.
-        freeze_affine: these do not train either, as in the published segmentation.
+        freeze_affine: do not train these either, as in the published segmentation.
         dilated: at output stride 8, for segmentation.
     """
 
@@ -161,11 +188,11 @@ class Encoder(nn.Module):
         self.channels = dict(channels)
         self.freeze_batch_norm = freeze_batch_norm
         if freeze_affine:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.requires_grad_(False)
+            for norm in batch_norms(self):
+                norm.requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The map of each stage, (B, C, H/s, W/s), of images uint8 (B, H, W, 3)."""
         maps: dict[str, Tensor] = self.stages(self.normalise(images))
         return maps
 
@@ -177,46 +204,6 @@ class Encoder(nn.Module):
     def train(self, mode: bool = True) -> Encoder:
         super().train(mode)
         if self.freeze_batch_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            for norm in batch_norms(self):
+                norm.eval()
         return self
-
-
-class Teacher(nn.Module):
-    """The frozen ImageNet network: an encoder in eval mode, and its ImageNet classifier (docs/method.md section 2).
-
-    The teacher of a student with instance norms is the network without them.
-    """
-
-    def __init__(self, name: str, weights: dict[str, Tensor], dilated: bool = False):
-        super().__init__()
-        name = re.sub(rf"_({'|'.join(IBN)})$", "", name)
-        self.dilated = dilated
-        self.encoder = Encoder(name, weights, freeze_batch_norm=True, dilated=dilated).eval()
-        self.head: nn.Module | None = None
-        if name in BACKBONES:
-            model = BACKBONES[name].build()
-            model.load_state_dict(weights)
-            self.head = model.get_submodule(BACKBONES[name].head)
-            fuse(self.encoder.stages)
-        self.eval().requires_grad_(False)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        maps: dict[str, Tensor] = self.encoder(images)
-        return maps
-
-    def classify(self, maps: dict[str, Tensor]) -> Tensor:
-        """ImageNet logits of any encoder's maps; gradients flow through to the maps.
-
-        (B, 1000), of the pooled layer4; dilated (B * H * W, 1000), of each position of it.
-
-        Raises:
-            UsageError: the backbone is timm's, whose feature interface has no classifier.
-        """
-        if self.head is None:
-            raise UsageError("timm backbones come without their ImageNet classifier", "take a torchvision backbone")
-        map_BCHW = maps["layer4"]
-        features = map_BCHW.permute(0, 2, 3, 1).flatten(0, 2) if self.dilated else map_BCHW.mean((2, 3))
-        logits: Tensor = self.head(features)
-        return logits

@@ -11,20 +11,18 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from csg.card import STRIDE
 from csg_train.models.backbones import Encoder
-from csg_train.models.fast_layers import DilatedConvolution
+from csg_train.models.fast_layers import dilated_conv2d
 
 ASPP_RATES = (12, 24, 36)  # docs/method.md section 7, published code
 DEEPLAB_V2_RATES = (6, 12, 18, 24)  # docs/method.md section 7, DeepLabv2
 
 
 class DeepLabV2Head(nn.Module):
-    """The sum of four parallel 3 x 3 convolutions to the classes, at rates 6, 12, 18, 24."""
+    """The sum of four parallel 3 x 3 convolutions to the classes, at dilations 6, 12, 18, 24."""
 
     def __init__(self, channels: int, classes: int):
         super().__init__()
-        self.branches = nn.ModuleList(
-            DilatedConvolution(channels, classes, 3, padding=rate, dilation=rate) for rate in DEEPLAB_V2_RATES
-        )
+        self.branches = nn.ModuleList(dilated_conv2d(channels, classes, rate) for rate in DEEPLAB_V2_RATES)
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.01)
 
@@ -34,7 +32,7 @@ class DeepLabV2Head(nn.Module):
 
 
 def make_head(kind: str, channels: int, classes: int) -> nn.Module:
-    """`deeplabv2`, or `aspp`: torchvision's DeepLabv3 head, which is what the published code uses."""
+    """`deeplabv2`, or `aspp`: torchvision's DeepLabv3 head, which the published code uses."""
     if kind == "deeplabv2":
         return DeepLabV2Head(channels, classes)
     head: nn.Module = DeepLabHead(channels, classes, ASPP_RATES)
@@ -44,7 +42,7 @@ def make_head(kind: str, channels: int, classes: int) -> nn.Module:
 class Segmenter(nn.Module):
     """Encoder, head on layer4, logits upsampled eight times (docs/method.md section 7).
 
-    The head's own batch norm is in train mode while it trains.
+    The batch norms of the head are in train mode while it trains.
     """
 
     def __init__(self, encoder: Encoder, classes: int, head: str):
@@ -53,14 +51,14 @@ class Segmenter(nn.Module):
         self.head = make_head(head, encoder.channels["layer4"], classes)
 
     def embed(self, maps: dict[str, Tensor]) -> Tensor:
-        """Embeddings (B, C) of whole images, the pooled layer4, from the encoder's maps."""
+        """Embeddings of whole images, (B, C): the pooled layer4 of the encoder's maps."""
         return maps["layer4"].mean((2, 3))
 
     def classify(self, maps: dict[str, Tensor]) -> Tensor:
-        """Logits (B, classes, H, W), float32, from the encoder's maps (B, C, H / 8, W / 8)."""
+        """Logits, float32 (B, classes, H, W), of the encoder's maps (B, C, H / 8, W / 8)."""
         logits = self.head(maps["layer4"]).float()
         return F.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, classes, H, W) of images, uint8 (B, H, W, 3), H and W multiples of 8."""
+        """Logits, float32 (B, classes, H, W), of images uint8 (B, H, W, 3); H and W are multiples of 8."""
         return self.classify(self.encoder(images))

@@ -19,7 +19,7 @@ from csg.console import log
 from csg.errors import InputError, UsageError, VerificationError
 from csg.files import atomic_write, sha256
 from csg_train.models import timm_backbone
-from csg_train.models.backbones import BACKBONES, known
+from csg_train.models.backbones import BACKBONES, check_backbone
 
 TIMEOUT_S = 20
 # Full SHA-256 where known; torchvision's file names carry the first eight digits of it.
@@ -47,7 +47,7 @@ def pull(name: str) -> Path:
         InputError: the file can't be had; the line names file, address and `--weights FILE`.
         VerificationError: what came, or what the cache holds, does not have the hash it must have.
     """
-    if known(name).startswith(timm_backbone.PREFIX):
+    if check_backbone(name).startswith(timm_backbone.PREFIX):
         raise UsageError(f"{name}: timm fetches its own weights", "train with it, or give a file with --weights FILE")
     file, url = cached_file(name), BACKBONES[name].weights.url
     if file.is_file():
@@ -110,7 +110,7 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing, no checkpoint, or one of another model.
     """
-    if known(name).startswith(timm_backbone.PREFIX):
+    if check_backbone(name).startswith(timm_backbone.PREFIX):
         return timm_backbone.create(name, file, pretrained=True).state_dict()
     path = file or pull(name)
     if not path.is_file():

@@ -19,7 +19,7 @@ from csg.card import STRIDE, ClassificationInput, Name, SegmentationInput
 from csg.errors import InputError, UsageError, one_line
 from csg_train.methods import load_method
 from csg_train.methods.spec import method_settings
-from csg_train.models.backbones import known
+from csg_train.models.backbones import check_backbone
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -109,7 +109,7 @@ class Model(_Part):
 
     @model_validator(mode="after")
     def _known(self) -> Model:
-        known(self.backbone)
+        check_backbone(self.backbone)
         return self
 
 
@@ -162,7 +162,9 @@ class Recipe(_Part):
         object.__setattr__(self, "methods", complete)
         variant, backbone = load_method(self.method).backbone_variant, self.model.backbone
         if not backbone.endswith(variant):
-            object.__setattr__(self, "model", self.model.model_copy(update={"backbone": known(backbone + variant)}))
+            object.__setattr__(
+                self, "model", self.model.model_copy(update={"backbone": check_backbone(backbone + variant)})
+            )
         return self
 
     def to_yaml(self) -> str:

@@ -15,7 +15,7 @@ from csg.files import next_free_path
 from csg_train.distributed import barrier, first_process_first, process_group, rank, same_everywhere, world
 from csg_train.methods import load_method
 from csg_train.methods.base import Method
-from csg_train.models.backbones import Teacher
+from csg_train.models.teacher import Teacher
 from csg_train.models.weights import load_weights
 from csg_train.recipe.schema import Recipe, load_recipe
 from csg_train.tasks import TASKS, Images

@@ -8,8 +8,9 @@ from torch import nn
 
 from csg.errors import UsageError
 from csg_train.methods import METHODS, load_method
-from csg_train.models.backbones import BACKBONES, PLAIN, Encoder, Teacher, known
+from csg_train.models.backbones import BACKBONES, PLAIN, Encoder, check_backbone
 from csg_train.models.ibn import InstanceBatchNorm
+from csg_train.models.teacher import Teacher
 
 PIXELS = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 RESNETS = ["resnet18", "resnet50"]
@@ -116,7 +117,7 @@ def test_an_unknown_backbone_is_named(small_recipe):
         small_recipe(model__backbone="resnet19")
     with pytest.raises(UsageError, match="no backbone"):
         small_recipe(method="ibn-a", model__backbone="timm:resnet18")
-    assert known("timm:anything") == "timm:anything"
+    assert check_backbone("timm:anything") == "timm:anything"
 
 
 def test_a_timm_backbone_has_stages_and_is_exported(tmp_path):

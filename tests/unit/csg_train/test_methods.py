@@ -13,7 +13,7 @@ from csg_train.methods.asg import kl_of_predictions
 from csg_train.methods.base import Batch
 from csg_train.methods.contrast import nt_xent
 from csg_train.methods.drpc import pyramid_consistency, restyle
-from csg_train.methods.l2 import LARGEST
+from csg_train.methods.l2 import MAX_FISHER
 from tests.helpers.tiny_student import nudge, tiny
 
 
@@ -80,7 +80,7 @@ def test_ewc_weighs_by_the_squared_gradients_of_single_images():
             total += parameter.grad**2
     mean = torch.cat([s.flatten() for s in slow]).mean()
     for (name, _), expected in zip(student.encoder.named_parameters(), slow, strict=True):
-        torch.testing.assert_close(method.anchored.importance(name), (expected / mean).clamp(max=LARGEST))
+        torch.testing.assert_close(method.anchored.importance(name), (expected / mean).clamp(max=MAX_FISHER))
     nudge(student)
     distance = sum(
         (method.anchored.importance(name) * (p - method.anchored.anchor(name)) ** 2).sum()
@@ -186,7 +186,7 @@ def test_pyramid_consistency_is_the_distance_from_the_mean_on_every_grid():
 def test_drpc_trains_on_each_version(tmp_path, real_digits):
     student, _ = tiny()
     kind = load_method("drpc")
-    settings = kind.Settings(styles=str(real_digits.paths[0].parent), versions=2, kept=5, weight=0.5)
+    settings = kind.Settings(styles=str(real_digits.paths[0].parent), versions=2, max_styles=5, weight=0.5)
     method = kind(student, None, settings)
     seen = []
     student.encoder.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))

@@ -44,7 +44,7 @@ def test_reinforce_is_the_policy_gradient():
         policy.observe(loss, 0.1, student.encoder)
     slow = copy.deepcopy(policy).requires_grad_(True)
     state, logits = slow.cell(slow.inputs, slow.state), None
-    logits = slow.choose(state)
+    logits = slow.logits(state)
     log_p = sum(
         logits[stage, action] - logits[stage].exp().sum().log() for stage, action in enumerate(slow.actions.tolist())
     )

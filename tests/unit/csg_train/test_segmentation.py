@@ -14,9 +14,10 @@ from csg.metrics import PixelConfusion
 from csg_train.methods import METHODS
 from csg_train.methods.base import Batch, task_loss
 from csg_train.methods.contrast import Patches, a_pool, attention, uniform
-from csg_train.models.backbones import PLAIN, Encoder, Teacher
-from csg_train.models.fast_layers import Convolution, DilatedConvolution
+from csg_train.models.backbones import PLAIN, Encoder
+from csg_train.models.fast_layers import DilatedConv2d, FoldingConv2d
 from csg_train.models.segmenter import Segmenter, make_head
+from csg_train.models.teacher import Teacher
 from csg_train.recipe.schema import load_recipe
 from csg_train.training.command import build_method, load_task_recipe, train, train_command
 from csg_train.training.optimizer import make_optimiser
@@ -49,7 +50,7 @@ def test_a_resnet_is_dilated_as_the_paper_says():
 
 @pytest.mark.parametrize(("height", "width", "rate"), [(16, 16, 2), (15, 13, 4), (3, 5, 4)])
 def test_dilated_depthwise_by_grids_is_the_convolution(height, width, rate):
-    conv = Convolution(6, 6, 3, padding=rate, dilation=rate, groups=6, bias=False)
+    conv = FoldingConv2d(nn.Conv2d(6, 6, 3, padding=rate, dilation=rate, groups=6, bias=False))
     x = torch.randn(2, 6, height, width, requires_grad=True)
     found, slow = conv.train()(x), F.conv2d(x, conv.weight, None, 1, rate, rate, 6)
     torch.testing.assert_close(found, slow)
@@ -61,7 +62,7 @@ def test_dilated_depthwise_by_grids_is_the_convolution(height, width, rate):
 
 @pytest.mark.parametrize(("height", "width", "rate"), [(12, 12, 6), (12, 12, 24), (30, 9, 12)])
 def test_dilated_by_taps_is_the_convolution(height, width, rate):
-    conv = DilatedConvolution(6, 4, 3, padding=rate, dilation=rate)
+    conv = DilatedConv2d(6, 4, 3, padding=rate, dilation=rate)
     x = torch.randn(2, 6, height, width, requires_grad=True)
     found, slow = conv.train()(x), F.conv2d(x, conv.weight, conv.bias, 1, rate, rate)
     torch.testing.assert_close(found, slow, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,59 @@
+"""The teacher: the frozen ImageNet network (docs/method.md section 2)."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+
+from csg.errors import UsageError
+from csg_train.models.backbones import BACKBONES, IBN, Encoder
+from csg_train.models.fast_layers import fold_batch_norms
+
+
+class Teacher(nn.Module):
+    """An encoder with ImageNet weights in eval mode, and its ImageNet classifier; nothing of it is trained.
+
+    The teacher of a student with instance norms is the network without them.
+
+    Args:
+        name: the student's backbone.
+        weights: the ImageNet state dict of the backbone, as torchvision or timm has it.
+        dilated: at output stride 8, for segmentation.
+    """
+
+    def __init__(self, name: str, weights: dict[str, Tensor], dilated: bool = False):
+        super().__init__()
+        name = re.sub(rf"_({'|'.join(IBN)})$", "", name)
+        self.dilated = dilated
+        self.encoder = Encoder(name, weights, freeze_batch_norm=True, dilated=dilated).eval()
+        self.head: nn.Module | None = None
+        if name in BACKBONES:
+            model = BACKBONES[name].build()
+            model.load_state_dict(weights)
+            self.head = model.get_submodule(BACKBONES[name].head)
+            fold_batch_norms(self.encoder.stages)
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The map of each stage, (B, C, H/s, W/s), of images uint8 (B, H, W, 3)."""
+        maps: dict[str, Tensor] = self.encoder(images)
+        return maps
+
+    def classify(self, maps: dict[str, Tensor]) -> Tensor:
+        """ImageNet logits of the maps of any encoder, with gradients to the maps.
+
+        Returns:
+            (B, 1000), of the pooled layer4; of a dilated teacher (B * H * W, 1000), of each position of layer4.
+
+        Raises:
+            UsageError: the backbone is one of timm, whose feature interface has no classifier.
+        """
+        if self.head is None:
+            raise UsageError(
+                "a timm backbone has no ImageNet classifier, which this method needs", "use a torchvision backbone"
+            )
+        map_BCHW = maps["layer4"]
+        features = map_BCHW.permute(0, 2, 3, 1).flatten(0, 2) if self.dilated else map_BCHW.mean((2, 3))
+        logits: Tensor = self.head(features)
+        return logits
