@@ -13,6 +13,7 @@ from csg_cli.options import ConnectionOptions, Json, Labels, Model, OnUnreadable
 
 if TYPE_CHECKING:
     from csg_serve.bench.results import BenchOptions
+    from csg_serve.client.endpoints import Servers
 
 EVALUATE_EXAMPLES = examples("csg evaluate --report", "csg evaluate --data photos/ --server gpu-box:8001 --json")
 PREDICT_EXAMPLES = examples("csg predict photo.jpg", "csg predict *.png --model scenes --out masks/")
@@ -53,22 +54,23 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Evaluate a served model on labelled real images, through the server; an interrupted evaluation can be resumed."""
-    from csg_serve.evaluate.command import Wish, evaluate_command
+    from csg_serve.evaluate.command import evaluate_command
+    from csg_serve.evaluate.session import EvaluateOptions
 
-    wish = Wish(
-        server=connection.servers(),
+    options = EvaluateOptions(
+        servers=connection.servers(),
         model=model,
         data=tuple(data or ()),
         labels=labels,
         tile=tile,
         out=out,
-        unreadable=on_unreadable,
+        on_unreadable=on_unreadable,
         ordered=ordered,
         resume=resume,
         report=report,
         page=page,
     )
-    evaluate_command(wish, as_json)
+    evaluate_command(options, as_json)
 
 
 @grouped
@@ -81,9 +83,10 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict the class and confidence of images, or their masks, with a served model."""
-    from csg_serve.evaluate.predict import predict_command
+    from csg_serve.evaluate.predict import PredictOptions, predict_command
 
-    predict_command(images=images, server=connection.servers(), model=model, tile=tile, out=out, as_json=as_json)
+    options = PredictOptions(images=tuple(images), servers=connection.servers(), model=model, tile=tile, out=out)
+    predict_command(options, as_json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,7 @@ class LoadOptions:
         float, typer.Option(help="Scenario server: latency bound for 99 % of the queries.", min=0.1)
     ] = 100.0
 
-    def bench_options(self) -> BenchOptions:
+    def bench_options(self, servers: Servers, model: str | None, out: Path | None) -> BenchOptions:
         """The options as csg_serve takes them.
 
         Raises:
@@ -129,6 +132,9 @@ class LoadOptions:
                 "--accuracy is a mode of MLPerf's scenarios", "name one with --scenario, or use `csg evaluate`"
             )
         return BenchOptions(
+            servers=servers,
+            model=model,
+            out=out,
             concurrency=parse_concurrency(self.concurrency),
             batch=self.batch,
             seconds=self.seconds,
@@ -158,4 +164,4 @@ def bench(
     """
     from csg_serve.bench.command import bench_command
 
-    bench_command(servers=connection.servers(), model=model, options=load.bench_options(), out=out, as_json=as_json)
+    bench_command(load.bench_options(connection.servers(), model, out), as_json)

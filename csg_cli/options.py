@@ -77,7 +77,13 @@ class ConnectionOptions:
         """
         from csg_serve.client.endpoints import named_servers
 
-        return named_servers(self.server, self.tls_ca, self.tls_cert, self.tls_key, self.secret_file)
+        return named_servers(
+            self.server,
+            tls_ca=self.tls_ca,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            secret_file=self.secret_file,
+        )
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

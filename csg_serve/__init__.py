@@ -1,5 +1,37 @@
-"""From a bundle to a running Triton, and measurements through it."""
+"""From a bundle to a running Triton server, and measurements through it.
+
+The names of the client can be imported from here; they are loaded on first use.
+"""
+
+from __future__ import annotations
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read when gRPC is imported; its errors come as exceptions too
+if TYPE_CHECKING:
+    from csg_serve.client.client import Client, stream
+    from csg_serve.client.connection import ServedModel, open_model
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read at the import of gRPC, whose errors are raised as exceptions
+
+__all__ = ["Client", "ServedModel", "open_model", "stream"]
+
+_MODULES = {
+    "Client": "csg_serve.client.client",
+    "stream": "csg_serve.client.client",
+    "ServedModel": "csg_serve.client.connection",
+    "open_model": "csg_serve.client.connection",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,8 +10,8 @@ csg is measured twice: with the same arithmetic as all others, and with a bundle
 has the same ONNX graph and weights and is computed in bf16 by OpenVINO. The ratios are those of the former.
 
 Every server runs alone, on the cores that this process may use (`taskset -c 0,1`), together with the load client; they
-take turns in rounds. All get their load from the same loop (csg_serve.bench.load.keep_busy): over HTTP through aiohttp
-with connections kept open, over gRPC with requests made beforehand. Classes are compared with ONNX Runtime's.
+take turns in rounds. All get their load from the same loop (csg_serve.bench.load.generate_load): over HTTP through
+aiohttp with connections kept open, over gRPC with requests made beforehand. Classes are compared with ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from benchmarks.common import cpu_seconds, export_torchvision, file_request, pho
 from benchmarks.peers.peers import CORES, PEERS, Peer, Settings, started
 from csg.console import log, show_table
 from csg.errors import ServerError
-from csg_serve.bench.load import Call, Spell, calling, keep_busy
+from csg_serve.bench.load import LoadResult, Send, generate_load, open_sender
 from csg_serve.triton.config import encoded_name
 
 MODEL, OURS = "mobilenet_v2", "csg"
@@ -64,7 +64,7 @@ def http_body(field: str, file: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def posting(address: str, field: str) -> AsyncIterator[Call]:
+async def posting(address: str, field: str) -> AsyncIterator[Send]:
     """A function that posts a body to /classify and returns the answer's."""
     content = f"multipart/form-data; boundary={BOUNDARY}" if field else "image/jpeg"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -91,7 +91,7 @@ def class_in(answer: bytes, grpc: bool) -> int:
     return int(response.raw_output_contents[0][4:].split(b":")[1])
 
 
-async def ready(call: Call, request: bytes) -> None:
+async def ready(call: Send, request: bytes) -> None:
     """Wait until a server answers, several times on end: some of its processes start later than others."""
     deadline, answered = time.monotonic() + START_S, 0
     while answered < 20:
@@ -108,20 +108,20 @@ async def ready(call: Call, request: bytes) -> None:
 class Run:
     """A measurement: what the load had, and milliseconds of CPU that the server's processes took for an image."""
 
-    spell: Spell
+    load: LoadResult
     server_cpu_ms: float
 
 
-async def load(call: Call, requests: list[bytes], right: list[int], grpc: bool, seconds: float, pid: int) -> Run:
+async def load(call: Send, requests: list[bytes], right: list[int], grpc: bool, seconds: float, pid: int) -> Run:
     """Check the answers, warm up, measure."""
     await ready(call, requests[0])
     found = [class_in(await call(request), grpc) for request in requests]
     if found != right:
         raise SystemExit(f"the answers differ: {found} for {right}")
-    await keep_busy(call, requests, CONCURRENCY, WARM_UP_S)
+    await generate_load(call, requests, CONCURRENCY, WARM_UP_S)
     before = cpu_seconds(pid)
-    spell = await keep_busy(call, requests, CONCURRENCY, seconds)
-    return Run(spell, (cpu_seconds(pid) - before) / len(spell.latencies_ms) * 1e3)
+    measured = await generate_load(call, requests, CONCURRENCY, seconds)
+    return Run(measured, (cpu_seconds(pid) - before) / len(measured.latencies_ms) * 1e3)
 
 
 class Comparison:
@@ -140,7 +140,7 @@ class Comparison:
         async def run(address: str, pid: int) -> Run:
             grpc = [file_request("peer", file, "class") for file in self.files]
             http = [http_body(peer.field, file) for file in self.files]
-            async with calling(address) if peer.grpc else posting(address, peer.field) as call:
+            async with open_sender(address) if peer.grpc else posting(address, peer.field) as call:
                 return await load(call, grpc if peer.grpc else http, self.right, peer.grpc, seconds, pid)
 
         log_file = self.folder / f"{peer.name}.log"
@@ -153,7 +153,7 @@ class Comparison:
 
         async def run(address: str, pid: int) -> Run:
             requests = [file_request(model, file, "logits", classification=True) for file in self.files]
-            async with calling(address) as call:
+            async with open_sender(address) as call:
                 return await load(call, requests, self.right, True, seconds, pid)
 
         bundles, self.to_deploy = self.to_deploy, []
@@ -164,7 +164,7 @@ class Comparison:
         """The fastest of a peer's settings, from a run of each."""
         rates = []
         for settings in peer.settings:
-            rates.append(self.peer(peer, settings, self.seconds).spell.per_s)
+            rates.append(self.peer(peer, settings, self.seconds).load.requests_per_s)
             log(f"trial: {peer.name} {settings}: {rates[-1]:.1f}/s")
         return peer.settings[rates.index(max(rates))]
 
@@ -173,19 +173,19 @@ def table(runs: dict[str, list[Run]], settings: dict[str, Settings]) -> list[dic
     """Medians over the rounds; the ratio is taken within each."""
     rows = []
     for name, of_it in runs.items():
-        spells = [run.spell for run in of_it]
-        ratios = [one.per_s / ours.spell.per_s for one, ours in zip(spells, runs[OURS], strict=True)]
+        loads = [run.load for run in of_it]
+        ratios = [one.requests_per_s / ours.load.requests_per_s for one, ours in zip(loads, runs[OURS], strict=True)]
         rows.append(
             {
                 "server": name,
-                "images_per_s": statistics.median(spell.per_s for spell in spells),
-                "p50_ms": statistics.median(spell.percentile(50) for spell in spells),
-                "p99_ms": statistics.median(spell.percentile(99) for spell in spells),
+                "images_per_s": statistics.median(load.requests_per_s for load in loads),
+                "p50_ms": statistics.median(load.percentile(50) for load in loads),
+                "p99_ms": statistics.median(load.percentile(99) for load in loads),
                 "of_ours": statistics.median(ratios),
                 "server_cpu_ms": statistics.median(run.server_cpu_ms for run in of_it),
-                "client_cores": statistics.median(spell.client_cores for spell in spells),
+                "client_cores": statistics.median(load.client_cores for load in loads),
                 "settings": settings.get(name),
-                "rounds": [spell.per_s for spell in spells],
+                "rounds": [load.requests_per_s for load in loads],
             }
         )
     return sorted(rows, key=lambda row: -row["images_per_s"])
@@ -230,7 +230,7 @@ def main() -> None:
                 runs[name].append(comparison.ours(name, given.seconds))
             for peer in peers:
                 runs[peer.name].append(comparison.peer(peer, best[peer.name], given.seconds))
-            rates = {name: round(of_it[-1].spell.per_s, 1) for name, of_it in runs.items()}
+            rates = {name: round(of_it[-1].load.requests_per_s, 1) for name, of_it in runs.items()}
             log(f"round {number + 1}: {rates}")
     rows = table(runs, best)
     if given.json:

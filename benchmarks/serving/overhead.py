@@ -37,8 +37,8 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from benchmarks.common import export_torchvision, serving
 from csg.console import log, show_table
 from csg.errors import ServerError
-from csg_serve.bench.load import Call, Spell, calling, keep_busy
-from csg_serve.bench.samples import prepared_requests, read_samples
+from csg_serve.bench.load import LoadResult, Send, generate_load, open_sender
+from csg_serve.bench.samples import prepare_requests, read_samples
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.shared_memory import Region
 
@@ -93,18 +93,20 @@ def be_a_session(model: str) -> None:
         print(json.dumps([rate, statistics.median(took) * 1e3]), flush=True)
 
 
-async def through_triton(state: dict[str, Any], model: str, concurrency: int, seconds: float, shared: bool) -> Spell:
+async def through_triton(
+    state: dict[str, Any], model: str, concurrency: int, seconds: float, shared: bool
+) -> LoadResult:
     """A time under load, after a second to warm up."""
     async with AsyncExitStack() as stack:
         served = await stack.enter_async_context(open_model(state["grpc"], model))
-        requests = prepared_requests(served, read_samples(served.card, None), 1)
+        requests = prepare_requests(served, read_samples(served.card, ()), 1)
         if shared:
             requests = await stack.enter_async_context(in_shared_memory(served, requests))
             call = await stack.enter_async_context(calling_http(state["http"]))
         else:
-            call = await stack.enter_async_context(calling(state["grpc"]))
-        await keep_busy(call, requests, concurrency, 1)
-        return await keep_busy(call, requests, concurrency, seconds)
+            call = await stack.enter_async_context(open_sender(state["grpc"]))
+        await generate_load(call, requests, concurrency, 1)
+        return await generate_load(call, requests, concurrency, seconds)
 
 
 @asynccontextmanager
@@ -112,7 +114,7 @@ async def in_shared_memory(served: ServedModel, requests: list[bytes]) -> AsyncI
     """The same requests over HTTP, with their pixels in a region that the server knows."""
     asked = [ModelInferRequest.FromString(request) for request in requests]
     pixels = np.stack([np.frombuffer(request.raw_input_contents.pop(), np.uint8) for request in asked])
-    region, server = Region(pixels.nbytes), served.pool.members[0].transport
+    region, server = Region(pixels.nbytes), served.pool.replicas[0].transport
     try:
         region.write(pixels)
         await server.call("register_system_shared_memory", None, region.name, f"/{region.name}", region.size)
@@ -134,7 +136,7 @@ def http_request(asked: ModelInferRequest, region: str, place: int, size: int) -
 
 
 @asynccontextmanager
-async def calling_http(address: str) -> AsyncIterator[Call]:
+async def calling_http(address: str) -> AsyncIterator[Send]:
     """A function that sends a request's bytes and returns the answer's body; connections are kept open."""
     host, port = address.rsplit(":", 1)
     idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -170,11 +172,11 @@ def measure(state: dict[str, Any], model: str, bundle: Path, rounds: int, second
         found["bare_ms"].append(bare.run(1, quick, seconds / 2)[1])
         for way, shared in WAYS.items():
             loaded = asyncio.run(through_triton(state, model, CONCURRENCY, seconds, shared))
-            found[f"{way}_per_s"].append(loaded.per_s)
+            found[f"{way}_per_s"].append(loaded.requests_per_s)
             found[f"{way}_client"].append(loaded.client_cores)
             single = asyncio.run(through_triton(state, model, 1, seconds / 2, shared))
             found[f"{way}_ms"].append(single.percentile(50))
-            found[f"{way}_ratio"].append(loaded.per_s / found["bare_per_s"][-1])
+            found[f"{way}_ratio"].append(loaded.requests_per_s / found["bare_per_s"][-1])
             found[f"{way}_added_ms"].append(found[f"{way}_ms"][-1] - found["bare_ms"][-1])
         last = {name: round(values[-1], 2) for name, values in found.items()}
         log(f"{model} round {number + 1}: {last}")

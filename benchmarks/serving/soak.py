@@ -31,8 +31,8 @@ import psutil
 from benchmarks.common import export_torchvision, family, file_request, photographs, serving
 from csg.console import log, show_table
 from csg.files import atomic_write
-from csg_serve.bench.load import calling, keep_busy
-from csg_serve.bench.samples import prepared_requests, read_samples
+from csg_serve.bench.load import generate_load, open_sender
+from csg_serve.bench.samples import prepare_requests, read_samples
 from csg_serve.client.client import stream
 from csg_serve.client.connection import open_model
 
@@ -80,14 +80,14 @@ async def soak(state: dict, model: str, streaming: psutil.Process, seconds: floa
             samples.append([time.monotonic() - began, *(pss_mib(group) for group in groups)])
             await asyncio.sleep(SAMPLE_S)
 
-    async with open_model(state["grpc"], model) as served, calling(state["grpc"]) as call:
-        tensors = prepared_requests(served, read_samples(served.card, None), 1)
+    async with open_model(state["grpc"], model) as served, open_sender(state["grpc"]) as call:
+        tensors = prepare_requests(served, read_samples(served.card, ()), 1)
         files = [file_request(f"{model}_encoded", file, served.card.outputs[0].name) for file in photographs(IMAGES)]
         requests = [request for pair in zip(tensors, files, strict=True) for request in pair]
         watcher = asyncio.create_task(watch())
         done = 0
         while (left := seconds - (time.monotonic() - began)) > 0:  # in pieces: latencies of minutes are memory too
-            done += len((await keep_busy(call, requests, CONCURRENCY, min(left, 10))).latencies_ms)
+            done += len((await generate_load(call, requests, CONCURRENCY, min(left, 10))).latencies_ms)
             if not streaming.is_running() or streaming.status() == psutil.STATUS_ZOMBIE:
                 raise SystemExit("the client ended")
         watcher.cancel()

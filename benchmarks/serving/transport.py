@@ -24,7 +24,7 @@ import numpy as np
 from csg.console import show_table
 from csg_serve.client.client import IN_FLIGHT
 from csg_serve.client.endpoints import as_servers
-from csg_serve.client.shared_memory_pool import Regions
+from csg_serve.client.shared_memory_pool import SharedMemoryPool
 from csg_serve.client.transport import Inference, connect
 
 ROUNDS, REQUESTS = 15, 40
@@ -70,7 +70,7 @@ async def measure(addresses: dict[str, str]) -> list[tuple[str, ...]]:
             transport = connect(servers.addresses[0], servers)
             stack.push_async_callback(transport.close)
             for shared in (False, True):
-                way = ways[f"{name}, shared memory" if shared else name] = Regions(transport, shared)
+                way = ways[f"{name}, shared memory" if shared else name] = SharedMemoryPool(transport, shared)
                 stack.push_async_callback(way.close)
         for title, (model, shape, row, kind) in WORKLOADS.items():
             pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -89,7 +89,7 @@ async def measure(addresses: dict[str, str]) -> list[tuple[str, ...]]:
     return rows
 
 
-async def one_round(way: Regions, inference: Inference) -> tuple[float, float]:
+async def one_round(way: SharedMemoryPool, inference: Inference) -> tuple[float, float]:
     """Milliseconds a request, and of the client's processor."""
 
     async def ask() -> None:

@@ -1,7 +1,9 @@
-"""Load on a served model: requests made beforehand, sent by callers that each wait for their answer before the next.
+"""Generate load on a served model: requests prepared in advance, sent by callers that each wait for their answer.
 
-A request is sent as the bytes it was made to once, and its answer is not looked into: the client shares the machine's
-cores with the server, and must take as little of them as it can.
+A request is serialised once, and its answer is not parsed: the client shares the machine's cores with the server, and
+must use as few of them as possible.
+
+Shape letters: N images, H W height and width of the model's input.
 """
 
 from __future__ import annotations
@@ -18,40 +20,43 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-from csg.errors import ServerError, UsageError
+from csg.errors import ServerError, UsageError, one_line
 from csg_serve.client.connection import ServedModel
 from csg_serve.client.endpoints import Servers, as_servers
 from csg_serve.client.transport import grpc_credentials, secret_header
 from csg_serve.triton.protocol import GRPC_SECRET_HEADER
 
-INFER = "/inference.GRPCInferenceService/ModelInfer"
-LIMITS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 DEADLINE_S = 300
-Call = Callable[[bytes], Awaitable[bytes]]
+
+Send = Callable[[bytes], Awaitable[bytes]]
+"""Sends a serialised request, and returns the serialised answer."""
 
 
 @dataclass(frozen=True)
-class Spell:
-    """A time under load: each request's milliseconds, float64 (N,), from sending it to its answer; how long it was;
-    and how many cores the client kept busy.
-    """
+class LoadResult:
+    """Measurements of a period under load."""
 
     latencies_ms: NDArray[np.float64]
+    """Milliseconds from sending each request to its answer, float64 (number of requests,)."""
     seconds: float
+    """Length of the period."""
     client_cores: float
+    """Cores that the client kept busy."""
 
     @property
-    def per_s(self) -> float:
-        """Requests a second."""
+    def requests_per_s(self) -> float:
+        """Requests answered per second."""
         return len(self.latencies_ms) / self.seconds
 
-    def percentile(self, share: float) -> float:
-        """Milliseconds within which this share of the requests, in percent, was answered."""
-        return float(np.percentile(self.latencies_ms, share))
+    def percentile(self, percent: float) -> float:
+        """Percentile of the latency in milliseconds."""
+        return float(np.percentile(self.latencies_ms, percent))
 
 
-def request_bytes(served: ServedModel, images: NDArray[np.uint8]) -> bytes:
-    """The request for some prepared images, uint8 (N, H, W, 3), as it goes over the wire."""
+def serialize_request(served: ServedModel, images: NDArray[np.uint8]) -> bytes:
+    """The request for prepared images, uint8 (N, H, W, 3), as it is sent over gRPC."""
     request = ModelInferRequest(model_name=served.name, model_version=str(served.version))
     request.inputs.add(name=served.card.input.name, datatype=served.card.input.dtype, shape=images.shape)
     request.outputs.add(name=served.card.outputs[0].name)
@@ -60,12 +65,12 @@ def request_bytes(served: ServedModel, images: NDArray[np.uint8]) -> bytes:
 
 
 @asynccontextmanager
-async def calling(server: str | Servers) -> AsyncIterator[Call]:
-    """A function that sends a request's bytes over gRPC and returns its answer's; several servers take turns.
+async def open_sender(server: str | Servers) -> AsyncIterator[Send]:
+    """Connect over gRPC; several servers get the requests in turn.
 
     Raises:
-        UsageError: an address is one of HTTP, or malformed.
-        ServerError: a server went away, took too long, or refuses the request.
+        UsageError: an address is malformed, or is one of HTTP.
+        ServerError: a server is gone, took too long, or refuses a request.
     """
     servers = as_servers(server)
     headers = tuple(secret_header(servers, GRPC_SECRET_HEADER).items())
@@ -73,42 +78,42 @@ async def calling(server: str | Servers) -> AsyncIterator[Call]:
         endpoints = []
         for address in servers.addresses:
             if address.http:
-                raise UsageError(f"{address} is an address of HTTP", "give that of the gRPC endpoint")
-            channel = grpc.aio.insecure_channel(address.authority, options=LIMITS)
+                raise UsageError(f"{address} is an HTTP address", "give the address of the gRPC endpoint")
+            channel = grpc.aio.insecure_channel(address.authority, options=UNLIMITED)
             if address.tls:
-                channel = grpc.aio.secure_channel(address.authority, grpc_credentials(servers), options=LIMITS)
+                channel = grpc.aio.secure_channel(address.authority, grpc_credentials(servers), options=UNLIMITED)
             await stack.enter_async_context(channel)
-            endpoints.append((address, channel.unary_unary(INFER)))
-        turn = itertools.cycle(endpoints)
+            endpoints.append((address, channel.unary_unary(INFER_METHOD)))
+        turns = itertools.cycle(endpoints)
 
-        async def call(request: bytes) -> bytes:
-            address, infer = next(turn)
+        async def send(request: bytes) -> bytes:
+            address, infer = next(turns)
             try:
                 answer: bytes = await infer(request, timeout=DEADLINE_S, metadata=headers)
             except grpc.aio.AioRpcError as error:
-                detail = " ".join(str(error.details()).split())
+                detail = one_line(error.details())
                 raise ServerError(f"the server at {address} did not answer: {detail}", "see its log") from None
             return answer
 
-        yield call
+        yield send
 
 
-async def keep_busy(call: Call, requests: Sequence[bytes], concurrency: int, seconds: float) -> Spell:
-    """Send requests, taken in turn, with `concurrency` of them under way until the time is over."""
-    turn, latencies = itertools.cycle(requests), []
-    cpu, began = time.process_time(), time.perf_counter()
+async def generate_load(send: Send, requests: Sequence[bytes], concurrency: int, seconds: float) -> LoadResult:
+    """Send the requests in turn, with `concurrency` of them in flight, until the time is over."""
+    turns, latencies = itertools.cycle(requests), []
+    cpu_started, started = time.process_time(), time.perf_counter()
 
-    async def one_after_the_other() -> None:
-        while (sent := time.perf_counter()) < began + seconds:
-            await call(next(turn))
+    async def caller() -> None:
+        while (sent := time.perf_counter()) < started + seconds:
+            await send(next(turns))
             latencies.append(time.perf_counter() - sent)
 
-    callers = [asyncio.create_task(one_after_the_other()) for _ in range(concurrency)]
+    callers = [asyncio.create_task(caller()) for _ in range(concurrency)]
     try:
         await asyncio.gather(*callers)
     finally:
-        for caller in callers:
-            caller.cancel()
+        for task in callers:
+            task.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
-    lasted = time.perf_counter() - began
-    return Spell(np.array(latencies) * 1e3, lasted, (time.process_time() - cpu) / lasted)
+    elapsed = time.perf_counter() - started
+    return LoadResult(np.array(latencies) * 1e3, elapsed, (time.process_time() - cpu_started) / elapsed)

@@ -1,10 +1,15 @@
-"""Options and results of `csg bench`: what the measuring modules, the plots and the command share."""
+"""Options and results of `csg bench`, shared by the modules that measure, draw and show."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from csg_serve.client.endpoints import Servers
+
+SCHEMA_VERSION: Final = 1
 
 ScenarioName = Literal["single-stream", "server", "offline"]
 SCENARIOS: tuple[ScenarioName, ...] = get_args(ScenarioName)
@@ -12,8 +17,14 @@ SCENARIOS: tuple[ScenarioName, ...] = get_args(ScenarioName)
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What `csg bench` measures."""
+    """Options of `csg bench`."""
 
+    servers: Servers
+    """Addresses of the servers, with TLS files and secret; requests go to them in turn."""
+    model: str | None = None
+    """Name of the model; None for the only csg model on the server."""
+    out: Path | None = None
+    """Folder of the results; None for the next free one in measurements/."""
     concurrency: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Requests in flight; each number is measured on its own."""
     batch: int = 1
@@ -86,3 +97,35 @@ class ScenarioResult:
     """Accuracy over all samples, of the accuracy mode."""
     mean_class_accuracy: float | None = None
     """Mean class accuracy over all samples, of the accuracy mode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """bench.json and `csg bench --json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    """Version of the file format."""
+    model: str
+    """Name of the model."""
+    version: int
+    """Version of the model."""
+    server: str
+    """Address of the server, or of several."""
+    batch: int
+    """Images per request."""
+    seconds: float
+    """Duration of one measurement."""
+    cores: int
+    """Cores that the client may use."""
+    folder: Path
+    """Folder of the results."""
+    data: str = ""
+    """Name of the images."""
+    load_points: tuple[LoadPoint, ...] = ()
+    """Measurements by concurrency; empty if scenarios were run."""
+    scenarios: tuple[ScenarioResult, ...] = ()
+    """Results of LoadGen's scenarios."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self) | {"folder": str(self.folder)}

@@ -1,11 +1,11 @@
-"""Images through a served model: streamed, asynchronously, or from Python in a few lines.
+"""Send images to a served model: from a program in a few lines, or as an asynchronous stream.
 
-    from csg_serve.client.client import Client
+    from csg_serve import Client
 
     for answer in Client("localhost:8001").predict(["a.jpg", "b.jpg"]):
         print(answer)
 
-Shape letters: H W of an image, K classes.
+Shape letters: H W height and width of an image, K classes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,34 +32,45 @@ from csg_serve.client.endpoints import Servers, as_servers
 from csg_serve.client.pool import ReplacedError
 
 REQUEST_IMAGES = 8
+"""Images that a request to a classifier has at most."""
 IN_FLIGHT = 4
+"""Requests in flight for each server."""
 
-Answer = NDArray[Any] | InputError
+T = TypeVar("T")
+Predictions = tuple[list[NDArray[Any] | InputError], float]
+"""Predictions of the images of one request, and the seconds that the request took."""
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What the model says of one image.
+class Answer:
+    """The answer for one image."""
 
-    place: of the image among those asked for. request_s: how long the request took that it went with, tiles' requests
-    together, from sending to answer.
-    """
-
-    place: int
-    answer: Answer
+    index: int
+    """Index of the image in the sequence that was sent."""
+    prediction: NDArray[Any] | InputError
+    """Logits float32 (K,) of a classifier, label map uint8 (H, W) of a segmenter, or why the image can't be read."""
     request_s: float
+    """Seconds from sending the image's request to its answer; the requests of its tiles are added up."""
 
 
 class Client:
-    """A served model, for programs that are not asynchronous. It connects with each call.
+    """A served model, for synchronous programs. Every call opens a connection.
 
     Args:
-        server: address of its server, or several of servers of the same model: gRPC's HOST:PORT, grpcs://HOST:PORT,
-            http://HOST:PORT, https://HOST:PORT.
-        model: its name; None: the only csg model there.
-        tls_ca: PEM file with the certificates to trust; the system's by default.
-        tls_cert, tls_key: PEM files of the client's own certificate, for servers that ask for one.
-        secret: of the server's control protocols, where they want one; answers need none.
+        server: address of the server, or of several servers of the same model: HOST:PORT (gRPC), grpcs://HOST:PORT,
+            http://HOST:PORT or https://HOST:PORT.
+        model: name of the model; None for the only csg model on the server.
+        tls_ca: PEM file of the certificates to trust; None for the system's.
+        tls_cert: PEM file of the client's certificate, for servers that require one.
+        tls_key: PEM file of its key.
+        secret: secret of the server's control API; predictions don't need it.
+
+    Example:
+        >>> client = Client("localhost:8001")
+        >>> client.card().classes
+        ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+        >>> [probabilities.argmax() for probabilities in client.predict(["a.jpg", "b.jpg"])]
+        [3, 7]
     """
 
     def __init__(
@@ -72,115 +84,131 @@ class Client:
         secret: str | None = None,
     ):
         ca, cert, key = (Path(file) if file else None for file in (tls_ca, tls_cert, tls_key))
-        self._servers, self._model = Servers(as_servers(server).texts, ca, cert, key, secret), model
+        self._servers = Servers(as_servers(server).texts, tls_ca=ca, tls_cert=cert, tls_key=key, secret=secret)
+        self._model = model
 
     def card(self) -> ModelCard:
-        """The model's card: its classes, its input, its figures.
+        """The model card: classes, input, parity and evaluation figures.
 
         Raises:
-            UsageError, ServerError, InputError: as `csg_serve.client.connection.open_model`.
+            UsageError, ServerError, InputError: as `csg_serve.open_model`.
         """
 
-        async def ask() -> ModelCard:
+        async def read() -> ModelCard:
             async with open_model(self._servers, self._model) as served:
                 return served.card
 
-        return asyncio.run(ask())
+        return asyncio.run(read())
 
     def predict(self, images: Sequence[str | ImageSource], tile: int | None = None) -> list[NDArray[Any]]:
-        """What the model says of each image, in order: one model of all, the new one if it is replaced meanwhile.
+        """Predict images. If the model is replaced meanwhile, all of them are predicted by the new one.
 
         Args:
-            images: files, their bytes, or Pillow images.
-            tile: send a segmenter's images in overlapping tiles of this side.
+            images: paths, the bytes of image files, or Pillow images.
+            tile: side in pixels of overlapping tiles to send to a segmenter; None sends whole images.
 
         Returns:
-            of a classifier the probabilities of its classes, float64 (K,); of a segmenter the label map, uint8 (H, W),
-            in the image's own size.
+            one array per image, in order: class probabilities float64 (K,) of a classifier; label map uint8 (H, W)
+            of a segmenter, in the size of the image.
 
         Raises:
             InputError: an image can't be read.
-            UsageError, ServerError: as `csg_serve.client.connection.open_model` and `stream`.
+            UsageError, ServerError: as `csg_serve.open_model` and `csg_serve.stream`.
         """
-
         sources = [Path(image) if isinstance(image, str) else image for image in images]
-
-        async def ask() -> list[NDArray[Any]]:
-            async with open_model(self._servers, self._model) as served:
-                found: list[NDArray[Any]] = []
-                async with aclosing(stream(served, sources, tile)) as answers:
-                    async for answer in answers:
-                        if isinstance(answer, InputError):
-                            raise InputError(f"{answer.message} (number {len(found) + 1})", answer.hint)
-                        found.append(answer if served.card.task == "segmentation" else probabilities(answer))
-                return found
-
         while True:
             try:
-                return asyncio.run(ask())
+                return asyncio.run(self._predict(sources, tile))
             except ReplacedError:
-                continue  # deployed meanwhile: all images again, so that one model has answered all
+                continue
+
+    async def _predict(self, sources: Sequence[ImageSource], tile: int | None) -> list[NDArray[Any]]:
+        found: list[NDArray[Any]] = []
+        async with open_model(self._servers, self._model) as served, aclosing(stream(served, sources, tile)) as answers:
+            async for answer in answers:
+                if isinstance(answer, InputError):
+                    raise InputError(f"{answer.message} (image {len(found) + 1} of {len(sources)})", answer.hint)
+                found.append(answer if served.card.task == "segmentation" else probabilities(answer))
+        return found
 
 
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Softmax over the logits (K,)."""
+    """Softmax over logits (K,)."""
     shares = np.exp(logits.astype(np.float64) - logits.max())
     return np.asarray(shares / shares.sum())
 
 
 async def stream(
-    served: ServedModel, paths: Sequence[ImageSource], tile: int | None = None
-) -> AsyncGenerator[Answer, None]:
-    """What the model says of each image in order, or the error of one that can't be read; as `answered`."""
-    async with aclosing(answered(served, paths, tile)) as found:
-        async for one in found:
-            yield one.answer
-
-
-async def answered(
-    served: ServedModel, paths: Sequence[ImageSource], tile: int | None = None, ordered: bool = True
-) -> AsyncGenerator[Answered, None]:
-    """What the model says of each image, or the error of one that can't be read.
-
-    A classifier says float32 logits (K,), a segmenter the label map, uint8, in the image's own size. A few requests for
-    each server are under way at a time, and nothing else is held: memory does not grow with the images. Requests are
-    idempotent: one that got no answer is asked again, and each image has one answer here.
+    served: ServedModel, images: Sequence[ImageSource], tile: int | None = None
+) -> AsyncGenerator[NDArray[Any] | InputError, None]:
+    """Predict images in order, in constant memory.
 
     Args:
-        paths: files, their bytes, or Pillow images.
-        tile: send a segmenter's images in overlapping tiles of this side; a multiple of 8.
-        ordered: in the order of `paths`; else as the answers come, so that a slow one holds nothing up.
+        served: the model, from `csg_serve.open_model`.
+        images: paths, the bytes of image files, or Pillow images.
+        tile: side in pixels of overlapping tiles to send to a segmenter, a multiple of 8; None sends whole images.
+
+    Yields:
+        for each image: logits float32 (K,) of a classifier, the label map uint8 (H, W) of a segmenter, or an
+        InputError if the image can't be read.
 
     Raises:
         UsageError: the model can't take such tiles.
-        ServerError: the server went away, took too long, or does not answer as the card says.
+        ServerError: no server answered for a minute, or one does not answer as the card says.
+
+    Example:
+        >>> async with open_model("localhost:8001") as served:
+        ...     async for prediction in stream(served, paths):
+        ...         print(prediction.argmax())
+    """
+    async with aclosing(iter_answers(served, images, tile)) as answers:
+        async for answer in answers:
+            yield answer.prediction
+
+
+async def iter_answers(
+    served: ServedModel, images: Sequence[ImageSource], tile: int | None = None, *, ordered: bool = True
+) -> AsyncGenerator[Answer, None]:
+    """As `stream`, with the index of each image and the time of its request.
+
+    At most IN_FLIGHT requests per server are in flight. Inference changes nothing on the server, so a request without
+    an answer is sent again; every image gets exactly one answer here.
+
+    Args:
+        served: the model, from `open_model`.
+        images: paths, the bytes of image files, or Pillow images.
+        tile: side in pixels of overlapping tiles to send to a segmenter, a multiple of 8; None sends whole images.
+        ordered: whether to yield in the order of the images, or as the answers arrive.
+
+    Raises:
+        UsageError, ServerError: as `stream`.
     """
     check_tile(served.card, tile)
-    scenes = isinstance(served.card.input, SegmentationInput)
-    step, request = (1, _segment) if scenes else (min(REQUEST_IMAGES, served.max_batch), _classify)
+    segmenter = isinstance(served.card.input, SegmentationInput)
+    step, request = (1, _segment) if segmenter else (min(REQUEST_IMAGES, served.max_batch), _classify)
 
-    async def ask(start: int) -> list[Answered]:
-        found, seconds = await request(served, paths[start : start + step], tile)
-        return [Answered(place, answer, seconds) for place, answer in enumerate(found, start)]
+    async def predict(start: int) -> list[Answer]:
+        predictions, seconds = await request(served, images[start : start + step], tile)
+        return [Answer(index, prediction, seconds) for index, prediction in enumerate(predictions, start)]
 
-    pending: deque[asyncio.Task[list[Answered]]] = deque()
+    pending: deque[asyncio.Task[list[Answer]]] = deque()
     try:
-        for start in range(0, len(paths), step):
-            if len(pending) == IN_FLIGHT * len(served.pool.members):
-                for one in await _next(pending, ordered):
-                    yield one
-            pending.append(asyncio.create_task(ask(start)))
+        for start in range(0, len(images), step):
+            if len(pending) == IN_FLIGHT * len(served.pool.replicas):
+                for answer in await _next(pending, ordered):
+                    yield answer
+            pending.append(asyncio.create_task(predict(start)))
         while pending:
-            for one in await _next(pending, ordered):
-                yield one
+            for answer in await _next(pending, ordered):
+                yield answer
     finally:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
 
 
-async def _next(pending: deque[asyncio.Task[list[Answered]]], ordered: bool) -> list[Answered]:
-    """The answers to the oldest request under way, or to the first that has any."""
+async def _next(pending: deque[asyncio.Task[list[Answer]]], ordered: bool) -> list[Answer]:
+    """The answers of the oldest request, or of the first that is done."""
     if ordered:
         return await pending.popleft()
     done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -190,56 +218,60 @@ async def _next(pending: deque[asyncio.Task[list[Answered]]], ordered: bool) -> 
 
 
 def check_tile(card: ModelCard, tile: int | None) -> None:
-    """Raise UsageError where a model can't take square tiles of this side."""
+    """Check that a model takes square tiles of a side.
+
+    Raises:
+        UsageError: it does not.
+    """
     spec = card.input
     if tile is None:
         return
     if not isinstance(spec, SegmentationInput):
-        raise UsageError(f"model {card.name} is no segmenter", "leave --tile out")
+        raise UsageError(f"model {card.name} is not a segmenter", "leave out --tile")
     if tile % 8 or (spec.height is not None and (spec.height, spec.width) != (tile, tile)):
-        wants = "multiples of 8" if spec.height is None else f"images of {spec.height} x {spec.width}"
-        raise UsageError(f"model {card.name} takes {wants}", f"--tile {tile} does not fit")
+        takes = "multiples of 8" if spec.height is None else f"images of {spec.height} x {spec.width}"
+        raise UsageError(f"model {card.name} takes {takes}", f"--tile {tile} does not fit")
 
 
-async def _classify(served: ServedModel, paths: Sequence[ImageSource], _: int | None) -> tuple[list[Answer], float]:
-    """Logits of a few images, from one request, and the seconds it took."""
+async def _classify(served: ServedModel, images: Sequence[ImageSource], _: int | None) -> Predictions:
+    """Logits of a few images, from one request."""
     spec = served.card.input
     assert isinstance(spec, ClassificationInput)
-    prepared = await asyncio.to_thread(lambda: [_or_error(load, path, spec) for path in paths])
-    images = [image for image in prepared if not isinstance(image, InputError)]
-    rows: Iterator[NDArray[Any]] = iter(())
-    began = time.perf_counter()
-    if images:
-        rows = iter(await infer(served, np.stack(images), (len(served.card.classes),)))
-    seconds = time.perf_counter() - began
-    return [image if isinstance(image, InputError) else next(rows) for image in prepared], seconds
+    prepared = await asyncio.to_thread(lambda: [_or_error(partial(load, image, spec)) for image in images])
+    readable = [pixels for pixels in prepared if not isinstance(pixels, InputError)]
+    logits: Iterator[NDArray[Any]] = iter(())
+    started = time.perf_counter()
+    if readable:
+        logits = iter(await infer(served, np.stack(readable), (len(served.card.classes),)))
+    seconds = time.perf_counter() - started
+    return [pixels if isinstance(pixels, InputError) else next(logits) for pixels in prepared], seconds
 
 
-async def _segment(served: ServedModel, paths: Sequence[ImageSource], tile: int | None) -> tuple[list[Answer], float]:
-    """The label map of one image, from one request, or from a few with its tiles, and the seconds they took."""
-    (path,), spec = paths, served.card.input
+async def _segment(served: ServedModel, images: Sequence[ImageSource], tile: int | None) -> Predictions:
+    """The label map of one image, from one request, or from several with its tiles."""
+    (source,), spec = images, served.card.input
     assert isinstance(spec, SegmentationInput)
-    image = await asyncio.to_thread(_or_error, decode, path)
+    image = await asyncio.to_thread(_or_error, partial(decode, source))
     if isinstance(image, InputError):
         return [image], 0.0
     if tile is None:
-        scene = await asyncio.to_thread(prepare_segmentation, image, spec)
-        began = time.perf_counter()
-        maps = await infer(served, scene.pixels[None], scene.pixels.shape[:2])
-        seconds = time.perf_counter() - began
-        return [await asyncio.to_thread(scene.restore, maps[0])], seconds
+        padded = await asyncio.to_thread(prepare_segmentation, image, spec)
+        started = time.perf_counter()
+        maps = await infer(served, padded.pixels[None], padded.pixels.shape[:2])
+        seconds = time.perf_counter() - started
+        return [await asyncio.to_thread(padded.restore, maps[0])], seconds
     tiles = await asyncio.to_thread(prepare_tiles, image, spec, tile)
     found: list[NDArray[Any]] = []
-    step, began = served.max_batch, time.perf_counter()
-    for start in range(0, len(tiles.parts), step):
-        found.extend(await infer(served, np.stack(tiles.parts[start : start + step]), (tile, tile)))
-    seconds = time.perf_counter() - began
+    step, started = served.max_batch, time.perf_counter()
+    for first in range(0, len(tiles.parts), step):
+        found.extend(await infer(served, np.stack(tiles.parts[first : first + step]), (tile, tile)))
+    seconds = time.perf_counter() - started
     return [await asyncio.to_thread(tiles.restore, found)], seconds
 
 
-def _or_error(read: Any, source: ImageSource, *arguments: Any) -> Any:
-    """What `read` makes of an image, or the error of one that can't be read."""
+def _or_error(read: Callable[[], T]) -> T | InputError:
+    """The result of reading an image, or the error if it can't be read."""
     try:
-        return read(source, *arguments)
+        return read()
     except InputError as error:
         return error

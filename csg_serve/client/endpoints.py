@@ -1,4 +1,4 @@
-"""Where servers are and how to reach them: addresses, TLS, the secret of restricted protocols."""
+"""Where servers are and how to reach them: addresses, TLS, and the secret of the control API."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from pathlib import Path
 from csg.errors import InputError, UsageError
 
 ADDRESS = re.compile(r"(?:(grpcs?|https?)://)?((?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}))/?")
-
-
-DEFAULT = "localhost:8001"
+DEFAULT_ADDRESS = "localhost:8001"
 
 
 @dataclass(frozen=True)
 class Address:
-    """One server's endpoint: HOST:PORT, or with the protocol before it: grpc://, grpcs://, http://, https://."""
+    """Endpoint of one server."""
 
     text: str
+    """As given: HOST:PORT, or with grpc://, grpcs://, http:// or https:// before it."""
     authority: str
+    """HOST:PORT."""
     http: bool
+    """HTTP instead of gRPC."""
     tls: bool
+    """With TLS."""
 
     def __str__(self) -> str:
         return self.text
 
     @property
     def local(self) -> bool:
-        """Whether it is on loopback, so that the server may share memory with us."""
+        """Whether the host is loopback, so that client and server may share memory."""
         host = self.authority.rpartition(":")[0].strip("[]")
         try:
             return ipaddress.ip_address(host).is_loopback
@@ -43,55 +45,59 @@ class Address:
 
 @dataclass(frozen=True)
 class Servers:
-    """One or several servers of the same model, and what they ask of a client.
+    """One or several servers of the same model, and the credentials that they require.
 
-    texts: their addresses. tls_ca: PEM certificates to trust in place of the system's; tls_cert, tls_key: the client's
-    own, for servers that ask for one. Any of these makes a plain HOST:PORT a TLS address. secret: what the server's
-    restricted protocols ask for.
+    Any of the TLS files makes a plain HOST:PORT a TLS address.
     """
 
     texts: tuple[str, ...]
+    """Addresses, as given."""
     tls_ca: Path | None = None
+    """PEM file of the certificates to trust; None for the system's."""
     tls_cert: Path | None = None
+    """PEM file of the client's certificate, for servers that require one."""
     tls_key: Path | None = None
+    """PEM file of the key of `tls_cert`."""
     secret: str | None = None
+    """Secret of the servers' control API."""
 
     def __str__(self) -> str:
         return ", ".join(self.texts)
 
     @cached_property
     def addresses(self) -> tuple[Address, ...]:
-        """The addresses, taken apart.
+        """The parsed addresses, each once.
 
         Raises:
-            UsageError: one is malformed, or does without TLS although certificates are given.
+            UsageError: an address is malformed, or excludes TLS although TLS files are given.
         """
         if not self.texts:
-            raise UsageError("no server is named", "give HOST:PORT of one")
-        return tuple(dict.fromkeys(self._address(text) for text in self.texts))
+            raise UsageError("no server address is given", "give HOST:PORT of a server")
+        return tuple(dict.fromkeys(self._parse(text) for text in self.texts))
 
-    def _address(self, text: str) -> Address:
+    def _parse(self, text: str) -> Address:
         match = ADDRESS.fullmatch(text)
         if not match or not 0 < int(match[3]) < 65536:
             raise UsageError(
-                f"{text!r} is no server address",
-                "give HOST:PORT of its gRPC endpoint, for example localhost:8001, or http://HOST:PORT",
+                f"{text!r} is not a server address",
+                f"give HOST:PORT of its gRPC endpoint, for example {DEFAULT_ADDRESS}, or http://HOST:PORT",
             )
         scheme, certificates = match[1], bool(self.tls_ca or self.tls_cert or self.tls_key)
         if scheme in ("grpc", "http") and certificates:
-            raise UsageError(f"{text} is an address without TLS", f"give {scheme}s://, or no certificates")
-        return Address(text, match[2], scheme in ("http", "https"), scheme in ("grpcs", "https") or certificates)
+            raise UsageError(f"{text} is an address without TLS", f"give {scheme}s://, or leave out the TLS files")
+        tls = scheme in ("grpcs", "https") or certificates
+        return Address(text, authority=match[2], http=scheme in ("http", "https"), tls=tls)
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
-        """The certificates, checked.
+        """The certificates, loaded and checked.
 
         Raises:
-            UsageError: certificate and key are not given together.
-            InputError: a file can't be read, or is no PEM file.
+            UsageError: a certificate is given without its key, or a key without its certificate.
+            InputError: a file can't be read, or is not a PEM file.
         """
         if bool(self.tls_cert) != bool(self.tls_key):
-            raise UsageError("a client's certificate and its key go together", "give both --tls-cert and --tls-key")
+            raise UsageError("a client certificate needs its key", "give both --tls-cert and --tls-key")
         try:
             context = ssl.create_default_context(cafile=self.tls_ca)
         except OSError as error:
@@ -113,12 +119,20 @@ def as_servers(server: str | Sequence[str] | Servers) -> Servers:
 
 def named_servers(
     texts: Sequence[str] | None,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    secret_file: Path | None,
+    *,
+    tls_ca: Path | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    secret_file: Path | None = None,
 ) -> Servers:
-    """The servers that a command is given; the secret from a file, or the variable CSG_SECRET.
+    """The servers that the options of a command describe.
+
+    Args:
+        texts: addresses; None for the default one.
+        tls_ca: PEM file of the certificates to trust.
+        tls_cert: PEM file of the client's certificate.
+        tls_key: PEM file of its key.
+        secret_file: file with the secret; None for the variable CSG_SECRET, if it is set.
 
     Raises:
         InputError: the file can't be read.
@@ -130,8 +144,9 @@ def named_servers(
         except (OSError, UnicodeDecodeError) as error:
             what = f"can't read {secret_file}: {getattr(error, 'strerror', error)}"
             raise InputError(what, "give a file with the server's secret") from None
-    return Servers(tuple(texts or (DEFAULT,)), tls_ca, tls_cert, tls_key, secret or None)
+    addresses = tuple(texts or (DEFAULT_ADDRESS,))
+    return Servers(addresses, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, secret=secret or None)
 
 
 def _unusable(what: str, error: OSError) -> InputError:
-    return InputError(f"can't use {what} for TLS: {error.strerror or error}", "give PEM files that can be read")
+    return InputError(f"can't use {what} for TLS: {error.strerror or error}", "give readable PEM files")

@@ -1,4 +1,4 @@
-"""The servers of one model: which of them gets a request, and what happens when one goes away."""
+"""The servers of one model: which one gets a request, and what happens when one goes away."""
 
 from __future__ import annotations
 
@@ -13,150 +13,171 @@ from numpy.typing import NDArray
 from csg.console import log
 from csg.errors import CsgError, ServerError
 from csg_serve.client.endpoints import Address
-from csg_serve.client.shared_memory_pool import Regions
+from csg_serve.client.shared_memory_pool import SharedMemoryPool
 from csg_serve.client.transport import Inference, Transport, TransportError
 
-AWAY_S = 60  # a request waits for so long while no server answers
+RETRY_BUDGET_S = 60
+"""Seconds that a request waits while no server answers."""
 FINISH_S = 2
+"""Seconds that a cancelled request gets to finish."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+"""Pause between two attempts to reach a server; it doubles from the first to the longest."""
+
+
+class ReplacedError(ServerError):
+    """The server has another model under the name of the one that was opened."""
 
 
 @dataclass(eq=False)
-class Member:
-    """One server of a pool.
-
-    check: says which version serves the pool's model there; raises TransportError or CsgError while none does.
-    under_way: requests. back: while the server is away, the task that waits for it. outages: those that ended.
-    """
+class Replica:
+    """One server of a pool."""
 
     address: Address
+    """Address of the server."""
     transport: Transport
-    regions: Regions
+    """Connection to it."""
+    memory: SharedMemoryPool
+    """Sends requests, through shared memory where that works."""
     check: Callable[[], Awaitable[int]]
+    """Returns the version that serves the pool's model; raises TransportError or CsgError while there is none."""
     version: int
-    under_way: int = 0
+    """Version that gets the requests."""
+    in_flight: int = 0
+    """Requests without an answer yet."""
     outages: int = 0
+    """Outages that are over."""
     pause_s: float = FIRST_PAUSE_S
+    """Seconds until the next attempt to reach the server."""
     reason: str = ""
-    back: asyncio.Task[None] | None = None
+    """Error that marked the server as down."""
+    recovery_task: asyncio.Task[None] | None = None
+    """Waits for the server while it is down; None while it is up."""
 
     async def infer(self, inference: Inference) -> NDArray[Any]:
-        """One request; where it is given up it gets a moment to finish: dropped ones have crashed Triton."""
-        self.under_way += 1
-        asked = asyncio.ensure_future(self.regions.infer(inference, self.version))
+        """Send one request. If cancelled, it gets a moment to finish, since dropped requests have crashed Triton."""
+        self.in_flight += 1
+        request = asyncio.ensure_future(self.memory.infer(inference, self.version))
         try:
-            answer = await asyncio.shield(asked)
+            answer = await asyncio.shield(request)
         except asyncio.CancelledError:
-            await asyncio.wait([asked], timeout=FINISH_S)
+            await asyncio.wait([request], timeout=FINISH_S)
             raise
         finally:
-            self.under_way -= 1
-            asked.cancel()
-            await asyncio.gather(asked, return_exceptions=True)
+            self.in_flight -= 1
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
         self.pause_s = FIRST_PAUSE_S
         return answer
 
 
-class ReplacedError(ServerError):
-    """Another model than the one that was opened is served under its name now."""
-
-
 class Pool:
-    """Servers of the same model. Inference changes nothing there, so that a request may be asked anywhere again."""
+    """Servers of the same model. Inference changes nothing on a server, so a request may be sent again to any."""
 
-    def __init__(self, members: Iterable[Member]):
-        self.members = tuple(members)
+    def __init__(self, replicas: Iterable[Replica]):
+        self.replicas = tuple(replicas)
 
     async def infer(self, inference: Inference) -> NDArray[Any]:
-        """Ask the server with the fewest requests under way; if it goes away, another one, or the first that is back.
+        """Send a request to the least busy server. If that one goes away, send it to another, or wait for one.
 
         Raises:
             ReplacedError: a server has another model under this name by now.
-            ServerError: no server answered for a minute, or each that is there took too long, lost the model, or
-                refused.
+            ServerError: no server answered within RETRY_BUDGET_S, or every server that is up took too long, lost
+                the model, or refused the request.
         """
-        unfit: set[Member] = set()
-        patience_s = float(AWAY_S)
+        excluded: set[Replica] = set()
+        retry_budget_s = float(RETRY_BUDGET_S)
         while True:
-            fit = [member for member in self.members if member not in unfit]
-            member, patience_s = await self._free(fit, patience_s)
-            outages = member.outages
+            candidates = [replica for replica in self.replicas if replica not in excluded]
+            replica, retry_budget_s = await self._pick(candidates, retry_budget_s)
+            outages = replica.outages
             try:
-                return await member.infer(inference)
+                return await replica.infer(inference)
             except TransportError as error:
-                if error.kind == "late":
-                    unfit.add(member)
-                elif error.kind == "missing" and await self._renewed(member):
-                    continue
-                elif error.kind not in ("away", "missing"):  # a server that ends has lost its models first
-                    raise _error([member], error.detail) from None
-                if len(unfit) == len(self.members):
-                    raise _error(self.members, error.detail) from None
-                if member.back is None and member.outages == outages:
-                    self.lose(member, error.detail)
+                await self._handle(error, replica, excluded, outages)
 
-    async def _renewed(self, member: Member) -> bool:
-        """Whether a server that no longer has the version has the same model as another one; asked for by that then."""
-        old = member.version
+    async def _handle(self, error: TransportError, replica: Replica, excluded: set[Replica], outages: int) -> None:
+        """After a failed request: exclude the server, mark it down, or raise if sending it again can't help.
+
+        Args:
+            excluded: servers that do not get this request again; a server that took too long is added.
+            outages: of the replica, when the request was sent.
+        """
+        if error.kind == "missing" and await self._found_new_version(replica):
+            return
+        if error.kind not in (
+            "late",
+            "away",
+            "missing",
+        ):  # "missing": a server that shuts down unloads its models first
+            raise _no_answer([replica], error.detail) from None
+        if error.kind == "late":
+            excluded.add(replica)
+        if len(excluded) == len(self.replicas):
+            raise _no_answer(self.replicas, error.detail) from None
+        if replica.recovery_task is None and replica.outages == outages:
+            self.mark_down(replica, error.detail)
+
+    async def _found_new_version(self, replica: Replica) -> bool:
+        """Whether a server serves the same model as another version by now; that one gets the requests then."""
+        old = replica.version
         try:
-            member.version = await member.check()
+            replica.version = await replica.check()
         except ReplacedError:
             raise
         except (TransportError, CsgError):
             return False
-        return member.version != old
+        return replica.version != old
 
-    def lose(self, member: Member, reason: str) -> None:
-        """Send a server no more requests until it is back."""
-        member.reason = reason
-        member.back = asyncio.create_task(self._wait_for(member))
+    def mark_down(self, replica: Replica, reason: str) -> None:
+        """Send a server no requests until it answers again."""
+        replica.reason = reason
+        replica.recovery_task = asyncio.create_task(self._recover(replica))
 
-    async def _free(self, fit: Collection[Member], patience_s: float) -> tuple[Member, float]:
-        """The least busy of these that is there, waited for if need be, and what is left of the patience."""
-        began = time.monotonic()
+    async def _pick(self, candidates: Collection[Replica], retry_budget_s: float) -> tuple[Replica, float]:
+        """The least busy server that is up, waiting for one if necessary, and what is left of the retry budget."""
+        started = time.monotonic()
         while True:
-            left = patience_s - (time.monotonic() - began)
-            here = [member for member in fit if member.back is None]
-            if here:
-                return min(here, key=lambda member: member.under_way), left
+            left = retry_budget_s - (time.monotonic() - started)
+            up = [replica for replica in candidates if replica.recovery_task is None]
+            if up:
+                return min(up, key=lambda replica: replica.in_flight), left
             if left <= 0:
-                raise _error(fit, next(member.reason for member in fit))
-            done, _ = await asyncio.wait(
-                [member.back for member in fit if member.back], timeout=left, return_when=asyncio.FIRST_COMPLETED
-            )
+                raise _no_answer(candidates, next(replica.reason for replica in candidates))
+            tasks = [replica.recovery_task for replica in candidates if replica.recovery_task]
+            done, _ = await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # a defect would not show otherwise
+                task.result()  # raises if the recovery itself failed
 
-    async def _wait_for(self, member: Member) -> None:
-        """Return when a server is back; say so if that took more than a moment."""
-        said = False
+    async def _recover(self, replica: Replica) -> None:
+        """Wait until a server answers again; log the outage unless it is over at the first attempt."""
+        logged = False
         while True:
-            await asyncio.sleep(member.pause_s)
-            member.pause_s = min(2 * member.pause_s, LONGEST_PAUSE_S)
+            await asyncio.sleep(replica.pause_s)
+            replica.pause_s = min(2 * replica.pause_s, LONGEST_PAUSE_S)
             try:
-                member.version = await member.check()
+                replica.version = await replica.check()
                 break
             except (TransportError, CsgError) as error:
-                member.reason = error.message if isinstance(error, CsgError) else error.detail
-            if not said:
-                others = any(one.back is None for one in self.members)
-                what = "the others go on" if others else f"asking again for {AWAY_S} s"
-                log(f"no answer from {member.address}; {what}")
-                said = True
-        if said:
-            log(f"{member.address} answers again")
-        member.outages, member.back = member.outages + 1, None
+                replica.reason = error.message if isinstance(error, CsgError) else error.detail
+            if not logged:
+                others = any(other.recovery_task is None for other in self.replicas)
+                what = "the other servers continue" if others else f"retrying for {RETRY_BUDGET_S} s"
+                log(f"no answer from {replica.address}; {what}")
+                logged = True
+        if logged:
+            log(f"{replica.address} answers again")
+        replica.outages, replica.recovery_task = replica.outages + 1, None
 
     async def close(self) -> None:
-        """Stop waiting for servers, and let go of the shared memory."""
-        waiting = [member.back for member in self.members if member.back]
-        for task in waiting:
+        """Stop waiting for servers, and release the shared memory."""
+        tasks = [replica.recovery_task for replica in self.replicas if replica.recovery_task]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        await asyncio.gather(*(member.regions.close() for member in self.members))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(replica.memory.close() for replica in self.replicas))
 
 
-def _error(members: Collection[Member], detail: str) -> ServerError:
-    names = ", ".join(str(member.address) for member in members)
-    where = "the server at" if len(members) == 1 else "the servers at"
-    return ServerError(f"{where} {names} did not answer: {detail}", "see its log, and start again")
+def _no_answer(replicas: Collection[Replica], detail: str) -> ServerError:
+    addresses = ", ".join(str(replica.address) for replica in replicas)
+    where = "the server at" if len(replicas) == 1 else "the servers at"
+    return ServerError(f"{where} {addresses} did not answer: {detail}", "see its log, and start again")

@@ -1,7 +1,7 @@
-"""Tensors through system shared memory, where client and server are on one machine.
+"""Tensors in system shared memory, for a client and a server on one machine.
 
-Python's resource tracker, a process of its own, unlinks a region also after its client was killed. A server that can't
-open one (another user's, a container's) refuses to register it, and tensors travel inline.
+Python's resource tracker, a separate process, removes a region even if its client was killed. A server that can't open
+a region (it runs as another user or in a container) refuses to register it; tensors are sent inline then.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 
 FOLDER = Path("/dev/shm")
 PREFIX = "csg-client-"
-SMALLEST = 2**16
+MIN_BYTES = 2**16
 
 
 class Region:
-    """A block of shared memory under a name that can't be guessed; its pages are there, not only promised.
+    """A region of shared memory under a name that can't be guessed.
+
+    Args:
+        size: number of bytes. They are allocated at once, since a full /dev/shm would end the process at a later write.
 
     Raises:
-        OSError: there is no room, or no shared memory.
+        OSError: there is not enough memory, or no shared memory at all.
     """
 
     def __init__(self, size: int):
@@ -34,7 +37,7 @@ class Region:
         try:
             file = os.open(FOLDER / self.name, os.O_RDWR)
             try:
-                os.posix_fallocate(file, 0, size)  # a full /dev/shm would end the process at the first write
+                os.posix_fallocate(file, 0, size)
             finally:
                 os.close(file)
         except OSError:
@@ -42,15 +45,15 @@ class Region:
             raise
 
     def write(self, tensor: NDArray[Any]) -> None:
-        """Put a tensor at the front."""
+        """Copy a tensor to the start of the region."""
         np.ndarray(tensor.shape, tensor.dtype, self._memory.buf)[...] = tensor
 
     def read(self, shape: tuple[int, ...], dtype: Any, offset: int) -> NDArray[Any]:
-        """A copy of the tensor at `offset`."""
+        """A copy of the tensor at an offset in bytes."""
         return np.ndarray(shape, dtype, self._memory.buf, offset).copy()
 
     def unlink(self) -> None:
-        """Remove it; a server that has it mapped keeps its pages until it unregisters it."""
+        """Remove the region; a server that has it mapped keeps its pages until it unregisters it."""
         self._memory.close()
-        with suppress(FileNotFoundError):  # someone else did
+        with suppress(FileNotFoundError):  # removed by somebody else
             self._memory.unlink()

@@ -1,4 +1,4 @@
-"""The shared memory of one connection: a region for each request under way, used again by the next one."""
+"""The shared memory of one connection: one region per request in flight, reused by later requests."""
 
 from __future__ import annotations
 
@@ -9,31 +9,37 @@ from typing import Any
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from csg_serve.client.shared_memory import FOLDER, PREFIX, SMALLEST, Region
+from csg_serve.client.shared_memory import FOLDER, MIN_BYTES, PREFIX, Region
 from csg_serve.client.transport import Inference, Transport, TransportError
 
-CLOSE_S = 2  # a request that was given up may be at work in a region for a while
+CLOSE_S = 2
+"""Seconds to wait at the end for the server to finish cancelled requests, which may still use a region."""
 
 
-class Regions:
-    """Asks a server with tensors in shared memory, and inline once that turns out not to be had there."""
+class SharedMemoryPool:
+    """Sends requests with tensors in shared memory, or inline if the server can't use shared memory.
 
-    def __init__(self, transport: Transport, wanted: bool):
+    Args:
+        transport: connection to the server.
+        enabled: whether to try shared memory, which needs a server on this machine.
+    """
+
+    def __init__(self, transport: Transport, enabled: bool):
         self._transport = transport
         self._free: list[Region] = []
-        self._names: set[str] = set()  # of all that the server may have registered
-        self._looked = False
-        self.usable = wanted
+        self._registered: set[str] = set()  # names that the server may know
+        self._cleaned = False
+        self.enabled = enabled
 
     async def infer(self, inference: Inference, version: int) -> NDArray[Any]:
-        """As `Transport.infer`.
+        """Send one request, as `Transport.infer`.
 
-        A region whose request failed or was given up is not used again: the server may still write into it.
+        A region is not reused after its request failed or was cancelled: the server may still write to it.
         """
-        while self.usable:
+        while self.enabled:
             size = inference.tensor.nbytes + inference.answer_bytes
-            known = self._reuse(size)
-            region = known or await self._register(size)
+            reused = self._take(size)
+            region = reused or await self._register(size)
             if region is None:
                 break
             try:
@@ -42,14 +48,14 @@ class Regions:
                 region.unlink()
                 if not isinstance(error, TransportError) or error.kind != "no region":
                     raise
-                if known is None:  # a restarted server forgets old ones; others behind its address never knew this
-                    self.usable = False
+                if reused is None:  # not a restarted server that forgot its regions: another one behind this address
+                    self.enabled = False
                 continue
             self._free.append(region)
             return answer
         return await self._transport.infer(inference, version)
 
-    def _reuse(self, size: int) -> Region | None:
+    def _take(self, size: int) -> Region | None:
         for region in self._free:
             if region.size >= size:
                 self._free.remove(region)
@@ -57,17 +63,17 @@ class Regions:
         return None
 
     async def _register(self, size: int) -> Region | None:
-        """A new region, in place of one that is too small; None where there can't be any."""
+        """A new region, replacing one that is too small; None if the server can't use shared memory."""
         if self._free:
             small = self._free.pop()
             small.unlink()
             await self._unregister(small.name)
         try:
-            region = Region(max(SMALLEST, 1 << (size - 1).bit_length()))
+            region = Region(max(MIN_BYTES, 1 << (size - 1).bit_length()))
         except OSError:
-            self.usable = False
+            self.enabled = False
             return None
-        self._names.add(region.name)
+        self._registered.add(region.name)
         try:
             await self._transport.call(
                 "register_system_shared_memory", None, region.name, f"/{region.name}", region.size
@@ -76,15 +82,15 @@ class Regions:
             region.unlink()
             if not isinstance(error, TransportError) or error.kind in ("away", "late"):
                 raise
-            self.usable = False
+            self.enabled = False
             return None
-        if not self._looked:
-            self._looked = True
-            await self._clear()
+        if not self._cleaned:
+            self._cleaned = True
+            await self._unregister_stale()
         return region
 
-    async def _clear(self) -> None:
-        """Have the server let go of what killed clients left: regions without a file, which it keeps to its end."""
+    async def _unregister_stale(self) -> None:
+        """Unregister regions of killed clients: their files are gone, but the server keeps them mapped."""
         with suppress(TransportError):
             known = await self._transport.call(
                 "get_system_shared_memory_status", service_pb2.SystemSharedMemoryStatusResponse
@@ -94,20 +100,20 @@ class Regions:
                     await self._unregister(name)
 
     async def _unregister(self, name: str) -> None:
-        """Have the server let go of a region; it refuses as long as a request works in it."""
+        """Unregister a region; the server refuses while a request uses it."""
         try:
             await self._transport.call("unregister_system_shared_memory", None, name)
         except TransportError as error:
             if "in use" in error.detail:
                 return
-        self._names.discard(name)
+        self._registered.discard(name)
 
     async def close(self) -> None:
-        """Unlink all regions, and have the server let go of them, if it does so soon."""
+        """Remove all regions, and unregister them within CLOSE_S."""
         while self._free:
             self._free.pop().unlink()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                while self._names:
-                    await asyncio.gather(*(self._unregister(name) for name in list(self._names)))
-                    await asyncio.sleep(0.1 if self._names else 0)
+                while self._registered:
+                    await asyncio.gather(*(self._unregister(name) for name in list(self._registered)))
+                    await asyncio.sleep(0.1 if self._registered else 0)

@@ -68,11 +68,11 @@ async def total_statistics(pool: Pool, model: str, version: int) -> ModelStatist
         ServerError: one of the servers did not answer.
     """
     total = ModelStatistics()
-    for member in pool.members:
+    for replica in pool.replicas:
         try:
-            found = await read_statistics(member.transport)
+            found = await read_statistics(replica.transport)
         except TransportError as error:
-            raise ServerError(f"no statistics from {member.address}: {error.detail}", "see its log") from None
+            raise ServerError(f"no statistics from {replica.address}: {error.detail}", "see its log") from None
         total += found.get((model, version), ModelStatistics())
     return total
 

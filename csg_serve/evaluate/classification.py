@@ -6,7 +6,6 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,32 +13,52 @@ from csg.confidence_intervals import mean_class_accuracy_interval, wilson
 from csg.console import show_table, stdout
 from csg.errors import InputError
 from csg.metrics import ClassificationScores, Reliability, finite, scores_from_confusion
-from csg_serve.evaluate.journal import Course, Line, Subject
+from csg_serve.evaluate.progress import Progress
+from csg_serve.evaluate.records import (
+    ClassificationAnswer,
+    ClassificationResult,
+    EvaluationSpec,
+    SegmentationAnswer,
+    Session,
+    Skipped,
+)
 
-MISTAKES = 24  # shown with pictures
+SHOWN_ERRORS = 24
+"""Wrong answers that the report shows with pictures."""
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """An image that the model is wrong on: its place, class indices, and the probability given to the wrong class."""
+class Misclassification:
+    """A wrong answer."""
 
-    place: int
+    index: int
+    """Index of the image."""
     true: int
+    """Index of its class."""
     predicted: int
+    """Index of the class that the model gave."""
     confidence: float
+    """Probability of the predicted class."""
 
 
 @dataclass(frozen=True)
 class ClassificationReport:
-    """What a served classifier reaches on a set of real images. mistakes: the surest ones, surest first."""
+    """Figures of a served classifier on a set of images."""
 
     folder: Path
-    subject: Subject
+    """Folder of the evaluation."""
+    spec: EvaluationSpec
+    """The model and the images."""
     classes: tuple[str, ...]
-    course: Course
+    """Class names."""
+    progress: Progress
+    """Counts, throughput and latency."""
     scores: ClassificationScores
+    """Accuracy and the confusion matrix."""
     reliability: Reliability
-    mistakes: tuple[Mistake, ...]
+    """Accuracy by confidence."""
+    errors: tuple[Misclassification, ...]
+    """The wrong answers with the highest confidence, highest first."""
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
@@ -47,64 +66,72 @@ class ClassificationReport:
         low, high = wilson(np.array(self.scores.confusion.trace()), np.array(self.scores.images))
         return float(low), float(high)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The keys of `csg evaluate --json`; a class without images has None."""
-        return {
-            "model": self.subject.model,
-            "version": self.subject.version,
-            "images": self.scores.images,
-            "skipped": self.course.skipped,
-            "accuracy": self.scores.accuracy,
-            "accuracy_interval": self.accuracy_interval,
-            "mean_class_accuracy": self.scores.mean_class_accuracy,
-            "mean_class_accuracy_interval": mean_class_accuracy_interval(self.scores.confusion),
-            "per_class": finite(self.classes, self.scores.per_class),
-            "ece": self.reliability.ece,
-            "images_per_s": self.course.images_per_s,
-            "latency_ms": self.course.latencies.percentiles(),
-            "folder": str(self.folder),
-        }
+    def to_result(self, page: Path | None) -> ClassificationResult:
+        """The record for result.json; `page` is the HTML page, if one was written."""
+        return ClassificationResult(
+            model=self.spec.model,
+            version=self.spec.version,
+            images=self.scores.images,
+            skipped=self.progress.skipped,
+            accuracy=self.scores.accuracy,
+            accuracy_interval=self.accuracy_interval,
+            mean_class_accuracy=self.scores.mean_class_accuracy,
+            mean_class_accuracy_interval=mean_class_accuracy_interval(self.scores.confusion),
+            per_class=finite(self.classes, self.scores.per_class),
+            ece=self.reliability.ece,
+            images_per_s=self.progress.images_per_s,
+            latency_ms=self.progress.latencies.percentiles(),
+            folder=self.folder,
+            report=page,
+        )
 
 
-def summarise(folder: Path, subject: Subject, classes: tuple[str, ...], lines: Iterable[Line]) -> ClassificationReport:
-    """The report from the lines of the journal, in any order, holding none of them.
+def summarise_classification(
+    folder: Path,
+    spec: EvaluationSpec,
+    classes: tuple[str, ...],
+    records: Iterable[Session | ClassificationAnswer | SegmentationAnswer | Skipped],
+) -> ClassificationReport:
+    """Compute the figures from the records of the journal, in any order and in constant memory.
 
     Raises:
-        InputError: no line is of an image that was answered.
+        InputError: no image was answered, or an answer does not belong to this model.
     """
-    course, reliability, confusion = Course(), Reliability(), np.zeros((len(classes), len(classes)), np.int64)
-    surest: list[tuple[float, int, Mistake]] = []  # a heap of the surest mistakes; of equals the first places
-    for line in lines:
-        course.add(line)
-        if "predicted" not in line:
+    progress, reliability = Progress(), Reliability()
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    top: list[tuple[float, int, Misclassification]] = []  # a heap; of equal confidences the lower index stays
+    for record in records:
+        progress.add(record)
+        if isinstance(record, Session | Skipped):
             continue
-        true, predicted, confidence = line["true"], line["predicted"], line["confidence"]
-        confusion[true, predicted] += 1
-        reliability.add(confidence, true == predicted)
-        if true != predicted:
-            heapq.heappush(surest, (confidence, -line["place"], Mistake(line["place"], true, predicted, confidence)))
-            if len(surest) > MISTAKES:
-                heapq.heappop(surest)
-    if not course.answered:
-        raise InputError(f"none of the {subject.images} images of {subject.dataset} can be read", "repair them")
-    mistakes = tuple(mistake for *_, mistake in sorted(surest, reverse=True))
-    return ClassificationReport(
-        folder, subject, classes, course, scores_from_confusion(confusion), reliability, mistakes
-    )
+        if isinstance(record, SegmentationAnswer) or max(record.true, record.predicted) >= len(classes):
+            raise InputError(
+                f"the journal in {folder} belongs to another model", "start a new evaluation, without --resume"
+            )
+        confusion[record.true, record.predicted] += 1
+        reliability.add(record.confidence, record.true == record.predicted)
+        if record.true != record.predicted:
+            error = Misclassification(record.index, record.true, record.predicted, record.confidence)
+            heapq.heappush(top, (error.confidence, -error.index, error))
+            if len(top) > SHOWN_ERRORS:
+                heapq.heappop(top)
+    if not progress.answered:
+        raise InputError(f"none of the {spec.images} images of {spec.dataset} can be read", "repair them")
+    errors = tuple(error for *_, error in sorted(top, reverse=True))
+    return ClassificationReport(folder, spec, classes, progress, scores_from_confusion(confusion), reliability, errors)
 
 
 def show_classification(report: ClassificationReport) -> None:
-    scores, subject = report.scores, report.subject
-    counts = scores.confusion.sum(1)
+    """Print the table of classes and the headline figures."""
+    scores, spec, progress = report.scores, report.spec, report.progress
     rows = [
         (name, str(count), f"{share:.1%}" if count else "-")
-        for name, count, share in zip(report.classes, counts, scores.per_class, strict=True)
+        for name, count, share in zip(report.classes, scores.confusion.sum(1), scores.per_class, strict=True)
     ]
-    title = f"{subject.model} version {subject.version} on {subject.dataset}"
+    title = f"{spec.model} version {spec.version} on {spec.dataset}"
     show_table(title, ("class", "images", "accuracy"), rows)
     low, high = report.accuracy_interval
     stdout.print(f"accuracy             {scores.accuracy:.2%} ({low:.1%} to {high:.1%})")
     stdout.print(f"mean class accuracy  {scores.mean_class_accuracy:.2%}")
     stdout.print(f"calibration error    {report.reliability.ece:.2%}")
-    course = report.course
-    stdout.print(f"images               {scores.images}, {course.skipped} skipped, {course.images_per_s:.1f}/s")
+    stdout.print(f"images               {scores.images}, {progress.skipped} skipped, {progress.images_per_s:.1f}/s")

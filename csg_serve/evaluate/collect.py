@@ -1,73 +1,123 @@
-"""What a served model says of images, one after the other, behind a progress bar."""
+"""Send images to a served model, and record the answers in the journal."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from csg.console import log, progress_bar
-from csg.errors import InputError
-from csg_serve.client.client import answered
+from csg.datasets.classification import ClassificationDataset
+from csg.datasets.label_sets import translation_table
+from csg.datasets.segmentation import SegmentationDataset
+from csg.errors import InputError, ServerError
+from csg.metrics import PixelConfusion
+from csg_serve.client.client import Answer, iter_answers, probabilities
 from csg_serve.client.connection import ServedModel
-from csg_serve.evaluate.journal import Journal
+from csg_serve.evaluate.records import ClassificationAnswer, SegmentationAnswer, Skipped
+from csg_serve.evaluate.session import EvaluationSession
+
+MakeRecord = Callable[[int, np.ndarray, float], Awaitable[ClassificationAnswer | SegmentationAnswer]]
+"""Makes the record of an image from its index, the model's prediction and the latency in milliseconds."""
 
 
-async def answers(
-    served: ServedModel, paths: Sequence[Path], tile: int | None = None
-) -> AsyncGenerator[tuple[int, np.ndarray], None]:
-    """The place of each image, in order, and the model's answer, as csg_serve.client.client.answered gives it.
-
-    Raises:
-        InputError: an image can't be read.
-    """
-    with progress_bar(f"{served.name} version {served.version}", len(paths)) as advance:
-        async with aclosing(answered(served, paths, tile)) as found:
-            async for one in found:
-                advance(1)
-                if isinstance(one.answer, InputError):
-                    raise one.answer
-                yield one.place, one.answer
-
-
-async def ask_and_keep(
-    served: ServedModel,
-    paths: Sequence[Path],
-    journal: Journal,
-    line: Callable[[int, np.ndarray], Awaitable[dict[str, Any]]],
-    skip: bool,
-    tile: int | None = None,
-    ordered: bool = False,
-) -> None:
-    """Ask for every image that has no line in the journal, and write it.
-
-    Args:
-        line: what is kept of an image, from its place and the model's answer.
-        skip: leave out images that can't be read.
-        ordered: write the lines in the order of `paths`, not as the answers come.
+async def collect(session: EvaluationSession) -> None:
+    """Send every image that has no record in the journal yet, and record its answer.
 
     Raises:
-        InputError: an image can't be read and `skip` is off.
+        InputError: an image can't be read and `on_unreadable` is "fail"; a mask can't be used.
+        ServerError: the server is gone, took too long, or does not answer as the card says.
     """
+    if isinstance(session.dataset, SegmentationDataset):
+        await collect_into_journal(session, _segmentation_record(session, session.dataset))
+    else:
+        await collect_into_journal(session, _classification_record(session, session.dataset))
+
+
+async def collect_into_journal(session: EvaluationSession, make_record: MakeRecord) -> None:
+    """Send the pending images, and append a record for each answer; raises as `collect`."""
+    served, dataset, journal = session.served, session.dataset, session.journal
     pending = journal.pending()
     if not pending:
         return
-    journal.begin(served.server)
-    with progress_bar(f"{served.name} version {served.version}", len(paths)) as advance:
-        advance(len(paths) - len(pending))
-        async with aclosing(answered(served, [paths[place] for place in pending], tile, ordered)) as found:
-            async for one in found:
-                place, answer = pending[one.place], one.answer
-                if not isinstance(answer, InputError):
-                    journal.add(place, ms=round(1000 * one.request_s, 3), **await line(place, answer))
-                elif skip:
-                    log(f"skipped: {answer.message}")
-                    journal.add(place, skipped=answer.message)
-                else:
-                    raise InputError(
-                        answer.message, f"{answer.hint}, or leave such images out with --on-unreadable skip"
-                    )
+    journal.start_session(served.server)
+    paths = [dataset.paths[index] for index in pending]
+    with progress_bar(f"{served.name} version {served.version}", len(dataset)) as advance:
+        advance(len(dataset) - len(pending))
+        answers = iter_answers(served, paths, session.spec.tile, ordered=session.options.ordered)
+        async with aclosing(answers):
+            async for answer in answers:
+                journal.add(await _record(session, pending[answer.index], answer, make_record))
                 advance(1)
+
+
+async def _record(
+    session: EvaluationSession, index: int, answer: Answer, make_record: MakeRecord
+) -> ClassificationAnswer | SegmentationAnswer | Skipped:
+    if not isinstance(answer.prediction, InputError):
+        return await make_record(index, answer.prediction, round(1000 * answer.request_s, 3))
+    error = answer.prediction
+    if session.options.on_unreadable == "fail":
+        raise InputError(error.message, f"{error.hint}, or skip such images with --on-unreadable skip")
+    log(f"skipped: {error.message}")
+    return Skipped(index=index, elapsed_s=session.journal.elapsed_s, reason=error.message)
+
+
+def _classification_record(session: EvaluationSession, dataset: ClassificationDataset) -> MakeRecord:
+    async def make(index: int, logits: np.ndarray, latency_ms: float) -> ClassificationAnswer:
+        shares = probabilities(logits)
+        if not np.isfinite(shares).all():
+            raise ServerError(
+                f"model {session.served.name} answers {dataset.paths[index]} with logits that are not finite",
+                "export it again, and check the parity with `csg export inspect`",
+            )
+        predicted = int(shares.argmax())
+        return ClassificationAnswer(
+            index=index,
+            elapsed_s=session.journal.elapsed_s,
+            latency_ms=latency_ms,
+            true=int(dataset.labels[index]),
+            predicted=predicted,
+            confidence=float(round(shares[predicted], 6)),
+        )
+
+    return make
+
+
+def _segmentation_record(session: EvaluationSession, dataset: SegmentationDataset) -> MakeRecord:
+    table = translation_table(session.served.card.class_spec, dataset.labels)
+    confusion = PixelConfusion(len(dataset.labels.classes))
+
+    def count(index: int, label_map: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        height, width = label_map.shape  # the size of the image, which is not decoded again for its labels
+        matrix = confusion.of(dataset.load_labels(index, (width, height)), table[label_map]).ravel()
+        cells = np.flatnonzero(matrix)
+        return tuple(cells.tolist()), tuple(matrix[cells].tolist())
+
+    async def make(index: int, label_map: np.ndarray, latency_ms: float) -> SegmentationAnswer:
+        cells, pixels = await asyncio.to_thread(count, index, label_map)
+        elapsed_s = session.journal.elapsed_s
+        return SegmentationAnswer(index=index, elapsed_s=elapsed_s, latency_ms=latency_ms, cells=cells, pixels=pixels)
+
+    return make
+
+
+async def iter_predictions(
+    served: ServedModel, paths: Sequence[Path], tile: int | None = None
+) -> AsyncGenerator[tuple[int, np.ndarray], None]:
+    """The index of each image, in order, and the model's prediction, behind a progress bar.
+
+    Raises:
+        InputError: an image can't be read.
+        UsageError, ServerError: as `csg_serve.client.client.iter_answers`.
+    """
+    with progress_bar(f"{served.name} version {served.version}", len(paths)) as advance:
+        async with aclosing(iter_answers(served, paths, tile)) as answers:
+            async for answer in answers:
+                advance(1)
+                if isinstance(answer.prediction, InputError):
+                    raise answer.prediction
+                yield answer.index, answer.prediction

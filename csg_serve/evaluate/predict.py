@@ -1,9 +1,10 @@
-"""`csg predict`: classes, or masks, of images from a served model."""
+"""`csg predict`: classes or masks of images, from a served model."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,66 +18,118 @@ from csg.overlays import overlay, palette_png, png
 from csg_serve.client.client import probabilities
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
-from csg_serve.evaluate.collect import answers
+from csg_serve.evaluate.collect import iter_predictions
 
 
-def predict_command(
-    images: list[Path], server: Servers, model: str | None, tile: int | None, out: Path, as_json: bool
-) -> None:
-    """Class and confidence of each image; from a segmenter its mask and an overlay, written to `out`.
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """Options of `csg predict`."""
+
+    images: tuple[Path, ...]
+    """Image files."""
+    servers: Servers
+    """Addresses of the servers, with TLS files and secret."""
+    model: str | None = None
+    """Name of the model; None for the only csg model on the server."""
+    tile: int | None = None
+    """Side in pixels of overlapping tiles to send, segmentation only; None sends whole images."""
+    out: Path = Path("predictions")
+    """Folder of masks and overlays, segmentation only."""
+
+
+@dataclass(frozen=True)
+class ClassPrediction:
+    """The class of an image."""
+
+    image: Path
+    """Image file."""
+    name: str
+    """Name of the predicted class."""
+    confidence: float
+    """Its probability."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `csg predict --json`."""
+        return {"image": str(self.image), "class": self.name, "confidence": self.confidence}
+
+    def to_row(self) -> tuple[str, ...]:
+        """The row of the table."""
+        return str(self.image), self.name, f"{self.confidence:.1%}"
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """The mask of an image."""
+
+    image: Path
+    """Image file."""
+    mask: Path
+    """PNG of class indices, with the classes' colours as its palette."""
+    overlay: Path
+    """PNG of the image under the coloured mask."""
+    classes: dict[str, float]
+    """Share of the pixels of each class that occurs."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `csg predict --json`."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+    def to_row(self) -> tuple[str, ...]:
+        """The row of the table, with the three largest classes."""
+        largest = sorted(self.classes.items(), key=lambda item: -item[1])[:3]
+        return str(self.image), str(self.mask), ", ".join(f"{name} {share:.0%}" for name, share in largest)
+
+
+def predict_command(options: PredictOptions, as_json: bool) -> None:
+    """Predict each image, write masks and overlays of a segmenter, and show the results.
 
     Raises:
         InputError: an image can't be read.
+        UsageError, ServerError: as `csg_serve.client.connection.open_model`.
     """
-    served, predictions = asyncio.run(_predict(images, server, model, tile, out))
+    served, predictions = asyncio.run(_predict(options))
     if as_json:
-        print_json({"model": served.name, "version": served.version, "predictions": predictions})
-    elif served.card.task == "classification":
-        rows = [(item["image"], item["class"], f"{item['confidence']:.1%}") for item in predictions]
-        show_table(f"{served.name} version {served.version}", ("image", "class", "confidence"), rows)
-    else:
-        rows = [(item["image"], item["mask"], _largest(item["classes"])) for item in predictions]
-        show_table(f"{served.name} version {served.version}", ("image", "mask", "classes"), rows)
-        log(f"masks and overlays are in {out}/")
+        found = [one.to_dict() for one in predictions]
+        print_json({"model": served.name, "version": served.version, "predictions": found})
+        return
+    segmenter = served.card.task == "segmentation"
+    columns = ("image", "mask", "classes") if segmenter else ("image", "class", "confidence")
+    show_table(f"{served.name} version {served.version}", columns, [one.to_row() for one in predictions])
+    if segmenter:
+        log(f"masks and overlays are in {options.out}/")
 
 
-async def _predict(
-    images: list[Path], server: Servers, model: str | None, tile: int | None, out: Path
-) -> tuple[ServedModel, list[dict[str, Any]]]:
-    async with open_model(server, model) as served:
-        predictions: list[dict[str, Any]] = []
-        async with aclosing(answers(served, images, tile)) as found:
-            async for place, answer in found:
-                if served.card.task == "classification":
-                    predictions.append(_class(images[place], answer, served.card))
+async def _predict(options: PredictOptions) -> tuple[ServedModel, list[ClassPrediction | MaskPrediction]]:
+    async with open_model(options.servers, options.model) as served:
+        card, predictions = served.card, list[ClassPrediction | MaskPrediction]()
+        async with aclosing(iter_predictions(served, options.images, options.tile)) as answers:
+            async for index, answer in answers:
+                image = options.images[index]
+                if card.task == "classification":
+                    predictions.append(_class_prediction(image, answer, card))
                 else:
-                    predictions.append(_mask(images[place], answer, served.card, out))
+                    predictions.append(_mask_prediction(image, answer, card, options.out))
         return served, predictions
 
 
-def _class(image: Path, logits: np.ndarray, card: ModelCard) -> dict[str, Any]:
+def _class_prediction(image: Path, logits: np.ndarray, card: ModelCard) -> ClassPrediction:
     shares = probabilities(logits)
-    return {"image": str(image), "class": card.classes[int(shares.argmax())], "confidence": float(shares.max())}
+    return ClassPrediction(image, card.classes[int(shares.argmax())], float(shares.max()))
 
 
-def _mask(image: Path, label_map: np.ndarray, card: ModelCard, out: Path) -> dict[str, Any]:
-    """Writes <image>-mask.png, class indices with the palette, and <image>-overlay.png."""
-    mask, laid = (_free(out / f"{image.stem}-{kind}.png") for kind in ("mask", "overlay"))
-    atomic_write(mask, palette_png(label_map, card.colours))
-    atomic_write(laid, png(overlay(decode(image), label_map, card.colours)))
+def _mask_prediction(image: Path, label_map: np.ndarray, card: ModelCard, out: Path) -> MaskPrediction:
+    """Write <image>-mask.png and <image>-overlay.png, under names that are not in use."""
+    mask_path, overlay_path = (_unused(out / f"{image.stem}-{kind}.png") for kind in ("mask", "overlay"))
+    atomic_write(mask_path, palette_png(label_map, card.colours))
+    atomic_write(overlay_path, png(overlay(decode(image), label_map, card.colours)))
     shares = np.bincount(label_map.ravel(), minlength=len(card.classes)) / label_map.size
     classes = {name: float(share) for name, share in zip(card.classes, shares, strict=False) if share}
-    return {"image": str(image), "mask": str(mask), "overlay": str(laid), "classes": classes}
+    return MaskPrediction(image, mask_path, overlay_path, classes)
 
 
-def _free(path: Path) -> Path:
-    """The path, or the first of path-2, path-3 ... that is not taken."""
-    number, free = 2, path
-    while free.exists():
-        free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-    return free
-
-
-def _largest(classes: dict[str, float]) -> str:
-    ranked = sorted(classes.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {share:.0%}" for name, share in ranked[:3])
+def _unused(path: Path) -> Path:
+    """The path, or the first of path-2, path-3 ... that does not exist."""
+    number, unused = 2, path
+    while unused.exists():
+        unused, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return unused

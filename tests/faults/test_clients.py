@@ -63,7 +63,7 @@ def test_an_evaluation_of_ten_thousand_images_five_percent_of_them_broken(served
     said = Counter(line.partition(": ")[0] for line in done.stderr.splitlines())
     assert said["skipped"] == 500
     lines = [json.loads(line) for line in (tmp_path / "one" / "journal.jsonl").read_text().splitlines()]
-    skipped = [line["place"] for line in lines if "skipped" in line]
+    skipped = [line["index"] for line in lines if line["kind"] == "skipped"]
     assert sorted(skipped) == [number for number in range(COUNT) if broken(number)]
 
 

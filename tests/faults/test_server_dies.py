@@ -51,7 +51,7 @@ def test_an_evaluation_lives_through_the_death_of_its_server(colour_repository, 
         evaluating.kill()
         csg("serve", "--stop", "--repository", colour_repository)
     assert evaluating.returncode == 0, err
-    assert "asking again" in err
+    assert "retrying for" in err
     disturbed, undisturbed = ({k: v for k, v in json.loads(one).items() if k not in TIMES} for one in (out, whole))
     assert disturbed == undisturbed
     assert (disturbed["images"], 0.9 < disturbed["accuracy"] < 0.95) == (count, True)
@@ -67,7 +67,7 @@ def test_sigterm_under_load_and_a_new_server(served, lists, undisturbed, tmp_pat
         out, said = client.communicate(timeout=180)
     assert client.returncode == 0, said
     assert figures(out) == undisturbed
-    places = Counter(json.loads(line).get("place") for line in (tmp_path / "one" / "journal.jsonl").open())
+    places = Counter(json.loads(line).get("index") for line in (tmp_path / "one" / "journal.jsonl").open())
     assert places.pop(None) == 1
     assert places == Counter(range(9500))
 

@@ -9,10 +9,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH (Debian: apt-get install chromium)")
 
 HEADINGS = [
-    "Accuracy of each class", "What is taken for what", "Calibration", "Worst mistakes", "Latency", "Model card",
-    "How this was measured",
+    "Accuracy by class", "Confusion matrix", "Calibration", "Most confident errors", "Latency", "Model card", "Method",
 ]  # fmt: skip
-SCENE_HEADINGS = ["IoU of each class", "What is taken for what", "Scenes", *HEADINGS[4:]]
+SCENE_HEADINGS = ["IoU by class", "Confusion matrix", "Examples", *HEADINGS[4:]]
 
 LUMINANCE = """
 const alpha = c => { const [r, g, b, a = 1] = c.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };

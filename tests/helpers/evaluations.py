@@ -1,4 +1,4 @@
-"""Evaluations made up for tests: what was asked, and a journal's lines."""
+"""Evaluations for tests: specifications and records of a journal, and running ones."""
 
 import json
 import random
@@ -7,28 +7,31 @@ import sys
 import time
 from contextlib import contextmanager
 
-from csg_serve.evaluate.journal import Subject
+from csg_serve.evaluate.records import ClassificationAnswer, EvaluationSpec, Session
 from tests.helpers.cli import CSG
 
-TIMES = ("images_per_s", "latency_ms", "folder")
+TIMES = {"images_per_s", "latency_ms", "folder"}
+SESSION = Session(started="2026-01-01T00:00:00Z", server="localhost:8001")
 
 
-def a_subject(images):
-    same = {"model": "m", "version": 1, "card": "", "sources": ("s",), "labels": None, "tile": None, "dataset": "d"}
-    return Subject(**same, images=images, fingerprint="")
+def make_spec(images):
+    same = {"model": "m", "version": 1, "card": "", "data": ("s",), "labels": None, "tile": None, "dataset": "d"}
+    return EvaluationSpec(**same, images=images, fingerprint="")
 
 
-def lines_of(count, classes, seed=0):
-    """A journal's lines, made as they are asked for."""
+def make_answer(index, true, predicted, confidence=0.5, latency_ms=1.0):
+    same = {"index": index, "elapsed_s": index / 1000, "latency_ms": latency_ms}
+    return ClassificationAnswer(**same, true=true, predicted=predicted, confidence=confidence)
+
+
+def make_records(count, classes, seed=0):
+    """Records of a journal, one at a time."""
     rng = random.Random(seed)
-    yield {"sitting": "2026-01-01T00:00:00+00:00", "server": "localhost:8001"}
-    for place in range(count):
+    yield SESSION
+    for index in range(count):
         confidence, true = round(rng.random(), 6), rng.randrange(classes)
         predicted = true if rng.random() < confidence else rng.randrange(classes)
-        yield {
-            "place": place, "at": place / 1000, "ms": rng.lognormvariate(2, 1),
-            "true": true, "predicted": predicted, "confidence": confidence,
-        }  # fmt: skip
+        yield make_answer(index, true, predicted, confidence, rng.lognormvariate(2, 1))
 
 
 LABELS = (

@@ -43,14 +43,14 @@ def test_levels(folder, server):
     report = json.loads(done.stdout)
     assert report == json.loads((out / "bench.json").read_text())
     assert Image.open(out / "bench.png").width > 1000
-    assert [level["concurrency"] for level in report["levels"]] == [1, 6]
-    for level in report["levels"]:
+    assert [level["concurrency"] for level in report["load_points"]] == [1, 6]
+    for level in report["load_points"]:
         assert level["images_per_s"] > 0
         assert 0 < level["p50_ms"] <= level["p90_ms"] <= level["p99_ms"]
         assert level["queue_ms"] > 0
         assert level["compute_ms"] > 0
         assert level["client_cores"] > 0
-    alone, together = report["levels"]
+    alone, together = report["load_points"]
     assert alone["batch"] == 2
     assert together["batch"] > 2
     refused(csg("bench", "--server", server, "--out", out), 3, "exists already")
@@ -63,7 +63,7 @@ def test_what_was_sent_is_what_the_server_counted(folder, server):
     before, out = counted(), folder / "counted"
     options = ("--concurrency", "3", "--batch", 4, "--seconds", 0.5, "--data", folder / "data", "--out", out)
     report = json.loads(csg("bench", "--server", server, *options, "--json").stdout)
-    after, (level,) = counted(), report["levels"]
+    after, (level,) = counted(), report["load_points"]
     requests = after["requests"] - before["requests"]
     assert report["data"] == "data"
     assert after["images"] - before["images"] == 4 * requests
@@ -108,8 +108,8 @@ def test_an_image_that_cannot_be_read_is_named(folder, server):
 
 def test_usage(folder, server):
     refused(csg("bench", "--server", server, "--batch", 100), 2, "at most 32")
-    refused(csg("bench", "--server", server, "--concurrency", "0"), 2, "no list of numbers")
-    refused(csg("bench", "--server", server, "--scenario", "cloud"), 2, "no scenario 'cloud'", "single-stream")
+    refused(csg("bench", "--server", server, "--concurrency", "0"), 2, "not a list of numbers")
+    refused(csg("bench", "--server", server, "--scenario", "cloud"), 2, "unknown scenario 'cloud'", "single-stream")
     refused(csg("bench", "--server", server, "--accuracy"), 2, "--scenario")
 
 

@@ -74,6 +74,7 @@ def test_a_killed_evaluation_ends_in_the_same_figures(folder, addresses, server,
     """kill -9 in the middle, a line half written, gone on with through two addresses; the undisturbed one in order."""
     ask = ("--server", server, "--model", "colour", "--data", folder / "colours" / "list.txt")
     undisturbed = evaluated(*ask, "--ordered", "--out", tmp_path / "whole")
+    assert undisturbed.pop("report") is None
     assert undisturbed["images"] == 1500
     assert undisturbed["accuracy"] == 0.9
     assert undisturbed["ece"] > 0.05
@@ -88,23 +89,23 @@ def test_a_killed_evaluation_ends_in_the_same_figures(folder, addresses, server,
     kept = journal.read_bytes().rpartition(b"\n")[0].count(b"\n")
     assert 100 <= kept < 1500
     with journal.open("ab") as file:
-        file.write(b'{"place": 17')
+        file.write(b'{"index": 17')
     assert not (journal.parent / "result.json").exists()
     several = [word for address in addresses for word in ("--server", address)]
     done = csg("evaluate", *several, "--resume", "--report", "--json")
     assert done.returncode == 0, done.stderr
-    assert f"{kept} of 1500 images are there" in done.stderr
+    assert f"{kept} of 1500 images are recorded" in done.stderr
     report = json.loads(done.stdout)
+    assert json.loads((journal.parent / "result.json").read_text()) == report
     assert report.pop("folder") == "evaluations/colour-1-1"
     page = report.pop("report")
     assert page == "evaluations/colour-1-1/report.html"
-    assert "in 2 sittings" in (tmp_path / page).read_text()
+    assert "in 2 sessions" in (tmp_path / page).read_text()
     assert {name: value for name, value in report.items() if name not in TIMES} == undisturbed
-    assert json.loads((journal.parent / "result.json").read_text()).keys() == {*report, "folder"}
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert sorted(line["place"] for line in lines if "place" in line) == list(range(1500))
-    assert [line["server"] for line in lines if "sitting" in line] == [server, ", ".join(addresses)]
-    refused(csg("evaluate", "--server", server, "--resume"), 3, "no unfinished evaluation is in evaluations/")
+    assert sorted(line["index"] for line in lines if "index" in line) == list(range(1500))
+    assert [line["server"] for line in lines if line["kind"] == "session"] == [server, ", ".join(addresses)]
+    refused(csg("evaluate", "--server", server, "--resume"), 3, "no unfinished evaluation in evaluations/")
 
 
 def test_scenes_go_on_to_the_same_figures(folder, server, tmp_path):
@@ -150,17 +151,17 @@ def test_only_the_same_is_gone_on_with(folder, server, tmp_path):
     ask = ("evaluate", "--server", server, "--model", "colour", "--data", data, "--out", tmp_path / "kept")
     failed = csg(*ask, "--ordered")
     refused(failed, 3, r"blue/99\.png", "--on-unreadable skip")
-    assert "images are kept; go on with `csg evaluate --resume" in failed.stderr
+    assert "images are recorded; continue with `csg evaluate --resume" in failed.stderr
     refused(csg(*ask), 2, "kept holds an evaluation already", "--resume")
     resume = ("evaluate", "--server", server, "--resume", "--out", tmp_path / "kept")
-    refused(csg(*resume, "--data", folder / "colours"), 2, f"is of other data: {data}", "leave --data out")
-    refused(csg(*resume, "--out", tmp_path / "none"), 3, "none is no evaluation")
+    refused(csg(*resume, "--data", folder / "colours"), 2, f"was started with --data {data}", "leave out --data")
+    refused(csg(*resume, "--out", tmp_path / "none"), 3, "none holds no evaluation")
     deploy(folder / "bundles" / "colour", folder / "repository", "--no-encoded", "--instances", 1)
-    refused(csg(*resume), 3, "of version 1 of colour, the server has version 2", "--rollback")
+    refused(csg(*resume), 3, "measures version 1 of colour, but the server has version 2", "--rollback")
     back = ("deploy", "--rollback", "--name", "colour", "--repository", folder / "repository")
     assert csg(*back).returncode == 0
     Image.new("RGB", (50, 50), "red").save(data / "red" / "more.png")
-    refused(csg(*resume), 3, "images of data are not those", "start anew")
+    refused(csg(*resume), 3, "images of data have changed", "start a new evaluation")
     (data / "red" / "more.png").unlink()
     done = csg(*resume, "--on-unreadable", "skip", "--json")
     assert done.returncode == 0, done.stderr
@@ -175,4 +176,4 @@ def test_what_never_began_leaves_nothing(folder, server, tmp_path):
     refused(csg(*ask), 3, r"0\.png")
     assert not list((tmp_path / "evaluations").iterdir())
     refused(csg(*ask, "--on-unreadable", "skip"), 3, "none of the 2 images of data can be read")
-    refused(csg("evaluate", "page.html", "--server", server), 2, "what is 'page.html'", "--report")
+    refused(csg("evaluate", "page.html", "--server", server), 2, "unexpected argument 'page.html'", "--report")

@@ -122,7 +122,7 @@ def test_broken_scenes_and_wrong_wishes_are_refused(folder, server, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (json.loads(done.stdout)["images"], json.loads(done.stdout)["skipped"]) == (1, 1)
     refused(csg(*ask, "--model", "scenes", "--tile", "70"), 2, "multiples of 8")
-    refused(csg(*ask, "--model", "colour", "--tile", "64"), 2, "colour is no segmenter")
+    refused(csg(*ask, "--model", "colour", "--tile", "64"), 2, "colour is not a segmenter")
     refused(
         csg("predict", data / "images" / "0.png", "--server", server, "--model", "colour", "--tile", "64"),
         2,

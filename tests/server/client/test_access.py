@@ -45,7 +45,7 @@ def test_tls_both_ways(guarded, folder, images, certificates):
             "no Triton answers at .*--tls-cert with --tls-key",
         ),
         ({"tls_ca": folder / "other-ca.pem"}, ServerError, "CERTIFICATE_VERIFY_FAILED.*check --tls-ca"),
-        ({"tls_key": None}, UsageError, "go together; give both --tls-cert and --tls-key"),
+        ({"tls_key": None}, UsageError, "needs its key; give both --tls-cert and --tls-key"),
         ({"tls_ca": folder / "none.pem"}, InputError, r"can't use .*none\.pem for TLS: No such file"),
         ({"tls_key": ca}, InputError, r"can't use .*client\.pem with .*ca\.pem"),
     ):
@@ -77,7 +77,7 @@ def test_a_secret_is_needed_for_nothing_but_the_list_of_models(guarded, folder, 
     clients = [Client(address, "scenes", **certificates, secret=secret) for secret in (None, "wrong", SECRET)]
     for client in (*clients, Client(f"http://{guarded[0]}", "scenes")):
         np.testing.assert_array_equal(client.predict([Image.fromarray(scene)])[0], scene.argmax(2))
-    with pytest.raises(UsageError, match=r"does not say which models it has; name one with --model, or give .* secret"):
+    with pytest.raises(UsageError, match=r"only with its secret; name a model with --model, or give .* secret"):
         Client(address, **certificates).predict(paths)
     with pytest.raises(ServerError, match="no model nothing ready"):
         Client(address, "nothing", **certificates).predict(paths)

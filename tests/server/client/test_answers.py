@@ -44,14 +44,14 @@ def test_large_scenes_pass(plain, form):
 
 
 def test_a_broken_image_is_told_by_its_number(plain, images):
-    with pytest.raises(InputError, match=r"not an image file \(number 2\)"):
+    with pytest.raises(InputError, match=r"not an image file \(image 2 of 2\)"):
         Client(plain[1], "colour").predict([images[0][0], b"broken"])
 
 
 def test_shared_memory_is_used_and_given_back(plain, images):
     async def ask():
         async with open_model(plain[1], "colour") as served:
-            transport = served.pool.members[0].transport
+            transport = served.pool.replicas[0].transport
             async with aclosing(stream(served, images[0] * 10)) as answers:
                 await anext(answers)
                 names = {path.name for path in regions()}
@@ -62,7 +62,7 @@ def test_shared_memory_is_used_and_given_back(plain, images):
                 rest = await classes_of(answers)
             assert {path.name for path in regions()} - names, "new ones took their place"
         async with open_model(plain[1], "colour") as served:  # another process's connection would see the same
-            known = await served.pool.members[0].transport.call("get_system_shared_memory_status", None)
+            known = await served.pool.replicas[0].transport.call("get_system_shared_memory_status", None)
             return rest, [name for name in known.regions if f"-{os.getpid()}-" in name]
 
     rest, left = asyncio.run(ask())

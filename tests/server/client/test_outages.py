@@ -31,7 +31,7 @@ def test_a_cut_is_outlived_and_told_once(plain, images, capsys):
 
     assert asyncio.run(ask()) == images[1] * 20
     words = capsys.readouterr().err
-    assert words.count("asking again for 60 s") == 1
+    assert words.count("retrying for 60 s") == 1
     assert words.count("answers again") == 1
 
 
@@ -42,7 +42,7 @@ async def _later(seconds, what):
 
 @pytest.mark.parametrize("protocol", ["", "http://"])
 def test_a_server_that_stays_away_is_given_up(plain, images, protocol, monkeypatch):
-    monkeypatch.setattr(csg_serve.client.pool, "AWAY_S", 1)
+    monkeypatch.setattr(csg_serve.client.pool, "RETRY_BUDGET_S", 1)
 
     async def ask():
         async with (
@@ -60,7 +60,7 @@ def test_a_server_that_stays_away_is_given_up(plain, images, protocol, monkeypat
 
 
 def test_a_server_that_comes_back_with_another_model_is_not_asked(plain, guarded, images, monkeypatch):
-    monkeypatch.setattr(csg_serve.client.pool, "AWAY_S", 2)
+    monkeypatch.setattr(csg_serve.client.pool, "RETRY_BUDGET_S", 2)
 
     async def ask():
         async with (
@@ -71,13 +71,13 @@ def test_a_server_that_comes_back_with_another_model_is_not_asked(plain, guarded
             await anext(answers)
             await relay.cut()
             rest = asyncio.create_task(classes_of(answers))
-            while not served.pool.members[0].back:
+            while not served.pool.replicas[0].recovery_task:
                 await asyncio.sleep(0.01)
             relay.target = guarded[0].rpartition(":")[::2]
             await relay.open()
             await rest
 
-    with pytest.raises(ServerError, match="it has another model echo now"):
+    with pytest.raises(ServerError, match="has another model echo now"):
         asyncio.run(ask())
 
 
@@ -92,21 +92,21 @@ def test_of_two_servers_one_may_go_and_come_back(plain, images, trouble, monkeyp
             relayed(plain[0]) as relay,
             open_model([plain[1], f"http://127.0.0.1:{relay.port}"], "colour") as served,
         ):
-            other = served.pool.members[1]
+            other = served.pool.replicas[1]
             async with aclosing(stream(served, paths)) as answers:
                 found = [int((await anext(answers)).argmax())]
                 assert relay.passed
                 if trouble == "cut":
                     await relay.cut()
                 relay.stalled = True
-                while other.back is None:
+                while other.recovery_task is None:
                     found.append(int((await anext(answers)).argmax()))
                 found += await classes_of(answers)
-            assert other.back, "still away"
+            assert other.recovery_task, "still away"
             relay.stalled = False
             if trouble == "cut":
                 await relay.open()
-            await other.back
+            await other.recovery_task
             before = relay.passed
             again = await classes_of(stream(served, paths[:40]))
             assert relay.passed > before
@@ -130,7 +130,7 @@ def test_one_of_two_servers_is_enough_to_begin_with(plain, images, folder):
 def test_another_server_answers_for_a_model_whose_process_died(plain, guarded, folder, images, monkeypatch):
     """As by the kernel, out of memory: Triton starts no other one. The last test, since the server stays so."""
     shorten_deadlines(monkeypatch)
-    monkeypatch.setattr(csg_serve.client.pool, "AWAY_S", 2)
+    monkeypatch.setattr(csg_serve.client.pool, "RETRY_BUDGET_S", 2)
     addresses = [plain[1], f"http://{guarded[0]}"]
 
     async def ask():

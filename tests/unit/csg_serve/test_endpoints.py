@@ -20,5 +20,5 @@ def test_addresses():
     assert [address.http for address in found] == [False, False, True, False, True]
     assert [address.tls for address in found] == [False, False, False, True, True]
     for nonsense in ("localhost", "localhost:0", "localhost:65536", "ftp://a:1", "a b:1", "http://a:1/b", ""):
-        with pytest.raises(UsageError, match="is no server address"):
+        with pytest.raises(UsageError, match="is not a server address"):
             _ = Servers((nonsense,)).addresses

@@ -10,11 +10,12 @@ from PIL import Image
 
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.overlays import png
-from csg_serve.evaluate.classification import summarise
+from csg_serve.evaluate.classification import summarise_classification
+from csg_serve.evaluate.records import SegmentationAnswer
 from csg_serve.evaluate.report import write_report
-from csg_serve.evaluate.segmentation import summarise_scenes
+from csg_serve.evaluate.segmentation import summarise_segmentation
 from tests.helpers.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
-from tests.helpers.evaluations import LABELS, a_subject, lines_of
+from tests.helpers.evaluations import LABELS, SESSION, make_answer, make_records, make_spec
 from tests.helpers.tiny_bundle import tiny_card, write_scene_bundle
 
 HOSTILE = '<img src="https://x.invalid/x.png"><script>alert(1)</script>"\'&'
@@ -35,7 +36,7 @@ def report_of(tmp_path, names, count, pictures):
             side = 8 if place % 2 else 300
             Image.new("RGB", (2 * side, side), tuple(rng.integers(0, 256, 3).tolist())).save(path)
     card = tiny_card().model_copy(update={"classes": names})
-    report = summarise(tmp_path, a_subject(count), names, lines_of(count, len(names)))
+    report = summarise_classification(tmp_path, make_spec(count), names, make_records(count, len(names)))
     write_report(tmp_path / "page.html", report, card, paths)
     return report, tmp_path / "page.html"
 
@@ -85,19 +86,19 @@ def test_a_segmenter(tmp_path, browser):
         Image.fromarray(pixels).save(tmp_path / "data" / "images" / f"{number}.png")
         Image.fromarray(pixels.argmax(2).astype(np.uint8)).save(tmp_path / "data" / "labels" / f"{number}.png")
     scenes, made = read_segmentation_dataset([tmp_path / "data"]), random.Random(0)
-    lines = [{"sitting": "2026-01-01T00:00:00+00:00", "server": "localhost:8001"}]
-    for place in range(5):
+    records = [SESSION]
+    for index in range(5):
         cells = {"cells": [0, 1, 3, 5, 10], "pixels": [made.randrange(1, 900) for _ in range(5)]}
-        lines.append({"place": place, "at": place, "ms": 30 + place, **cells})
-    report = summarise_scenes(tmp_path, a_subject(5), scenes, lines)
-    for name in report.telling:
+        records.append(SegmentationAnswer(index=index, elapsed_s=index, latency_ms=30 + index, **cells))
+    report = summarise_segmentation(tmp_path, make_spec(5), scenes.labels, records)
+    for name in report.examples:
         (tmp_path / f"{name}.png").write_bytes(png(Image.new("RGB", (3 * 2048, 1024), "red")))
     card = write_scene_bundle(tmp_path / "bundle").card
     write_report(tmp_path / "page.html", replace(report, pictures=()), card, scenes.paths)
     for width, scheme in WINDOWS:
         with opened(browser, tmp_path / "page.html", width, scheme) as tab:
             check_page(tab, SCENE_HEADINGS, 3)
-            assert tab.locator(".matrix thead th").all_inner_texts() == ["red", "green", "blue", "none of these"]
+            assert tab.locator(".matrix thead th").all_inner_texts() == ["red", "green", "blue", "no class"]
             assert f"{100 * report.scores.miou:.2f} %" in tab.locator(".tiles").inner_text()
             assert max(tab.evaluate("[...document.images].map(i => i.naturalWidth)")) == 1500
 
@@ -113,24 +114,22 @@ def test_the_page_needs_nothing_else(tmp_path):
 @pytest.mark.parametrize("right", [True, False])
 def test_all_right_and_all_wrong(tmp_path, right):
     """No mistake to show, no class that is recognised: the page still stands."""
-    lines = [{"sitting": "2026-01-01T00:00:00+00:00", "server": "localhost:8001"}]
-    lines.append({"place": 0, "at": 0, "ms": 3.0, "true": 0, "predicted": 0 if right else 1, "confidence": 1.0})
-    report = summarise(tmp_path, a_subject(1), ("red", "green", "blue"), lines)
+    records = [SESSION, make_answer(0, 0, 0 if right else 1, 1.0, 3.0)]
+    report = summarise_classification(tmp_path, make_spec(1), ("red", "green", "blue"), records)
     write_report(tmp_path / "page.html", report, tiny_card(), [tmp_path / "0.png"])
-    assert ("all 1 answers are right" in (tmp_path / "page.html").read_text()) == right
+    assert ("all 1 answers are correct" in (tmp_path / "page.html").read_text()) == right
 
 
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_cell_of_the_matrix_can_be_read(tmp_path, browser, scheme):
     """At every depth of its colour a number has the contrast that WCAG asks of text, 4.5 to 1."""
-    names, lines = tuple(f"{n}" for n in range(20)), [{"sitting": "", "server": ""}]
+    names, records = tuple(f"{n}" for n in range(20)), [SESSION]
     for true in range(20):
         for number in range(20):
             predicted = true if number <= true else (true + 1) % 20
-            lines.append({"place": 20 * true + number, "at": 0, "ms": 1, "true": true, "predicted": predicted})
-            lines[-1]["confidence"] = 0.5
-    report = summarise(tmp_path, a_subject(400), names, lines)
+            records.append(make_answer(20 * true + number, true, predicted))
+    report = summarise_classification(tmp_path, make_spec(400), names, records)
     write_report(tmp_path / "page.html", report, tiny_card(), [tmp_path / f"{n}.png" for n in range(400)])
     with opened(browser, tmp_path / "page.html", 1280, scheme) as tab:
         check_page(tab, HEADINGS, 0)

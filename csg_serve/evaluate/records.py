@@ -1,0 +1,165 @@
+"""Records that an evaluation writes: the specification, the lines of the journal, and the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AwareDatetime, Field, TypeAdapter
+
+from csg.records import Record
+
+SCHEMA_VERSION: Final = 1
+
+Index = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Interval = tuple[float, float]
+
+
+class EvaluationSpec(Record):
+    """evaluation.json: which model is measured on which images."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of the file format."""
+    model: str
+    """Name of the model."""
+    version: int
+    """Version of the model that the server had ready."""
+    card: str
+    """SHA-256 of the model card."""
+    data: tuple[str, ...]
+    """Sources of the images, as given to --data."""
+    labels: str | None
+    """Label set of the masks, segmentation only; None for the model's own."""
+    tile: int | None
+    """Side of the tiles in pixels, segmentation only; None sends whole images."""
+    dataset: str
+    """Name of the data set."""
+    images: int
+    """Number of images."""
+    fingerprint: str
+    """SHA-256 over class names, file names, sizes and labels."""
+
+
+class Session(Record):
+    """A journal line: the evaluation started, or was resumed."""
+
+    kind: Literal["session"] = "session"
+    """Tells the kinds of lines apart."""
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of the file format."""
+    started: AwareDatetime
+    """Time of the start."""
+    server: str
+    """Address of the server, or of several."""
+
+
+class ImageRecord(Record):
+    """What the journal keeps of every image."""
+
+    index: Index
+    """Index of the image in the data set."""
+    elapsed_s: float
+    """Seconds since the session started."""
+
+
+class ClassificationAnswer(ImageRecord):
+    """A journal line: the answer for one image of a classifier."""
+
+    kind: Literal["classification"] = "classification"
+    """Tells the kinds of lines apart."""
+    latency_ms: float
+    """Milliseconds from sending the request to its answer."""
+    true: Index
+    """Index of the true class, in the model's order."""
+    predicted: Index
+    """Index of the class with the highest probability."""
+    confidence: Share
+    """Probability of the predicted class, rounded to six digits."""
+
+
+class SegmentationAnswer(ImageRecord):
+    """A journal line: the answer for one image of a segmenter, as the non-zero cells of its confusion matrix."""
+
+    kind: Literal["segmentation"] = "segmentation"
+    """Tells the kinds of lines apart."""
+    latency_ms: float
+    """Milliseconds from sending the request to its answer."""
+    cells: tuple[Index, ...]
+    """Flat indices into the confusion matrix, rows true, columns predicted; the last column is "no class"."""
+    pixels: tuple[Index, ...]
+    """Number of pixels in each of these cells."""
+
+
+class Skipped(ImageRecord):
+    """A journal line: an image that could not be read."""
+
+    kind: Literal["skipped"] = "skipped"
+    """Tells the kinds of lines apart."""
+    reason: str
+    """Why it could not be read."""
+
+
+JournalRecord = Annotated[Session | ClassificationAnswer | SegmentationAnswer | Skipped, Field(discriminator="kind")]
+JOURNAL_RECORD: TypeAdapter[Session | ClassificationAnswer | SegmentationAnswer | Skipped] = TypeAdapter(JournalRecord)
+
+
+class EvaluationResult(Record):
+    """result.json and `csg evaluate --json`: what both tasks share."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of the file format."""
+    model: str
+    """Name of the model."""
+    version: int
+    """Version of the model."""
+    images: int
+    """Images that were answered."""
+    skipped: int
+    """Images that could not be read."""
+    per_class: dict[str, float | None]
+    """Accuracy or IoU of each class; None for a class without images or pixels."""
+    images_per_s: float
+    """Images answered per second, over all sessions."""
+    latency_ms: dict[str, float]
+    """Percentiles of the request latency in milliseconds: p50, p90, p99."""
+    folder: Path
+    """Folder of the evaluation."""
+    report: Path | None
+    """The HTML page, if one was written."""
+
+
+class ClassificationResult(EvaluationResult):
+    """Result of a classifier."""
+
+    task: Literal["classification"] = "classification"
+    """The model's task."""
+    accuracy: float
+    """Correct answers over all answers."""
+    accuracy_interval: Interval
+    """95 % confidence interval of the accuracy: Wilson's score interval."""
+    mean_class_accuracy: float
+    """Mean of the accuracies of the classes that have images."""
+    mean_class_accuracy_interval: Interval
+    """95 % confidence interval of the mean class accuracy: bootstrap within the classes."""
+    ece: float
+    """Expected calibration error."""
+
+
+class SegmentationResult(EvaluationResult):
+    """Result of a segmenter."""
+
+    task: Literal["segmentation"] = "segmentation"
+    """The model's task."""
+    miou: float | None
+    """Mean IoU of the classes that occur in labels or predictions; None if no pixel counts."""
+    miou_interval: Interval | None
+    """95 % confidence interval of the mIoU: bootstrap over images; None for a single image."""
+    pixel_accuracy: float | None
+    """Correct pixels over all pixels; None if no pixel counts."""
+    frequency_weighted_iou: float | None
+    """IoU of the classes, weighted by their pixels; None if no pixel counts."""
+    label_map: dict[str, str]
+    """The model's classes by their names in the label set of the images, if that is another set."""
+    pictures: tuple[Path, ...]
+    """Image, prediction and labels of the best, the median and the worst image."""

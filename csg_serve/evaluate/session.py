@@ -1,0 +1,138 @@
+"""An open evaluation: the served model, the images, and the journal that records the answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from csg.console import log
+from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
+from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
+from csg.errors import UsageError
+from csg_serve.client.client import check_tile
+from csg_serve.client.connection import ServedModel, open_model
+from csg_serve.client.endpoints import Servers
+from csg_serve.evaluate.folder import check_same, create_folder, find_folder, open_journal
+from csg_serve.evaluate.journal import Journal
+from csg_serve.evaluate.records import EvaluationSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of `csg evaluate`."""
+
+    servers: Servers
+    """Addresses of the servers, with TLS files and secret."""
+    model: str | None = None
+    """Name of the model; None for the only csg model on the server."""
+    data: tuple[str, ...] = ()
+    """Sources of the images; without any, the embedded data set of the model's task."""
+    labels: str | None = None
+    """Label set of the masks, segmentation only; None for the model's own."""
+    tile: int | None = None
+    """Side in pixels of overlapping tiles to send, segmentation only; None sends whole images."""
+    out: Path | None = None
+    """Folder of the evaluation; None for the next free one in evaluations/."""
+    on_unreadable: Literal["fail", "skip"] = "fail"
+    """What to do with an image that can't be read: stop, or skip and count it."""
+    ordered: bool = False
+    """Record answers in the order of the images instead of the order of arrival."""
+    resume: bool = False
+    """Continue the newest unfinished evaluation, or the one at `out`."""
+    report: bool = False
+    """Write an HTML page."""
+    page: Path | None = None
+    """Where to write the page; None for report.html in the evaluation's folder."""
+
+
+@dataclass(frozen=True)
+class EvaluationSession:
+    """An open evaluation."""
+
+    options: EvaluateOptions
+    """What was asked for; a resumed evaluation has its recorded model, data, labels and tile here."""
+    served: ServedModel
+    """The served model, connected."""
+    dataset: ClassificationDataset | SegmentationDataset
+    """The images; a classifier's have their labels in the model's class order."""
+    spec: EvaluationSpec
+    """The model and the images, as recorded in the folder."""
+    journal: Journal
+    """Records of the answers."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the evaluation."""
+        return self.journal.folder
+
+
+@asynccontextmanager
+async def open_evaluation(options: EvaluateOptions) -> AsyncIterator[EvaluationSession]:
+    """Connect to the model, read the images, and create the evaluation's folder, or open the one to resume.
+
+    Raises:
+        UsageError: an option does not fit the model or the evaluation to resume.
+        InputError: the data can't be used, or its classes are unknown to the model; there is no evaluation to resume.
+        ServerError: as `csg_serve.client.connection.open_model`.
+    """
+    options = _with_absolute_paths(options)
+    recorded = folder = None
+    if options.resume:
+        given = {"data": options.data or None, "labels": options.labels, "tile": options.tile, "model": options.model}
+        folder, recorded = find_folder(options.out, given)
+        options = replace(options, model=recorded.model, data=recorded.data, labels=recorded.labels, tile=recorded.tile)
+    async with open_model(options.servers, options.model) as served:
+        dataset, spec = _read_dataset(served, options)
+        default = "" if options.data else " (default)"
+        log(f"evaluating {served.name} on {', '.join(spec.data)}{default} through {options.servers}")
+        if folder and recorded:
+            check_same(folder, recorded, spec)
+        else:
+            folder = create_folder(spec, options.out)
+        with open_journal(folder, len(dataset)) as journal:
+            if recorded:
+                log(f"resuming {folder}: {journal.done} of {len(dataset)} images are recorded")
+            yield EvaluationSession(options, served, dataset, spec, journal)
+
+
+def _with_absolute_paths(options: EvaluateOptions) -> EvaluateOptions:
+    """Make the sources independent of the current folder, so that an evaluation can be resumed from any."""
+    data = tuple(_absolute(source) for source in options.data)
+    return replace(options, data=data, labels=options.labels and _absolute(options.labels))
+
+
+def _absolute(source: str) -> str:
+    """An existing path made absolute; names of embedded data sets and label sets stay as they are."""
+    named = source in (EMBEDDED_DIGITS, EMBEDDED_SCENES) or not Path(source).exists()
+    return source if named else str(Path(source).resolve())
+
+
+def _read_dataset(
+    served: ServedModel, options: EvaluateOptions
+) -> tuple[ClassificationDataset | SegmentationDataset, EvaluationSpec]:
+    card = served.card
+    dataset: ClassificationDataset | SegmentationDataset
+    if card.task == "segmentation":
+        check_tile(card, options.tile)
+        data = options.data or (EMBEDDED_SCENES,)
+        dataset = read_segmentation_dataset(data, options.labels or card.label_set)
+    else:
+        if options.labels or options.tile:
+            raise UsageError(f"model {served.name} is not a segmenter", "leave out --labels and --tile")
+        data = options.data or (EMBEDDED_DIGITS,)
+        dataset = read_classification_dataset(data).in_order_of(card.classes, partly=True)
+    return dataset, EvaluationSpec(
+        model=served.name,
+        version=served.version,
+        card=hashlib.sha256(card.to_json().encode()).hexdigest(),
+        data=data,
+        labels=options.labels,
+        tile=options.tile,
+        dataset=dataset.name,
+        images=len(dataset),
+        fingerprint=dataset.fingerprint(),
+    )
