@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from csg import __version__
 from csg.errors import CsgError
-from csg_cli import demo, deploy, evaluate, export, serve, train
+from csg_cli import compare, demo, deploy, evaluate, export, serve, train
 from csg_cli.options import examples
 
 PIPELINE = ("train", "compare", "embed", "export", "deploy", "serve", "evaluate", "predict", "bench")
@@ -38,11 +38,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(train.train_app, name="train")
-app.add_typer(train.compare_app, name="compare")
+app.add_typer(compare.compare_app, name="compare")
 app.add_typer(export.export_app, name="export")
 app.add_typer(train.weights_app, name="weights")
 app.add_typer(train.data_app, name="data")
-app.command()(train.embed)
+app.command(epilog=train.EMBED_EXAMPLES)(train.embed)
 app.command(epilog=deploy.EXAMPLES)(deploy.deploy)
 app.command(epilog=serve.SERVE_EXAMPLES)(serve.serve)
 app.command(epilog=serve.MODELS_EXAMPLES)(serve.models)

@@ -6,6 +6,7 @@ Each function takes what has been typed of the value, and returns the values tha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 
 def _matching(names: Iterable[str], incomplete: str) -> list[str]:
@@ -19,11 +20,32 @@ def methods(incomplete: str) -> list[str]:
     return _matching(METHODS, incomplete)
 
 
+def recipes(incomplete: str) -> list[str]:
+    """The recipes that come with csg."""
+    from csg_train.recipe import recipe_names
+
+    return _matching(recipe_names(), incomplete)
+
+
+def settings(incomplete: str) -> list[str]:
+    """The settings of a recipe, as `--set` takes them."""
+    from csg_train.recipe import setting_names
+
+    return _matching([f"{name}=" for name in setting_names()], incomplete)
+
+
 def backbones(incomplete: str) -> list[str]:
     """The backbones of torchvision."""
     from csg_train.models.backbones import BACKBONES
 
     return _matching(BACKBONES, incomplete)
+
+
+def training_precisions(incomplete: str) -> list[str]:
+    """The precisions of a training."""
+    from csg_train.recipe import Recipe
+
+    return _matching(get_args(Recipe.model_fields["precision"].annotation), incomplete)
 
 
 def label_sets(incomplete: str) -> list[str]:

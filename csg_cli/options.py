@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_type_hints
@@ -84,6 +84,76 @@ class ConnectionOptions:
             tls_key=self.tls_key,
             secret_file=self.secret_file,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions:
+    """The settings of a training that have an option of their own; all others are set with --set."""
+
+    recipe: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Recipe: a name or a YAML file.",
+            show_default="the embedded dataset's",
+            autocompletion=completion.recipes,
+        ),
+    ] = None
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Synthetic training images: class folders or a list file; for segmentation folders with images/ and "
+            "labels/, or Cityscapes' tree. Repeat it to join several."
+        ),
+    ] = None
+    real_data: Annotated[
+        Optional[list[str]],
+        typer.Option(help="Real images to measure on, never trained on. With --data alone, nothing is measured."),
+    ] = None
+    backbone: Annotated[
+        Optional[str],
+        typer.Option(
+            help="mobilenet_v2, resnet18, resnet34, resnet50 or resnet101, each also with the suffix _ibn_a or _ibn_b; "
+            "or timm:NAME.",
+            autocompletion=completion.backbones,
+        ),
+    ] = None
+    epochs: Annotated[Optional[int], typer.Option(help="Passes over the synthetic images.")] = None
+    precision: Annotated[
+        Optional[str],
+        typer.Option(help="Arithmetic: auto, bf16, fp16 or fp32.", autocompletion=completion.training_precisions),
+    ] = None
+    assignments: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting of the recipe, such as optim.batch=32, or of the method, such as method.temperature=0.2. "
+            "Repeatable.",
+            autocompletion=completion.settings,
+        ),
+    ] = None
+
+    def settings(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that the options give, by dotted name.
+
+        Args:
+            more: settings of options outside this group; None for an option that is not given.
+
+        Raises:
+            UsageError: a --set is malformed, or a setting is given twice.
+        """
+        from csg_train.recipe import merge_settings, parse_settings
+
+        options = {
+            "data.train": self.data,
+            "data.real": self.real_data,
+            "model.backbone": self.backbone,
+            "optim.epochs": self.epochs,
+            "precision": self.precision,
+            **more,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        return merge_settings(given, parse_settings(self.assignments or []))
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

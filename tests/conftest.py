@@ -123,9 +123,9 @@ SMALL = {
 @pytest.fixture(scope="session")
 def small_recipe():
     """A recipe that trains in seconds; takes changes by dotted name."""
-    from csg_train.recipe.schema import load_recipe
+    from csg_train.recipe import load_recipe
 
-    return lambda **changes: load_recipe("digits", SMALL | {k.replace("__", "."): v for k, v in changes.items()}, [])
+    return lambda **changes: load_recipe("digits", SMALL | {k.replace("__", "."): v for k, v in changes.items()})
 
 
 @pytest.fixture(scope="session")
@@ -140,12 +140,12 @@ def trained(weights, small_recipe, once):
 @pytest.fixture(scope="session")
 def segmented(weights, once):
     """A finished run of a segmenter on the digit scenes, after two steps. Not to be written to."""
-    from csg_train.recipe.schema import load_recipe
+    from csg_train.recipe import load_recipe
     from csg_train.training.command import train
     from csg_train.training.run_folder import Run
 
-    changes = ["data.count=100", "optim.max_steps=2", "optim.batch=4", "method=none", "precision=fp32"]
-    recipe = load_recipe("digit-scenes", {}, changes)
+    changes = {"data.count": 100, "optim.max_steps": 2, "optim.batch": 4, "method": "none", "precision": "fp32"}
+    recipe = load_recipe("digit-scenes", changes)
     return Run(once("segmented", lambda path: train(recipe, Run(path))))
 
 

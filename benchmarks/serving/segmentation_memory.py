@@ -69,7 +69,7 @@ def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        csg("train", "seg", "--method", "none", "--max-steps", "1", "--set", "data.count=100", cwd=folder)
+        csg("train", "seg", "--method", "none", "--set", "optim.max_steps=1", "--set", "data.count=100", cwd=folder)
         bundle = folder / "bundle"
         csg("export", "--out", bundle, cwd=folder)
         rows = []

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from csg.console import show_table
 from csg_train.methods.base import Batch
 from csg_train.models.backbones import BACKBONES
-from csg_train.recipe.schema import load_recipe
+from csg_train.recipe import load_recipe
 from csg_train.training.command import build_method
 from csg_train.training.optimizer import make_optimiser, precision_for
 
@@ -89,8 +89,8 @@ class PlainLoop:
 
 def csg_step(backbone: str, weights: str) -> tuple[Callable[[Batch], None], str]:
     """csg's own step at `--precision auto`."""
-    recipe = load_recipe("pacs", {"model.backbone": backbone}, [])
-    method = build_method(recipe, 7, weights, CPU).train()
+    recipe = load_recipe("pacs", {"model.backbone": backbone, "model.weights": weights})
+    method = build_method(recipe, 7, CPU).train()
     optimiser, precision = make_optimiser(method, recipe.optim), precision_for("auto", CPU)
 
     def step(batch: Batch) -> None:

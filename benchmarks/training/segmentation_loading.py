@@ -25,7 +25,7 @@ from sklearn.datasets import load_sample_images
 from csg.console import show_table
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg_train.data.crops import Crops
-from csg_train.recipe.schema import SegmentationRecipe, load_recipe
+from csg_train.recipe import SegmentationRecipe, load_recipe
 
 HEIGHT, WIDTH = 1052, 1914
 SCENES, STEPS, BATCH, ROUNDS = 12, 12, 2, 3
@@ -47,7 +47,7 @@ def write_scenes(folder: Path) -> None:
 
 def loading_ms(folder: Path) -> float:
     """Milliseconds for the two views of a crop of one scene, in this process."""
-    recipe = load_recipe("gta5", {"data.train": [str(folder)], **CHANGES}, [])
+    recipe = load_recipe("gta5", {"data.train": [str(folder)], **CHANGES})
     assert isinstance(recipe, SegmentationRecipe)
     crops = Crops(read_segmentation_dataset([folder], "cityscapes19"), recipe.data, recipe.augment, 2, 0)
     times = []

@@ -27,7 +27,7 @@ from csg_train.data.synthetic_digits import write_digits
 from csg_train.data.views import Views
 from csg_train.methods.base import Batch
 from csg_train.models.fast_layers import DilatedConv2d, FoldingConv2d
-from csg_train.recipe.schema import load_recipe
+from csg_train.recipe import load_recipe
 from csg_train.training.command import build_method
 from csg_train.training.trainer import make_optimiser
 
@@ -46,8 +46,8 @@ def median_ms(work: Callable[[], object], repeats: int = 15, warm_up: int = 3) -
 
 def step_ms(method_name: str, dtype: torch.dtype | None) -> float:
     """One optimiser step of the embedded recipe on random pixels."""
-    recipe = load_recipe("digits", {"method": method_name}, [])
-    method = build_method(recipe, 10, None, CPU).train()
+    recipe = load_recipe("digits", {"method": method_name})
+    method = build_method(recipe, 10, CPU).train()
     optimiser = make_optimiser(method, recipe.optim)
     side, images = recipe.data.size, recipe.optim.batch
     pixels = torch.randint(0, 256, (method.views, images, side, side, 3), dtype=torch.uint8)
@@ -66,7 +66,7 @@ def step_ms(method_name: str, dtype: torch.dtype | None) -> float:
 
 def loader_images_per_s(views: int) -> float:
     """Images a second out of the loader alone, each in `views` views."""
-    recipe = load_recipe("digits", {}, [])
+    recipe = load_recipe("digits")
     with tempfile.TemporaryDirectory() as folder:
         write_digits(Path(folder, "set"), 1280, 0)
         images = read_classification_dataset([Path(folder, "set")])
@@ -96,7 +96,7 @@ def dilated_ms(layer: FoldingConv2d | DilatedConv2d, fast: bool) -> float:
 
 def scene_loader_images_per_s() -> float:
     """Crops a second out of the loader alone, from scenes of GTA5's size, 1914 x 1052 PNG files."""
-    recipe, rng = load_recipe("gta5", {}, []), np.random.default_rng(0)
+    recipe, rng = load_recipe("gta5"), np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         for kind, shape in (("images", (1052, 1914, 3)), ("labels", (1052, 1914))):
             Path(folder, kind).mkdir()

@@ -13,8 +13,8 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,10 @@ from csg_train.compare.results import (
 )
 from csg_train.compare.tuning import choose, missing_settings, recipe_for, tries
 from csg_train.methods.spec import MethodSpec, method_settings
-from csg_train.recipe.schema import Recipe, SegmentationData, parse_recipe
+from csg_train.recipe import Recipe, SegmentationData, parse_recipe
+from csg_train.recipe.settings import METHOD_PREFIX
 from csg_train.tasks import TASKS
-from csg_train.training.command import load_task_recipe, whole_paths
+from csg_train.training.command import load_task_recipe, with_absolute_paths
 from csg_train.training.optimizer import precision_for
 from csg_train.training.run_folder import Run
 from csg_train.training.signals import Stop, Stopped
@@ -50,39 +51,45 @@ SHORTER = 4  # a tuning run than a whole one
 HELD_OUT = 0.2  # of a single synthetic source
 
 
-def compare_command(
-    task: str,
-    source: str | None,
-    changes: dict[str, Any],
-    assignments: list[str],
-    methods: list[str] | None,
-    seeds: int,
-    tune: bool,
-    weights: str | None,
-    out: Path | None,
-    as_json: bool,
-) -> None:
-    """Train what is not trained yet, and write table and figures; again after each system."""
-    given = {key: value for key, value in changes.items() if value is not None}
-    base = whole_paths(load_task_recipe(task, source, given, assignments))
-    if not base.data.real:
-        raise UsageError("a comparison measures on real images", "name them with --real")
-    chosen, left_out = choose(methods, base)
-    folder, images = out or COMPARISONS / base.name, TASKS[task].read_synthetic(base)
-    base = keep_plan(folder, base, tune, images.fingerprint())
-    comparison = Comparison(folder, base, len(images), weights)
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """A comparison to start or to continue."""
+
+    task: str
+    """cls or seg."""
+    recipe: str | None = None
+    """Name or file of the recipe that all methods share; None: that of the task's embedded dataset."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that differ from the recipe's, by dotted name (`csg_train.recipe.settings`)."""
+    methods: tuple[str, ...] = ()
+    """The methods, as `--method` takes them; none: all of METHODS."""
+    seeds: int = 3
+    """Runs of each method, with seeds 0, 1, ..."""
+    tune: bool = True
+    """Tune each method first."""
+    out: Path | None = None
+    """The comparison's folder; None: comparisons/<recipe>."""
+
+
+def compare_command(request: CompareRequest, as_json: bool) -> None:
+    """Train what is not trained yet, and write table and figures, again after each method."""
+    base = with_absolute_paths(_shared_recipe(request))
+    chosen, left_out = choose(request.methods, base)
+    folder, images = request.out or COMPARISONS / base.name, TASKS[request.task].read_synthetic(base)
+    base = keep_plan(folder, base, request.tune, images.fingerprint())
+    comparison = Comparison(folder, base, len(images))
     names = ", ".join(spec.label for spec in chosen)
-    default = "" if source else " (default)"
-    log(f"compare {task}: recipe {base.name}{default}, {names}; seeds 0 to {seeds - 1}; {folder}")
+    default = "" if request.recipe else " (default)"
+    log(f"compare {request.task}: recipe {base.name}{default}, {names}; seeds 0 to {request.seeds - 1}; {folder}")
     for spec in left_out:
         setting = f"methods.{spec.name}.{missing_settings(spec, base)[0]}"
         log(f"{spec.label} is left out: {setting} has no default; set it with --set {setting}=VALUE")
     rows = read_rows(folder)
     for spec in chosen:
-        row = comparison.row(spec, rows.get(spec.label), seeds, tune)
+        row = comparison.row(spec, rows.get(spec.label), request.seeds, request.tune)
         if row.runs:
             rows[spec.label] = row
-            result = summarise(folder, base, in_order(rows.values()), kept(base) if tune else None)
+            result = summarise(folder, base, in_order(rows.values()), kept(base) if request.tune else None)
     if not rows:
         raise InputError("every run diverged, so there is no table", "lower the learning rates, or tune")
     draw(folder, [row.label for row in in_order(rows.values())])
@@ -93,6 +100,25 @@ def compare_command(
     log(f"table.md, comparison.json, circle.png and confusion.png are in {folder}")
 
 
+def _shared_recipe(request: CompareRequest) -> Recipe:
+    """The recipe that all methods share.
+
+    Raises:
+        UsageError: a setting belongs to one method alone and does not say to which, or there are no real images.
+    """
+    for name in request.settings:
+        if name.startswith(METHOD_PREFIX):
+            setting = name.removeprefix(METHOD_PREFIX)
+            raise UsageError(
+                f"--set {name} does not say which of the methods it is for",
+                f"use --method NAME:{setting}=VALUE or --set methods.NAME.{setting}=VALUE",
+            )
+    recipe = load_task_recipe(request.task, request.recipe, request.settings)
+    if not recipe.data.real:
+        raise UsageError("a comparison measures on real images", "name them with --real-data")
+    return recipe
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The folder, the recipe that all systems share, and how many synthetic images it has."""
@@ -100,7 +126,6 @@ class Comparison:
     folder: Path
     base: Recipe
     images: int
-    weights: str | None
 
     def row(self, spec: MethodSpec, row: Row | None, seeds: int, tune: bool) -> Row:
         """The system's row with at least so many seeds, going on from an earlier one if there is one."""
@@ -168,7 +193,7 @@ class Comparison:
             file = self.folder / "recipes" / f"{name.replace('/', '-')}.yaml"
             atomic_write(file, recipe.to_yaml().encode())
             words = ["--recipe", str(file)]
-        words += ["--out", str(run.path), *(["--weights", self.weights] if self.weights else [])]
+        words += ["--out", str(run.path)]
         log(f"{spec.label}: {name}")
         try:
             _train([self.base.task, *words])

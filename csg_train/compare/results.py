@@ -24,7 +24,7 @@ from csg_train.compare.tuning import RULE
 from csg_train.energy import hyperspherical_energy
 from csg_train.methods import METHODS
 from csg_train.methods.spec import MethodSpec, file_name, method_settings
-from csg_train.recipe.schema import Recipe, SegmentationData
+from csg_train.recipe import Recipe, SegmentationData
 from csg_train.tasks import TASKS
 from csg_train.training.embed import measure_run
 from csg_train.training.run_folder import Run

@@ -8,7 +8,7 @@ from typing import Any
 from csg.errors import UsageError
 from csg_train.methods import METHODS, load_method
 from csg_train.methods.spec import MethodSpec, parse_method
-from csg_train.recipe.schema import Recipe, parse_recipe, put
+from csg_train.recipe import Recipe, apply_settings, parse_recipe
 
 WEIGHT_FACTORS = (1.0, 0.1, 10.0)
 RATE_FACTORS = (1.0, 1 / 3, 3.0)
@@ -51,8 +51,7 @@ def recipe_for(spec: MethodSpec, base: Recipe, changes: dict[str, Any] | None = 
     """The shared recipe with a method, its settings, and `changes` by dotted name."""
     tree = base.model_dump(mode="json")
     tree["methods"] = {spec.name: tree["methods"].get(spec.name, {})}
-    for dotted, value in (spec.changes | (changes or {})).items():
-        put(tree, dotted, value)
+    apply_settings(tree, spec.changes | (changes or {}))
     return parse_recipe(tree, spec.label)
 
 

@@ -19,7 +19,7 @@ from csg.datasets.label_sets import IGNORED
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
 from csg_train.data.loading import Item, fix_randomness
-from csg_train.recipe.schema import SegmentationAugment, SegmentationData
+from csg_train.recipe import SegmentationAugment, SegmentationData
 
 PADDING = {
     tv_tensors.Image: list(SegmentationInput().pad_colour),

@@ -89,7 +89,9 @@ def load_batches(
     )
     for batch in loader:  # errors are raised here: an exception does not come whole out of a loader process
         if batch.unreadable and unreadable == "fail":
-            raise InputError(batch.unreadable[0], "repair or remove it, or leave such images out: --unreadable skip")
+            raise InputError(
+                batch.unreadable[0], "repair or remove it, or leave such images out: --set data.on_unreadable=skip"
+            )
         if not len(batch.labels):
             what = f"no image of a whole batch could be read, the first because {batch.unreadable[0]}"
             raise InputError(what, "check the data")

@@ -13,7 +13,7 @@ from csg.datasets.classification import ClassificationDataset
 from csg.errors import InputError
 from csg.images import decode
 from csg_train.data.loading import Item, fix_randomness
-from csg_train.recipe.schema import Augment, Data
+from csg_train.recipe import ClassificationAugment, ClassificationData
 
 MAGNITUDES = 11  # 0-10, so that magnitude 6 is "6 of 10" (docs/method.md section 6)
 
@@ -25,7 +25,14 @@ class Views(Dataset[Item]):
     applied after the resize (the published order is the other way round): both views then share the costly part.
     """
 
-    def __init__(self, images: ClassificationDataset, data: Data, augment: Augment, views: int, seed: int):
+    def __init__(
+        self,
+        images: ClassificationDataset,
+        data: ClassificationData,
+        augment: ClassificationAugment,
+        views: int,
+        seed: int,
+    ):
         self.images, self.views, self.seed = images, views, seed
         self.resize = v2.Resize(data.resize, antialias=True)
         self.augment = v2.Compose(

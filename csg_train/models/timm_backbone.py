@@ -57,9 +57,13 @@ def create(name: str, weights: Path | None = None, pretrained: bool = False) -> 
     except (RuntimeError, AttributeError) as error:
         if not pretrained:
             raise UsageError(f"timm's {short} gives no feature maps: {error}", "take another backbone") from None
-        raise InputError(f"no pretrained weights for {name}: {_line(error)}", "give them with --weights FILE") from None
+        raise InputError(
+            f"no pretrained weights for {name}: {_line(error)}", "give them with --set model.weights=FILE"
+        ) from None
     except Exception as error:  # timm passes on whatever its hub client raises
-        raise InputError(f"no pretrained weights for {name}: {_line(error)}", "give them with --weights FILE") from None
+        raise InputError(
+            f"no pretrained weights for {name}: {_line(error)}", "give them with --set model.weights=FILE"
+        ) from None
     return model
 
 

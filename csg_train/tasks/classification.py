@@ -21,7 +21,7 @@ from csg_train.data.synthetic_digits import digits
 from csg_train.data.views import Views
 from csg_train.models.backbones import Encoder
 from csg_train.models.classifier import Classifier
-from csg_train.recipe.schema import ClassificationRecipe
+from csg_train.recipe import ClassificationRecipe
 from csg_train.tasks.base import Measured, Predict
 
 EMBEDDED = EMBEDDED_DIGITS
@@ -76,7 +76,7 @@ def measure(
 
     true, predicted, embeddings = [], [], []
     with progress_bar(f"measuring on {images.name}", len(images)) as advance:
-        unreadable = note if recipe.data.unreadable == "skip" else None
+        unreadable = note if recipe.data.on_unreadable == "skip" else None
         for places, batch in image_batches(images.paths, recipe.data.image_input(), unreadable):
             logits, embedding = predict(torch.from_numpy(batch).to(device))
             embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())

@@ -22,7 +22,7 @@ from csg_train.data.loading import Item
 from csg_train.data.synthetic_scenes import digit_scenes
 from csg_train.models.backbones import Encoder
 from csg_train.models.segmenter import Segmenter
-from csg_train.recipe.schema import SegmentationRecipe
+from csg_train.recipe import SegmentationRecipe
 from csg_train.tasks.base import Measured, Predict
 
 EMBEDDED = EMBEDDED_SCENES
@@ -80,7 +80,7 @@ def measure(
             try:
                 image, labels = images.load(place)
             except InputError as error:
-                if recipe.data.unreadable == "fail":
+                if recipe.data.on_unreadable == "fail":
                     raise
                 log(f"left out: {error.message}")
                 skipped += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from csg_train.methods import load_method
 from csg_train.methods.base import Method
 from csg_train.models.teacher import Teacher
 from csg_train.models.weights import load_weights
-from csg_train.recipe.schema import Recipe, load_recipe
+from csg_train.recipe import Recipe, load_recipe
 from csg_train.tasks import TASKS, Images
 from csg_train.training.optimizer import precision_for
 from csg_train.training.run_folder import Run, environment, newest_run
@@ -26,62 +28,54 @@ from csg_train.training.trainer import Trainer
 RUNS = Path("runs")
 
 
-def train_command(
-    task: str,
-    source: str | None,
-    changes: dict[str, Any],
-    assignments: list[str],
-    weights: str | None,
-    out: Path | None,
-    resume: bool,
-    as_json: bool,
-) -> None:
-    """Train, or resume, and print the result.
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """A run to start or to resume."""
 
-    Args:
-        task: cls or seg. source: recipe name or file; None: that of the task's embedded set.
-        changes: settings given as options, by dotted name; those that are None were not given.
-        weights: file with ImageNet weights, `none` for random ones, None for torch's cache.
-    """
+    task: str
+    """cls or seg."""
+    recipe: str | None = None
+    """Name or file of the recipe; None: that of the task's embedded dataset."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that differ from the recipe's, by dotted name (`csg_train.recipe.settings`)."""
+    out: Path | None = None
+    """The run folder; None: a new one in runs/, or the newest unfinished one to resume."""
+    resume: bool = False
+    """Continue an unfinished run."""
+
+
+def train_command(request: TrainRequest, as_json: bool) -> None:
+    """Start or resume a run, and print the result."""
     with process_group():
-        result = _train_or_resume(task, source, changes, assignments, weights, out, resume)
+        result = _train_or_resume(request)
         if rank() == 0:
             _print_result(result, as_json)
 
 
-def _train_or_resume(
-    task: str,
-    source: str | None,
-    changes: dict[str, Any],
-    assignments: list[str],
-    weights: str | None,
-    out: Path | None,
-    resume: bool,
-) -> dict[str, Any]:
-    given = {key: value for key, value in changes.items() if value is not None}
-    if resume:
-        run = _run_to_resume(task, out, source, given, assignments)
+def _train_or_resume(request: TrainRequest) -> dict[str, Any]:
+    if request.resume:
+        run = _run_to_resume(request)
         recipe = run.recipe()
         if run.finished:
-            log(f"run {run.path} is finished already")
+            log(f"run {run.path} is already finished")
             return run.result()
         log(f"resuming run {run.path}")
     else:
-        recipe = whole_paths(load_task_recipe(task, source, given, assignments))
-        run = Run(same_everywhere(_new_run, recipe, out))
-        chosen = [f"recipe {recipe.name}" + ("" if source else " (default)"), f"method {recipe.method}"]
+        recipe = with_absolute_paths(load_task_recipe(request.task, request.recipe, request.settings))
+        run = Run(same_everywhere(_new_run, recipe, request.out))
+        chosen = [f"recipe {recipe.name}" + ("" if request.recipe else " (default)"), f"method {recipe.method}"]
         chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
-        log(f"train {task}: " + ", ".join(chosen))
-    return train(recipe, run, weights)
+        log(f"train {request.task}: " + ", ".join(chosen))
+    return train(recipe, run)
 
 
-def train(recipe: Recipe, run: Run, weights: str | None = None) -> dict[str, Any]:
+def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Train `recipe` into the folder of `run`, from its last checkpoint if it has one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    refuse_random_teacher(recipe, weights)
+    refuse_random_teacher(recipe)
     with first_process_first():  # it draws and fetches what the others then find in the caches
         images, measured = _data(recipe)
-        method = build_method(recipe, len(images.class_spec), weights, device)
+        method = build_method(recipe, len(images.class_spec), device)
     begun = (run.path / "environment.json").is_file()
     precision = precision_for(run.environment()["precision"] if begun else recipe.precision, device)
     trainer = Trainer(run, recipe, method, images, measured, device, same_everywhere(lambda: precision))
@@ -95,14 +89,14 @@ def train(recipe: Recipe, run: Run, weights: str | None = None) -> dict[str, Any
     return trainer.train()
 
 
-def build_method(recipe: Recipe, classes: int, weights: str | None, device: torch.device) -> Method:
+def build_method(recipe: Recipe, classes: int, device: torch.device) -> Method:
     """Student, teacher and method with their initial weights, fixed by the recipe's seed.
 
     Raises:
-        UsageError: the method needs a pretrained teacher, and `weights` is `none`.
+        UsageError: the method needs a pretrained teacher, and the recipe's weights are `none`.
     """
-    refuse_random_teacher(recipe, weights)
-    kind, name = load_method(recipe.method), recipe.model.backbone
+    refuse_random_teacher(recipe)
+    kind, name, weights = load_method(recipe.method), recipe.model.backbone, recipe.model.weights
     state = None if weights == "none" else load_weights(name, Path(weights) if weights else None)
     torch.manual_seed(recipe.seed)
     student = TASKS[recipe.task].student(recipe, classes, state)
@@ -113,12 +107,12 @@ def build_method(recipe: Recipe, classes: int, weights: str | None, device: torc
     return method.to(device)
 
 
-def refuse_random_teacher(recipe: Recipe, weights: str | None) -> None:
+def refuse_random_teacher(recipe: Recipe) -> None:
     """Raise UsageError for a method that learns from the ImageNet network when there is none."""
-    if weights == "none" and load_method(recipe.method).needs_teacher:
+    if recipe.model.weights == "none" and load_method(recipe.method).needs_teacher:
         raise UsageError(
-            f"method {recipe.method} learns from a pretrained teacher, and --weights none gives a random one",
-            "leave --weights out, or take --method none",
+            f"method {recipe.method} needs a pretrained teacher, and model.weights=none makes it a random one",
+            "leave out model.weights, or use --method none",
         )
 
 
@@ -134,17 +128,17 @@ def _data(recipe: Recipe) -> tuple[Images, Images | None]:
     return images, task.read_real(recipe, images.class_spec, real, partly=False) if real else None
 
 
-def load_task_recipe(task: str, source: str | None, given: dict[str, Any], assignments: list[str]) -> Recipe:
-    """The recipe `source`, by default that of the task's embedded set, with changes.
+def load_task_recipe(task: str, source: str | None, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe `source`, by default that of the task's embedded dataset, with settings changed.
 
     Raises:
-        UsageError: it is another task's, or as csg_train.recipe.schema.load_recipe.
+        UsageError: it is a recipe of the other task, or as csg_train.recipe.load_recipe.
     """
-    if "data.train" in given:  # the recipe's real set belongs to the recipe's own images
-        given = {"data.real": []} | given
-    recipe = load_recipe(source or TASKS[task].EMBEDDED, given, assignments)
+    if "data.train" in settings:  # the recipe's real images belong to the recipe's own training images
+        settings = {"data.real": []} | dict(settings)
+    recipe = load_recipe(source or TASKS[task].EMBEDDED, settings)
     if recipe.task != task:
-        raise UsageError(f"recipe {recipe.name} is one for `csg train {recipe.task}`", "name another with --recipe")
+        raise UsageError(f"recipe {recipe.name} is for `csg train {recipe.task}`", "name another with --recipe")
     return recipe
 
 
@@ -155,32 +149,30 @@ def _new_run(recipe: Recipe, out: Path | None) -> Path:
     return path
 
 
-def _run_to_resume(
-    task: str, out: Path | None, source: str | None, given: dict[str, Any], assignments: list[str]
-) -> Run:
-    if source or given or assignments:
-        raise UsageError(
-            "--resume continues with the run's own recipe", "leave out all options but --out and --weights"
-        )
-    run = Run(out or newest_run(RUNS, task, unfinished=True))
-    if run.recipe().task != task:
-        raise UsageError(f"run {run.path} is one of `csg train {run.recipe().task}`", "resume it with that")
+def _run_to_resume(request: TrainRequest) -> Run:
+    if request.recipe or request.settings:
+        raise UsageError("--resume continues with the run's own recipe", "leave out all options but --out")
+    run = Run(request.out or newest_run(RUNS, request.task, unfinished=True))
+    if run.recipe().task != request.task:
+        raise UsageError(f"run {run.path} is one of `csg train {run.recipe().task}`", "resume it with that command")
     return run
 
 
-def whole_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute data paths, so that the run can be resumed from anywhere."""
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths, so that the run can be resumed from any folder."""
 
-    def whole(sources: tuple[str, ...]) -> tuple[str, ...]:
+    def absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
         embedded = TASKS[recipe.task].EMBEDDED
         return tuple(s if s == embedded else str(Path(s).resolve()) for s in sources)
 
-    data = recipe.data
-    changes: dict[str, Any] = {"train": whole(data.train), "real": whole(data.real)}
+    data, model = recipe.data, recipe.model
+    changes: dict[str, Any] = {"train": absolute(data.train), "real": absolute(data.real)}
     for name in ("labels", "real_labels"):
         if (labels := getattr(data, name, None)) and Path(labels).is_file():
             changes[name] = str(Path(labels).resolve())
-    return recipe.model_copy(update={"data": data.model_copy(update=changes)})
+    if model.weights and model.weights != "none":
+        model = model.model_copy(update={"weights": str(Path(model.weights).resolve())})
+    return recipe.model_copy(update={"data": data.model_copy(update=changes), "model": model})
 
 
 def _keep_record(run: Run, recipe: Recipe, trainer: Trainer, images: Images) -> None:

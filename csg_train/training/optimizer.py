@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from csg_train.methods.base import Method
-from csg_train.recipe.schema import Optim
+from csg_train.recipe import Optim
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from csg.card import ClassSpec
 from csg.console import log
 from csg.errors import InputError
 from csg.files import atomic_write
-from csg_train.recipe.schema import Recipe, parse_recipe
+from csg_train.recipe import Recipe, parse_recipe
 
 RECIPE, ENVIRONMENT, METRICS, STUDENT, RESULT = (
     "recipe.yaml",

@@ -26,7 +26,7 @@ from csg_train.data.loading import Steps, load_batches
 from csg_train.distributed import any_process, barrier, mean_over_processes, rank, world
 from csg_train.energy import hyperspherical_energy
 from csg_train.methods.base import Batch, Method
-from csg_train.recipe.schema import Recipe
+from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS, Images, predicting
 from csg_train.training.checkpoint import pack, unpack
 from csg_train.training.metrics_log import Curves
@@ -61,8 +61,10 @@ class Trainer:
         self.batch = min(optim.batch, len(self.images))
         if self.batch % world():
             raise UsageError(f"batches of {self.batch} images, {world()} processes: no multiple", "--set optim.batch=N")
-        if world() > 1 and self.recipe.data.unreadable == "skip":
-            raise UsageError("several processes must have equal shares of each batch", "leave out --unreadable skip")
+        if world() > 1 and self.recipe.data.on_unreadable == "skip":
+            raise UsageError(
+                "several processes must have equal shares of each batch", "leave out --set data.on_unreadable=skip"
+            )
         self.steps_per_epoch = len(self.images) // self.batch
         self.steps = min(optim.epochs * self.steps_per_epoch, optim.max_steps or 2**62)
         self.optimiser = make_optimiser(self.method, optim)
@@ -108,7 +110,7 @@ class Trainer:
         total = 2**62 if endless else self.steps
         order = Steps(len(self.images), self.batch, recipe.seed, self.step, total, rank(), world())
         data, pin = recipe.data, self.device.type == "cuda"
-        for loaded in load_batches(views, order, data.unreadable, data.workers, pin):
+        for loaded in load_batches(views, order, data.on_unreadable, data.workers, pin):
             self._note_unreadable(loaded.unreadable)
             yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in (loaded.views, loaded.labels)))
 

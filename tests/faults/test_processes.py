@@ -45,7 +45,7 @@ def test_killed_at_any_moment_and_resumed_the_weights_are_the_same_to_the_bit(we
 
 @pytest.mark.parametrize("method", ["csg", "simclr"])
 def test_two_processes_are_one_with_the_doubled_batch(weights, tmp_path, method):
-    settings = [*SETTINGS, "--set", "model.freeze_batch_norm=true", "--max-steps", "3", "--method", method]
+    settings = [*SETTINGS, "--set", "model.freeze_batch_norm=true", "--set", "optim.max_steps=3", "--method", method]
     settings += ["--set", "optim.lr_backbone=0.001", "--set", "optim.lr_heads=0.01"]
     one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
     subprocess.run([*CSG, "train", "cls", *settings, "--out", str(one.path)], check=True, capture_output=True)
@@ -89,4 +89,4 @@ def test_clipping_bounds_the_step(small_recipe, weights, tmp_path):
 def train_start(small_recipe):
     from csg_train.training.command import build_method
 
-    return build_method(small_recipe(), 10, None, torch.device("cpu")).student.state_dict()
+    return build_method(small_recipe(), 10, torch.device("cpu")).student.state_dict()

@@ -15,8 +15,17 @@ from tests.helpers.cli import FREE_PORTS
 pytestmark = pytest.mark.server
 
 SHORT = {
-    "cls": ("--max-steps", "40", "--set", "data.count=2000", "--set", "optim.batch=32"),
-    "seg": ("--max-steps", "12", "--set", "data.count=200", "--set", "optim.batch=8", "--set", "methods.csg.queue=512"),
+    "cls": ("--set", "optim.max_steps=40", "--set", "data.count=2000", "--set", "optim.batch=32"),
+    "seg": (
+        "--set",
+        "optim.max_steps=12",
+        "--set",
+        "data.count=200",
+        "--set",
+        "optim.batch=8",
+        "--set",
+        "methods.csg.queue=512",
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from csg.overlays import overlay, palette_png
 from csg.tiles import prepare_tiles
 from csg_train.data.crops import Crops, joint_crop
 from csg_train.data.synthetic_scenes import draw_scene, write_scenes
-from csg_train.recipe.schema import SegmentationAugment, SegmentationData
+from csg_train.recipe import SegmentationAugment, SegmentationData
 
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # docs/method.md section 7
 

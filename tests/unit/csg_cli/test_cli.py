@@ -48,20 +48,20 @@ def one_line(code, words, expected_code, *patterns):
 
 
 BAD_COMMANDS = {
-    "missing data": (("train", "cls", "--data", "nowhere", "--real", "nowhere"), 3, "nowhere"),
+    "missing data": (("train", "cls", "--data", "nowhere", "--real-data", "nowhere"), 3, "nowhere"),
     "no such recipe": (("train", "cls", "--recipe", "nothing"), 2, "nothing.*digits"),
     "no such method": (("train", "cls", "--method", "magic"), 2, "magic.*csg"),
     "no such backbone": (("train", "cls", "--backbone", "vgg"), 2, "vgg.*mobilenet_v2"),
     "misspelt setting": (("train", "cls", "--set", "optim.epoch=3"), 2, "did you mean optim.epochs"),
-    "setting without value": (("train", "cls", "--set", "optim.epochs"), 2, "a.b=c"),
+    "setting without value": (("train", "cls", "--set", "optim.epochs"), 2, "name=value"),
     "impossible value": (("train", "cls", "--set", "optim.batch=0"), 2, r"optim\.batch"),
     "nothing to resume": (("train", "cls", "--resume"), 3, "no unfinished run"),
     "no run": (("export",), 3, "no run in runs"),
     "no run folder": (("export", "elsewhere"), 3, "elsewhere"),
     "no bundle": (("deploy",), 3, "no bundle in bundles"),
     "no model": (("serve",), 3, "no model in model_repository"),
-    "random teacher": (("train", "cls", "--weights", "none"), 2, "pretrained teacher"),
-    "missing weights": (("train", "cls", "--weights", "none.pth", "--set", "data.count=20"), 3, r"none\.pth"),
+    "random teacher": (("train", "cls", "--set", "model.weights=none"), 2, "pretrained teacher"),
+    "missing weights": (("train", "cls", "--set", "model.weights=none.pth", "--set", "data.count=20"), 3, r"none\.pth"),
     "no such weights": (("weights", "pull", "vgg"), 2, "vgg"),
 }
 
@@ -79,7 +79,7 @@ def test_a_wrong_command_says_what_is_wrong(csg, tmp_path, name):
 def test_class_folders_that_differ(csg, tmp_path):
     class_folders(tmp_path / "synthetic", ["cat", "dog"])
     class_folders(tmp_path / "real", ["cat", "horse"])
-    code, _, words = csg("train", "cls", "--data", "synthetic", "--real", "real", "--method", "none")
+    code, _, words = csg("train", "cls", "--data", "synthetic", "--real-data", "real", "--method", "none")
     one_line(code, words, 3, "only in real: horse", "missing in real: dog")
 
 
@@ -93,10 +93,10 @@ def test_an_empty_class_folder_is_named(csg, tmp_path):
 def test_an_unreadable_image_is_named_and_may_be_left_out(csg, tmp_path, weights):
     class_folders(tmp_path / "synthetic", ["cat", "dog"], images=8)
     (tmp_path / "synthetic" / "cat" / "0.png").write_bytes(b"broken")
-    short = ("--max-steps", "1", "--method", "none", "--set", "optim.batch=16")
+    short = ("--set", "optim.max_steps=1", "--method", "none", "--set", "optim.batch=16")
     code, _, words = csg("train", "cls", "--data", "synthetic", *short)
     one_line(code, words, 3, r"synthetic/cat/0\.png")
-    skip = ("--unreadable", "skip", "--out", "second", "--json")
+    skip = ("--set", "data.on_unreadable=skip", "--out", "second", "--json")
     code, out, words = csg("train", "cls", "--data", "synthetic", *short, *skip)
     assert code == 0, words
     assert '"unreadable": 1' in out
@@ -127,7 +127,12 @@ def test_weights_out_of_reach_name_file_address_and_option(tmp_path):
         [sys.executable, "-m", "csg", "weights", "pull", "resnet18"], env=environment, capture_output=True, text=True
     )
     one_line(
-        done.returncode, done.stderr, 3, r"resnet18-f37072fd\.pth", "https://download.pytorch.org", "--weights FILE"
+        done.returncode,
+        done.stderr,
+        3,
+        r"resnet18-f37072fd\.pth",
+        "https://download.pytorch.org",
+        "--set model.weights=FILE",
     )
     assert not list(tmp_path.rglob("*.pth"))
 

@@ -140,7 +140,7 @@ def test_several_sources_are_tuned_on_the_last(small_recipe, tmp_path):
     from csg_train.compare.command import Comparison, kept
 
     base = small_recipe(data__train=["a", "b"], data__real=["c"])
-    changes = Comparison(tmp_path, base, 1600, None)._tuning({"optim.lr_heads": 0.5})
+    changes = Comparison(tmp_path, base, 1600)._tuning({"optim.lr_heads": 0.5})
     recipe = recipe_for(parse_method("none"), base, changes)
     assert (recipe.data.train, recipe.data.real, recipe.data.holdout) == (("a",), ("b",), 0.0)
     assert recipe.optim.max_steps == 25
@@ -188,7 +188,7 @@ def test_a_comparison_on_ones_own_images_needs_real_ones(tmp_path):
     command = [sys.executable, "-m", "csg", "compare", "cls", "--data", "somewhere", "--out", str(tmp_path / "x")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "--real" in done.stderr
+    assert "--real-data" in done.stderr
     assert not (tmp_path / "x").exists()
 
 

@@ -11,7 +11,7 @@ from csg_train.data.loading import Steps, load_batches
 from csg_train.data.synthetic_digits import draw, font_faces, write_digits
 from csg_train.data.views import Views
 from csg_train.models.weights import load_weights, pull
-from csg_train.recipe.schema import Augment, Data, load_recipe, recipe_names
+from csg_train.recipe import ClassificationAugment, ClassificationData, load_recipe, parse_settings, recipe_names
 
 
 @pytest.fixture
@@ -117,8 +117,10 @@ def test_drawn_digits_are_legible_in_contrast():
 
 
 def batches(folders, workers, start=0, total=6, unreadable="fail", operations=2):
-    data = Data(train=("x",), resize=16, size=12, unreadable=unreadable)
-    views = Views(read_classification_dataset([folders / "a"]), data, Augment(operations=operations), 2, seed=7)
+    data = ClassificationData(train=("x",), resize=16, size=12, on_unreadable=unreadable)
+    views = Views(
+        read_classification_dataset([folders / "a"]), data, ClassificationAugment(operations=operations), 2, seed=7
+    )
     return list(load_batches(views, Steps(6, 2, 7, start, total), unreadable, workers, pin_memory=False))
 
 
@@ -156,33 +158,33 @@ def test_an_unreadable_image_stops_or_is_counted(folders):
 def test_recipes_load_and_say_what_is_wrong(tmp_path):
     assert recipe_names() == ["camvid", "digit-scenes", "digits", "gta5", "pacs", "visda17"]
     for name in recipe_names():
-        assert load_recipe(name, {}, []).name == name
-    recipe = load_recipe("visda17", {"seed": 3}, ["optim.lr_heads=0.5", "methods.csg.stages=[layer4]"])
+        assert load_recipe(name).name == name
+    recipe = load_recipe("visda17", {"seed": 3, "optim.lr_heads": 0.5, "methods.csg.stages": ["layer4"]})
     assert (recipe.seed, recipe.optim.lr_heads, recipe.methods["csg"]["stages"]) == (3, 0.5, ["layer4"])
     assert recipe.methods["csg"]["temperature"] == 0.07
     file = tmp_path / "own.yaml"
     file.write_text(recipe.to_yaml())
-    assert load_recipe(str(file), {}, []).digest() == recipe.digest()
+    assert load_recipe(str(file)).digest() == recipe.digest()
     for source, settings, message in [
         ("nothing", [], "no recipe 'nothing'"),
-        ("digits", ["optim.batches=3"], r"did you mean optim.batch\?"),
+        ("digits", ["optim.batches=3"], r"no setting optim.batches; did you mean optim.batch\?"),
         ("digits", ["optim.batch=0"], "optim.batch"),
         ("digits", ["method=magic"], "no method 'magic'"),
         ("digits", ["methods.csg.tau=1"], "tau"),
         ("digits", ["model.backbone=vgg"], "no backbone 'vgg'"),
         ("digits", ["batch"], "not of the form"),
-        ("digits", ["optim.batch.x=1"], "no group of settings"),
+        ("digits", ["optim.batch.x=1"], "not a group of settings"),
         ("digits", ["data.size=99"], "larger than resize"),
     ]:
         with pytest.raises(UsageError, match=message):
-            load_recipe(source, {}, settings)
+            load_recipe(source, parse_settings(settings))
 
 
 def test_weights_are_checked_and_their_absence_is_said_in_one_line(tmp_path, monkeypatch, weights):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("csg_train.models.weights._from_torchvision", lambda url, file: False)
     monkeypatch.setattr("csg_train.models.weights._from_wheel", lambda file: False)
-    with pytest.raises(InputError, match=r"mobilenet_v2-b0353104.pth.*https://.*--weights FILE"):
+    with pytest.raises(InputError, match=r"mobilenet_v2-b0353104.pth.*https://.*--set model.weights=FILE"):
         pull("mobilenet_v2")
     cached = tmp_path / "hub" / "checkpoints" / "mobilenet_v2-b0353104.pth"
     cached.write_bytes(weights.read_bytes()[:-1])

@@ -18,8 +18,8 @@ from csg_train.models.backbones import PLAIN, Encoder
 from csg_train.models.fast_layers import DilatedConv2d, FoldingConv2d
 from csg_train.models.segmenter import Segmenter, make_head
 from csg_train.models.teacher import Teacher
-from csg_train.recipe.schema import load_recipe
-from csg_train.training.command import build_method, load_task_recipe, train, train_command
+from csg_train.recipe import load_recipe
+from csg_train.training.command import TrainRequest, build_method, load_task_recipe, train, train_command
 from csg_train.training.optimizer import make_optimiser
 from csg_train.training.run_folder import Run
 from tests.unit.csg_train.test_backbones import random_state
@@ -144,8 +144,8 @@ def test_pixels_that_are_ignored_cost_nothing():
 def scene_method(name, **settings):
     published = {"model.freeze_batch_norm": True, "model.freeze_affine": True}
     settings = {f"methods.{name}.{key}": value for key, value in settings.items()}
-    recipe = load_recipe("camvid", {"method": name} | published | settings, [])
-    return build_method(recipe, 11, None, CPU).train(), recipe
+    recipe = load_recipe("camvid", {"method": name} | published | settings)
+    return build_method(recipe, 11, CPU).train(), recipe
 
 
 def scene_batch(views, images=2, side=64):
@@ -203,12 +203,12 @@ def test_the_projection_heads_may_stay_as_they_begin(weights):
 
 
 def test_published_defaults_of_segmentation():
-    recipe = load_recipe("gta5", {}, [])
+    recipe = load_recipe("gta5")
     assert recipe.methods["csg"]["weight"] == 75
     assert recipe.methods["csg"]["grid"] == 8
     assert recipe.methods["csg"]["queue"] == 65536
-    assert load_recipe("gta5", {"method": "asg"}, []).methods["asg"]["weight"] == 75
-    assert load_recipe("visda17", {"method": "asg"}, []).methods["asg"]["weight"] == 0.1
+    assert load_recipe("gta5", {"method": "asg"}).methods["asg"]["weight"] == 75
+    assert load_recipe("visda17", {"method": "asg"}).methods["asg"]["weight"] == 0.1
     assert recipe.model.freeze_affine
     assert (recipe.optim.lr_backbone, recipe.optim.lr_heads, recipe.optim.batch) == (1e-4, 1e-3, 6)
     assert recipe.augment.scales == (0.75, 1.0, 1.25)
@@ -264,26 +264,26 @@ def test_scores_are_those_of_plain_loops(classes, pixels, seed, parts):
 @pytest.fixture(scope="module")
 def segmented(weights, tmp_path_factory):
     """A finished run of a few steps."""
-    settings = ["data.count=100", "optim.max_steps=2", "optim.batch=4", "method=none", "precision=fp32"]
-    recipe, run = load_recipe("digit-scenes", {}, settings), Run(tmp_path_factory.mktemp("seg") / "run")
+    settings = {"data.count": 100, "optim.max_steps": 2, "optim.batch": 4, "method": "none", "precision": "fp32"}
+    recipe, run = load_recipe("digit-scenes", settings), Run(tmp_path_factory.mktemp("seg") / "run")
     train(recipe, run)
     return run
 
 
 def test_commands_of_one_task_do_not_take_the_others_runs(segmented):
     with pytest.raises(UsageError, match="csg train seg"):
-        load_task_recipe("cls", "digit-scenes", {}, [])
+        load_task_recipe("cls", "digit-scenes", {})
     with pytest.raises(UsageError, match="csg train seg"):
-        train_command("cls", None, {}, [], None, segmented.path, resume=True, as_json=False)
+        train_command(TrainRequest(task="cls", out=segmented.path, resume=True), as_json=False)
 
 
 def test_real_scenes_of_other_classes_are_refused_before_training(weights, tmp_path):
-    settings = ["data.count=20", "data.real_labels=camvid11", "method=none"]
+    settings = {"data.count": 20, "data.real_labels": "camvid11", "method": "none"}
     real = tmp_path / "real"
     for kind in ("images", "labels"):
         (real / kind).mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8, 3) if kind == "images" else (8, 8), np.uint8)).save(real / kind / "0.png")
-    recipe, run = load_recipe("digit-scenes", {"data.real": [str(real)]}, settings), Run(tmp_path / "run")
+    recipe, run = load_recipe("digit-scenes", settings | {"data.real": [str(real)]}), Run(tmp_path / "run")
     with pytest.raises(InputError, match="digit-scenes and camvid11 differ"):
         train(recipe, run)
     assert not run.path.exists()

@@ -143,13 +143,13 @@ def test_changed_data_is_not_trained_on_in_a_resumed_run(trained, small_recipe, 
 
 def test_a_random_teacher_is_refused(small_recipe):
     with pytest.raises(UsageError, match="pretrained teacher"):
-        build_method(small_recipe(), 10, "none", CPU)
-    assert build_method(small_recipe(method="none"), 10, "none", CPU)
+        build_method(small_recipe(model__weights="none"), 10, CPU)
+    assert build_method(small_recipe(method="none", model__weights="none"), 10, CPU)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_parameter_that_should_train_is_in_one_group(small_recipe, weights, method):
-    built = build_method(recipe_of(small_recipe, method), 10, None, CPU)
+    built = build_method(recipe_of(small_recipe, method), 10, CPU)
     optimiser = make_optimiser(built, small_recipe().optim)
     set_learning_rates(optimiser, built, small_recipe().optim, 0.5)
     groups = optimiser.param_groups
@@ -165,7 +165,7 @@ def test_precisions_agree_on_the_loss(small_recipe, weights):
     batch = Batch(torch.randint(0, 256, (2, 8, 32, 32, 3), dtype=torch.uint8), torch.arange(8))
     losses = {}
     for name, dtype in (("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
-        method = build_method(small_recipe(), 10, None, CPU).train()
+        method = build_method(small_recipe(), 10, CPU).train()
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
             losses[name] = {k: float(v.detach()) for k, v in method(batch)[0].items()}
     assert losses["fp32"].keys() == losses["bf16"].keys()
@@ -185,7 +185,7 @@ def test_frozen_batch_norm_stays_as_imagenet_left_it(small_recipe, weights):
     batch = Batch(torch.randint(0, 256, (1, 8, 32, 32, 3), dtype=torch.uint8), torch.arange(8))
     before = load_weights("mobilenet_v2", weights)["features.0.1.running_mean"]
     for frozen in (True, False):
-        method = build_method(small_recipe(method="none", model__freeze_batch_norm=frozen), 10, None, CPU).train()
+        method = build_method(small_recipe(method="none", model__freeze_batch_norm=frozen), 10, CPU).train()
         method(batch)
         after = method.student.encoder.stages["layer1"][0][1].running_mean
         assert torch.equal(before, after) is frozen
@@ -193,7 +193,7 @@ def test_frozen_batch_norm_stays_as_imagenet_left_it(small_recipe, weights):
 
 def test_csg_step_order_and_the_untouched_teacher(small_recipe, weights):
     torch.manual_seed(0)
-    method = build_method(small_recipe(methods__csg__queue=16), 10, None, CPU).train()
+    method = build_method(small_recipe(methods__csg__queue=16), 10, CPU).train()
     teacher = {n: t.clone() for n, t in method.teacher.state_dict().items()}
     assert not any(name.startswith("teacher") for name in method.state_dict())
     queue = method.queues.queues["layer4"]
@@ -215,7 +215,7 @@ def test_csg_step_order_and_the_untouched_teacher(small_recipe, weights):
 def test_keys_are_the_teachers_maps_under_the_students_attention(small_recipe, weights):
     from csg_train.methods.contrast import a_pool, attention
 
-    method = build_method(small_recipe(), 10, None, CPU).train()
+    method = build_method(small_recipe(), 10, CPU).train()
     with torch.no_grad():
         for parameter in method.student.encoder.parameters():
             parameter.mul_(1.01)

@@ -1,0 +1,114 @@
+"""Recipes by name or file, changed by settings, checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from csg.errors import InputError, UsageError, one_line
+from csg_train.recipe.schema import VERSION, ClassificationRecipe, Recipe, SegmentationRecipe
+from csg_train.recipe.settings import apply_settings
+
+NO_SETTINGS: Mapping[str, Any] = {}
+_RECIPES: TypeAdapter[Recipe] = TypeAdapter(
+    Annotated[ClassificationRecipe | SegmentationRecipe, Field(discriminator="task")]
+)
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with csg, in alphabetical order."""
+    files = resources.files("csg_train.recipe").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def load_recipe(source: str, settings: Mapping[str, Any] = NO_SETTINGS) -> Recipe:
+    """A recipe by name or file, with settings changed.
+
+    Args:
+        source: one of `recipe_names()`, or a YAML file.
+        settings: values by dotted name; `method.x` is setting x of the recipe's method (`csg_train.recipe.settings`).
+
+    Raises:
+        UsageError: there is no such recipe or setting, or a setting has an invalid value.
+        InputError: the file is not a recipe.
+
+    Example:
+        >>> load_recipe("digits", {"optim.epochs": 2, "method.temperature": 0.2}).methods["csg"]["temperature"]
+        0.2
+    """
+    tree = _read(source)
+    apply_settings(tree, settings)
+    return parse_recipe(tree, f"recipe {source}")
+
+
+def parse_recipe(tree: Any, where: str) -> Recipe:
+    """A recipe from its tree of settings.
+
+    Args:
+        tree: what the YAML or JSON text holds.
+        where: the origin of the tree, for the error.
+
+    Raises:
+        UsageError: names the first setting that is unknown or has an invalid value.
+    """
+    if isinstance(tree, dict) and isinstance(version := tree.get("version"), int) and version > VERSION:
+        raise UsageError(f"{where} has format version {version}, this csg reads {VERSION}", "update csg")
+    try:
+        return _RECIPES.validate_python(tree)
+    except ValidationError as error:
+        wrong = _setting_error(error)
+    except UsageError as error:
+        wrong = error
+    raise UsageError(f"{where}: {wrong.message}", wrong.hint) from None
+
+
+def _setting_error(error: ValidationError) -> UsageError:
+    """The first error of a validation: the setting's name, what is wrong, and the closest name if it is unknown."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"] if part not in ("cls", "seg"))
+    if first["type"] == "extra_forbidden":
+        groups = {known.partition(".")[0] for known in setting_names()}
+        close = difflib.get_close_matches(name, [*setting_names(), *groups], n=1)
+        hint = f"did you mean {close[0]}?" if close else "the run's recipe.yaml lists all settings"
+        return UsageError(f"there is no setting {name}", hint)
+    message = first["msg"].removeprefix("Value error, ")
+    return UsageError(f"{name}: {message}" if name else message, "correct the recipe, the option or --set")
+
+
+def setting_names() -> list[str]:
+    """The dotted names of all settings, of either task; those of methods excluded."""
+    names = dict.fromkeys(name for recipe in (ClassificationRecipe, SegmentationRecipe) for name in _names(recipe))
+    return list(names)
+
+
+def _names(record: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, field in record.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names += _names(kind, f"{prefix}{name}.")
+        else:
+            names.append(prefix + name)
+    return names
+
+
+def _read(source: str) -> dict[str, Any]:
+    if source in recipe_names():
+        text = (resources.files("csg_train.recipe") / f"{source}.yaml").read_text()
+    elif Path(source).is_file():
+        text = Path(source).read_text(errors="replace")
+    else:
+        raise UsageError(f"there is no recipe {source!r}", f"use one of {', '.join(recipe_names())}, or a YAML file")
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {source} is not valid YAML: {one_line(error)}", "correct the file") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"recipe {source} contains no settings", "start from one of csg's own recipes")
+    return tree

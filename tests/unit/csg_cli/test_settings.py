@@ -1,0 +1,66 @@
+"""Settings of recipes and methods by options: one way, and one line if a setting is wrong."""
+
+import pytest
+
+from csg_train.recipe import load_recipe, merge_settings, parse_settings
+from tests.helpers.cli import csg, refused
+
+
+def test_method_settings_go_to_the_chosen_method():
+    recipe = load_recipe("digits", {"method.weight": 0.3, "method": "l2"})
+    assert (recipe.method, recipe.methods["l2"]["weight"]) == ("l2", 0.3)
+    assert load_recipe("digits", {"method.temperature": 0.2}).methods["csg"]["temperature"] == 0.2
+
+
+def test_set_and_method_say_the_same(monkeypatch):
+    """`--set method.x`, `--set methods.csg.x` and `--method csg:x` give the same recipe."""
+    from csg_train.training import command
+
+    recipes = []
+
+    def record(recipe, run):
+        recipes.append(recipe)
+        return {"run": "", "steps": 0, "images_per_s": 0}
+
+    monkeypatch.setattr(command, "train", record)
+    for words in (
+        ("--method", "csg:temperature=0.2"),
+        ("--method", "csg", "--set", "method.temperature=0.2"),
+        ("--set", "methods.csg.temperature=0.2"),
+    ):
+        assert csg("train", "cls", *words).returncode == 0
+    assert recipes[0].methods["csg"]["temperature"] == 0.2
+    assert recipes[0] == recipes[1] == recipes[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--set", "method.temprature=0.2"), "temprature.*did you mean temperature?"),
+        (("--method", "csg:temprature=0.2"), "temprature.*did you mean temperature?"),
+        (("--method", "cgs"), "no method 'cgs'.*csg"),
+        (("--set", "optm.batch=3"), "no setting optm.*did you mean optim"),
+        (("--set", "seeds=3"), "no setting seeds; did you mean seed?"),
+        (("--set", "method.temperature=hot"), "temperature.*valid number"),
+        (("--set", "optim.lr_heads=.inf"), r"optim\.lr_heads.*finite"),
+        (("--seed", "1", "--set", "seed=2"), "setting seed is given twice"),
+        (("--set", "seed"), "name=value"),
+        (("--set", "data.train=[a"), "not valid YAML"),
+        (("--set", "version=2"), "format version 2"),
+        (("--method", "none", "--set", "method.weight=1"), "method none: weight"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(tmp_path, words, message):
+    refused(csg("train", "cls", *words, cwd=tmp_path), 2, message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_comparison_asks_which_method_a_setting_is_for(tmp_path):
+    done = csg("compare", "cls", "--set", "method.weight=1", cwd=tmp_path)
+    refused(done, 2, r"method\.weight does not say which.*methods\.NAME\.weight")
+
+
+def test_settings_are_read_as_yaml_and_given_once():
+    assert parse_settings(["a.b=[1, x]", "c=null", "d=1e-3"]) == {"a.b": [1, "x"], "c": None, "d": "1e-3"}
+    assert load_recipe("digits", parse_settings(["optim.lr_heads=1e-3"])).optim.lr_heads == 0.001
+    assert merge_settings({"a": 1}, {"b": 2}) == {"a": 1, "b": 2}
