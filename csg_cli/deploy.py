@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from csg_serve.triton.deploy_options import DeployOptions
 
 BATCHES, QUEUE, DEVICES, LIMITS = "Batches", "Queue", "Instances", "Rate limits"
+Backend = Literal["auto", "python", "onnxruntime", "tensorrt"]
 ROLLBACK_OPTIONS = {"--rollback", "--repository", "--name", "--version", "--json"}
 EXAMPLES = examples("csg deploy", "csg deploy bundles/digits --max-batch 16 --instances 2")
 
@@ -111,12 +112,13 @@ class ServingOptions:
         ),
     ] = None
 
-    def deploy_options(self) -> DeployOptions:
+    def deploy_options(self, backend: Backend) -> DeployOptions:
         """The options as csg_serve takes them."""
         from csg_serve.triton.deploy_options import DeployOptions
         from csg_serve.triton.executable import has_python_backend
 
         return DeployOptions(
+            backend=backend,
             encoded=has_python_backend() if self.encoded is None else self.encoded,
             keep=self.keep,
             max_batch=self.max_batch,
@@ -145,7 +147,7 @@ def deploy(
     repository: Repository = Path("model_repository"),
     name: Annotated[Optional[str], typer.Option(help="Name of the model.", show_default="the card's")] = None,
     backend: Annotated[
-        Literal["auto", "python", "onnxruntime", "tensorrt"],
+        Backend,
         typer.Option(help="Triton backend; auto chooses one that tritonserver has."),
     ] = "auto",
     version: Annotated[
@@ -161,7 +163,8 @@ def deploy(
 
     The options apply to this version only: the next deployment starts from the defaults again.
     """
-    from csg_serve.repository.deploy import deploy_command, roll_back_command
+    from csg_serve.repository.deploy import deploy_command
+    from csg_serve.repository.rollback import roll_back_command
 
     if rollback:
         if others := _given(context) - ROLLBACK_OPTIONS:
@@ -171,15 +174,8 @@ def deploy(
             )
         roll_back_command(repository, name, version, as_json)
         return
-    deploy_command(
-        bundle=bundle,
-        repository=repository,
-        name=name,
-        backend=backend,
-        version=version,
-        options=serving.deploy_options(),
-        as_json=as_json,
-    )
+    options = serving.deploy_options(backend)
+    deploy_command(bundle, repository, name=name, version=version, options=options, as_json=as_json)
 
 
 def _given(context: typer.Context) -> set[str]:

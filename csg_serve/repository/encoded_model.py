@@ -1,13 +1,13 @@
-"""The model `<name>_encoded` beside a tensor model: it takes image files, prepares them, and asks the tensor model.
+"""The model `<name>_encoded`: it takes image files, prepares their pixels, and asks the tensor model `<name>`.
 
-<name>/<version>/preparing/           what a version's images are prepared with, kept for a way back to it:
+<name>/<version>/preprocessing/       how a version's images are prepared; kept for a rollback:
     config.pbtxt                      of <name>_encoded
     served.json                       the version's card and its largest batch
-    csg/                              images.py and what it is made of, as they were when the version was deployed
+    csg/                              images.py and what it imports, as they were when the version was deployed
 <name>_encoded/config.pbtxt           names the version to serve
 <name>_encoded/<version>/model.py     csg_serve/python_backend/encoded.py
-<name>_encoded/<version>/<version>/   that version's `preparing`; another one of the version served before it, which is
-                                      asked until the tensor model has been switched
+<name>_encoded/<version>/<version>/   that version's `preprocessing`, and the one of the version served before it, which
+                                      is used until the server has switched the tensor model
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from csg_serve.triton.config import (
 )
 from csg_serve.triton.deploy_options import DeployOptions
 
-PREPARING = "preparing"
+PREPROCESSING = "preprocessing"
 CSG_FILES = ("__init__.py", "card.py", "errors.py", "images.py")
 
 
-def encoded_home(home: Path) -> Path:
-    """The folder of the model that takes image files for the tensor model in `home`.
+def encoded_dir(model_dir: Path) -> Path:
+    """Return the folder of the model that takes image files for a tensor model.
 
     Raises:
-        InputError: there is a model of that name that csg did not write for this one.
+        InputError: csg did not write the model there, or wrote it for another one.
     """
-    beside = home.with_name(encoded_name(home.name))
-    if beside.exists() and not _is_for(beside, home.name):
-        hint = "deploy with --no-encoded, or another name with --name"
-        raise InputError(f"{beside} was not written by csg for {home.name}", hint)
-    return beside
+    folder = model_dir.with_name(encoded_name(model_dir.name))
+    if folder.exists() and not _belongs_to(folder, model_dir.name):
+        hint = "deploy with --no-encoded, or under another name with --name"
+        raise InputError(f"{folder} was not written by csg for {model_dir.name}", hint)
+    return folder
 
 
-def fill_preparing(folder: Path, name: str, version: int, card: ModelCard, options: DeployOptions) -> None:
-    """Write what a version's images are prepared with."""
-    config = encoded_config(card, name, version, options)
+def write_preprocessing(folder: Path, model: str, version: int, card: ModelCard, *, options: DeployOptions) -> None:
+    """Write what a version's images are prepared with: the configuration of `<name>_encoded`, the card, csg's code."""
+    config = encoded_config(card, model, version, options)
     (folder / "csg").mkdir(parents=True)
     for file in CSG_FILES:
         (folder / "csg" / file).write_bytes(files("csg").joinpath(file).read_bytes())
@@ -61,38 +61,39 @@ def fill_preparing(folder: Path, name: str, version: int, card: ModelCard, optio
     (folder / CONFIG).write_text(config_text(config))
 
 
-def write_encoded(home: Path, version: int, preparing: Path, now: int | None) -> None:
-    """Make the version of `<name>_encoded` that prepares images for this version of the tensor model, and point at it.
+def write_encoded(model_dir: Path, version: int, preprocessing: Path, current: int | None) -> None:
+    """Add a version of `<name>_encoded` and make it the one to serve.
 
     Args:
-        home: the tensor model's folder.
-        preparing: what the version's images are prepared with.
-        now: the version of the tensor model that is served until then.
+        model_dir: folder of the tensor model.
+        version: version of the tensor model, and of `<name>_encoded`.
+        preprocessing: how the version's images are prepared.
+        current: version of the tensor model that is served until then; None if the model is new.
     """
-    beside = encoded_home(home)
+    folder = encoded_dir(model_dir)
 
-    def fill(folder: Path) -> None:
-        write_scripts(ENCODED_MODEL, folder)
-        shutil.copytree(preparing, folder / str(version))
-        before = home / str(now) / PREPARING
+    def fill(version_dir: Path) -> None:
+        write_scripts(ENCODED_MODEL, version_dir)
+        shutil.copytree(preprocessing, version_dir / str(version))
+        before = model_dir / str(current) / PREPROCESSING
         if before.is_dir():
-            shutil.copytree(before, folder / str(now))
+            shutil.copytree(before, version_dir / str(current))
 
-    if beside.exists():
-        for old in beside.glob("[0-9]*"):
-            if old.name == str(version) or int(old.name) != served_version(beside):
+    if folder.exists():
+        for old in folder.glob("[0-9]*"):
+            if old.name == str(version) or int(old.name) != served_version(folder):
                 shutil.rmtree(old)
-    add_version(beside, version, fill, {CONFIG: (preparing / CONFIG).read_bytes()})
+    add_version(folder, version, fill, {CONFIG: (preprocessing / CONFIG).read_bytes()})
 
 
-def remove_encoded(home: Path) -> None:
-    """Remove the model that takes image files for the tensor model in `home`, where csg wrote one."""
-    beside = home.with_name(encoded_name(home.name))
-    if _is_for(beside, home.name):
-        shutil.rmtree(beside)
-        unload_model(home.parent, beside.name)
+def remove_encoded(model_dir: Path) -> None:
+    """Remove the model that takes image files for a tensor model, if csg wrote one."""
+    folder = model_dir.with_name(encoded_name(model_dir.name))
+    if _belongs_to(folder, model_dir.name):
+        shutil.rmtree(folder)
+        unload_model(model_dir.parent, folder.name)
 
 
-def _is_for(beside: Path, name: str) -> bool:
-    config = read_config(beside / CONFIG)
-    return config is not None and config.parameters[ENCODED_PARAMETER].string_value == name
+def _belongs_to(folder: Path, model: str) -> bool:
+    config = read_config(folder / CONFIG)
+    return config is not None and config.parameters[ENCODED_PARAMETER].string_value == model

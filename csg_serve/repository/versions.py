@@ -1,33 +1,164 @@
-"""A version in a model's folder of a repository: there as a whole or not at all, served once it is pointed at."""
+"""Versions of a model in a repository: add one, make it live, or restore what was served before.
+
+Every step is atomic: a version's folder is written under a temporary name and renamed, and replacing `config.pbtxt`
+makes the version that it names the served one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import fcntl
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from csg.bundle import LABELS
+from csg.errors import InputError, ServerError
 from csg.files import atomic_directory, atomic_write
+from csg_serve.server.control import wait_until_live
+from csg_serve.triton.config import CARD_PARAMETER, CONFIG, encoded_name, read_config, served_version
+
+LOCK = ".csg-deploy.lock"
 
 
-def add_version(home: Path, version: int, fill: Callable[[Path], None], beside: Mapping[str, bytes]) -> None:
-    """Add a version to the model folder `home` and point at it, or make the folder with it, in one move.
+@dataclass(frozen=True)
+class SwitchStep:
+    """One step of a switch to another version."""
+
+    model_dir: Path
+    """Folder of the model that the step changes."""
+
+    make: Callable[[], None]
+    """Makes the version the one to serve, on disk."""
+
+
+@contextmanager
+def locked_model(repository: Path, name: str) -> Iterator[Path]:
+    """Yield a model's folder while no other deployment changes the repository.
+
+    Raises:
+        InputError: the repository can't be written.
+    """
+    model_dir = repository / name
+    try:
+        with _repository_lock(repository):
+            _clean_stale(model_dir)
+            yield model_dir
+    except OSError as error:
+        message = f"can't write {error.filename or model_dir}: {_os_reason(error)}"
+        raise InputError(message, "nothing was deployed") from None
+
+
+def versions_of(model_dir: Path) -> list[int]:
+    """Return the versions of a model; empty if there is no such model.
+
+    Raises:
+        InputError: csg did not write the model.
+    """
+    if not model_dir.exists():
+        return []
+    config = read_config(model_dir / CONFIG)
+    if config is None or CARD_PARAMETER not in config.parameters:
+        raise InputError(f"{model_dir} was not written by csg", "deploy under another name with --name")
+    return [int(entry.name) for entry in model_dir.iterdir() if re.fullmatch(r"[1-9][0-9]*", entry.name)]
+
+
+def add_version(model_dir: Path, version: int, fill: Callable[[Path], None], extra_files: Mapping[str, bytes]) -> None:
+    """Add a version to a model and make it the one to serve; a new model's folder appears with its version.
 
     Args:
+        model_dir: folder of the model.
+        version: number of the version.
         fill: writes the version's files into a folder.
-        beside: as `point_at`.
+        extra_files: as for `point_at`.
     """
-    if home.exists():
-        with atomic_directory(home / str(version)) as fresh:
-            fill(fresh)
-        point_at(home, beside)
+    if model_dir.exists():
+        with atomic_directory(model_dir / str(version)) as folder:
+            fill(folder)
+        point_at(model_dir, extra_files)
     else:
-        with atomic_directory(home) as fresh:
-            (fresh / str(version)).mkdir()
-            fill(fresh / str(version))
-            for name, content in beside.items():
-                (fresh / name).write_bytes(content)
+        with atomic_directory(model_dir) as folder:
+            (folder / str(version)).mkdir()
+            fill(folder / str(version))
+            for name, content in extra_files.items():
+                (folder / name).write_bytes(content)
 
 
-def point_at(home: Path, beside: Mapping[str, bytes]) -> None:
-    """Replace the files beside the versions, by name; the last, `config.pbtxt`, makes its version the served one."""
-    for name, content in beside.items():
-        atomic_write(home / name, content)
+def point_at(model_dir: Path, extra_files: Mapping[str, bytes]) -> None:
+    """Replace the files next to a model's version folders, by name, in this order.
+
+    The last one is `config.pbtxt`, which names the version to serve.
+    """
+    for name, content in extra_files.items():
+        atomic_write(model_dir / name, content)
+
+
+def prune(model_dir: Path, keep: int | None) -> None:
+    """Remove all but the newest `keep` versions of a model; never the served one. None keeps all."""
+    if keep is None or not model_dir.exists():
+        return
+    served = served_version(model_dir)
+    for version in sorted(versions_of(model_dir), reverse=True)[keep:]:
+        if version != served:
+            shutil.rmtree(model_dir / str(version))
+
+
+def go_live(version: int, steps: list[SwitchStep]) -> str | None:
+    """Make one step after the other, each after the running server has loaded the step before.
+
+    If a version does not load or a file can't be written, what was served before is restored.
+
+    Returns:
+        The gRPC address of the running server; None if none runs.
+
+    Raises:
+        ServerError: the running server can't load the version.
+        OSError: a file can't be written.
+    """
+    before: dict[Path, dict[Path, bytes]] = {}
+    live_address = None
+    try:
+        for step in steps:
+            files = (step.model_dir / LABELS, step.model_dir / CONFIG)
+            before[step.model_dir] = {file: file.read_bytes() for file in files if file.exists()}
+            step.make()
+            live_address = wait_until_live(step.model_dir.parent, step.model_dir.name, version)
+    except (ServerError, OSError):
+        for model_dir, contents in reversed(before.items()):
+            _restore(model_dir, contents)
+        raise
+    return live_address
+
+
+def _restore(model_dir: Path, contents: dict[Path, bytes]) -> None:
+    """Restore what was served before: Triton would try again and again to load a version that fails."""
+    for file, content in contents.items():
+        if file.read_bytes() != content:
+            atomic_write(file, content)
+    if not contents and model_dir.exists():
+        shutil.rmtree(model_dir)
+
+
+@contextmanager
+def _repository_lock(repository: Path) -> Iterator[None]:
+    """Let other deployments into the repository wait."""
+    repository.mkdir(parents=True, exist_ok=True)
+    with (repository / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _clean_stale(model_dir: Path) -> None:
+    """Remove temporary folders of a killed deployment: Triton takes any folder, hidden or not, for a model."""
+    for folder in (model_dir, model_dir.with_name(encoded_name(model_dir.name))):
+        for stale in (*folder.parent.glob(f".{folder.name}.*/"), *folder.glob(".*.*/")):
+            shutil.rmtree(stale)
+
+
+def _os_reason(error: OSError) -> str:
+    """Return why a file can't be written. shutil.copytree raises a list of "[Errno N] reason: file"."""
+    if isinstance(error, shutil.Error):
+        return str(error.args[0][0][2]).partition("] ")[2].partition(": ")[0]
+    return error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""A model's configuration as Triton's own protobuf message, printed by protobuf: `config.pbtxt` can't be malformed."""
+"""`config.pbtxt`: a model's configuration, built and printed as Triton's own protobuf message."""
 
 from __future__ import annotations
 
@@ -19,27 +19,41 @@ from csg.errors import InputError
 from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, max_batch_size
 
 CONFIG = "config.pbtxt"
-CACHE_BYTES = 64 * 2**20  # of all response caches together
+
 CARD_PARAMETER = "csg_card"
+"""Parameter of a configuration that carries the model card."""
+
 ENCODED_PARAMETER = "csg_encoded_for"
+"""Parameter of `<name>_encoded`: the name of its tensor model."""
+
+CACHE_BYTES = 64 * 2**20
+"""Size of the response cache of all models together."""
+
 ENCODED = "encoded"
-ENCODED_INSTANCES = 4  # some prepare the next images, while others' are in the tensor model or wait for it
-ENCODED_BATCH = 8  # more would wait for the last of them
-WARM_UP_SIDE = 512  # of images for a segmenter of free size
+
+ENCODED_INSTANCES = 4
+"""Instances of `<name>_encoded`: some prepare images while others wait for the tensor model."""
+
+ENCODED_BATCH = 8
+"""Largest batch of `<name>_encoded`: a larger one would wait longer for its last image."""
+
+WARM_UP_SIDE = 512
+"""Side of the warm-up image of a segmenter of free image size, in pixels."""
+
 PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 
 
-def model_config(
-    card: ModelCard, name: str, version: int, backend: str, options: DeployOptions = DEFAULTS
-) -> ModelConfig:
-    """What Triton has to know to serve a bundle.
+def model_config(card: ModelCard, name: str, version: int, options: DeployOptions = DEFAULTS) -> ModelConfig:
+    """Return the configuration of a tensor model.
 
     Args:
+        card: the bundle's card, which the configuration carries.
         name: the model's name in the repository.
-        version: the one to serve. Named outright, so that replacing `config.pbtxt` is the one step that makes a
-            version live, together with its card.
-        backend: "python", which runs `model.py` beside the ONNX file, "onnxruntime", or "tensorrt", for the plan.
+        version: the version to serve. It is named explicitly, so that replacing `config.pbtxt` is the one step that
+            makes a version live, together with its card.
+        options: how the model is served; `backend` must be resolved.
     """
+    backend = options.backend
     config = ModelConfig(name=name, backend=backend, max_batch_size=options.max_batch or max_batch_size(card))
     if backend == "tensorrt":
         config.platform, config.default_model_filename = "tensorrt_plan", PLAN
@@ -50,7 +64,7 @@ def model_config(
         config.output[0].label_filename = LABELS
     config.version_policy.specific.versions.append(version)
     _add_queue(config, options)
-    _add_instances(config, backend, options)
+    _add_instances(config, options)
     if options.warm_up:
         _add_warm_up(config, card)
     if options.response_cache:
@@ -62,13 +76,13 @@ def model_config(
 
 
 def encoded_config(card: ModelCard, name: str, version: int, options: DeployOptions = DEFAULTS) -> ModelConfig:
-    """What Triton has to know of the second model, which takes image files and asks the tensor model `name`."""
+    """Return the configuration of the model that takes image files for the tensor model `name`."""
     batch = options.max_batch or min(ENCODED_BATCH, max_batch_size(card))
     config = ModelConfig(name=encoded_name(name), backend="python", max_batch_size=batch)
     config.input.add(name=ENCODED, data_type="TYPE_STRING", dims=[1])
     if card.task == "classification":
         config.output.extend(_outputs(card))
-    else:  # the label map alone, in the image's own size
+    else:  # only the label map, in the size of the image
         config.output.add(name=card.outputs[0].name, data_type=f"TYPE_{card.outputs[0].dtype}", dims=[-1, -1])
     config.output.add(name="error", data_type="TYPE_STRING", dims=[1])
     config.version_policy.specific.versions.append(version)
@@ -79,7 +93,7 @@ def encoded_config(card: ModelCard, name: str, version: int, options: DeployOpti
 
 
 def encoded_name(name: str) -> str:
-    """The name of the model that takes image files for the tensor model `name`."""
+    """Return the name of the model that takes image files for the tensor model `name`."""
     return f"{name}_{ENCODED}"
 
 
@@ -91,7 +105,7 @@ def _outputs(card: ModelCard) -> list[ModelOutput]:
 
 
 def _add_queue(config: ModelConfig, options: DeployOptions) -> None:
-    """How requests wait and share a batch; a client may ask for a shorter timeout than the model's."""
+    """Set how requests wait and share a batch. A client may ask for a shorter timeout than the model's."""
     batching = config.dynamic_batching
     batching.max_queue_delay_microseconds = round(1000 * options.queue_delay_ms)
     batching.preferred_batch_size.extend(sorted(options.preferred_batch))
@@ -103,11 +117,14 @@ def _add_queue(config: ModelConfig, options: DeployOptions) -> None:
         policy.allow_timeout_override = True
 
 
-def _add_instances(config: ModelConfig, backend: str, options: DeployOptions) -> None:
-    """On "auto" the Python backend's script chooses by itself, and a plan takes the GPU it needs."""
+def _add_instances(config: ModelConfig, options: DeployOptions) -> None:
+    """Set number and device of the instances.
+
+    With device "auto" the scripts of the Python backend look for a GPU themselves, and a TensorRT plan needs one.
+    """
     auto = {"python": ModelInstanceGroup.KIND_MODEL, "tensorrt": ModelInstanceGroup.KIND_GPU}
     kinds = {
-        "auto": auto.get(backend, ModelInstanceGroup.KIND_AUTO),
+        "auto": auto.get(config.backend, ModelInstanceGroup.KIND_AUTO),
         "cpu": ModelInstanceGroup.KIND_CPU,
         "gpu": ModelInstanceGroup.KIND_GPU,
     }
@@ -120,7 +137,7 @@ def _add_instances(config: ModelConfig, backend: str, options: DeployOptions) ->
 
 
 def _add_warm_up(config: ModelConfig, card: ModelCard) -> None:
-    """A batch of one and a largest one of black images; of a segmenter one image."""
+    """Add warm-up requests of black images: one image, and for a classifier the largest batch."""
     dims = [card.input.height or WARM_UP_SIDE, card.input.width or WARM_UP_SIDE, 3]
     sizes = {1, config.max_batch_size} if card.task == "classification" else {1}
     for size in sorted(sizes):
@@ -133,8 +150,11 @@ def _add_warm_up(config: ModelConfig, card: ModelCard) -> None:
 def _tensorrt(
     config: ModelConfig, card: ModelCard, options: DeployOptions
 ) -> ModelOptimizationPolicy.ExecutionAccelerators.Accelerator:
-    """TensorRT in the bundle's own precision; engines are kept, one for all batch sizes where the sides are fixed."""
-    digest = hashlib.sha256(card.to_json().encode()).hexdigest()[:16]  # ONNX Runtime would take another model's engines
+    """Return TensorRT's settings: the bundle's precision, a cache of engines, one engine for all batch sizes.
+
+    The cache is the model's own: ONNX Runtime does not notice that an engine was built from other weights.
+    """
+    digest = hashlib.sha256(card.to_json().encode()).hexdigest()[:16]
     parameters = {
         "precision_mode": PRECISION_MODES[card.compute_type],
         "trt_engine_cache_enable": "true",
@@ -148,16 +168,20 @@ def _tensorrt(
 
 
 def card_of(config: ModelConfig, where: str) -> ModelCard:
-    """The card that a configuration carries.
+    """Return the card that a configuration carries.
+
+    Args:
+        config: the configuration.
+        where: where it comes from, for the error message.
 
     Raises:
-        InputError: it is malformed.
+        InputError: the card is malformed.
     """
     return parse_card(config.parameters[CARD_PARAMETER].string_value, where)
 
 
 def repository_flags(repository: Path, tritonserver: Path) -> list[str]:
-    """What tritonserver has to be started with, for the models of a repository that ask for it."""
+    """Return the flags that Triton needs for a repository's models: response cache and rate limiter."""
     found = [config for file in sorted(repository.glob(f"[!.]*/{CONFIG}")) if (config := read_config(file))]
     flags = []
     if any(config.response_cache.enable for config in found):
@@ -169,25 +193,25 @@ def repository_flags(repository: Path, tritonserver: Path) -> list[str]:
     return flags
 
 
-def served_version(home: Path) -> int:
-    """The version that the configuration in a model's folder names.
+def served_version(model_dir: Path) -> int:
+    """Return the version that is served, which the configuration in a model's folder names.
 
     Raises:
-        InputError: it names none, as no configuration of ours.
+        InputError: there is no configuration of csg.
     """
-    config = read_config(home / CONFIG)
+    config = read_config(model_dir / CONFIG)
     if config is None or not config.version_policy.specific.versions:
-        raise InputError(f"{home / CONFIG} names no version to serve", "mend it, or deploy under another name")
+        raise InputError(f"{model_dir / CONFIG} names no version to serve", "repair it, or deploy under another name")
     return int(config.version_policy.specific.versions[0])
 
 
 def config_text(config: ModelConfig) -> str:
-    """The message as `config.pbtxt` holds it."""
+    """Return a configuration as the text of `config.pbtxt`."""
     return str(text_format.MessageToString(config, as_utf8=True))
 
 
 def read_config(path: Path) -> ModelConfig | None:
-    """The message in a `config.pbtxt`; None where there is none that can be read."""
+    """Return the configuration in a `config.pbtxt`; None if it is missing or malformed."""
     try:
         return text_format.Parse(path.read_text(), ModelConfig())
     except (OSError, UnicodeDecodeError, text_format.ParseError):

@@ -1,4 +1,4 @@
-"""How a model is to be served: the options of `csg deploy`. Each has a sensible default, none has to be given."""
+"""Options of `csg deploy`: how Triton serves a model. Every option has a default."""
 
 from __future__ import annotations
 
@@ -8,133 +8,169 @@ from typing import Literal
 
 from csg.card import ModelCard, SegmentationInput
 from csg.errors import UsageError
+from csg_serve.triton.executable import best_backend
 from csg_serve.triton.machine import available_cores, has_gpu
 
+Backend = Literal["auto", "python", "onnxruntime", "tensorrt"]
 Device = Literal["auto", "cpu", "gpu"]
+Accelerator = Literal["none", "tensorrt"]
+
 MAX_BATCH_SIZE = 32
-MAX_BATCH_PIXELS = 2**21  # of a segmenter, whose logits take 4 bytes for each class and pixel while it works
+FREE_SIZE_BATCH = 4
+MAX_BATCH_PIXELS = 2**21
+"""Pixels in a batch of a segmenter: its logits take 4 bytes for each class and pixel during the run."""
+
 RESOURCE = re.compile(r"([A-Za-z0-9_.-]+):([1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
 class DeployOptions:
-    """What `csg deploy` can be told beside the bundle.
+    """How Triton serves one version of a model."""
 
-    encoded: a second model beside it that takes image files. max_batch: images, by default what `max_batch_size` says.
-    queue_delay_ms: how long a request may wait for others to share its batch. preferred_batch: sizes for which a batch
-    does not wait on. queue_size, timeout_ms: requests that may wait, and how long, before they are refused; None: no
-    bound. instances: of the model on each device; None: as `on_this_machine` says. device: "auto" takes a GPU where
-    there is one. warm_up: the first batches are computed before the model counts as ready. response_cache: equal
-    requests are answered from memory. keep: earlier versions to leave in the repository; None: all. rate_limit:
-    "resource:count" that one run takes; priority: of its turns against other models', 1 the highest. accelerator:
-    TensorRT inside the onnxruntime backend.
-    engine_cache: the folder for its engines on the server's machine.
-    """
+    backend: Backend = "auto"
+    """Triton's backend. "auto": the best one of the tritonserver on this machine, as `best_backend` says."""
 
     encoded: bool = True
+    """Add the model `<name>_encoded`, which takes image files."""
+
     max_batch: int | None = None
+    """Largest batch, in images. None: as `max_batch_size` says."""
+
     queue_delay_ms: float = 0.1
+    """Milliseconds that a request waits for others to share its batch."""
+
     preferred_batch: tuple[int, ...] = ()
+    """Batch sizes, in images, that are computed without waiting for more requests."""
+
     queue_size: int | None = None
+    """Requests that may wait; more are refused. None: no limit."""
+
     timeout_ms: float | None = None
+    """Milliseconds that a request may wait before it is refused. None: no limit."""
+
     instances: int | None = None
+    """Instances on each device. None: 1, or as `with_cpu_defaults` says."""
+
     device: Device = "auto"
+    """Where the model runs. "auto": on a GPU if there is one."""
+
     warm_up: bool = True
+    """Compute the first batches before the model counts as ready."""
+
     response_cache: bool = False
+    """Answer equal requests from memory."""
+
     keep: int | None = None
+    """Number of earlier versions to keep in the repository. None: all."""
+
     rate_limit: tuple[str, ...] = ()
+    """Resources that one run takes, each as "name:count"."""
+
     priority: int | None = None
-    accelerator: Literal["none", "tensorrt"] = "none"
+    """Priority of the model's runs at the rate limiter; 1 is the highest."""
+
+    accelerator: Accelerator = "none"
+    """"tensorrt": TensorRT inside the onnxruntime backend."""
+
     engine_cache: str = "/tmp"
+    """Folder for TensorRT engines on the server's machine."""
 
     @property
     def resources(self) -> list[tuple[str, int]]:
-        """The resources that one run takes, and how many of each.
+        """Name and count of the resources in `rate_limit`.
 
         Raises:
             UsageError: one is malformed.
         """
-        found = []
+        resources = []
         for text in self.rate_limit:
             match = RESOURCE.fullmatch(text)
             if not match:
-                raise UsageError(f"--rate-limit {text} is no resource:count", "for example --rate-limit cores:1")
-            found.append((match[1], int(match[2])))
-        return found
+                raise UsageError(
+                    f"--rate-limit {text} is not of the form NAME:COUNT", "for example --rate-limit cores:1"
+                )
+            resources.append((match[1], int(match[2])))
+        return resources
 
-    def check(self, card: ModelCard, backend: str) -> None:
-        """See that they fit the bundle and the backend.
+    def check(self, card: ModelCard) -> None:
+        """Check that the options fit the bundle and each other.
 
         Raises:
-            UsageError: one does not.
+            UsageError: they do not.
         """
         _ = self.resources
-        largest, batch = _largest(card), self.max_batch or max_batch_size(card)
-        for wrong, what, hint in (
-            (
-                backend == "tensorrt" and batch > (largest or batch),
-                f"--max-batch {batch} is above the plan's largest, {largest}",
+        batch, preferred = self.max_batch or max_batch_size(card), max(self.preferred_batch, default=1)
+        largest = _plan_batch(card) if self.backend == "tensorrt" else None
+        uses_tensorrt = self.backend == "tensorrt" or self.accelerator == "tensorrt"
+        if largest and batch > largest:
+            raise UsageError(
+                f"--max-batch {batch} is above the plan's largest batch, {largest}",
                 "choose a smaller one, or export again with a larger --batch",
-            ),
-            (
-                max(self.preferred_batch, default=1) > batch,
-                f"--preferred-batch {max(self.preferred_batch, default=1)} is above the largest batch, {batch}",
+            )
+        if preferred > batch:
+            raise UsageError(
+                f"--preferred-batch {preferred} is above the largest batch, {batch}",
                 "choose smaller ones, or set --max-batch",
-            ),
-            (
-                self.accelerator == "tensorrt" and backend != "onnxruntime",
-                f"--accelerator tensorrt is the onnxruntime backend's, not {backend}'s",
+            )
+        if self.accelerator == "tensorrt" and self.backend != "onnxruntime":
+            raise UsageError(
+                f"--accelerator tensorrt needs the onnxruntime backend, not {self.backend}",
                 "deploy with --backend onnxruntime",
-            ),
-            (
-                self.device == "cpu" and (backend == "tensorrt" or self.accelerator == "tensorrt"),
-                "TensorRT runs on no CPU",
-                "leave --device out",
-            ),
-            (
-                (self.device == "gpu" or self.accelerator == "tensorrt") and card.runtime == "openvino",
-                "the bundle is computed by OpenVINO, on a CPU",
-                "export with --precision fp16 for a GPU",
-            ),
-            (
-                self.priority is not None and not self.rate_limit,
-                "--priority is the rate limiter's",
-                "give --rate-limit resource:count too",
-            ),
-        ):
-            if wrong:
-                raise UsageError(what, hint)
+            )
+        if self.device == "cpu" and uses_tensorrt:
+            raise UsageError("TensorRT does not run on a CPU", "omit --device")
+        if card.runtime == "openvino" and (self.device == "gpu" or self.accelerator == "tensorrt"):
+            raise UsageError("OpenVINO computes this bundle, on a CPU", "export with --fp16 for a GPU")
+        if self.priority is not None and not self.rate_limit:
+            raise UsageError("--priority needs a rate limit", "add --rate-limit NAME:COUNT")
 
 
 DEFAULTS = DeployOptions()
 
 
-def on_this_machine(options: DeployOptions, card: ModelCard, backend: str) -> DeployOptions:
-    """The options with what was not said, where this machine's CPU computes a classifier inside the Python backend.
+def resolve(options: DeployOptions, card: ModelCard) -> DeployOptions:
+    """Return checked options for a bundle, with the backend and the CPU settings that the user left open.
 
-    Two instances, each with half of the cores: while one takes and returns images, the other computes. And batches of
-    an image a core: larger ones gain nothing there, and leave too few requests waiting to keep both at work.
+    Raises:
+        UsageError: the options do not fit the bundle or each other.
+    """
+    backend = best_backend(card) if options.backend == "auto" else options.backend
+    options = replace(options, backend=backend)
+    options.check(card)
+    return with_cpu_defaults(options, card)
+
+
+def with_cpu_defaults(options: DeployOptions, card: ModelCard) -> DeployOptions:
+    """Fill in instances and preferred batch for a classifier that the Python backend computes on this machine's CPU.
+
+    It gets two instances with half of the cores each: while one receives and returns images, the other computes. A
+    batch has one image a core: larger ones gain nothing, and leave too few waiting requests to keep both busy.
     """
     cores = available_cores()
-    others = backend != "python" or card.task != "classification" or cores < 2
-    if others or (options.device != "cpu" and has_gpu()):
+    if options.backend != "python" or card.task != "classification" or cores < 2:
+        return options
+    if options.device != "cpu" and has_gpu():
         return options
     batch = min(cores, options.max_batch or max_batch_size(card))
     return replace(options, instances=options.instances or 2, preferred_batch=options.preferred_batch or (batch,))
 
 
 def max_batch_size(card: ModelCard) -> int:
-    """Images in a batch: 32; of a segmenter as many as bounded memory allows, of free sizes 4; a plan's largest."""
+    """Return the default largest batch of a bundle, in images.
+
+    It is the largest batch of a TensorRT plan, 32 for a classifier, 4 for a segmenter of free image size, and as many
+    images as make 2**21 pixels for one of a fixed size.
+    """
     spec = card.input
-    if largest := _largest(card):
+    if largest := _plan_batch(card):
         return largest
     if not isinstance(spec, SegmentationInput):
         return MAX_BATCH_SIZE
     if spec.height is None or spec.width is None:
-        return 4
+        return FREE_SIZE_BATCH
     return max(1, min(MAX_BATCH_SIZE, MAX_BATCH_PIXELS // (spec.height * spec.width)))
 
 
-def _largest(card: ModelCard) -> int | None:
-    """The largest batch of a plan."""
+def _plan_batch(card: ModelCard) -> int | None:
+    """Return the largest batch of a bundle's TensorRT plan; None if it has no plan."""
     return card.engine.profile[2][0] if card.engine and card.engine.library == "tensorrt" else None

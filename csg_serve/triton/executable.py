@@ -1,4 +1,4 @@
-"""The tritonserver of this machine: one on PATH (NVIDIA's container), else the one in the nvidia-pytriton wheel."""
+"""The tritonserver of this machine: on PATH, as in NVIDIA's container, or in the nvidia-pytriton wheel."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from csg.card import ModelCard
 from csg.errors import ServerError
@@ -21,18 +22,23 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @dataclass(frozen=True)
 class Triton:
-    """A tritonserver, the folder with its backends (None: where it looks by itself), and its environment."""
+    """A tritonserver."""
 
     executable: Path
+    """The program."""
+
     backends: Path | None
+    """Folder with its backends. None: where it looks by default."""
+
     environment: dict[str, str]
+    """Environment variables that it needs."""
 
 
 def find_triton() -> Triton:
     """Find tritonserver.
 
     Raises:
-        ServerError: there is none, or the wheel's has no Python backend for this Python.
+        ServerError: there is none, or the wheel has no Python backend for this version of Python.
     """
     on_path, package = _on_path(), _wheel()
     if on_path:
@@ -45,20 +51,21 @@ def find_triton() -> Triton:
     )
 
 
-def best_backend(card: ModelCard) -> str:
-    """The backend to deploy for: of those that the tritonserver on PATH has, tensorrt for a bundle with its plan, or
-    onnxruntime; python otherwise, and for a runtime that Triton has no backend for.
+def best_backend(card: ModelCard) -> Literal["python", "onnxruntime", "tensorrt"]:
+    """Return the best backend for a bundle on this machine.
+
+    A tritonserver on PATH computes a bundle with a TensorRT plan in its tensorrt backend, other bundles in its
+    onnxruntime backend. Without these backends, and for bundles that need OpenVINO, it is the Python backend.
     """
     found = None if card.runtime != "onnxruntime" else _on_path()
     planned = card.engine is not None and card.engine.library == "tensorrt"
-    for backend in ("tensorrt", "onnxruntime") if planned else ("onnxruntime",):
-        if found and _has(found, backend):
-            return backend
-    return "python"
+    if found and planned and _has(found, "tensorrt"):
+        return "tensorrt"
+    return "onnxruntime" if found and _has(found, "onnxruntime") else "python"
 
 
 def has_python_backend() -> bool:
-    """Whether the tritonserver on PATH has the Python backend, which the wheel's always has."""
+    """Return whether the tritonserver of this machine has the Python backend; the wheel's always has."""
     found = _on_path()
     return found is None or _has(found, "python")
 
@@ -78,13 +85,14 @@ def _wheel() -> Path | None:
 
 
 def _assemble(package: Path) -> Path:
-    """The wheel's backends, with the Python backend's stub for this Python put where Triton looks for it."""
+    """Return a folder with the wheel's backends and the stub for this Python, where Triton expects it."""
     folder = cache_dir() / f"triton-backends-{importlib.metadata.version(WHEEL)}-python{PYTHON}"
     if not folder.is_dir():
         stub = package / "tritonserver/python_backend_stubs" / PYTHON / "triton_python_backend_stub"
         if not stub.is_file():
             raise ServerError(
-                f"{WHEEL} has no Python backend for Python {PYTHON}", "use another Python, or NVIDIA's container"
+                f"{WHEEL} has no Python backend for Python {PYTHON}",
+                "use another version of Python, or NVIDIA's container",
             )
         with atomic_directory(folder) as fresh:
             shutil.copytree(package / "tritonserver/backends", fresh, dirs_exist_ok=True)
@@ -93,7 +101,7 @@ def _assemble(package: Path) -> Path:
 
 
 def _environment(package: Path) -> dict[str, str]:
-    """The wheel's libraries and this Python's; the stub takes the `python3` first on PATH for its environment."""
+    """Return an environment with the wheel's and this Python's libraries; the stub uses the first `python3` on PATH."""
     libraries, own = [package.parent / "nvidia_pytriton.libs"], Path(sys.base_prefix, "lib")
     if (own / f"libpython{PYTHON}.so.1.0").is_file():
         libraries.append(own)

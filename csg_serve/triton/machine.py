@@ -1,4 +1,4 @@
-"""What the machine has that a server started here computes on."""
+"""Cores and GPUs of this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def available_cores() -> int:
-    """Cores this process may use: those of its affinity, or a container's CPU quota (cgroup v2) where that is less."""
+    """Return the number of cores this process may use: its affinity, or a container's CPU quota (cgroup v2) if less."""
     cores = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):  # no such file, or "max" for no quota
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no quota
         own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
         quota, period = Path("/sys/fs/cgroup", own, "cpu.max").read_text().split()
         cores = min(cores, max(1, int(quota) // int(period)))
@@ -19,7 +19,7 @@ def available_cores() -> int:
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU answers here; the Python backend's script, which stands alone, asks the same way."""
+    """Return whether this machine has an NVIDIA GPU; the Python backend's sessions.py asks the driver the same way."""
     count = ctypes.c_int(0)
     try:
         driver = ctypes.CDLL("libcuda.so.1")

@@ -14,7 +14,8 @@ from csg.bundle import read_bundle
 from csg.card import parse_card
 from csg.errors import InputError, UsageError
 from csg.files import validate_name
-from csg_serve.repository.deploy import deploy, roll_back
+from csg_serve.repository.deploy import deploy
+from csg_serve.repository.rollback import roll_back
 from tests.helpers.fuzz_targets import HOSTILE, TARGETS, seeds
 from tests.helpers.tiny_bundle import write_colour_bundle
 

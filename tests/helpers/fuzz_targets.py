@@ -27,7 +27,8 @@ from csg.card import ClassificationInput, SegmentationInput, parse_card
 from csg.errors import CsgError, UsageError
 from csg.files import validate_name
 from csg.images import decode, prepare, prepare_segmentation
-from csg_serve.repository.deploy import deploy, roll_back
+from csg_serve.repository.deploy import deploy
+from csg_serve.repository.rollback import roll_back
 from csg_serve.triton.config import card_of, config_text, encoded_config, model_config, read_config
 from csg_serve.triton.deploy_options import DeployOptions
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_scene_bundle
@@ -112,9 +113,9 @@ def card(data):
         return False
     with _inside():
         with suppress(UsageError):
-            DeployOptions().check(found, "python")
+            DeployOptions(backend="python").check(found)
         for backend in ("python", "onnxruntime"):
-            config = model_config(found, validate_name(found.name, "model name"), 1, backend)
+            config = model_config(found, validate_name(found.name, "model name"), 1, DeployOptions(backend=backend))
             again = text_format.Parse(config_text(config), type(config)())
             assert card_of(again, "config.pbtxt") == found
         encoded_config(found, found.name, 1)

@@ -11,6 +11,11 @@ def served_config(repository, name="colour"):
     return text_format.Parse((repository / name / "config.pbtxt").read_text(), ModelConfig())
 
 
+def content(folder):
+    """The bytes of every file below a folder, by path; lock files excepted."""
+    return {f.relative_to(folder): f.read_bytes() for f in folder.rglob("*") if f.is_file() and "lock" not in f.name}
+
+
 def planned(card, largest=16):
     """The card of a bundle with a TensorRT plan."""
     profile = ((1, 32, 32, 3), (4, 32, 32, 3), (largest, 32, 32, 3))

@@ -41,7 +41,7 @@ def start_in_foreground(repository, *options):
     """`csg serve` as a process that is ready; the caller ends it. Its standard output and error are pipes."""
     command = [*CSG, "serve", "--json", "--repository", str(repository), *map(str, options)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "Ctrl-C stops it" not in (line := process.stderr.readline()):
+    while "press Ctrl-C" not in (line := process.stderr.readline()):
         assert line, "csg serve ended before it was ready"
     return process
 

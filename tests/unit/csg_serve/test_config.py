@@ -1,4 +1,4 @@
-"""A model's configuration for Triton: its defaults, every option, and what does not fit."""
+"""`config.pbtxt` and the options of `csg deploy` behind it."""
 
 import pytest
 from google.protobuf import text_format
@@ -12,7 +12,7 @@ from csg.card import parse_card
 from csg.errors import UsageError
 from csg_serve.repository.deploy import deploy
 from csg_serve.triton.config import CARD_PARAMETER, config_text, encoded_config, model_config, repository_flags
-from csg_serve.triton.deploy_options import DeployOptions, max_batch_size, on_this_machine
+from csg_serve.triton.deploy_options import DeployOptions, max_batch_size, with_cpu_defaults
 from tests.helpers.repositories import planned
 from tests.helpers.tiny_bundle import tiny_card, write_scene_bundle
 
@@ -21,7 +21,7 @@ def test_batches_are_bounded_by_their_pixels(tmp_path):
     free, small = (write_scene_bundle(tmp_path / n, n, side).card for n, side in (("free", None), ("small", 64)))
     large = write_scene_bundle(tmp_path / "large", "large", 2048).card
     assert [max_batch_size(card) for card in (free, small, large, tiny_card())] == [4, 32, 1, 32]
-    config = model_config(free, "free", 1, "python")
+    config = model_config(free, "free", 1, DeployOptions(backend="python"))
     assert list(config.input[0].dims) == [-1, -1, 3]
     assert list(config.output[0].dims) == [-1, -1]
     assert config.max_batch_size == 4
@@ -31,7 +31,7 @@ def test_batches_are_bounded_by_their_pixels(tmp_path):
     ("backend", "kind"), [("python", ModelInstanceGroup.KIND_MODEL), ("onnxruntime", ModelInstanceGroup.KIND_AUTO)]
 )
 def test_the_configuration_is_tritons_own_message_and_carries_the_card(backend, kind):
-    config = model_config(tiny_card(), "shades", 3, backend)
+    config = model_config(tiny_card(), "shades", 3, DeployOptions(backend=backend))
     assert text_format.Parse(config_text(config), ModelConfig()) == config
     assert (config.name, config.backend, config.instance_group[0].kind) == ("shades", backend, kind)
     assert (config.input[0].name, list(config.input[0].dims)) == ("image", [32, 32, 3])
@@ -44,7 +44,7 @@ def test_the_configuration_is_tritons_own_message_and_carries_the_card(backend, 
 
 
 def test_the_defaults_are_these():
-    config = model_config(tiny_card(), "colour", 1, "onnxruntime")
+    config = model_config(tiny_card(), "colour", 1, DeployOptions(backend="onnxruntime"))
     assert (config.max_batch_size, config.dynamic_batching.max_queue_delay_microseconds) == (32, 100)
     assert [sample.batch_size for sample in config.model_warmup] == [1, 32]
     assert config.model_warmup[0].inputs["image"].dims == [32, 32, 3]
@@ -61,7 +61,7 @@ def test_a_cpu_gets_two_instances_and_batches_of_an_image_a_core(monkeypatch):
     monkeypatch.setattr(csg_serve.triton.deploy_options, "has_gpu", lambda: False)
 
     def chosen(backend="python", card=None, **given):
-        options = on_this_machine(DeployOptions(**given), card or tiny_card(), backend)
+        options = with_cpu_defaults(DeployOptions(backend=backend, **given), card or tiny_card())
         return options.instances, options.preferred_batch
 
     assert chosen() == (2, (6,))
@@ -76,6 +76,7 @@ def test_a_cpu_gets_two_instances_and_batches_of_an_image_a_core(monkeypatch):
 
 def test_every_option_has_its_field():
     options = DeployOptions(
+        backend="onnxruntime",
         max_batch=8,
         preferred_batch=(8, 4),
         queue_delay_ms=2,
@@ -91,8 +92,8 @@ def test_every_option_has_its_field():
         engine_cache="/engines/",
     )
     card = tiny_card().model_copy(update={"compute_type": "fp16"})
-    options.check(card, "onnxruntime")
-    config = model_config(card, "colour", 1, "onnxruntime", options)
+    options.check(card)
+    config = model_config(card, "colour", 1, options)
     assert text_format.Parse(config_text(config), ModelConfig()) == config
     batching, group = config.dynamic_batching, config.instance_group[0]
     assert (config.max_batch_size, list(batching.preferred_batch_size)) == (8, [4, 8])
@@ -127,9 +128,9 @@ def test_every_option_has_its_field():
 def test_engines_of_another_model_are_not_taken():
     """ONNX Runtime does not notice other weights."""
     first, second = (tiny_card().model_copy(update={"precision_note": note}) for note in ("one", "two"))
-    options = DeployOptions(accelerator="tensorrt")
+    options = DeployOptions(backend="onnxruntime", accelerator="tensorrt")
     paths = {
-        model_config(card, "colour", 1, "onnxruntime", options)
+        model_config(card, "colour", 1, options)
         .optimization.execution_accelerators.gpu_execution_accelerator[0]
         .parameters["trt_engine_cache_path"]
         for card in (first, second)
@@ -148,33 +149,39 @@ def test_engines_of_another_model_are_not_taken():
     ],
 )
 def test_devices(backend, device, kind):
-    config = model_config(tiny_card(), "colour", 1, backend, DeployOptions(device=device))
+    config = model_config(tiny_card(), "colour", 1, DeployOptions(backend=backend, device=device))
     assert config.instance_group[0].kind == kind
 
 
 @pytest.mark.parametrize(
-    ("backend", "options", "says"),
+    ("options", "says"),
     [
-        ("tensorrt", DeployOptions(max_batch=17), "--max-batch 17 is above the plan's largest, 16"),
-        ("tensorrt", DeployOptions(preferred_batch=(4, 64)), "--preferred-batch 64 is above the largest batch, 16"),
-        ("python", DeployOptions(accelerator="tensorrt"), "is the onnxruntime backend's, not python's"),
-        ("tensorrt", DeployOptions(device="cpu"), "TensorRT runs on no CPU"),
-        ("onnxruntime", DeployOptions(device="cpu", accelerator="tensorrt"), "TensorRT runs on no CPU"),
-        ("python", DeployOptions(rate_limit=("cores",)), "--rate-limit cores is no resource:count"),
-        ("python", DeployOptions(rate_limit=("cores:0",)), "--rate-limit cores:0 is no resource:count"),
-        ("python", DeployOptions(priority=1), "--priority is the rate limiter's"),
+        (DeployOptions(backend="tensorrt", max_batch=17), "--max-batch 17 is above the plan's largest batch, 16"),
+        (
+            DeployOptions(backend="tensorrt", preferred_batch=(4, 64)),
+            "--preferred-batch 64 is above the largest",
+        ),
+        (DeployOptions(backend="python", accelerator="tensorrt"), "needs the onnxruntime backend, not python"),
+        (DeployOptions(backend="tensorrt", device="cpu"), "TensorRT does not run on a CPU"),
+        (DeployOptions(backend="onnxruntime", device="cpu", accelerator="tensorrt"), "TensorRT does not run on a CPU"),
+        (DeployOptions(backend="python", rate_limit=("cores",)), "--rate-limit cores is not of the form NAME:COUNT"),
+        (
+            DeployOptions(backend="python", rate_limit=("cores:0",)),
+            "--rate-limit cores:0 is not of the form",
+        ),
+        (DeployOptions(backend="python", priority=1), "--priority needs a rate limit"),
     ],
 )
-def test_options_that_do_not_fit_are_named(bundle, repository, backend, options, says):
+def test_options_that_do_not_fit_are_named(bundle, repository, options, says):
     with pytest.raises(UsageError, match=says):
-        deploy(Bundle(bundle.path, planned(bundle.card)), repository, None, backend, options=options)
+        deploy(Bundle(bundle.path, planned(bundle.card)), repository, options=options)
     assert not repository.exists()
 
 
 def test_a_bf16_bundle_stays_on_the_cpu():
     card = tiny_card().model_copy(update={"runtime": "openvino", "compute_type": "bf16"})
-    with pytest.raises(UsageError, match="OpenVINO, on a CPU"):
-        DeployOptions(device="gpu").check(card, "python")
+    with pytest.raises(UsageError, match="OpenVINO computes this bundle, on a CPU"):
+        DeployOptions(backend="python", device="gpu").check(card)
 
 
 def test_the_server_is_started_with_what_the_models_need(bundle, repository, tmp_path):
