@@ -103,7 +103,14 @@ async def open_model(server: str | Sequence[str] | Servers, model: str | None = 
             if isinstance(answer, TransportError):
                 pool.mark_down(replica, answer.detail)
         max_batch = min(answer.max_batch for answer in found if isinstance(answer, _Found))
-        yield ServedModel(str(servers), pool, first.name, first.version, first.card, max_batch)
+        yield ServedModel(
+            server=str(servers),
+            pool=pool,
+            name=first.name,
+            version=first.version,
+            card=first.card,
+            max_batch=max_batch,
+        )
 
 
 @asynccontextmanager
@@ -141,7 +148,15 @@ async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, 
     """
     spec, output = served.card.input, served.card.outputs[0]
     deadline = SEGMENTATION_DEADLINE_S if isinstance(spec, SegmentationInput) else DEADLINE_S
-    inference = Inference(served.name, spec.name, images, output.name, output.dtype, row, deadline)
+    inference = Inference(
+        model=served.name,
+        input=spec.name,
+        tensor=images,
+        output=output.name,
+        dtype=output.dtype,
+        row=row,
+        deadline_s=deadline,
+    )
     answer = await served.pool.infer(inference)
     if answer.shape != inference.shape:
         what = f"model {served.name} answered {len(images)} images with {output.name} of shape {answer.shape}"
@@ -205,7 +220,8 @@ async def _find_once(transport: Transport, address: Address, model: str | None) 
     ours = [name for name, config in configs.items() if CARD_PARAMETER in config.parameters]
     name = _choose(address, model, sorted(ready), ours)
     card = card_of(configs[name], f"model {name} at {address}")
-    return _Found(address, name, ready[name], card, max(1, configs[name].max_batch_size))
+    max_batch = max(1, configs[name].max_batch_size)
+    return _Found(address, name=name, version=ready[name], card=card, max_batch=max_batch)
 
 
 async def _ready_versions(transport: Transport, address: Address, model: str | None) -> dict[str, int]:

@@ -67,7 +67,7 @@ def models_command(servers: Servers, load: str | None, unload: str | None, as_js
 
 
 def _show(address: Address, states: list[ModelState]) -> None:
-    columns = ("model", "version", "state", "images", "executions", "requests", "failed", "queue ms", "compute ms")
+    columns = ("model", "version", "state", "images", "batches", "requests", "failed", "queue ms", "compute ms")
     rows = []
     for one in states:
         counted = one.statistics

@@ -118,7 +118,15 @@ def summarise_classification(
     if not progress.answered:
         raise InputError(f"none of the {spec.images} images of {spec.dataset} can be read", "repair them")
     errors = tuple(error for *_, error in sorted(top, reverse=True))
-    return ClassificationReport(folder, spec, classes, progress, scores_from_confusion(confusion), reliability, errors)
+    return ClassificationReport(
+        folder=folder,
+        spec=spec,
+        classes=classes,
+        progress=progress,
+        scores=scores_from_confusion(confusion),
+        reliability=reliability,
+        errors=errors,
+    )
 
 
 def show_classification(report: ClassificationReport) -> None:

@@ -96,7 +96,7 @@ async def open_evaluation(options: EvaluateOptions) -> AsyncIterator[EvaluationS
         with open_journal(folder, len(dataset)) as journal:
             if recorded:
                 log(f"resuming {folder}: {journal.done} of {len(dataset)} images are recorded")
-            yield EvaluationSession(options, served, dataset, spec, journal)
+            yield EvaluationSession(options=options, served=served, dataset=dataset, spec=spec, journal=journal)
 
 
 def _with_absolute_paths(options: EvaluateOptions) -> EvaluateOptions:
