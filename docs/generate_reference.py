@@ -34,13 +34,13 @@ def setup(app: Sphinx) -> dict[str, bool]:
 def write_pages(_: Sphinx) -> None:
     """Write every page that changed, and remove pages of modules that are gone."""
     from csg.card import ModelCard
-    from csg_train.methods import METHODS
+    from csg_train.methods import METHODS, load_method
     from csg_train.recipe import schema
 
     pages = {"commands.md": commands_page(), "card.md": models_page("The model card", [ModelCard])}
     recipes = [schema.ClassificationRecipe, schema.SegmentationRecipe]
     pages["recipe.md"] = models_page("Settings of a recipe", recipes)
-    settings = {name: method.Settings for name, method in METHODS.items()}
+    settings = {name: load_method(name).Settings for name in METHODS}
     pages["methods.md"] = "\n".join(["# Settings of the methods\n", *(fields(n, s) for n, s in settings.items())])
     rooms = {room: room_page(room, modules) for room, modules in rooms_of_packages().items()}
     pages |= {f"{room}.md": text for room, text in rooms.items()}
