@@ -40,7 +40,8 @@ def test_method_sections_that_are_cited_exist():
 def test_files_that_are_named_exist():
     named = {(path, name) for path in text_files() for name in PAGE.findall(path.read_text())}
     assert len(named) > 30
-    assert [f"{path}: {name}" for path, name in sorted(named) if not (ROOT / name).is_file()] == []
+    missing = [f"{path.relative_to(ROOT)}: {name}" for path, name in sorted(named) if not (ROOT / name).is_file()]
+    assert not missing, "\n".join(missing)
 
 
 def broken(page, link):
@@ -57,4 +58,5 @@ def test_relative_links_resolve():
     links = {(page, link) for page in pages for link in LINK.findall(CODE.sub("", page.read_text()))}
     links = {(page, link) for page, link in links if "://" not in link}
     assert len(links) > 20
-    assert [problem for page, link in sorted(links) if (problem := broken(page, link))] == []
+    problems = [problem for page, link in sorted(links) if (problem := broken(page, link))]
+    assert not problems, "\n".join(problems)
