@@ -1,7 +1,7 @@
 """IBN-Net (Pan et al. 2018; docs/method.md section 8): instance norm for appearance, batch norm for content.
 
-Both variants start from the ImageNet network: affine parameters and statistics are carried over. Published for
-ResNets; on MobileNetV2 the same rule is applied to its inverted residual blocks, which is an extension of ours.
+Both variants start from the ImageNet network and keep its affine parameters and statistics. They are published for
+ResNets; we apply the same rule to the inverted residual blocks of MobileNetV2.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Blocks = dict[str, nn.Sequential]
 
 
 class InstanceBatchNorm(nn.Module):
-    """Instance norm on the first half of the channels, the given batch norm's own rest on the others."""
+    """Instance norm on the first half of the channels, and the given batch norm on the others."""
 
     def __init__(self, norm: nn.BatchNorm2d):
         super().__init__()
@@ -40,7 +40,7 @@ def instance_norm(norm: nn.BatchNorm2d, channels: int) -> nn.InstanceNorm2d:
 
 
 def ibn_a(stages: Blocks) -> None:
-    """Variant a: half the channels of each block's first norm in layers 1-3 are instance norm; in place."""
+    """Variant a: instance norm for half the channels of the first norm of each block in layer1 to layer3; in place."""
     for name in ("layer1", "layer2", "layer3"):
         for block in stages[name].modules():
             if isinstance(block, BasicBlock | Bottleneck | InvertedResidual):
@@ -49,7 +49,7 @@ def ibn_a(stages: Blocks) -> None:
 
 
 def ibn_b(stages: Blocks) -> None:
-    """Variant b: instance norm after conv1, and after the residual sum at the end of layers 1 and 2; in place."""
+    """Variant b: instance norm after conv1, and after the residual sum at the end of layer1 and layer2; in place."""
     path, norm = _first_norm(stages["layer1"])
     stages["layer1"].set_submodule(path, instance_norm(norm, norm.num_features))
     for name in ("layer1", "layer2"):
@@ -61,7 +61,7 @@ def ibn_b(stages: Blocks) -> None:
 
 
 def _move_relus_into_norms(block: BasicBlock | Bottleneck) -> None:
-    """The same block, except that it ends with the sum: its last ReLU is left to the caller."""
+    """The same block without its last ReLU, which the caller appends: the block ends with the sum."""
     for name in ("bn1", "bn2") if isinstance(block, Bottleneck) else ("bn1",):
         setattr(block, name, nn.Sequential(getattr(block, name), nn.ReLU(inplace=True)))
     block.relu = cast(nn.ReLU, nn.Identity())

@@ -15,7 +15,6 @@ from csg_train.methods import METHODS
 from csg_train.methods.base import Batch, task_loss
 from csg_train.methods.contrast import Patches, a_pool, attention, uniform
 from csg_train.models.backbones import PLAIN, Encoder
-from csg_train.models.fast_layers import DilatedConv2d, FoldingConv2d
 from csg_train.models.segmenter import Segmenter, make_head
 from csg_train.models.teacher import Teacher
 from csg_train.recipe import load_recipe
@@ -46,29 +45,6 @@ def test_a_resnet_is_dilated_as_the_paper_says():
     assert rates == {"layer3": [1, 2, 2, 2, 2, 2], "layer4": [2, 4, 4]}
     strided = [m for m in stages["layer4"].modules() if isinstance(m, nn.Conv2d) and m.stride != (1, 1)]
     assert not strided
-
-
-@pytest.mark.parametrize(("height", "width", "rate"), [(16, 16, 2), (15, 13, 4), (3, 5, 4)])
-def test_dilated_depthwise_by_grids_is_the_convolution(height, width, rate):
-    conv = FoldingConv2d(nn.Conv2d(6, 6, 3, padding=rate, dilation=rate, groups=6, bias=False))
-    x = torch.randn(2, 6, height, width, requires_grad=True)
-    found, slow = conv.train()(x), F.conv2d(x, conv.weight, None, 1, rate, rate, 6)
-    torch.testing.assert_close(found, slow)
-    for one, other in zip(
-        *(torch.autograd.grad(y.square().sum(), [x, conv.weight]) for y in (found, slow)), strict=True
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(("height", "width", "rate"), [(12, 12, 6), (12, 12, 24), (30, 9, 12)])
-def test_dilated_by_taps_is_the_convolution(height, width, rate):
-    conv = DilatedConv2d(6, 4, 3, padding=rate, dilation=rate)
-    x = torch.randn(2, 6, height, width, requires_grad=True)
-    found, slow = conv.train()(x), F.conv2d(x, conv.weight, conv.bias, 1, rate, rate)
-    torch.testing.assert_close(found, slow, rtol=1e-4, atol=1e-5)
-    wanted = [x, conv.weight, conv.bias]
-    for one, other in zip(*(torch.autograd.grad(y.square().sum(), wanted) for y in (found, slow)), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
 def test_heads_are_the_published_ones():
