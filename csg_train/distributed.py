@@ -1,4 +1,4 @@
-"""Several processes (`torchrun`): which one this is, and tensors gathered over all of them; one process needs none."""
+"""Training in several processes (`torchrun`); all functions work in a single process too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ Value = TypeVar("Value")
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the group that torchrun's environment names: NCCL on GPUs, gloo on CPUs. Only the first one speaks."""
+    """Join the group that the environment of torchrun describes: NCCL on GPUs, gloo on CPUs.
+
+    Only the first process prints.
+    """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
         return
@@ -34,24 +37,24 @@ def process_group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """The number of this process, 0 for the first."""
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
-    """How many processes there are."""
+def world_size() -> int:
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def barrier() -> None:
     """Wait for the other processes."""
-    if world() > 1:
+    if world_size() > 1:
         dist.barrier()
 
 
 @contextmanager
-def first_process_first() -> Iterator[None]:
-    """The block runs in the first process, then in the others."""
+def main_process_first() -> Iterator[None]:
+    """Run the block in the first process, then in the others."""
     if rank():
         barrier()
     yield
@@ -59,28 +62,28 @@ def first_process_first() -> Iterator[None]:
         barrier()
 
 
-def same_everywhere(make: Callable[..., Value], *arguments: object) -> Value:
+def broadcast_object(make: Callable[..., Value], *arguments: object) -> Value:
     """What `make` gives in the first process, in all of them."""
     box = [make(*arguments) if rank() == 0 else None]
-    if world() > 1:
+    if world_size() > 1:
         dist.broadcast_object_list(box)
     return cast(Value, box[0])
 
 
 def gather(tensor: Tensor) -> Tensor:
     """The rows of all processes, in their order, gradients included: (N, ...) to (world * N, ...)."""
-    return torch.cat(all_gather(tensor.contiguous())) if world() > 1 else tensor  # type: ignore[no-untyped-call]
+    return torch.cat(all_gather(tensor.contiguous())) if world_size() > 1 else tensor  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()
 def mean_over_processes(tensor: Tensor) -> Tensor:
     """Mean of a tensor over all processes."""
-    return gather(tensor.detach()[None]).mean(0) if world() > 1 else tensor
+    return gather(tensor.detach()[None]).mean(0) if world_size() > 1 else tensor
 
 
-def any_process(*flags: bool) -> tuple[bool, ...]:
+def any_rank(*flags: bool) -> tuple[bool, ...]:
     """Each flag, true everywhere if it is true in any process."""
-    if world() == 1:
+    if world_size() == 1:
         return flags
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     raised = torch.tensor(flags, dtype=torch.int32, device=device)

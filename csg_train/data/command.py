@@ -1,4 +1,4 @@
-"""`csg data synth`: an embedded synthetic set, written out to be looked at."""
+"""`csg data synth`: write an embedded synthetic dataset to a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ KINDS = {"digits": write_digits, "digit-scenes": write_scenes}
 
 
 def synth_command(kind: str, out: Path, count: int, seed: int) -> None:
-    """Write the set to a folder that does not exist yet."""
+    """Write the dataset.
+
+    Args:
+        kind: a key of KINDS.
+        out: folder that does not exist yet.
+        count: number of images.
+        seed: of all random numbers.
+
+    Raises:
+        UsageError: the folder exists.
+    """
     if out.exists():
         raise UsageError(f"{out} exists already", "name a folder that does not exist yet")
     with progress_bar(f"drawing {kind}", count) as advance, atomic_directory(out) as fresh:

@@ -1,4 +1,4 @@
-"""Scenes and their masks through one set of joint transforms: scale, crop, mirror; then the k-view's colours.
+"""Training crops of images with masks: joint random scale, crop and flip, then colour jitter for the k-view.
 
 Shape letters: V views, H W of the crop.
 """
@@ -18,7 +18,7 @@ from csg.card import SegmentationInput
 from csg.datasets.label_sets import IGNORED
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
-from csg_train.data.loading import Item, fix_randomness
+from csg_train.data.loading import Item, seed_sample
 from csg_train.recipe import SegmentationAugment, SegmentationData
 
 PADDING = {
@@ -28,9 +28,9 @@ PADDING = {
 
 
 class Crops(Dataset[Item]):
-    """Views of a crop of the scene at (epoch, index), uint8 (V, H, W, 3), and its labels, uint8 (H, W); or a line.
+    """Views of a random crop at (epoch, index), uint8 (V, H, W, 3), and its labels, uint8 (H, W).
 
-    The first view is the crop, the others the same crop with jittered colours (docs/method.md section 7).
+    The first view is the crop, the others are the same crop with jittered colours (docs/method.md section 7).
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class Crops(Dataset[Item]):
         strength = augment.jitter
         self.jitter = v2.ColorJitter(strength, strength, strength, strength)
 
-    def __getitem__(self, place: tuple[int, int]) -> Item:
-        epoch, index = place
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
         try:
             image, labels = self.scenes.load(index)
         except InputError as error:
             return error.message
         with torch.random.fork_rng(devices=[]):
-            fix_randomness(self.seed, epoch, index)
+            seed_sample(self.seed, epoch, index)
             scale = self.augment.scales[int(torch.randint(len(self.augment.scales), ()))]
             if self.data.resize:
                 scale *= self.data.resize / min(image.size)
@@ -61,10 +61,18 @@ class Crops(Dataset[Item]):
 def joint_crop(
     image: Image.Image, labels: np.ndarray, scale: float, size: tuple[int, int]
 ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-    """A random crop of `size` (height, width) from the scene at `scale`: uint8 (3, H, W) and its labels (H, W).
+    """A random crop of an image at `scale`, and its labels.
 
-    The part that becomes the crop is cut out first and only that resized: bilinear for the image, nearest for the
-    labels. What lies beyond the scene's edges is padded, the image with ImageNet's mean, the labels with 255.
+    The area that becomes the crop is cut out first, and only that is resized: bilinear for the image, nearest for the
+    labels. Areas outside the image are padded: the image with the ImageNet mean, the labels with 255.
+
+    Args:
+        image, labels: the image, and its label map uint8 (H, W).
+        scale: factor of the size of the image.
+        size: height and width of the crop.
+
+    Returns:
+        uint8 (3, H, W) and its labels, uint8 (H, W).
     """
     pair = (tv_tensors.Image(np.array(image).transpose(2, 0, 1)), tv_tensors.Mask(labels.copy()))
     part = [max(1, round(side / scale)) for side in size]

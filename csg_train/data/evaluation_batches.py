@@ -1,4 +1,4 @@
-"""Images for measuring, read ahead in batches, with the pixels every other stage uses."""
+"""Batches of images to measure on, prepared as in every other stage and read ahead."""
 
 from __future__ import annotations
 
@@ -18,10 +18,15 @@ BATCH = 64
 def image_batches(
     paths: Sequence[Path], spec: ClassificationInput, unreadable: Callable[[InputError], None] | None = None
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Prepared images, uint8 (B, H, W, 3), with their places in `paths`, in order and a batch at a time.
+    """Prepared images, in order and a batch at a time.
 
     Args:
-        unreadable: called for an image that can't be read, which is then left out; None: the error is raised.
+        paths: image files.
+        spec: how images are prepared.
+        unreadable: called for an image that cannot be read, which is then skipped; None: the error is raised.
+
+    Yields:
+        The indices of the images in `paths`, and their pixels, uint8 (B, H, W, 3).
     """
 
     def read(path: Path) -> np.ndarray | None:
@@ -36,7 +41,7 @@ def image_batches(
     with ThreadPoolExecutor(4) as pool:
         for start in range(0, len(paths), BATCH):
             images = list(pool.map(read, paths[start : start + BATCH]))
-            good = [(start + place, image) for place, image in enumerate(images) if image is not None]
+            good = [(start + offset, image) for offset, image in enumerate(images) if image is not None]
             if good:
-                places, arrays = zip(*good, strict=True)
-                yield list(places), np.stack(arrays)
+                indices, arrays = zip(*good, strict=True)
+                yield list(indices), np.stack(arrays)

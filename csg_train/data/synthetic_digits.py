@@ -1,19 +1,17 @@
-"""The embedded synthetic source `digits`: glyphs of many font faces, drawn with random looks.
+"""The embedded synthetic dataset `digits`: glyphs of many font faces in random colours, textures and shapes.
 
-Ten classes, 0-9. Every image is drawn from `(seed, index)` alone, so the set does not depend on the number
-of processes that draw it. It is written once into the cache as class folders of PNG files, so that a person
-can open it and training reads it as it reads any other set.
+Ten classes, 0-9. An image depends on (seed, index) alone, so the dataset does not depend on the number of processes
+that draw it. It is written once into the cache as class folders of PNG files, which people can open and training reads
+like any other dataset.
 
-Legend of shapes: S side of the image in pixels.
+Shape letters: S side of the image in pixels.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,51 +20,16 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from csg.console import log
-from csg.errors import InputError
 from csg.files import atomic_directory, cache_dir
+from csg_train.data.fonts import font_faces
 
-Progress = Callable[[int], None]  # is told how many more are drawn
+Progress = Callable[[int], None]
+"""Called with the number of images that were just drawn."""
 
 DIGITS = "0123456789"
 SIDE = 64
-VERSION = 2  # counts up when the drawing changes, so that an old cache is never taken for a new one
-
-FONT_PACKAGES = (
-    "font-source-sans-pro",
-    "font-source-serif-pro",
-    "font-hanken-grotesk",
-    "font-manrope",
-    "font-caladea",
-    "font-amatic-sc",
-    "font-fredoka-one",
-    "font-intuitive",
-)
-# Faces of matplotlib that hold no digits, or other signs in their places.
-NO_DIGITS = ("DejaVuSansDisplay", "DejaVuSerifDisplay", "LastResort", "STIXNonUni", "STIXSiz", "cmex10", "cmsy10")
-
-
-@cache
-def font_faces() -> tuple[Path, ...]:
-    """Every installed font face that holds the ten digits, in a fixed order.
-
-    Raises:
-        InputError: a font package is missing.
-    """
-    faces: list[Path] = []
-    for package in FONT_PACKAGES:
-        try:
-            files = importlib.metadata.files(package) or []
-        except importlib.metadata.PackageNotFoundError:
-            raise InputError(
-                f"the embedded digits need the font package {package}", "pip install 'csg[train]' brings it"
-            ) from None
-        fonts = sorted(Path(str(f.locate())) for f in files if f.suffix in (".ttf", ".otf"))
-        truetype = [f for f in fonts if f.suffix == ".ttf"]
-        faces += truetype or fonts
-    import matplotlib
-
-    faces += sorted((Path(matplotlib.get_data_path()) / "fonts" / "ttf").glob("*.ttf"))
-    return tuple(f for f in faces if not f.stem.startswith(NO_DIGITS))
+VERSION = 2
+"""Increased when the drawing changes, so that an old cache is not used."""
 
 
 def draw(digit: int, face: Path, rng: Generator) -> np.ndarray:
@@ -81,19 +44,19 @@ def draw(digit: int, face: Path, rng: Generator) -> np.ndarray:
     return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def coverage(sign: str, face: Path, rng: Generator) -> np.ndarray:
-    """How much of each pixel the sign covers, float (S, S) in 0..1, randomly stretched and warped."""
-    return _warp(_glyph(sign, face, rng), rng)
+def coverage(character: str, face: Path, rng: Generator) -> np.ndarray:
+    """The share of each pixel that a character covers, float (S, S) in 0..1, randomly stretched and warped."""
+    return _warp(_glyph(character, face, rng), rng)
 
 
-def _glyph(sign: str, face: Path, rng: Generator) -> np.ndarray:
-    """Coverage of the glyph, float (S, S) in 0..1: its ink box fills 65-100 % of the height, 35-80 % of the width."""
+def _glyph(character: str, face: Path, rng: Generator) -> np.ndarray:
+    """Coverage of the glyph, float (S, S) in 0..1: its ink box has 65-100 % of the height and 12-85 % of the width."""
     font = ImageFont.truetype(str(face), 96)
     stroke = int(rng.integers(0, 5))
-    left, top, right, bottom = (int(v) for v in font.getbbox(sign, stroke_width=stroke))
+    left, top, right, bottom = (int(v) for v in font.getbbox(character, stroke_width=stroke))
     page = Image.new("L", (right - left, bottom - top))
-    ImageDraw.Draw(page).text((-left, -top), sign, font=font, fill=255, stroke_width=stroke)
-    if sign == "7" and rng.random() < 0.5:
+    ImageDraw.Draw(page).text((-left, -top), character, font=font, fill=255, stroke_width=stroke)
+    if character == "7" and rng.random() < 0.5:
         _cross(page, rng)
     height = int(SIDE * rng.uniform(0.65, 1.0))
     natural = height * page.width / page.height
@@ -106,14 +69,14 @@ def _glyph(sign: str, face: Path, rng: Generator) -> np.ndarray:
 
 
 def _cross(page: Image.Image, rng: Generator) -> None:
-    """A bar through the stem: half the world writes its sevens so, and no font does."""
+    """Draw a bar through the stem of a seven, as many people write it and no font does."""
     start, end = (rng.uniform(0, 0.3), rng.uniform(0.4, 0.65)), (rng.uniform(0.65, 1), rng.uniform(0.4, 0.65))
     ends = [(round(x * page.width), round(y * page.height)) for x, y in (start, end)]
     ImageDraw.Draw(page).line(ends, fill=255, width=round(page.height * rng.uniform(0.06, 0.16)))
 
 
 def _warp(glyph: np.ndarray, rng: Generator) -> np.ndarray:
-    """Random rotation, shear and elastic displacement about the centre."""
+    """Random rotation, shear and elastic displacement around the centre."""
     angle, shear = rng.normal(0, 0.12), rng.normal(0, 0.15)
     cos, sin = np.cos(angle), np.sin(angle)
     matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, 0], [shear, 1]])
@@ -128,15 +91,15 @@ def _warp(glyph: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def _enlarge(small: np.ndarray, side: int) -> np.ndarray:
-    """A small field of numbers, float (n, n), as a smooth one, float (side, side)."""
+    """A small array, float (n, n), enlarged smoothly to float (side, side)."""
     return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _two_colours(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and paper, RGB in 0..1, whose lightness differs by at least 0.35."""
+    """Colours of ink and paper, RGB in 0..1, whose lightness differs by at least 0.35."""
     while True:
         ink, paper = rng.uniform(0, 1, (2, 3))
-        if rng.random() < 0.5:  # half of all images are nearly grey, as scans are
+        if rng.random() < 0.5:  # half of the images are nearly grey, like scans
             ink, paper = ink.mean() + 0.05 * (ink - 0.5), paper.mean() + 0.05 * (paper - 0.5)
             ink, paper = (np.where(c > 0.5, 1 - (1 - c) * 0.5, c * 0.5) for c in (ink, paper))
         if abs(ink.mean() - paper.mean()) >= 0.35:
@@ -144,13 +107,13 @@ def _two_colours(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def texture(rng: Generator, side: int, knots: int) -> np.ndarray:
-    """Smooth coloured noise, float (side, side, 3), about zero, drawn on a grid of `knots` a side."""
+    """Smooth coloured noise around zero, float (side, side, 3), drawn on a grid of knots x knots."""
     noise = rng.normal(0, 1, (knots, knots, 3)).astype(np.float32)
     return np.stack([_enlarge(noise[..., c], side) for c in range(3)], axis=-1)
 
 
 def _sensor(image: np.ndarray, rng: Generator) -> np.ndarray:
-    """Blur and a random sensor resolution: 8 to S pixels a side, log-uniform, seen again at S."""
+    """Blur and a random sensor resolution, log-uniform from 8 to S pixels on each side, enlarged to S again."""
     image = ndimage.gaussian_filter(image, (blur := rng.uniform(0, 1.2), blur, 0))
     pixels = int(np.exp(rng.uniform(np.log(8), np.log(SIDE))))
     planes = [Image.fromarray(image[..., c]) for c in range(3)]
@@ -176,7 +139,7 @@ def write_in_chunks(
     size: int,
     progress: Progress | None,
 ) -> None:
-    """Let `write_chunk` write images 0 ... count - 1 into `folder`, `size` at a time, with one process a core."""
+    """Draw images 0 to count - 1 into `folder` in chunks of `size`, with one process per core."""
     chunks = [range(start, min(start + size, count)) for start in range(0, count, size)]
     cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
     with ProcessPoolExecutor(cores) as pool:
@@ -193,25 +156,22 @@ def drawn_once(
     seed: int,
     progress: Progress | None,
 ) -> Path:
-    """The folder of an embedded set in the cache, which `write` fills the first time."""
+    """The folder of an embedded dataset in the cache, drawn by `write` on first use."""
     folder = cache_dir() / f"{name}-{count}-seed{seed}"
     if not folder.is_dir():
-        log(f"drawing {count} synthetic {what}, once, into {folder}")
+        log(f"drawing {count} synthetic {what} into {folder}; later runs reuse them")
         with atomic_directory(folder) as fresh:
             write(fresh, count, seed, progress)
     return folder
 
 
 def write_digits(folder: Path, count: int, seed: int, progress: Progress | None = None) -> None:
-    """Draw `count` images into class folders below `folder`, with one process a core.
-
-    `progress` is called with the number of images just finished.
-    """
+    """Draw `count` images into class folders below `folder`, with one process per core."""
     for digit in DIGITS:
         (folder / digit).mkdir(parents=True)
     write_in_chunks(_write_chunk, folder, count, seed, 250, progress)
 
 
 def digits(count: int, seed: int, progress: Progress | None = None) -> Path:
-    """Folder of the embedded synthetic digits, drawn on first use and then taken from the cache."""
+    """The folder of the embedded synthetic digits, drawn on first use and then read from the cache."""
     return drawn_once("digits", f"digits-v{VERSION}", write_digits, count, seed, progress)

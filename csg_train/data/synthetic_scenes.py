@@ -1,9 +1,9 @@
-"""The embedded synthetic source `digit-scenes`: glyphs of many font faces on drawn canvases, a label for each pixel.
+"""The embedded synthetic dataset `digit-scenes`: glyphs of many font faces on drawn canvases, a label for each pixel.
 
-Classes: background and 0-9 (csg/labelsets/digit-scenes.yaml). As with the synthetic digits, every scene is drawn from
-`(seed, index)` alone and written once into the cache, as images/ and labels/.
+Classes: background and 0-9 (csg/labelsets/digit-scenes.yaml). Like the synthetic digits, a scene depends on (seed,
+index) alone, and all are written once into the cache, as images/ and labels/.
 
-Legend of shapes: S side of the scene in pixels.
+Shape letters: S side of the scene in pixels.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from csg.datasets.digit_scenes import SIDE, free_corner
-from csg_train.data.synthetic_digits import DIGITS, Progress, coverage, drawn_once, font_faces, texture, write_in_chunks
+from csg_train.data.fonts import font_faces
+from csg_train.data.synthetic_digits import DIGITS, Progress, coverage, drawn_once, texture, write_in_chunks
 
-VERSION = 1  # counts up when the drawing changes, so that an old cache is never taken for a new one
+VERSION = 1
+"""Increased when the drawing changes, so that an old cache is not used."""
 GLYPHS = (1, 3)
+"""Fewest and most glyphs in a scene."""
 GLYPH_SIDE = (36, 72)
+"""Smallest side of a glyph in pixels, and the first that is too large."""
 CHUNK = 50
 
 
 def draw_scene(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One scene: image uint8 (S, S, 3), RGB, and its label map uint8 (S, S), 0 background, d + 1 the digit d."""
+    """One scene: image uint8 (S, S, 3), RGB, and label map uint8 (S, S): 0 background, d + 1 the digit d."""
     scene, labels, taken = _canvas(rng), np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), bool)
     faces = font_faces()
     for _ in range(rng.integers(GLYPHS[0], GLYPHS[1] + 1)):
@@ -32,11 +36,11 @@ def draw_scene(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
         glyph = coverage(DIGITS[digit], faces[rng.integers(len(faces))], rng)
         corner = free_corner(taken, side, rng)
         if corner is not None:
-            place = np.s_[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
-            taken[place] = True
+            area = np.s_[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+            taken[area] = True
             cover = _seen(glyph, side, rng)
-            scene[place] += cover[..., None] * (_ink(scene[place], rng) - scene[place])
-            labels[place][cover > 0.5] = digit + 1
+            scene[area] += cover[..., None] * (_ink(scene[area], rng) - scene[area])
+            labels[area][cover > 0.5] = digit + 1
     scene += rng.normal(0, rng.uniform(0, 0.04), scene.shape)
     return (scene.clip(0, 1) * 255 + 0.5).astype(np.uint8), labels
 
@@ -63,15 +67,15 @@ def _canvas(rng: Generator) -> np.ndarray:
 
 
 def _seen(glyph: np.ndarray, side: int, rng: Generator) -> np.ndarray:
-    """Coverage of a glyph at `side` pixels, float (side, side), as a sensor of 8 pixels or more would have seen it."""
+    """Coverage of a glyph, float (side, side), at a random sensor resolution from 8 pixels on each side."""
     pixels = int(np.exp(rng.uniform(np.log(8), np.log(side))))
     small = Image.fromarray(glyph).resize((pixels, pixels), Image.Resampling.BOX)
     return np.clip(np.asarray(small.resize((side, side), Image.Resampling.BICUBIC)), 0, 1)
 
 
-def _ink(place: np.ndarray, rng: Generator) -> np.ndarray:
-    """A colour, RGB in 0..1, whose lightness is 0.3 or more from what is behind it; half of all are nearly grey."""
-    behind = float(place.mean())
+def _ink(background: np.ndarray, rng: Generator) -> np.ndarray:
+    """A colour, RGB in 0..1, whose lightness differs from the background by 0.3 or more; half of them are nearly grey."""
+    behind = float(background.mean())
     while True:
         ink = rng.uniform(0, 1, 3)
         if rng.random() < 0.5:
@@ -92,12 +96,12 @@ def _write_chunk(folder: Path, seed: int, indices: range) -> int:
 
 
 def write_scenes(folder: Path, count: int, seed: int, progress: Progress | None = None) -> None:
-    """Draw `count` scenes into images/ and labels/ below `folder`; `progress` is told the number just finished."""
+    """Draw `count` scenes into images/ and labels/ below `folder`, with one process per core."""
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)
     write_in_chunks(_write_chunk, folder, count, seed, CHUNK, progress)
 
 
 def digit_scenes(count: int, seed: int, progress: Progress | None = None) -> Path:
-    """Folder of the embedded synthetic scenes, drawn on first use and then taken from the cache."""
+    """The folder of the embedded synthetic scenes, drawn on first use and then read from the cache."""
     return drawn_once("scenes", f"digit-scenes-v{VERSION}", write_scenes, count, seed, progress)

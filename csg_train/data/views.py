@@ -1,4 +1,4 @@
-"""Classification images: decoded and resized once, then augmented into one or more independent views."""
+"""Training views for classification: images are decoded and resized once, then augmented for each view."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torchvision.transforms import v2
 from csg.datasets.classification import ClassificationDataset
 from csg.errors import InputError
 from csg.images import decode
-from csg_train.data.loading import Item, fix_randomness
+from csg_train.data.loading import Item, seed_sample
 from csg_train.recipe import ClassificationAugment, ClassificationData
 
 MAGNITUDES = 11  # 0-10, so that magnitude 6 is "6 of 10" (docs/method.md section 6)
 
 
 class Views(Dataset[Item]):
-    """Views of the image at (epoch, index), uint8 (V, S, S, 3), and its class, int64; a line if it can't be read.
+    """Augmented views of the image at (epoch, index), uint8 (V, S, S, 3), and its class, int64.
 
-    RandAugment's fourteen operations are those of docs/method.md section 6, with torchvision's ranges. They are
-    applied after the resize (the published order is the other way round): both views then share the costly part.
+    The fourteen operations of RandAugment are those of docs/method.md section 6, with torchvision's ranges. They are
+    applied after the resize, not before it as published, so that the views share decoding and resizing.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Views(Dataset[Item]):
             ]
         )
 
-    def __getitem__(self, place: tuple[int, int]) -> Item:
-        epoch, index = place
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
         try:
             image = self.resize(decode(self.images.paths[index]))
         except InputError as error:
             return error.message
         with torch.random.fork_rng(devices=[]):
-            fix_randomness(self.seed, epoch, index)
+            seed_sample(self.seed, epoch, index)
             views = torch.stack([self._view(image) for _ in range(self.views)])
         return views, torch.tensor(int(self.images.labels[index]))
 
