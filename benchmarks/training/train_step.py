@@ -22,7 +22,7 @@ from csg.console import show_table
 from csg.datasets.classification import read_classification_dataset
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg_train.data.crops import Crops
-from csg_train.data.loading import Steps, load_batches
+from csg_train.data.loading import StepBatchSampler, batches
 from csg_train.data.synthetic_digits import write_digits
 from csg_train.data.views import Views
 from csg_train.methods.base import Batch
@@ -70,11 +70,11 @@ def loader_images_per_s(views: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         write_digits(Path(folder, "set"), 1280, 0)
         images = read_classification_dataset([Path(folder, "set")])
-        steps = Steps(len(images), recipe.optim.batch, 0, 0, len(images) // recipe.optim.batch)
-        batches = load_batches(Views(images, recipe.data, recipe.augment, views, 0), steps, "fail", None, False)
-        next(batches)
+        sampler = StepBatchSampler(len(images), recipe.optim.batch, 0, range(len(images) // recipe.optim.batch))
+        loaded = batches(Views(images, recipe.data, recipe.augment, views, 0), sampler, "fail", None, False)
+        next(loaded)
         started = time.perf_counter()
-        count = sum(len(batch.labels) for batch in batches)
+        count = sum(len(batch.labels) for batch in loaded)
         return count / (time.perf_counter() - started)
 
 
@@ -105,11 +105,11 @@ def scene_loader_images_per_s() -> float:
                 pixels = noise if noise is not None else np.full(shape, 7, np.uint8)
                 Image.fromarray(pixels).save(Path(folder, kind, f"{number:05d}.png"), compress_level=1)
         scenes = read_segmentation_dataset([folder], "cityscapes19")
-        steps = Steps(len(scenes), recipe.optim.batch, 0, 0, len(scenes) // recipe.optim.batch)
-        batches = load_batches(Crops(scenes, recipe.data, recipe.augment, 2, 0), steps, "fail", None, False)
-        next(batches)
+        sampler = StepBatchSampler(len(scenes), recipe.optim.batch, 0, range(len(scenes) // recipe.optim.batch))
+        loaded = batches(Crops(scenes, recipe.data, recipe.augment, 2, 0), sampler, "fail", None, False)
+        next(loaded)
         started = time.perf_counter()
-        count = sum(len(batch.labels) for batch in batches)
+        count = sum(len(batch.labels) for batch in loaded)
         return count / (time.perf_counter() - started)
 
 

@@ -75,7 +75,11 @@ def seed_sample(seed: int, epoch: int, index: int) -> None:
 
 
 def batches(
-    images: Dataset[Item], sampler: StepBatchSampler, unreadable: Literal["fail", "skip"], workers: int | None, pin_memory: bool
+    images: Dataset[Item],
+    sampler: StepBatchSampler,
+    unreadable: Literal["fail", "skip"],
+    workers: int | None,
+    pin_memory: bool,
 ) -> Iterator[LoadedBatch]:
     """Load the batches of a sampler.
 

@@ -74,7 +74,7 @@ def _seen(glyph: np.ndarray, side: int, rng: Generator) -> np.ndarray:
 
 
 def _ink(background: np.ndarray, rng: Generator) -> np.ndarray:
-    """A colour, RGB in 0..1, whose lightness differs from the background by 0.3 or more; half of them are nearly grey."""
+    """A colour, RGB in 0..1, at least 0.3 lighter or darker than the background; half are nearly grey."""
     behind = float(background.mean())
     while True:
         ink = rng.uniform(0, 1, 3)

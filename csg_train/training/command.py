@@ -14,7 +14,7 @@ import torch
 from csg.console import log, print_json
 from csg.errors import InputError, UsageError
 from csg.files import next_free_path
-from csg_train.distributed import barrier, first_process_first, process_group, rank, same_everywhere, world
+from csg_train.distributed import barrier, broadcast_object, main_process_first, process_group, rank, world_size
 from csg_train.methods import load_method
 from csg_train.methods.base import Method
 from csg_train.models.teacher import Teacher
@@ -62,7 +62,7 @@ def _train_or_resume(request: TrainRequest) -> dict[str, Any]:
         log(f"resuming run {run.path}")
     else:
         recipe = with_absolute_paths(load_task_recipe(request.task, request.recipe, request.settings))
-        run = Run(same_everywhere(_new_run, recipe, request.out))
+        run = Run(broadcast_object(_new_run, recipe, request.out))
         chosen = [f"recipe {recipe.name}" + ("" if request.recipe else " (default)"), f"method {recipe.method}"]
         chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
         log(f"train {request.task}: " + ", ".join(chosen))
@@ -73,12 +73,12 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
     """Train `recipe` into the folder of `run`, from its last checkpoint if it has one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     refuse_random_teacher(recipe)
-    with first_process_first():  # it draws and fetches what the others then find in the caches
+    with main_process_first():  # it draws and fetches what the others then find in the caches
         images, measured = _data(recipe)
         method = build_method(recipe, len(images.class_spec), device)
     begun = (run.path / "environment.json").is_file()
     precision = precision_for(run.environment()["precision"] if begun else recipe.precision, device)
-    trainer = Trainer(run, recipe, method, images, measured, device, same_everywhere(lambda: precision))
+    trainer = Trainer(run, recipe, method, images, measured, device, broadcast_object(lambda: precision))
     if rank() == 0:
         _keep_record(run, recipe, trainer, images)
     barrier()
@@ -188,7 +188,7 @@ def _keep_record(run: Run, recipe: Recipe, trainer: Trainer, images: Images) -> 
     record = environment(trainer.device, trainer.precision.name, recipe.seed, fingerprint)
     class_spec = images.class_spec
     record |= {"classes": list(class_spec.names), "label_set": class_spec.label_set, "colours": class_spec.colours}
-    record |= {"recipe_digest": recipe.digest(), "processes": world()}
+    record |= {"recipe_digest": recipe.digest(), "processes": world_size()}
     run.write("recipe.yaml", recipe.to_yaml())
     run.write("environment.json", json.dumps(record, indent=2) + "\n")
 

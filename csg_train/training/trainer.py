@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from csg.console import log, progress
 from csg.errors import InputError, UsageError
-from csg_train.data.loading import Steps, load_batches
-from csg_train.distributed import any_process, barrier, mean_over_processes, rank, world
+from csg_train.data.loading import StepBatchSampler, batches
+from csg_train.distributed import any_rank, barrier, mean_over_processes, rank, world_size
 from csg_train.energy import hyperspherical_energy
 from csg_train.methods.base import Batch, Method
 from csg_train.recipe import Recipe
@@ -59,16 +59,17 @@ class Trainer:
     def __post_init__(self) -> None:
         optim = self.recipe.optim
         self.batch = min(optim.batch, len(self.images))
-        if self.batch % world():
-            raise UsageError(f"batches of {self.batch} images, {world()} processes: no multiple", "--set optim.batch=N")
-        if world() > 1 and self.recipe.data.on_unreadable == "skip":
+        if self.batch % world_size():
+            what = f"batches of {self.batch} images cannot be divided among {world_size()} processes"
+            raise UsageError(what, "set a multiple: --set optim.batch=N")
+        if world_size() > 1 and self.recipe.data.on_unreadable == "skip":
             raise UsageError(
                 "several processes must have equal shares of each batch", "leave out --set data.on_unreadable=skip"
             )
         self.steps_per_epoch = len(self.images) // self.batch
         self.steps = min(optim.epochs * self.steps_per_epoch, optim.max_steps or 2**62)
         self.optimiser = make_optimiser(self.method, optim)
-        self.model = DistributedDataParallel(self.method, broadcast_buffers=False) if world() > 1 else self.method
+        self.model = DistributedDataParallel(self.method, broadcast_buffers=False) if world_size() > 1 else self.method
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
         self.curves = Curves(self.run)
         self.seconds, self.images_seen, self.steps_made = 0.0, 0, 0
@@ -108,9 +109,9 @@ class Trainer:
         recipe = self.recipe
         views = TASKS[recipe.task].views(self.images, recipe, self.method.views)
         total = 2**62 if endless else self.steps
-        order = Steps(len(self.images), self.batch, recipe.seed, self.step, total, rank(), world())
+        sampler = StepBatchSampler(len(self.images), self.batch, recipe.seed, range(self.step, total))
         data, pin = recipe.data, self.device.type == "cuda"
-        for loaded in load_batches(views, order, data.on_unreadable, data.workers, pin):
+        for loaded in batches(views, sampler, data.on_unreadable, data.workers, pin):
             self._note_unreadable(loaded.unreadable)
             yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in (loaded.views, loaded.labels)))
 
@@ -122,13 +123,13 @@ class Trainer:
             for batch in self._batches():
                 values = self._one_step(batch)
                 self.steps_made += 1
-                self.images_seen += world() * len(batch.labels)
+                self.images_seen += world_size() * len(batch.labels)
                 self.seconds = time.monotonic() - started
                 self._log(values, bar, task)
                 epoch_ends = self.step % self.steps_per_epoch == 0
                 if epoch_ends:
                     self.method.after_epoch()
-                stop, due = any_process(self.stop.wanted, time.monotonic() - saved > CHECKPOINT_EVERY_S)
+                stop, due = any_rank(self.stop.wanted, time.monotonic() - saved > CHECKPOINT_EVERY_S)
                 if stop or due or epoch_ends:
                     self._save()
                     saved = time.monotonic()
@@ -170,7 +171,7 @@ class Trainer:
 
     def _gradients_shared(self, now: bool) -> AbstractContextManager[Any]:
         """Gradients are averaged over the processes once a step, with its last part."""
-        return nullcontext() if now or world() == 1 else cast(DistributedDataParallel, self.model).no_sync()
+        return nullcontext() if now or world_size() == 1 else cast(DistributedDataParallel, self.model).no_sync()
 
     def _log(self, values: dict[str, Tensor], bar: Progress, task: TaskID) -> None:
         bar.advance(task)

@@ -7,8 +7,9 @@ from PIL import Image
 
 from csg.datasets.classification import read_classification_dataset
 from csg.errors import InputError, UsageError, VerificationError
-from csg_train.data.loading import Steps, load_batches
-from csg_train.data.synthetic_digits import draw, font_faces, write_digits
+from csg_train.data import loading
+from csg_train.data.fonts import font_faces
+from csg_train.data.synthetic_digits import draw, write_digits
 from csg_train.data.views import Views
 from csg_train.models.weights import load_weights, pull
 from csg_train.recipe import ClassificationAugment, ClassificationData, load_recipe, parse_settings, recipe_names
@@ -121,7 +122,8 @@ def batches(folders, workers, start=0, total=6, unreadable="fail", operations=2)
     views = Views(
         read_classification_dataset([folders / "a"]), data, ClassificationAugment(operations=operations), 2, seed=7
     )
-    return list(load_batches(views, Steps(6, 2, 7, start, total), unreadable, workers, pin_memory=False))
+    sampler = loading.StepBatchSampler(6, 2, 7, range(start, total))
+    return list(loading.batches(views, sampler, unreadable, workers, pin_memory=False))
 
 
 def test_views_do_not_depend_on_workers_nor_on_where_a_run_starts(folders):
@@ -134,7 +136,7 @@ def test_views_do_not_depend_on_workers_nor_on_where_a_run_starts(folders):
 
 
 def test_an_epoch_sees_every_image_once_and_epochs_differ():
-    steps = list(Steps(10, 5, 3, 0, 4))
+    steps = list(loading.StepBatchSampler(10, 5, 3, range(4)))
     first, second = (sorted(i for b in steps[k : k + 2] for _, i in b) for k in (0, 2))
     assert first == second == list(range(10))
     assert [i for _, i in steps[0]] != [i for _, i in steps[2]]
