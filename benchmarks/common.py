@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,23 @@ def file_request(model: str, file: bytes, output: str, classification: bool = Fa
 
 
 @contextmanager
-def serving(folder: Path, *bundles: Path) -> Iterator[dict[str, Any]]:
-    """A Triton with these bundles as models of their names, in the Python backend: `pid`, `http`, `grpc`, `metrics`."""
+def serving(
+    folder: Path, *bundles: Path, deploy: Sequence[str] = (), serve: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Serve bundles as models of their names, in the Python backend.
+
+    Args:
+        folder: holds the model repository.
+        bundles: what to serve.
+        deploy: more options of `csg deploy`.
+        serve: more options of `csg serve`.
+
+    Yields:
+        `pid`, and the addresses `http`, `grpc` and `metrics`.
+    """
     for bundle in bundles:
-        csg("deploy", bundle, "--backend", "python", "--name", bundle.name, cwd=folder)
-    state: dict[str, Any] = json.loads(csg("serve", "--detach", "--json", *FREE_PORTS, cwd=folder))
+        csg("deploy", bundle, "--backend", "python", "--name", bundle.name, *deploy, cwd=folder)
+    state: dict[str, Any] = json.loads(csg("serve", "--detach", "--json", *FREE_PORTS, *serve, cwd=folder))
     try:
         yield state
     finally:
