@@ -1,0 +1,108 @@
+"""A small gRPC server that speaks Triton's protocol, inside the event loop of a test: for what needs no model.
+
+It serves the model "colour": the logits of an image are the means of its channels. A test makes it fail, stall or
+serve another version, as a real Triton does that restarts or is given a new bundle.
+"""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from csg_serve.triton.config import model_config
+from csg_serve.triton.deploy_options import DeployOptions
+from tests.helpers.tiny_bundle import tiny_card
+
+
+class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """What it serves can be changed at any time.
+
+    Attributes:
+        card: of the model.
+        versions: ready ones.
+        failures: gRPC code and message of the next answers to requests, one each.
+        delay_s: until a request is answered.
+        requests: number of requests so far.
+        busiest: most requests in flight at a time.
+    """
+
+    def __init__(self, card=None, versions=(1,)):
+        self.card, self.versions = card or tiny_card(), list(versions)
+        self.failures, self.delay_s = [], 0.0
+        self.requests = self.busiest = self._in_flight = 0
+        self.restricted, self.port = False, 0
+
+    async def start(self):
+        """Listen, at the same port as before if there was one."""
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+        return self
+
+    async def stop(self):
+        """Break all connections."""
+        await self._server.stop(0)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    async def ModelStatistics(self, request, context):
+        if self.restricted:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "statistics is restricted, expecting header")
+        answer = service_pb2.ModelStatisticsResponse()
+        for version in self.versions:
+            answer.model_stats.add(name=self.card.name, version=str(version), inference_count=self.requests)
+        return answer
+
+    async def ModelMetadata(self, request, context):
+        versions = [str(version) for version in self.versions]
+        return service_pb2.ModelMetadataResponse(name=request.name, versions=versions)
+
+    async def ModelConfig(self, request, context):
+        options = DeployOptions(backend="python", max_batch=4)
+        return service_pb2.ModelConfigResponse(
+            config=model_config(self.card, self.card.name, int(request.version), options)
+        )
+
+    async def SystemSharedMemoryRegister(self, request, context):
+        """As a server in a container, which can't open it."""
+        await context.abort(grpc.StatusCode.INTERNAL, "Unable to open shared memory region")
+
+    async def SystemSharedMemoryUnregister(self, request, context):
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
+
+    async def ModelInfer(self, request, context):
+        self.requests += 1
+        self._in_flight += 1
+        self.busiest = max(self.busiest, self._in_flight)
+        try:
+            if int(request.model_version) not in self.versions:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "unknown model: version is not at ready state")
+            if self.failures:
+                await context.abort(*self.failures.pop(0))
+            await asyncio.sleep(self.delay_s)
+        finally:
+            self._in_flight -= 1
+        shape = tuple(request.inputs[0].shape)
+        pixels = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(shape)
+        logits = pixels.mean((1, 2), dtype=np.float32)
+        answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=request.model_version)
+        answer.outputs.add(name="logits", datatype="FP32", shape=logits.shape)
+        answer.raw_output_contents.append(logits.tobytes())
+        return answer
+
+
+@asynccontextmanager
+async def running(*servers):
+    """The servers, listening."""
+    for server in servers:
+        await server.start()
+    try:
+        yield
+    finally:
+        for server in servers:
+            await server.stop()
