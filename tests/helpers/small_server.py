@@ -25,6 +25,8 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         failures: gRPC code and message of the next answers to requests, one each.
         delay_s: until a request is answered.
         requests: number of requests so far.
+        requests_until_stop: requests that are answered before all calls fail as if it had shut down.
+        restricted: the statistics need a secret.
         busiest: most requests in flight at a time.
     """
 
@@ -33,6 +35,7 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.failures, self.delay_s = [], 0.0
         self.requests = self.busiest = self._in_flight = 0
         self.restricted, self.port = False, 0
+        self.requests_until_stop = None
 
     async def start(self):
         """Listen, at the same port as before if there was one."""
@@ -46,11 +49,20 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         """Break all connections."""
         await self._server.stop(0)
 
+    def logits(self, pixels):
+        """float32 (N, 3), the means of the channels."""
+        return pixels.mean((1, 2), dtype=np.float32)
+
+    def _stopped(self):
+        return self.requests_until_stop is not None and self.requests > self.requests_until_stop
+
     @property
     def address(self):
         return f"127.0.0.1:{self.port}"
 
     async def ModelStatistics(self, request, context):
+        if self._stopped():
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
         if self.restricted:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "statistics is restricted, expecting header")
         answer = service_pb2.ModelStatisticsResponse()
@@ -82,6 +94,8 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         try:
             if int(request.model_version) not in self.versions:
                 await context.abort(grpc.StatusCode.NOT_FOUND, "unknown model: version is not at ready state")
+            if self._stopped():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
             if self.failures:
                 await context.abort(*self.failures.pop(0))
             await asyncio.sleep(self.delay_s)
@@ -89,7 +103,7 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             self._in_flight -= 1
         shape = tuple(request.inputs[0].shape)
         pixels = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(shape)
-        logits = pixels.mean((1, 2), dtype=np.float32)
+        logits = self.logits(pixels)
         answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=request.model_version)
         answer.outputs.add(name="logits", datatype="FP32", shape=logits.shape)
         answer.raw_output_contents.append(logits.tobytes())

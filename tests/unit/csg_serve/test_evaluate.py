@@ -1,0 +1,118 @@
+"""`csg evaluate` from opening to the results, against a small server: figures, resuming, what is refused."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import csg_serve.client.pool
+from csg.errors import InputError, ServerError, UsageError
+from csg_serve.client.endpoints import Servers
+from csg_serve.evaluate.command import evaluate, evaluate_command
+from csg_serve.evaluate.records import ClassificationResult
+from csg_serve.evaluate.session import EvaluateOptions
+from tests.helpers.evaluations import TIMES
+from tests.helpers.small_server import SmallServer, running
+from tests.helpers.tiny_bundle import COLOURS
+
+
+@pytest.fixture(autouse=True)
+def current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Ten images for each colour, two of them of another colour."""
+    for number, name in enumerate(COLOURS):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for image in range(10):
+            colour = COLOURS[(number + (image < 2)) % 3]
+            Image.new("RGB", (40, 40), colour).save(tmp_path / "data" / name / f"{image}.png")
+    return str(tmp_path / "data")
+
+
+def evaluated(server, **options):
+    """The report of an evaluation."""
+
+    async def run():
+        async with running(server):
+            return await evaluate(EvaluateOptions(servers=Servers((server.address,)), **options))
+
+    return asyncio.run(run())
+
+
+def figures(report):
+    return report.to_result(None).model_dump(exclude=TIMES)
+
+
+def test_the_figures_are_those_of_the_images(data, tmp_path):
+    report, page = evaluated(SmallServer(), data=(data,))
+    assert page is None
+    assert report.scores.accuracy == 0.8
+    np.testing.assert_array_equal(report.scores.confusion, [[8, 2, 0], [0, 8, 2], [2, 0, 8]])
+    assert (report.progress.answered, report.progress.skipped, report.progress.sessions) == (30, 0, 1)
+    written = ClassificationResult.model_validate_json((report.folder / "result.json").read_bytes())
+    assert written == report.to_result(None)
+    assert report.folder.resolve() == tmp_path / "evaluations" / "colour-1-1"
+    kinds = [json.loads(line)["kind"] for line in (report.folder / "journal.jsonl").read_text().splitlines()]
+    assert kinds == ["session", *["classification"] * 30]
+
+
+def test_ordered_records_the_images_in_order(data):
+    report, _ = evaluated(SmallServer(), data=(data,), ordered=True)
+    lines = (report.folder / "journal.jsonl").read_text().splitlines()[1:]
+    assert [json.loads(line)["index"] for line in lines] == list(range(30))
+
+
+def test_an_interrupted_evaluation_ends_with_the_same_figures(data, monkeypatch, capsys):
+    monkeypatch.setattr(csg_serve.client.pool, "RETRY_BUDGET_S", 0.3)
+    expected, _ = evaluated(SmallServer(), data=(data,))
+    failing = SmallServer()
+    failing.requests_until_stop = 3
+    with pytest.raises(ServerError, match="did not answer"):
+        evaluated(failing, data=(data,))
+    assert "of 30 images are recorded; continue with `csg evaluate --resume" in capsys.readouterr().err
+    server = SmallServer()
+    report, _ = evaluated(server, resume=True)
+    assert figures(report) == figures(expected)
+    assert report.progress.sessions == 2
+    assert report.folder.name == "colour-1-2"
+    assert 0 < server.requests < 8
+    with pytest.raises(InputError, match="there is no unfinished evaluation"):
+        evaluated(SmallServer(), resume=True)
+
+
+def test_a_finished_evaluation_gets_its_page_without_a_request(data, tmp_path):
+    first, _ = evaluated(SmallServer(), data=(data,), out=tmp_path / "out")
+    server = SmallServer()
+    report, page = evaluated(server, resume=True, out=tmp_path / "out", report=True)
+    assert server.requests == 0
+    assert page == tmp_path / "out" / "report.html"
+    assert "80.00 %" in page.read_text()
+    assert figures(report) == figures(first)
+
+
+def test_an_unreadable_image_stops_or_is_counted(data, tmp_path):
+    (tmp_path / "data" / "green" / "9.png").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"green/9\.png.*--on-unreadable skip"):
+        evaluated(SmallServer(), data=(data,), ordered=True)
+    report, _ = evaluated(SmallServer(), data=(data,), on_unreadable="skip")
+    assert (report.progress.answered, report.progress.skipped) == (29, 1)
+
+
+def test_options_of_segmenters_are_refused_for_a_classifier(data):
+    for options in ({"tile": 64}, {"labels": "camvid11"}):
+        with pytest.raises(UsageError, match="colour is not a segmenter; leave out --labels and --tile"):
+            evaluated(SmallServer(), data=(data,), **options)
+    with pytest.raises(UsageError, match=r"unexpected argument 'page\.html'"):
+        evaluate_command(EvaluateOptions(servers=Servers(("localhost:1",)), page="page.html"), as_json=True)
+
+
+def test_logits_that_are_not_finite_are_an_error(data):
+    server = SmallServer()
+    server.logits = lambda pixels: np.full((len(pixels), 3), np.nan, np.float32)
+    with pytest.raises(ServerError, match=r"with logits that are not finite; export it again"):
+        evaluated(server, data=(data,))
