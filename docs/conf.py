@@ -37,10 +37,21 @@ copybutton_prompt_is_regexp = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_mock_imports = ["triton_python_backend_utils"]
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "model_config"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = f"csg {release}"
 html_theme_options = {"navigation_with_keys": True}
+
+
+def setup(app):
+    """The tables that `csg compare` writes have no title; a page needs one."""
+    app.connect("source-read", add_title)
+
+
+def add_title(app, page, source):
+    """Name the comparison above its table."""
+    if page.startswith("results/") and page.endswith("/table"):
+        source[0] = f"---\norphan: true\n---\n\n# Comparison {page.split('/')[1]}\n\n{source[0]}"

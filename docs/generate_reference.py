@@ -5,6 +5,7 @@ Docstrings are plain text in Google style with Markdown's code marks: `plain_doc
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import typing
@@ -22,12 +23,14 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).parent.parent
 OUT = Path(__file__).parent / "reference" / "generated"
 PACKAGES = ("csg", "csg_train", "csg_export", "csg_serve")
+COLUMNS = re.compile(r"^\S.*[^.\s] {2,}\S", re.MULTILINE)  # text in columns, at the margin of a docstring
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("builder-inited", write_pages)
     app.connect("autodoc-process-docstring", plain_docstring, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", short_signature)
     return {"parallel_read_safe": True}
 
 
@@ -44,6 +47,7 @@ def write_pages(_: Sphinx) -> None:
     pages["methods.md"] = "\n".join(["# Settings of the methods\n", *(fields(n, s) for n, s in settings.items())])
     rooms = {room: room_page(room, modules) for room, modules in rooms_of_packages().items()}
     pages |= {f"{room}.md": text for room, text in rooms.items()}
+    pages |= {f"{name.lower()}.md": copied(name) for name in ("CHANGELOG", "CONTRIBUTING")}
     pages["api.md"] = "\n".join(["# Python API\n", "```{toctree}", ":maxdepth: 1\n", *rooms, "```\n"])
     OUT.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
@@ -52,6 +56,11 @@ def write_pages(_: Sphinx) -> None:
     for path in OUT.iterdir():
         if path.name not in pages:
             path.unlink()
+
+
+def copied(name: str) -> str:
+    """A page of the repository's root, its links made relative to the generated pages."""
+    return (ROOT / f"{name}.md").read_text().replace("](docs/", "](../../")
 
 
 def commands_page() -> str:
@@ -159,18 +168,27 @@ def room_page(room: str, modules: list[str]) -> str:
     return "\n".join(sections)
 
 
+def short_signature(app: Sphinx, what: str, name: str, thing: Any, options: Any, *signature: Any) -> Any:
+    """No signature for pydantic models: their fields follow, and it would repeat them with every constraint."""
+    return ("", None) if isinstance(thing, type) and issubclass(thing, BaseModel) else signature
+
+
 def plain_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Escape what reStructuredText would read as markup; an indented block after an empty line is code."""
-    result: list[str] = []
-    code = False
-    for index, line in enumerate(lines):
-        before = lines[index - 1] if index else "."
-        if line.startswith("    ") and not before.strip() and not code:
-            code = True
-            result += ["::", ""]
-        elif line.strip() and not line.startswith("    "):
-            code = False
-        result.append(line if code else re.sub(r"(`[^`]*`)|([*|])", escaped, line))
+    """Escape what reStructuredText would read as markup, and mark code and columns as such."""
+    result = ["\\ "] if what in ("attribute", "data", "property") else []  # or napoleon reads `text: more` as a type
+    code, before = False, "."
+    for blank, paragraph in itertools.groupby(lines, lambda line: not line.strip()):
+        block = list(paragraph)
+        if blank:
+            result += block
+            continue
+        indented = all(line.startswith("    ") for line in block)
+        code = COLUMNS.search("\n".join(block)) is not None or (indented and (code or not before.startswith("    ")))
+        if code:
+            result += ["::", "", *(f"    {line}" for line in block)]
+        else:
+            result += [re.sub(r"(`[^`]*`)|([*|])", escaped, line) for line in block]
+        before = block[-1]
     lines[:] = result
 
 
