@@ -144,7 +144,7 @@ class Calibration(_Part):
     source: str
     images: int
     method: CalibrationMethod
-    float_ends: bool
+    fp32_first_last: bool
 
 
 class Engine(_Part):

@@ -48,6 +48,13 @@ def training_precisions(incomplete: str) -> list[str]:
     return _matching(get_args(Recipe.model_fields["precision"].annotation), incomplete)
 
 
+def precisions(incomplete: str) -> list[str]:
+    """The precisions of `csg export`."""
+    from csg_export.precisions import PRECISIONS
+
+    return _matching(PRECISIONS, incomplete)
+
+
 def label_sets(incomplete: str) -> list[str]:
     """The label sets that come with csg."""
     from csg.datasets.label_sets import label_set_names

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 from typer.core import TyperGroup
 
+from csg_cli import completion
 from csg_cli.options import Json, examples, grouped
 
 if TYPE_CHECKING:
-    from csg_export.export import ExportOptions
+    from csg_export.options import ExportOptions
 
 INSPECT = "inspect"
 OUTPUTS, INT8, ENGINES = "Inputs and outputs", "int8", "TensorRT engines"
@@ -47,10 +48,12 @@ class ModelOptions:
     """What the exported model is like."""
 
     precision: Annotated[
-        Literal["fp32", "fp16", "bf16", "int8"],
+        str,
         typer.Option(
-            help="Arithmetic of the model. fp16: where it is measured to be safe; bf16: on CPUs, by OpenVINO; int8: "
-            "calibrated on training images."
+            metavar="NAME",
+            autocompletion=completion.precisions,
+            help="Arithmetic of the model. fp32; fp16: where it is measured to be safe; bf16: on CPUs, by OpenVINO; "
+            "int8: calibrated on training images.",
         ),
     ] = "fp32"
     format: Annotated[
@@ -125,12 +128,12 @@ class ModelOptions:
             UsageError: --batch is malformed.
         """
         from csg_export.command import parse_batch
-        from csg_export.export import ExportOptions
+        from csg_export.options import ExportOptions
         from csg_export.tensorrt import EngineOptions
 
         engine = EngineOptions(
             batch=parse_batch(self.batch) if self.batch else None,
-            targets=tuple(self.compute_capability or ()),
+            compute_capabilities=tuple(self.compute_capability or ()),
             memory_mib=self.memory,
             portable=self.portable,
         )
@@ -141,7 +144,7 @@ class ModelOptions:
             embedding=self.embedding,
             tolerance=self.tolerance,
             calibration=self.calibration,
-            float_ends=self.fp32_first_last,
+            fp32_first_last=self.fp32_first_last,
             engine=engine,
         )
 
@@ -173,16 +176,17 @@ def export(
     `csg export inspect BUNDLE` checks a bundle and shows what it contains.
     """
     from csg_export.command import export_command
+    from csg_export.options import ExportRequest
 
-    export_command(
+    request = ExportRequest(
         run=source.run,
         torchvision=source.torchvision,
         weights=source.weights,
         size=size,
         options=model.export_options(),
         out=out,
-        as_json=as_json,
     )
+    export_command(request, as_json)
 
 
 @export_app.command(
@@ -191,6 +195,6 @@ def export(
 )
 def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], as_json: Json = False) -> None:
     """Check a bundle against its SHA-256 sums and show what it contains."""
-    from csg_export.command import inspect_command
+    from csg_export.inspect import inspect_command
 
     inspect_command(bundle, as_json)

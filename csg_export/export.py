@@ -1,177 +1,122 @@
-"""A network to a bundle: strip, export, reduce precision, hold every stage against PyTorch, write."""
+"""The way from a network to a bundle: strip, convert, check parity, write."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnx import ModelProto
 
 from csg.bundle import PLAN, Bundle, write_bundle
-from csg.card import (
-    Calibration,
-    CalibrationMethod,
-    ClassificationEvaluation,
-    ComputeType,
-    Format,
-    ModelCard,
-    Output,
-    Parity,
-    SegmentationEvaluation,
-)
+from csg.card import ClassificationEvaluation, ModelCard, Output, Parity, SegmentationEvaluation
 from csg.errors import UsageError, VerificationError
 from csg.files import next_free_path
-from csg_export.fp16 import to_fp16
-from csg_export.int8 import to_int8
-from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, files_of, stripped, to_onnx, without_logits
-from csg_export.parity import Runnable, Runner, of_graph, of_network, of_openvino, onnx_predict, tally, verify
+from csg_export.formats import export_format
+from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, bundle_files, strip, to_onnx, without_logits
+from csg_export.options import ExportOptions
+from csg_export.parity import Stage, check_parity, compare
 from csg_export.parity_images import hard_inputs
+from csg_export.precisions import PRECISIONS, Conversion, Converted, ExportPrecision, export_precision
+from csg_export.runners import RUNNERS, Runner, onnx_runner, predict_with, tensorrt_runner, torch_runner
 from csg_export.sources import Source
-from csg_export.tensorrt import EngineOptions, build_engine, of_engine
+from csg_export.tensorrt import build_engine
+from csg_train.models.classifier import Classifier
 
 BUNDLES = Path("bundles")
-MOST_LOST = 0.01  # of accuracy, or mIoU, by int8 on the real images
-SEARCH_IMAGES, SEARCH_SCENES = 64, 8
-FP32_NOTE = "weights and arithmetic fp32"
-BF16_NOTE = "weights fp32; OpenVINO computes in bf16 where the CPU has it, in fp32 elsewhere"
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to make of a network.
-
-    logits: a segmenter's, beside the label map. embedding: a classifier's, beside the logits. tolerance: largest
-    difference of a logit from PyTorch's, as a share of the largest logit, in place of the precision's own. calibration,
-    float_ends: of int8; by default what costs least, which is not the same in its two dialects (docs/export.md).
-    """
-
-    precision: ComputeType = "fp32"
-    format: Format = "onnx"
-    logits: bool = False
-    embedding: bool = False
-    tolerance: float | None = None
-    calibration: CalibrationMethod | None = None
-    float_ends: bool = True
-    engine: EngineOptions = field(default_factory=EngineOptions)
-
-
-@dataclass(frozen=True)
-class _Reduced:
-    """A graph of the wanted precision, what the card says of it, and the stages on the way to it."""
-
-    model: ModelProto
-    note: str
-    stages: tuple[Runnable, ...] = ()
-    calibration: Calibration | None = None
+SEARCH_IMAGES = {"classification": 64, "segmentation": 8}
+"""Number of real images that a conversion checks its intermediate graphs on."""
 
 
 def export(source: Source, options: ExportOptions, out: Path | None = None) -> Bundle:
-    """Make a bundle.
+    """Export a network as a bundle.
+
+    Args:
+        out: the bundle's folder; None: a new one in bundles/.
 
     Raises:
-        UsageError: an option does not fit the task or the format, or the library of the format is missing.
-        InputError: `out` exists, or the library of the format can't build the graph.
-        VerificationError: a stage differs from PyTorch by more than the tolerance, or int8 costs too much on real
-            images; nothing is written.
+        UsageError: an option does not fit the task, the precision or the format, or a library is missing.
+        InputError: `out` exists, or the format's library can't build the graph.
+        VerificationError: a stage differs from PyTorch by more than its tolerance, or the precision loses too much
+            accuracy on the real images. Nothing is written.
     """
-    scenes = source.task == "segmentation"
-    if (options.logits and not scenes) or (options.embedding and scenes):
-        raise UsageError("--logits is for segmenters, --embedding for classifiers", "leave it out")
-    if options.precision == "bf16" and options.format != "onnx":
-        raise UsageError("--precision bf16 is for CPUs", f"take --precision fp16 for --format {options.format}")
-    reference, bare = of_network(source.network), stripped(source.network)
-    exact = to_onnx(bare, source.spec, options.embedding)
-    made = _reduced(exact, source, options, reference)
-    shipped = without_logits(made.model) if scenes and not options.logits else made.model
-    stages = [Runnable("stripped student", of_network(bare), "fp32"), Runnable("onnx", of_onnx(exact), "fp32")]
-    stages += made.stages
-    models, engine = {}, None
-    if options.format != "onnx":
-        models[PLAN], engine = build_engine(shipped.SerializeToString(), options.format, source.spec, options.engine)
-        if run := of_engine(models[PLAN], engine):
-            stages.append(Runnable(f"{options.format} engine", run, options.precision))
-    parity = verify(reference, stages, (source.real, hard_inputs(source.spec)), options.tolerance)
-    cost = _measured(source, made.model) if options.precision == "int8" else ()
-    card = _card(source, options, made, parity).model_copy(
-        update={"engine": engine, "evaluations": source.evaluations + cost}
-    )
-    kind = options.precision if engine is None else f"{options.precision}-{options.format}"
-    models |= files_of(shipped, card.to_json())
-    return write_bundle(out or next_free_path(BUNDLES, f"{source.stem}-{kind}"), card, models)
+    _check_outputs(source, options)
+    precision, reference, bare = export_precision(options), torch_runner(source.network), strip(source.network)
+    float32 = to_onnx(bare, source.spec, options.embedding)
+    within_tolerance = _tolerance_check(source, reference, precision)
+    converted = precision.convert(Conversion(float32, source, options, within_tolerance))
+    run = RUNNERS[precision.runtime](converted.model, precision.compute_type)
+    stages = [
+        _stage("stripped student", torch_runner(bare), PRECISIONS["fp32"]),
+        _stage("onnx", onnx_runner(float32), PRECISIONS["fp32"]),
+    ]
+    if converted.model is not float32 or precision.runtime != "onnxruntime":
+        stages += [_stage(name, onnx_runner(graph), precision) for name, graph in converted.intermediate.items()]
+        stages.append(_stage(options.precision, run, precision))
+    drop_logits = source.task == "segmentation" and not options.logits
+    shipped = without_logits(converted.model) if drop_logits else converted.model
+    files, engine = {}, None
+    if export_format(options.format).package:
+        files[PLAN], engine = build_engine(shipped.SerializeToString(), options.format, source.spec, options.engine)
+        if run_engine := tensorrt_runner(files[PLAN], engine):
+            stages.append(_stage(f"{options.format} engine", run_engine, precision))
+    parity = check_parity(reference, stages, source.real, hard_inputs(source.spec))
+    evaluations = source.evaluations + _evaluate(source, run, options.precision, precision.max_score_loss)
+    card = _card(source, options, converted, parity).model_copy(update={"engine": engine, "evaluations": evaluations})
+    suffix = options.precision if engine is None else f"{options.precision}-{options.format}"
+    files |= bundle_files(shipped, card.to_json())
+    return write_bundle(out or next_free_path(BUNDLES, f"{source.stem}-{suffix}"), card, files)
 
 
-def of_onnx(model: ModelProto) -> Runner:
-    """A graph in ONNX Runtime."""
-    return of_graph(model.SerializeToString())
-
-
-def _reduced(exact: ModelProto, source: Source, options: ExportOptions, reference: Runner) -> _Reduced:
-    """The float32 graph in the wanted precision."""
-    if options.precision == "fp16":
-        model, rounded, note = to_fp16(exact, _search(source, reference, options.tolerance))
-        stages = (
-            Runnable("fp16, every value rounded", of_onnx(rounded), "fp16"),
-            Runnable("fp16", of_onnx(model), "fp16"),
-        )
-        return _Reduced(model, note, stages)
-    if options.precision == "bf16":
-        run = of_openvino(exact.SerializeToString(), "bf16")
-        return _Reduced(exact, BF16_NOTE, (Runnable("bf16, OpenVINO", run, "bf16"),))
-    if options.precision == "int8":
-        batches = list(source.training.batches())
-        how = Calibration(
-            source=source.training.source,
-            images=sum(map(len, batches)),
-            method=options.calibration or _default_calibration(source, options.format),
-            float_ends=options.float_ends,
-        )
-        model = to_int8(exact, batches, how, for_tensorrt=options.format != "onnx")
-        ends = ", the first and the last layer fp32" if how.float_ends else ""
-        note = f"weights int8 by channel, activations 8 bits{ends}; {how.method} ranges of {how.images} training images"
-        return _Reduced(model, note, (Runnable("int8", of_onnx(model), "int8"),), how)
-    return _Reduced(exact, FP32_NOTE)
-
-
-def _default_calibration(source: Source, target: Format) -> CalibrationMethod:
-    """What cost least on digits, PACS and digit scenes (docs/export.md)."""
-    if source.task == "classification":
-        return "entropy" if target == "onnx" else "minmax"
-    return "percentile" if target == "onnx" else "entropy"
-
-
-def _search(source: Source, reference: Runner, tolerance: float | None) -> Callable[[ModelProto], bool]:
-    """Whether an fp16 graph holds, on fewer real images than the final comparison, and on the hard ones."""
-    few = source.real.few(SEARCH_SCENES if source.task == "segmentation" else SEARCH_IMAGES)
-    hard = hard_inputs(source.spec)
-
-    def holds(model: ModelProto) -> bool:
-        stage = Runnable("fp16", of_onnx(model), "fp16")
-        return all(tally(reference, [stage], inputs, tolerance)[stage.name].kept for inputs in (few, hard))
-
-    return holds
-
-
-def _measured(source: Source, model: ModelProto) -> tuple[ClassificationEvaluation | SegmentationEvaluation, ...]:
-    """The graph on the real images, held against the student's own measurement.
+def _check_outputs(source: Source, options: ExportOptions) -> None:
+    """Check that the network has the outputs that the options name.
 
     Raises:
-        VerificationError: it lost more than a point.
+        UsageError: it does not.
     """
-    if source.measure is None:
+    if options.logits and source.task != "segmentation":
+        raise UsageError("--logits is for segmenters only", "leave it out: a classifier always returns its logits")
+    if options.embedding and not isinstance(source.network, Classifier):
+        raise UsageError("--embedding is for classifiers of a run only", "leave it out")
+
+
+def _stage(name: str, run: Runner, precision: ExportPrecision) -> Stage:
+    return Stage(name, run, precision.tolerance, precision.hard_tolerance)
+
+
+def _tolerance_check(source: Source, reference: Runner, precision: ExportPrecision) -> Callable[[ModelProto], bool]:
+    """Whether a graph is within the tolerance on a sample of the real images and on the hard inputs."""
+    sample, hard = source.real.sample(SEARCH_IMAGES[source.task]), hard_inputs(source.spec)
+
+    def within_tolerance(model: ModelProto) -> bool:
+        stage = _stage("candidate", onnx_runner(model), precision)
+        return all(compare(reference, [stage], images)[stage.name].passed for images in (sample, hard))
+
+    return within_tolerance
+
+
+def _evaluate(
+    source: Source, run: Runner, precision: str, max_loss: float | None
+) -> tuple[ClassificationEvaluation | SegmentationEvaluation, ...]:
+    """Measure the graph on all real images and compare its score with the student's.
+
+    Raises:
+        VerificationError: it lost more than `max_loss`.
+    """
+    if source.measure is None or max_loss is None:
         return ()
     before = source.evaluations[0]
-    after = source.measure(onnx_predict(model.SerializeToString())).model_copy(update={"of": "graph"})
-    if before.score - after.score > MOST_LOST:
+    after = source.measure(predict_with(run)).model_copy(update={"of": "graph"})
+    if before.score - after.score > max_loss:
         raise VerificationError(
-            f"int8 costs {100 * (before.score - after.score):.1f} points on {after.dataset}: {before.score:.2%} "
-            f"before, {after.score:.2%} after (at most {MOST_LOST:.0%} promised)",
-            "nothing was written; try another --calibration",
+            f"{precision} loses {100 * (before.score - after.score):.1f} points on {after.dataset}: {before.score:.2%} "
+            f"before, {after.score:.2%} after (at most {100 * max_loss:g} allowed)",
+            "nothing was written; try another --calibration or --precision",
         )
     return (after,)
 
 
-def _card(source: Source, options: ExportOptions, made: _Reduced, parity: Parity) -> ModelCard:
+def _card(source: Source, options: ExportOptions, converted: Converted, parity: Parity) -> ModelCard:
+    precision = PRECISIONS[options.precision]
     return ModelCard(
         name=source.name,
         task=source.task,
@@ -180,13 +125,13 @@ def _card(source: Source, options: ExportOptions, made: _Reduced, parity: Parity
         colours=source.classes.colours,
         input=source.spec,
         normalisation=source.normalisation,
-        outputs=_outputs(source, options, made.model),
+        outputs=_outputs(source, options, converted.model),
         precision=options.precision,
-        precision_note=made.note,
-        runtime="openvino" if options.precision == "bf16" else "onnxruntime",
-        compute_type=options.precision,
+        precision_note=precision.note + converted.detail,
+        runtime=precision.runtime,
+        compute_type=precision.compute_type,
         format=options.format,
-        calibration=made.calibration,
+        calibration=converted.calibration,
         opset=OPSET,
         parity=parity,
         provenance=source.provenance,
@@ -203,5 +148,5 @@ def _outputs(source: Source, options: ExportOptions, model: ModelProto) -> tuple
         return logits, Output(name=EMBEDDING, shape=(-1, width), meaning="pooled features before the head")
     sides = (source.spec.height or -1, source.spec.width or -1)
     label_map = Output(name=LABEL_MAP, dtype="UINT8", shape=(-1, *sides), meaning="index of the class of each pixel")
-    of_pixels = Output(name=LOGITS, shape=(-1, classes, *sides), meaning="logits, one for each class and pixel")
-    return (label_map, of_pixels) if options.logits else (label_map,)
+    logits = Output(name=LOGITS, shape=(-1, classes, *sides), meaning="logits, one for each class and pixel")
+    return (label_map, logits) if options.logits else (label_map,)

@@ -1,4 +1,4 @@
-"""PyTorch to a clean ONNX graph: input `image`, output `logits` or `label_map`, `embedding` if asked; norms folded."""
+"""PyTorch to a clean ONNX graph: input `image`, outputs `logits`, `label_map` or `embedding`, batch norms folded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -18,18 +17,21 @@ from torch import Tensor, nn
 
 from csg.bundle import MODEL, WEIGHTS
 from csg.card import STRIDE, ClassificationInput, SegmentationInput
+from csg_train.models.classifier import Classifier
 from csg_train.models.fast_layers import fold_batch_norms
 
 OPSET = 21
 INPUT, LOGITS, LABEL_MAP, EMBEDDING = "image", "logits", "label_map", "embedding"
 CARD_KEY = "csg_card"
-LARGEST_MESSAGE = (
-    2**31 - 2**20
-)  # protobuf's limit, and room for the card; beyond it the weights stand in their own file
+"""Name of the model card in the graph's metadata."""
+LAYERS = ("Conv", "Gemm", "MatMul")
+"""Operators with weights."""
+MAX_MESSAGE_BYTES = 2**31 - 2**20
+"""protobuf's limit less room for the card. The weights of a larger graph are written to a file of their own."""
 
 
 class _WithLabelMap(nn.Module):
-    """A segmenter's logits and their arg-max, uint8."""
+    """A segmenter's logits and label map, uint8: the arg-max of the logits."""
 
     def __init__(self, student: nn.Module):
         super().__init__()
@@ -41,9 +43,9 @@ class _WithLabelMap(nn.Module):
 
 
 class _WithEmbedding(nn.Module):
-    """A classifier's logits and the embedding, float32 (B, C), that they are made from."""
+    """A classifier's logits and the embedding, float32 (B, C), that they are computed from."""
 
-    def __init__(self, student: Any):
+    def __init__(self, student: Classifier):
         super().__init__()
         self.student = student
 
@@ -52,23 +54,27 @@ class _WithEmbedding(nn.Module):
         return self.student.classify(maps), self.student.embed(maps)
 
 
-def stripped(network: nn.Module) -> nn.Module:
-    """A copy for inference alone: on the CPU, in eval mode, batch norms folded into the convolutions before them."""
+def strip(network: nn.Module) -> nn.Module:
+    """Copy a network for inference: on the CPU, in eval mode, batch norms folded into the convolutions before them."""
     bare = copy.deepcopy(network).cpu().eval()
     fold_batch_norms(bare)
     return bare
 
 
 def to_onnx(network: nn.Module, spec: ClassificationInput | SegmentationInput, embedding: bool = False) -> ModelProto:
-    """The float32 graph of a stripped network, checked by onnx's checker: normalisation inside, the batch dynamic.
+    """Export a stripped network as a float32 graph, checked by onnx's checker.
 
-    Takes uint8 (B, H, W, 3). A classifier returns float32 logits (B, classes), and its embedding (B, C) if asked; a
-    segmenter float32 logits (B, classes, H, W) and the label map uint8 (B, H, W), with H and W fixed or any multiples
-    of 8, as its card says.
+    The graph takes uint8 (B, H, W, 3) for any B and normalises the pixels itself. A classifier returns float32 logits
+    (B, classes). A segmenter returns float32 logits (B, classes, H, W) and the label map uint8 (B, H, W).
+
+    Args:
+        spec: the input; if it leaves height and width open, H and W are any multiples of 8.
+        embedding: also return a classifier's embedding, float32 (B, C).
     """
     shape: dict[int, object] = {0: torch.export.Dim("batch", min=1)}
     outputs = [LOGITS]
     if embedding:
+        assert isinstance(network, Classifier)
         network, outputs = _WithEmbedding(network), [LOGITS, EMBEDDING]
     if isinstance(spec, SegmentationInput):
         network, outputs = _WithLabelMap(network), [LOGITS, LABEL_MAP]
@@ -91,13 +97,13 @@ def to_onnx(network: nn.Module, spec: ClassificationInput | SegmentationInput, e
         )
     assert program is not None
     model = program.model_proto
-    _drop_notes(model)
-    check(model)
+    _drop_metadata(model)
+    check_graph(model)
     return model
 
 
-def _drop_notes(model: ModelProto) -> None:
-    """Remove the exporter's notes: names and paths of the machine that exported."""
+def _drop_metadata(model: ModelProto) -> None:
+    """Remove the exporter's metadata: names and paths of the exporting machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
@@ -105,23 +111,26 @@ def _drop_notes(model: ModelProto) -> None:
 
 
 def without_logits(model: ModelProto) -> ModelProto:
-    """The same graph, returning the label map alone: for 1024 x 2048 pixels 2 MB an image in place of 159."""
+    """The same graph without the logits: for 1024 x 2048 pixels 2 MB an image instead of 159."""
     slim = ModelProto()
     slim.CopyFrom(model)
     del slim.graph.output[[output.name for output in slim.graph.output].index(LOGITS)]
-    check(slim)
+    check_graph(slim)
     return slim
 
 
-def check(model: ModelProto) -> None:
-    """onnx's own check of the graph, types and shapes inferred."""
+def check_graph(model: ModelProto) -> None:
+    """Check a graph with onnx's checker, types and shapes inferred."""
     onnx.checker.check_model(model, full_check=True)
 
 
-def files_of(model: ModelProto, card_json: str) -> dict[str, bytes]:
-    """The graph as a bundle's files, the card in its metadata; weights beyond protobuf's 2 GB in their own file."""
+def bundle_files(model: ModelProto, card_json: str) -> dict[str, bytes]:
+    """The files of the graph in a bundle, by name, the card in the graph's metadata.
+
+    Weights are in a file of their own if the graph is larger than protobuf's limit of 2 GB.
+    """
     onnx.helper.set_model_props(model, {CARD_KEY: card_json})
-    if model.ByteSize() <= LARGEST_MESSAGE:
+    if model.ByteSize() <= MAX_MESSAGE_BYTES:
         return {MODEL: bytes(model.SerializeToString(deterministic=True))}
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(model, Path(folder, MODEL), save_as_external_data=True, location=WEIGHTS)

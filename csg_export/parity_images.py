@@ -1,4 +1,4 @@
-"""Images that exports are measured on: real ones, and hard ones that no data set holds."""
+"""Images to compare an export on: real ones, and hard inputs that no data set contains."""
 
 from __future__ import annotations
 
@@ -14,25 +14,32 @@ from csg.errors import InputError
 from csg.images import decode, prepare, prepare_segmentation
 from csg_train.data.evaluation_batches import image_batches
 
-HARD = "hard inputs"
+HARD_INPUTS = "hard inputs"
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Images to send through a graph, and what they are called: files, or pixels prepared already."""
+class ParityImages:
+    """Images to run through a network: files, or images that are prepared already."""
 
-    source: str
+    name: str
+    """Name of the data set, for tables and the card."""
     spec: ClassificationInput | SegmentationInput
+    """How the files are prepared."""
     paths: tuple[Path, ...] = ()
-    ready: tuple[np.ndarray, ...] = ()
+    """Image files."""
+    prepared: tuple[np.ndarray, ...] = ()
+    """Batches of prepared images, uint8 (B, H, W, 3)."""
 
-    def few(self, most: int) -> Inputs:
-        """At most so many of these files, or batches."""
-        return Inputs(self.source, self.spec, spread(self.paths, most), self.ready[:2])
+    def sample(self, count: int) -> ParityImages:
+        """At most `count` of the files, evenly spaced, or the first two prepared batches."""
+        return ParityImages(self.name, self.spec, evenly_spaced(self.paths, count), self.prepared[:2])
 
     def batches(self) -> Iterator[np.ndarray]:
-        """Prepared images, uint8 (B, H, W, 3); scenes, whose sizes differ, one at a time; unreadable ones left out."""
-        yield from self.ready
+        """Prepared images, uint8 (B, H, W, 3); B is 1 for a segmenter, whose images differ in size.
+
+        Files that can't be read are left out.
+        """
+        yield from self.prepared
         if isinstance(self.spec, ClassificationInput):
             yield from (images for _, images in image_batches(self.paths, self.spec, unreadable=lambda error: None))
             return
@@ -43,13 +50,13 @@ class Inputs:
                 continue
 
 
-def spread(paths: Sequence[Path], most: int) -> tuple[Path, ...]:
-    """At most so many of the paths, evenly spread over all of them."""
-    return tuple(paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths)), dtype=int))
+def evenly_spaced(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
+    """At most `count` of the paths, evenly spaced over all of them."""
+    return tuple(paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths)), dtype=int))
 
 
-def hard_inputs(spec: ClassificationInput | SegmentationInput) -> Inputs:
-    """Black, white, noise, a checkerboard, a single pixel, and strips, through the same preparation as any image."""
+def hard_inputs(spec: ClassificationInput | SegmentationInput) -> ParityImages:
+    """Black, white, noise, a checkerboard, a single pixel and two thin strips, prepared like any other image."""
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     board = np.kron(np.indices((8, 8)).sum(0) % 2, np.ones((12, 12))).astype(np.uint8) * 255
     images = [
@@ -62,5 +69,6 @@ def hard_inputs(spec: ClassificationInput | SegmentationInput) -> Inputs:
         Image.fromarray(noise).resize((3, 1000)),
     ]
     if isinstance(spec, ClassificationInput):
-        return Inputs(HARD, spec, ready=(np.stack([prepare(image, spec) for image in images]),))
-    return Inputs(HARD, spec, ready=tuple(prepare_segmentation(image, spec).pixels[None] for image in images))
+        return ParityImages(HARD_INPUTS, spec, prepared=(np.stack([prepare(image, spec) for image in images]),))
+    scenes = tuple(prepare_segmentation(image, spec).pixels[None] for image in images)
+    return ParityImages(HARD_INPUTS, spec, prepared=scenes)

@@ -153,11 +153,12 @@ def segmented(weights, once):
 def exported(trained, once):
     """`exported(precision)`: the bundle of `trained` in that precision. Not to be written to."""
     from csg.bundle import read_bundle
-    from csg_export.export import ExportOptions, export
-    from csg_export.sources import of_run
+    from csg_export.export import export
+    from csg_export.options import ExportOptions
+    from csg_export.sources import from_run
 
     def bundle(precision):
-        path = once(f"exported-{precision}", lambda path: export(of_run(trained, None), ExportOptions(precision), path))
+        path = once(f"exported-{precision}", lambda path: export(from_run(trained), ExportOptions(precision), path))
         return read_bundle(path)
 
     return bundle

@@ -1,10 +1,10 @@
-"""What each precision costs and gains: size, speed in ONNX Runtime, real accuracy, agreement; engines of TensorRT-RTX.
+"""Size, speed, accuracy on real images and agreement of each precision; engines of TensorRT-RTX.
 
     python -m benchmarks.export.precisions [RUN ...]
 
-For the given run folders, whose real images are measured on, and for torchvision's ResNet-50 and -101 with random
-weights, whose answers mean nothing: for speed alone. bf16 is computed by OpenVINO; its fp32 stands beside it. Speeds
-are the best of several rounds in which all precisions take turns, so that ratios within a row of rounds hold.
+Measured are the given runs, on their real images, and for speed only torchvision's ResNet-50 and ResNet-101 with random
+weights. OpenVINO computes bf16, and fp32 and int8 for comparison. Speeds are the best of several rounds in which all
+precisions take turns, so that ratios within one call are comparable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,41 +23,43 @@ import onnxruntime as ort
 import openvino
 
 from csg.bundle import MODEL
-from csg.card import Calibration, ComputeType, Format
+from csg.card import ComputeType, Format
 from csg.console import log, show_table
-from csg_export.command import size_of
-from csg_export.export import ExportOptions, export
-from csg_export.fp16 import to_fp16
-from csg_export.int8 import to_int8
-from csg_export.onnx_graph import INPUT, stripped, to_onnx
-from csg_export.parity import onnx_predict
-from csg_export.sources import Source, of_run, of_torchvision
+from csg_export.export import export
+from csg_export.inspect import model_bytes
+from csg_export.onnx_graph import INPUT, strip, to_onnx
+from csg_export.options import ExportOptions
+from csg_export.precisions import PRECISIONS, Conversion
+from csg_export.runners import OPENVINO_TYPES, onnx_runner, predict_with
+from csg_export.sources import Source, from_run, from_torchvision
 from csg_export.tensorrt import EngineOptions, build_engine
 from csg_train.training.run_folder import Run
 
-PRECISIONS: tuple[ComputeType, ...] = ("fp32", "fp16", "int8")
+MEASURED = ("fp32", "fp16", "int8")
 ROUNDS, TURN_S, BATCHES = 5, 0.4, (1, 8)
 THREADS = len(os.sched_getaffinity(0))
 Work = Callable[[np.ndarray], object]
 
 
-def onnx_runtime(model: Path) -> Work:
+def in_onnxruntime(model: Path) -> Work:
+    """The graph in ONNX Runtime."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = THREADS
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {INPUT: images})
 
 
-def in_openvino(model: Path, precision: ComputeType) -> Work:
-    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": THREADS}
+def in_openvino(model: Path, compute_type: ComputeType) -> Work:
+    """The graph in OpenVINO."""
+    settings = {"INFERENCE_PRECISION_HINT": OPENVINO_TYPES[compute_type], "INFERENCE_NUM_THREADS": THREADS}
     compiled = openvino.Core().compile_model(model, "CPU", settings)
     return lambda images: compiled({INPUT: images})
 
 
 def images_per_s(works: dict[str, Work], images: np.ndarray) -> dict[str, float]:
-    """Images a second of each, the best run of rounds in which they take turns.
+    """Images per second of each: the best run of several rounds in which they take turns.
 
-    A turn is a while long, and its first run does not count: threads of the one before still spin.
+    The first run of a turn does not count: threads of the previous one still spin.
     """
     best = dict.fromkeys(works, float("inf"))
     for _ in range(ROUNDS):
@@ -72,33 +74,33 @@ def images_per_s(works: dict[str, Work], images: np.ndarray) -> dict[str, float]
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph to time, its size, and what was measured of it: real score and agreement; empty for random weights."""
+    """A graph to time."""
 
     model: Path
+    """The ONNX file."""
     mib: float
+    """Its size."""
     score: str = ""
+    """Score on the real images in percent; empty for random weights."""
     agreement: str = ""
+    """Agreement with PyTorch; empty for random weights."""
 
 
-def made(source: Source, precision: ComputeType, folder: Path, target: Format = "onnx") -> Graph:
-    """The graph of a bundle; of random weights, which no promise can be held of, the graph alone."""
-    if source.measure is None:
-        return bare(source, precision, folder, target)
+def export_graph(source: Source, precision: str, folder: Path, target: Format = "onnx") -> Graph:
+    """Export a graph; random weights have no accuracy to check, so that their graph is only converted."""
     options = ExportOptions(precision, target, logits=source.task == "segmentation")
+    if source.measure is None:
+        return convert_unchecked(source, options, folder)
     bundle = export(source, options, folder)
-    score = source.measure(onnx_predict(bundle.model.read_bytes())).score
-    return Graph(bundle.model, size_of(bundle) / 2**20, f"{100 * score:.2f}", f"{bundle.card.parity.agreement:.2%}")
+    score = source.measure(predict_with(onnx_runner(onnx.load(bundle.model)))).score
+    return Graph(bundle.model, model_bytes(bundle) / 2**20, f"{100 * score:.2f}", f"{bundle.card.parity.agreement:.2%}")
 
 
-def bare(source: Source, precision: ComputeType, folder: Path, target: Format) -> Graph:
-    """What `export` makes, held against nothing."""
-    graph = to_onnx(stripped(source.network), source.spec, embedding=False)
-    if precision == "fp16":
-        graph = to_fp16(graph, lambda _: True)[0]
-    if precision == "int8":
-        images = list(source.training.batches())
-        how = Calibration(source=source.training.source, images=sum(map(len, images)), method="minmax", float_ends=True)
-        graph = to_int8(graph, images, how, for_tensorrt=target != "onnx")
+def convert_unchecked(source: Source, options: ExportOptions, folder: Path) -> Graph:
+    """Convert a graph without comparing it with PyTorch; int8 with min-max ranges, which are the fastest to measure."""
+    exact = to_onnx(strip(source.network), source.spec)
+    conversion = Conversion(exact, source, replace(options, calibration="minmax"), lambda _: True)
+    graph = PRECISIONS[options.precision].convert(conversion).model
     folder.mkdir(parents=True)
     onnx.save(graph, folder / MODEL)
     return Graph(folder / MODEL, graph.ByteSize() / 2**20)
@@ -107,28 +109,28 @@ def bare(source: Source, precision: ComputeType, folder: Path, target: Format) -
 def measure(source: Source, folder: Path) -> tuple[list[list[str]], list[list[str]]]:
     """Rows of the two tables for one network."""
     graphs = {}
-    for precision in PRECISIONS:
+    for precision in MEASURED:
         log(f"{source.name}: {precision}")
-        graphs[precision] = made(source, precision, folder / precision)
-    works: dict[str, Work] = {precision: onnx_runtime(graph.model) for precision, graph in graphs.items()}
+        graphs[precision] = export_graph(source, precision, folder / precision)
+    works: dict[str, Work] = {precision: in_onnxruntime(graph.model) for precision, graph in graphs.items()}
     exact = graphs["fp32"].model
-    works |= {"OpenVINO fp32": in_openvino(exact, "f32"), "OpenVINO bf16": in_openvino(exact, "bf16")}
-    works["OpenVINO int8"] = in_openvino(graphs["int8"].model, "f32")
+    works |= {"OpenVINO fp32": in_openvino(exact, "fp32"), "OpenVINO bf16": in_openvino(exact, "bf16")}
+    works["OpenVINO int8"] = in_openvino(graphs["int8"].model, "int8")
     one = next(source.real.batches())[:1]
     speeds = [images_per_s(works, np.repeat(one, batch, 0)) for batch in BATCHES]
     rows = []
     for name in works:
-        graph = graphs.get(name)  # type: ignore[call-overload]
+        graph = graphs.get(name)
         cells = [f"{graph.mib:.1f}", graph.score, graph.agreement] if graph else ["", "", ""]
         rate = [f"{speed[name]:.1f} ({speed[name] / speed['fp32']:.2f})" for speed in speeds]
         rows.append([source.name, name, *cells, *rate])
     return rows, [engine_row(source, precision, graph, folder) for precision, graph in graphs.items()]
 
 
-def engine_row(source: Source, precision: ComputeType, graph: Graph, folder: Path) -> list[str]:
-    """TensorRT-RTX's time and size for the graph of a precision; int8's is another than ONNX Runtime's."""
+def engine_row(source: Source, precision: str, graph: Graph, folder: Path) -> list[str]:
+    """Build time and size of TensorRT-RTX's engine for a graph; int8 has another graph than for ONNX Runtime."""
     if precision == "int8":
-        graph = made(source, precision, folder / "int8-engine", "tensorrt-rtx")
+        graph = export_graph(source, precision, folder / "int8-engine", "tensorrt-rtx")
     started = time.perf_counter()
     plan, engine = build_engine(graph.model.read_bytes(), "tensorrt-rtx", source.spec, EngineOptions())
     seconds = time.perf_counter() - started
@@ -136,22 +138,22 @@ def engine_row(source: Source, precision: ComputeType, graph: Graph, folder: Pat
 
 
 def main() -> None:
-    sources = [of_run(Run(Path(run)), None) for run in sys.argv[1:]]
-    sources += [of_torchvision(name, "none") for name in ("resnet50", "resnet101")]
+    sources = [from_run(Run(Path(run))) for run in sys.argv[1:]]
+    sources += [from_torchvision(name, "none") for name in ("resnet50", "resnet101")]
     rows: list[list[str]] = []
     engines: list[list[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number, source in enumerate(sources):
-            of_graphs, of_engines = measure(source, Path(folder, str(number)))
-            rows += of_graphs
-            engines += of_engines
-            for row in (*of_graphs, *of_engines):
+            graph_rows, engine_rows = measure(source, Path(folder, str(number)))
+            rows += graph_rows
+            engines += engine_rows
+            for row in (*graph_rows, *engine_rows):
                 log(", ".join(row))
     columns = ("network", "precision", "MiB", "real score %", "agreement")
     rates = (f"images/s, batch {batch} (to fp32)" for batch in BATCHES)
     show_table(f"ONNX Runtime, and OpenVINO, on {THREADS} threads", (*columns, *rates), rows)
-    of_engine = ("network", "precision", "graph's real score %", "build s", "MiB", "for")
-    show_table("TensorRT-RTX, built here, not run", of_engine, engines)
+    engine_columns = ("network", "precision", "graph's real score %", "build s", "MiB", "for")
+    show_table("TensorRT-RTX, built here, not run", engine_columns, engines)
 
 
 if __name__ == "__main__":

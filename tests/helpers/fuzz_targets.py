@@ -176,7 +176,7 @@ def _full_card():
         "library": "tensorrt", "version": "10", "target": ["any"], "portable": True,
         "profile": [[1, 32, 32, 3], [4, 32, 32, 3], [16, 32, 32, 3]],
     }  # fmt: skip
-    tree["calibration"] = {"source": "s", "images": 9, "method": "minmax", "float_ends": True}
+    tree["calibration"] = {"source": "s", "images": 9, "method": "minmax", "fp32_first_last": True}
     tree["evaluations"] = [{"dataset": "d", "images": 2, "accuracy": 0.5, "mean_class_accuracy": 0.5}]
     return json.dumps(tree).encode()
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from csg.card import Calibration, ClassificationInput
 from csg_export.onnx_graph import to_onnx
-from csg_export.parity import of_graph
+from csg_export.runners import onnx_runner
 
 SPEC = ClassificationInput(height=24, width=24, resize_shorter_side=24)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
-CALIBRATION = Calibration(source="x", images=6, method="minmax", float_ends=False)
+CALIBRATION = Calibration(source="x", images=6, method="minmax", fp32_first_last=False)
 
 
 class Chain(nn.Module):
@@ -39,4 +39,4 @@ def graph(network):
 
 
 def run(model, images=IMAGES):
-    return of_graph(model.SerializeToString())(images)[0]
+    return onnx_runner(model)(images).logits

@@ -171,7 +171,10 @@ def test_export_and_its_inspection(csg, trained, tmp_path):
     ("words", "says"),
     [
         (("--torchvision", "resnet18"), "name two networks"),
-        (("--precision", "bf16", "--format", "tensorrt-rtx"), "--precision bf16 is for CPUs.*--precision fp16"),
+        (
+            ("--precision", "bf16", "--format", "tensorrt-rtx"),
+            "bf16 is not available for --format tensorrt-rtx.*fp16",
+        ),
         (("--format", "tensorrt"), "needs the package tensorrt.*tensorrt-rtx"),
         (("--batch", "8"), "--batch 8"),
     ],

@@ -14,11 +14,11 @@ from torch import nn
 
 from csg.bundle import read_bundle
 from csg.errors import InputError, VerificationError
-from csg_export.export import ExportOptions, export
+from csg_export.export import export
 from csg_export.fp16_graph import in_fp16
 from csg_export.onnx_graph import CARD_KEY, to_onnx
-from csg_export.parity import PROMISES, Promise, Tally
-from csg_export.sources import of_run
+from csg_export.options import ExportOptions
+from csg_export.sources import from_run
 from csg_train.training.run_folder import Run
 from csg_train.training.student import load_student
 
@@ -68,7 +68,7 @@ def test_fp32_and_fp16_graphs_follow_pytorch(widths, classes, side, batch):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_bundle_holds_the_student_and_nothing_else(trained, tmp_path, precision):
-    bundle = export(of_run(trained, None), ExportOptions(precision), tmp_path / "bundle")
+    bundle = export(from_run(trained), ExportOptions(precision), tmp_path / "bundle")
     model = onnx.load(bundle.model)
     arrays = [numpy_helper.to_array(i).astype(np.float32) for i in model.graph.initializer]
     student = load_student(trained)
@@ -85,7 +85,7 @@ def test_the_bundle_holds_the_student_and_nothing_else(trained, tmp_path, precis
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_exported_graph_answers_as_pytorch_does(trained, tmp_path, precision):
-    bundle = read_bundle(export(of_run(trained, None), ExportOptions(precision), tmp_path / "bundle").path)
+    bundle = read_bundle(export(from_run(trained), ExportOptions(precision), tmp_path / "bundle").path)
     card = bundle.card
     images = np.random.default_rng(0).integers(0, 256, (5, card.input.height, card.input.width, 3), dtype=np.uint8)
     with torch.inference_mode():
@@ -103,14 +103,14 @@ def test_the_exported_graph_answers_as_pytorch_does(trained, tmp_path, precision
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_two_exports_of_a_run_are_the_same_bytes(trained, tmp_path, precision):
-    first, second = (export(of_run(trained, None), ExportOptions(precision), tmp_path / name) for name in ("a", "b"))
+    first, second = (export(from_run(trained), ExportOptions(precision), tmp_path / name) for name in ("a", "b"))
     assert first.model.read_bytes() == second.model.read_bytes()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_graph_is_clean(trained, tmp_path, precision):
     """No float64, nothing of training, every node named once, nothing unused, no data outside."""
-    model = onnx.load(export(of_run(trained, None), ExportOptions(precision), tmp_path / "bundle").model)
+    model = onnx.load(export(from_run(trained), ExportOptions(precision), tmp_path / "bundle").model)
     kinds = {i.data_type for i in model.graph.initializer} | {
         v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(model).graph.value_info
     }
@@ -128,52 +128,16 @@ def test_the_graph_is_clean(trained, tmp_path, precision):
 
 
 def test_no_path_of_the_exporting_machine_is_inside(trained, tmp_path):
-    bundle = export(of_run(trained, None), ExportOptions("fp16"), tmp_path / "bundle")
+    bundle = export(from_run(trained), ExportOptions("fp16"), tmp_path / "bundle")
     assert str(tmp_path).encode() not in bundle.model.read_bytes()
     assert b".py" not in bundle.model.read_bytes()
 
 
-def compare(expected, got, promise=PROMISES["fp32"]):
-    tallied = Tally(promise)
-    tallied.add(len(got), (expected, expected.argmax(1)), (got, got.argmax(1)))
-    return tallied
-
-
-def test_a_stage_off_its_tolerance_breaks_its_promise():
-    good = np.eye(4, dtype=np.float32)
-    assert compare(good, good + 1e-5).kept
-    assert compare(good, good + 1e-5).stage("x", "y").agreement == 1
-    for bad in (good + 1, np.full_like(good, np.nan), np.where(good, np.inf, good), good[::-1]):
-        assert not compare(good, bad).kept
-    assert not compare(good, np.full_like(good, np.nan), Promise(float("inf"), 0)).kept
-
-
-def test_a_tie_may_fall_either_way():
-    torn = np.array([[1, 1 - 1e-6], [1, 0]], np.float32)
-    other = np.array([[1, 1 + 1e-6], [1, 0]], np.float32)
-    assert compare(torn, other).kept
-    assert compare(torn, other).stage("x", "y").agreement == 0.5
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(2, 5))
-def test_the_figures_of_a_stage_are_those_of_plain_loops(seed, images, classes):
-    rng = np.random.default_rng(seed)
-    true, got = rng.normal(size=(2, images, classes))
-    stage = compare(true, got).stage("x", "y")
-    softmax = [[np.exp(row) / np.exp(row).sum() for row in logits] for logits in (true, got)]
-    kl = [sum(p * np.log(p / q) for p, q in zip(*pair, strict=True)) for pair in zip(*softmax, strict=True)]
-    assert stage.kl == pytest.approx(np.mean(kl), abs=1e-9)
-    assert stage.max_abs_diff == pytest.approx(np.abs(true - got).max())
-    assert stage.mean_abs_diff == pytest.approx(np.abs(true - got).mean())
-    assert stage.agreement == np.mean([a.argmax() == b.argmax() for a, b in zip(true, got, strict=True)])
-
-
 def test_a_failed_parity_leaves_no_bundle(trained, tmp_path):
     with pytest.raises(VerificationError, match="already"):
-        export(of_run(trained, None), ExportOptions("fp16", tolerance=1e-9), tmp_path / "bundle")
+        export(from_run(trained), ExportOptions("fp16", tolerance=1e-9), tmp_path / "bundle")
     with pytest.raises(VerificationError, match="int8 differs from PyTorch"):
-        export(of_run(trained, None), ExportOptions("int8", tolerance=1e-4), tmp_path / "bundle")
+        export(from_run(trained), ExportOptions("int8", tolerance=1e-4), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 
@@ -195,7 +159,7 @@ def test_half_written_and_wrong_runs_are_refused(trained, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_no_request_pays_for_a_batch_norm(trained, tmp_path, precision, capfd):
     """Norms are folded into the weights: no norm, no arithmetic on weights alone, nothing that ORT warns of."""
-    bundle = export(of_run(trained, None), ExportOptions(precision), tmp_path / "bundle")
+    bundle = export(from_run(trained), ExportOptions(precision), tmp_path / "bundle")
     model = onnx.load(bundle.model)
     constants = {tensor.name for tensor in model.graph.initializer}
     assert not any(node.op_type in ("BatchNormalization", "Sqrt", "Reciprocal") for node in model.graph.node)

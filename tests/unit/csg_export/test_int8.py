@@ -1,6 +1,7 @@
 """int8: how it is made, on small networks, and what its bundle says."""
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,21 +13,29 @@ from torch import nn
 
 from csg.bundle import read_bundle
 from csg.errors import VerificationError
-from csg_export.command import contents
-from csg_export.export import ExportOptions, export
-from csg_export.int8 import to_int8
-from csg_export.parity import of_network
-from csg_export.sources import of_run
+from csg_export.export import export
+from csg_export.inspect import graph_contents
+from csg_export.int8 import ONNXRUNTIME_INT8, TENSORRT_INT8, to_int8
+from csg_export.options import ExportOptions
+from csg_export.precisions import PRECISIONS
+from csg_export.runners import torch_runner
+from csg_export.sources import from_run
 from tests.helpers.small_networks import CALIBRATION, IMAGES, Chain, graph, run
+
+FP32_FIRST_LAST = CALIBRATION.model_copy(update={"fp32_first_last": True})
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.lists(st.integers(2, 9), min_size=2, max_size=3), st.booleans(), st.sampled_from(["minmax", "percentile"]))
-def test_int8_follows_the_network(widths, for_tensorrt, method):
+@given(
+    st.lists(st.integers(2, 9), min_size=2, max_size=3),
+    st.sampled_from([ONNXRUNTIME_INT8, TENSORRT_INT8]),
+    st.sampled_from(["minmax", "percentile"]),
+)
+def test_int8_follows_the_network(widths, dialect, method):
     network = Chain(widths=(3, *widths))
-    expected = of_network(network)(IMAGES)[0]
+    expected = torch_runner(network)(IMAGES).logits
     how = CALIBRATION.model_copy(update={"method": method})
-    model = to_int8(graph(network), [IMAGES], how, for_tensorrt)
+    model = to_int8(graph(network), [IMAGES], how, dialect)
     assert np.abs(run(model) - expected).max() <= 0.15 * max(1, np.abs(expected).max())
     weights = [w for w in model.graph.initializer if len(w.dims) == 4]
     assert weights
@@ -35,7 +44,7 @@ def test_int8_follows_the_network(widths, for_tensorrt, method):
     zero_points = {
         numpy_helper.to_array(w).any() for w in model.graph.initializer if w.name.endswith("zero_point") and w.dims
     }
-    if for_tensorrt:
+    if dialect is TENSORRT_INT8:
         assert not any(zero_points)
         assert not any(w.data_type in (TensorProto.UINT8, TensorProto.INT32) for w in model.graph.initializer)
 
@@ -52,11 +61,11 @@ def test_int8_pools_in_float_what_a_first_layer_in_float_gives():
             return self.head(self.stem(images.float().permute(0, 3, 1, 2) / 255).mean((2, 3)))
 
     network = Network().eval()
-    model = to_int8(graph(network), [IMAGES], CALIBRATION.model_copy(update={"float_ends": True}), False)
+    model = to_int8(graph(network), [IMAGES], FP32_FIRST_LAST, ONNXRUNTIME_INT8)
     makers = {name: node for node in model.graph.node for name in node.output}
     (pool,) = [node for node in model.graph.node if node.op_type == "MaxPool"]
     assert makers[pool.input[0]].op_type == "Conv"
-    expected = of_network(network)(IMAGES)[0]
+    expected = torch_runner(network)(IMAGES).logits
     assert np.abs(run(model) - expected).max() <= 0.15 * max(1, np.abs(expected).max())
 
 
@@ -75,19 +84,19 @@ def test_percentiles_of_values_that_are_alike_at_first_take_no_memory():
     alike[1, 0, 0] += 1
     how = CALIBRATION.model_copy(update={"method": "percentile"})
     tracemalloc.start()
-    to_int8(graph(Mean()), [alike, IMAGES], how, for_tensorrt=True)
+    to_int8(graph(Mean()), [alike, IMAGES], how, TENSORRT_INT8)
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
 
 
-def test_int8_can_leave_the_ends_alone():
-    model = to_int8(graph(Chain()), [IMAGES], CALIBRATION.model_copy(update={"float_ends": True}), False)
+def test_int8_can_leave_the_first_and_the_last_layer_in_float32():
+    model = to_int8(graph(Chain()), [IMAGES], FP32_FIRST_LAST, ONNXRUNTIME_INT8)
     weights = [w.data_type for w in model.graph.initializer if len(w.dims) == 4]
     assert sorted(weights) == [TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT8]
 
 
 def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(trained, tmp_path):
-    bundle = read_bundle(export(of_run(trained, None), ExportOptions("int8"), tmp_path / "bundle").path)
+    bundle = read_bundle(export(from_run(trained), ExportOptions("int8"), tmp_path / "bundle").path)
     card = bundle.card
     assert card.calibration.source.startswith("digits-v")
     assert card.calibration.images == 200
@@ -97,13 +106,13 @@ def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(trained, 
     assert student.accuracy - measured.accuracy <= 0.01
     assert [s.stage for s in card.parity.stages] == ["stripped student", "onnx", "int8"] * 2
     assert card.parity.agreement == card.parity.stages[2].agreement
-    inside = contents(onnx.load(bundle.model))
+    inside = graph_contents(onnx.load(bundle.model))
     assert inside.numbers["int8"] > 10 * inside.numbers["float"]
     assert inside.layers["int8"] > 50
 
 
-def test_int8_that_costs_more_than_a_point_is_not_written(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("csg_export.export.MOST_LOST", -1.0)
-    with pytest.raises(VerificationError, match=r"int8 costs .* points on digits"):
-        export(of_run(trained, None), ExportOptions("int8"), tmp_path / "bundle")
+def test_int8_that_loses_more_than_a_point_is_not_written(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(PRECISIONS, "int8", replace(PRECISIONS["int8"], max_score_loss=-1.0))
+    with pytest.raises(VerificationError, match=r"int8 loses .* points on digits"):
+        export(from_run(trained), ExportOptions("int8"), tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -1,13 +1,17 @@
 """Segmenters exported: label maps in every precision, engines, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
 
 from csg.errors import UsageError
-from csg_export.export import ExportOptions, export
-from csg_export.sources import of_run
+from csg_export.export import export
+from csg_export.options import ExportOptions
+from csg_export.precisions import PRECISIONS
+from csg_export.sources import from_run
 from csg_export.tensorrt import EngineOptions
 from csg_train.training.student import load_student
 
@@ -15,7 +19,7 @@ from csg_train.training.student import load_student
 @pytest.mark.parametrize("size", [None, (64, 128)])
 def test_an_exported_label_map_is_the_students(segmented, tmp_path, size):
     """On any size the free graph takes, and on its own the fixed one; logits only where asked for."""
-    bundle = export(of_run(segmented, size), ExportOptions(logits=size is not None), tmp_path / "bundle")
+    bundle = export(from_run(segmented, size), ExportOptions(logits=size is not None), tmp_path / "bundle")
     session = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == (["logits", "label_map"] if size else ["label_map"])
     student, rng = load_student(segmented), np.random.default_rng(0)
@@ -34,8 +38,9 @@ def test_an_exported_label_map_is_the_students(segmented, tmp_path, size):
 @pytest.mark.parametrize("precision", ["fp16", "int8", "bf16"])
 def test_a_segmenter_in_every_precision(segmented, tmp_path, precision, monkeypatch):
     """Scenes of free size; pixels that the student decides clearly come out the same."""
-    monkeypatch.setattr("csg_export.export.MOST_LOST", 0.05)  # of a student that has hardly learnt anything
-    bundle = export(of_run(segmented, None), ExportOptions(precision), tmp_path / "bundle")
+    row = replace(PRECISIONS["int8"], max_score_loss=0.05)  # the student has hardly learnt anything
+    monkeypatch.setitem(PRECISIONS, "int8", row)
+    bundle = export(from_run(segmented), ExportOptions(precision), tmp_path / "bundle")
     shipped, hard = bundle.card.parity.stages[-1], [s for s in bundle.card.parity.stages if s.source == "hard inputs"]
     assert shipped.agreement > 0.9
     assert len(hard) == len(bundle.card.parity.stages) / 2
@@ -49,8 +54,8 @@ def test_a_segmenter_in_every_precision(segmented, tmp_path, precision, monkeypa
 
 @pytest.mark.parametrize("size", [None, (64, 128)])
 def test_tensorrt_rtx_builds_an_engine_of_a_segmenter(segmented, tmp_path, size):
-    options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(targets=("8.6",)))
-    bundle = export(of_run(segmented, size), options, tmp_path / "bundle")
+    options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(compute_capabilities=("8.6",)))
+    bundle = export(from_run(segmented, size), options, tmp_path / "bundle")
     assert bundle.plan.stat().st_size > 10**6
     sides = [(64, 128)] * 3 if size else [(8, 8), (512, 1024), (1024, 2048)]
     assert bundle.card.engine.profile == tuple((b, *hw, 3) for b, hw in zip((1, 1, 4), sides, strict=True))
@@ -58,4 +63,4 @@ def test_tensorrt_rtx_builds_an_engine_of_a_segmenter(segmented, tmp_path, size)
 
 def test_a_segmenter_is_refused_what_is_a_classifiers(trained, tmp_path):
     with pytest.raises(UsageError, match="--size"):
-        of_run(trained, (64, 64))
+        from_run(trained, (64, 64))

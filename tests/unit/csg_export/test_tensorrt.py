@@ -4,10 +4,11 @@ import pytest
 
 from csg.bundle import read_bundle
 from csg.errors import InputError, UsageError, VerificationError
-from csg_export.export import ExportOptions, export
+from csg_export.export import export
 from csg_export.fp16_graph import in_fp16
-from csg_export.int8 import to_int8
-from csg_export.sources import of_run
+from csg_export.int8 import ONNXRUNTIME_INT8, TENSORRT_INT8, to_int8
+from csg_export.options import ExportOptions
+from csg_export.sources import from_run
 from csg_export.tensorrt import EngineOptions, build_engine
 from tests.helpers.small_networks import CALIBRATION, IMAGES, SPEC, Chain, graph
 
@@ -18,8 +19,8 @@ def test_tensorrt_rtx_builds_an_engine_of_every_precision(precision):
     if precision == "fp16":
         model = in_fp16(model, ())
     if precision == "int8":
-        model = to_int8(model, [IMAGES], CALIBRATION, for_tensorrt=True)
-    options = EngineOptions(batch=(1, 2, 4), targets=("8.6",))
+        model = to_int8(model, [IMAGES], CALIBRATION, TENSORRT_INT8)
+    options = EngineOptions(batch=(1, 2, 4), compute_capabilities=("8.6",))
     plan, engine = build_engine(model.SerializeToString(), "tensorrt-rtx", SPEC, options)
     assert len(plan) > 1000
     assert engine.target == ("8.6",)
@@ -27,8 +28,8 @@ def test_tensorrt_rtx_builds_an_engine_of_every_precision(precision):
 
 
 def test_engines_travel_in_the_bundle(trained, tmp_path):
-    options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(targets=("8.6", "8.9")))
-    bundle = export(of_run(trained, None), options, tmp_path / "bundle")
+    options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(compute_capabilities=("8.6", "8.9")))
+    bundle = export(from_run(trained), options, tmp_path / "bundle")
     again = read_bundle(bundle.path)
     assert again.card.engine.library == "tensorrt-rtx"
     assert again.card.engine.target == ("8.6", "8.9")
@@ -46,8 +47,8 @@ def test_what_an_engine_needs_is_said_in_one_line():
     model = graph(Chain()).SerializeToString()
     with pytest.raises(UsageError, match=r"needs the package tensorrt.*tensorrt-rtx"):
         build_engine(model, "tensorrt", SPEC, EngineOptions())
-    with pytest.raises(UsageError, match=r"knows no compute capability 6\.1.*8\.6"):
-        build_engine(model, "tensorrt-rtx", SPEC, EngineOptions(targets=("6.1",)))
-    unsigned = to_int8(graph(Chain()), [IMAGES], CALIBRATION, for_tensorrt=False)
-    with pytest.raises(InputError, match=r"can't take the graph: node \S+ \((De)?[qQ]uantizeLinear\)"):
+    with pytest.raises(UsageError, match=r"has no compute capability 6\.1.*8\.6"):
+        build_engine(model, "tensorrt-rtx", SPEC, EngineOptions(compute_capabilities=("6.1",)))
+    unsigned = to_int8(graph(Chain()), [IMAGES], CALIBRATION, ONNXRUNTIME_INT8)
+    with pytest.raises(InputError, match=r"can't read the graph: node \S+ \((De)?[qQ]uantizeLinear\)"):
         build_engine(unsigned.SerializeToString(), "tensorrt-rtx", SPEC, EngineOptions())

@@ -1,0 +1,83 @@
+"""fp16: which blocks stay float32, and the rounded twin, on small networks."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto
+from torch import nn
+
+from csg_export.fp16 import blocks_of, minimal_set, to_fp16
+from csg_export.fp16_graph import rounded_to_fp16
+from csg_export.runners import torch_runner
+from tests.helpers.small_networks import IMAGES, Chain, graph, run
+
+
+def close(reference, tolerance=0.02):
+    return lambda model: bool(np.abs(run(model) - reference).max() <= tolerance * np.abs(reference).max())
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 40), st.sets(st.integers(0, 39)))
+def test_bisection_finds_exactly_what_is_needed(count, needed):
+    needed = frozenset(n for n in needed if n < count)
+    asked = []
+
+    def passes(items):
+        asked.append(items)
+        return needed <= items
+
+    assert minimal_set(range(count), passes) == needed
+    assert len(asked) == len(set(asked)) <= 3 + 2 * len(needed) * (1 + np.log2(count))
+    assert minimal_set(range(count), lambda items: False) is None
+
+
+@pytest.mark.parametrize("loud", [0, 1, 2])
+def test_an_overflow_is_found_and_its_block_alone_stays_fp32(loud):
+    network = Chain(loud)
+    model, reference = graph(network), torch_runner(network)(IMAGES).logits
+    assert not np.isfinite(run(rounded_to_fp16(model, ()))).all()
+    graphs = to_fp16(model, close(reference))
+    blocks = blocks_of(model)
+    assert graphs.float32_blocks[0] == blocks[loud + 1][0], "block 0 is what precedes the first convolution"
+    assert len(graphs.float32_blocks) <= 2, "the block that overflows, and the next, with tiny weights"
+    np.testing.assert_allclose(run(graphs.model), reference, atol=0.02 * np.abs(reference).max())
+    np.testing.assert_allclose(run(graphs.rounded), reference, atol=0.02 * np.abs(reference).max())
+    types = {w.data_type for w in graphs.model.graph.initializer if len(w.dims) == 4}
+    assert types == {TensorProto.FLOAT, TensorProto.FLOAT16}
+
+
+def test_a_network_without_an_overflow_is_fp16_throughout():
+    network = Chain()
+    graphs = to_fp16(graph(network), close(torch_runner(network)(IMAGES).logits))
+    assert graphs.float32_blocks == ()
+    assert all(w.data_type != TensorProto.FLOAT for w in graphs.model.graph.initializer if len(w.dims) > 1)
+    assert [o.type.tensor_type.elem_type for o in graphs.model.graph.output] == [TensorProto.FLOAT]
+
+
+def test_the_rounded_graph_rounds_as_torch_does():
+    """Against the same network computed value by value: float32 sums of fp16 values, each result rounded."""
+    network = Chain()
+
+    def half(x):
+        return x.half().float()
+
+    with torch.inference_mode():
+        x = half(half(torch.from_numpy(IMAGES).float().permute(0, 3, 1, 2)) - 120)
+        x = half(x / 60)
+        for layer in network.layers:
+            y = nn.functional.conv2d(x, half(layer.weight), half(layer.bias), padding=1)
+            x = half(y).relu()
+        expected = half(x.mean((2, 3)))
+    np.testing.assert_allclose(run(rounded_to_fp16(graph(network), ())), expected, rtol=2e-3, atol=1e-3)
+
+
+def test_a_mean_whose_sum_overflows_counts_as_an_overflow():
+    class Mean(nn.Module):
+        def forward(self, images):
+            return images.float().permute(0, 3, 1, 2).mean((2, 3))
+
+    white = np.full((1, 24, 24, 3), 255, np.uint8)  # 576 of 255 are beyond 65504
+    assert np.isnan(run(rounded_to_fp16(graph(Mean()), ()), white)).all()
+    assert np.isfinite(run(rounded_to_fp16(graph(Mean()), ()), white // 4)).all()
