@@ -92,7 +92,10 @@ def measure(bundle: Path, setting: str, folder: Path, given: argparse.Namespace)
                     rates[load][name].append(rate)
             last = {load: round(found["with"][-1] / found["without"][-1], 3) for load, found in rates.items()}
             log(f"{bundle.name} {setting} round {number + 1}: {last}")
-    return [Gain(bundle.name, setting, load, found["with"], found["without"]) for load, found in rates.items()]
+    return [
+        Gain(bundle.name, setting, load, with_per_s=found["with"], without_per_s=found["without"])
+        for load, found in rates.items()
+    ]
 
 
 def arguments() -> argparse.Namespace:

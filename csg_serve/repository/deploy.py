@@ -93,12 +93,7 @@ def deploy(
     validate_name(encoded_name(name), "model name")
     with locked_model(repository, name) as model_dir, tempfile.TemporaryDirectory() as scratch:
         number = _next_version(model_dir, version)
-        preprocessing = None
-        if options.encoded:
-            preprocessing = Path(scratch, PREPROCESSING)
-            write_preprocessing(preprocessing, name, number, card, options=options)
-        steps = _steps(bundle, options, model_dir, number, preprocessing=preprocessing)
-        live_address = go_live(number, steps)
+        live_address = go_live(number, _steps(bundle, options, model_dir, number, scratch=Path(scratch)))
         if not options.encoded:
             remove_encoded(model_dir)
     encoded = encoded_name(name) if options.encoded else None
@@ -142,13 +137,14 @@ def _next_version(model_dir: Path, wanted: int | None) -> int:
     return wanted or max(versions, default=0) + 1
 
 
-def _steps(
-    bundle: Bundle, options: DeployOptions, model_dir: Path, version: int, *, preprocessing: Path | None
-) -> list[SwitchStep]:
-    """Return the steps that make a version live.
+def _steps(bundle: Bundle, options: DeployOptions, model_dir: Path, version: int, *, scratch: Path) -> list[SwitchStep]:
+    """Return the steps that make a version live; `scratch` is an empty folder that lives as long as they do.
 
     `<name>_encoded` is switched first, since it knows both versions; for a new model it comes last, as it needs one.
     """
+    preprocessing = scratch / PREPROCESSING if options.encoded else None
+    if preprocessing:
+        write_preprocessing(preprocessing, model_dir.name, version, bundle.card, options=options)
 
     def write_tensor_model() -> None:
         config = model_config(bundle.card, model_dir.name, version, options)

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -15,8 +13,6 @@ from csg.errors import InputError
 from csg.images import load
 from csg_serve.client.client import Client, stream
 from csg_serve.client.connection import open_model
-from csg_serve.server.state import STATE
-from csg_serve.server.tuning import GLIBC_ENV
 from tests.helpers.cli import csg, refused
 from tests.helpers.served import deploy, processes_of, serving
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
@@ -193,13 +189,3 @@ def test_the_models_of_a_server_and_what_they_did(folder, server):
     shown = csg("models", "--server", server).stdout
     assert "READY" in shown
     refused(csg("models", "--server", "localhost"), 2, "HOST:PORT")
-
-
-def test_a_server_and_its_models_do_batch_work_with_large_pages(folder, server):
-    root = psutil.Process(json.loads((folder / "repository" / STATE).read_text())["pid"])
-    stubs = root.children(recursive=True)
-    assert stubs
-    for process in (root, *stubs):
-        threads = {os.sched_getscheduler(thread.id) for thread in process.threads()}
-        assert threads == {os.SCHED_BATCH}
-        assert process.environ()["GLIBC_TUNABLES"] == GLIBC_ENV["GLIBC_TUNABLES"]
