@@ -117,9 +117,9 @@ async def in_shared_memory(served: ServedModel, requests: list[bytes]) -> AsyncI
     region, server = Region(pixels.nbytes), served.pool.replicas[0].transport
     try:
         region.write(pixels)
-        await server.call("register_system_shared_memory", None, region.name, f"/{region.name}", region.size)
+        await server.call("register_system_shared_memory", region.name, f"/{region.name}", region.size)
         yield [http_request(request, region.name, place, pixels[0].nbytes) for place, request in enumerate(asked)]
-        await server.call("unregister_system_shared_memory", None, region.name)
+        await server.call("unregister_system_shared_memory", region.name)
     finally:
         region.unlink()
 

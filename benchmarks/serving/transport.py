@@ -23,9 +23,10 @@ import numpy as np
 
 from csg.console import show_table
 from csg_serve.client.client import IN_FLIGHT
+from csg_serve.client.connection import connect
 from csg_serve.client.endpoints import as_servers
 from csg_serve.client.shared_memory_pool import SharedMemoryPool
-from csg_serve.client.transport import Inference, connect
+from csg_serve.client.transport import Inference
 
 ROUNDS, REQUESTS = 15, 40
 WORKLOADS = {  # of a request: the pixels, the answer's row and its type

@@ -23,7 +23,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from csg.errors import ServerError, UsageError, one_line
 from csg_serve.client.connection import ServedModel
 from csg_serve.client.endpoints import Servers, as_servers
-from csg_serve.client.transport import grpc_credentials, secret_header
+from csg_serve.client.grpc_transport import grpc_credentials
 from csg_serve.triton.protocol import GRPC_SECRET_HEADER
 
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -73,7 +73,7 @@ async def open_sender(server: str | Servers) -> AsyncIterator[Send]:
         ServerError: a server is gone, took too long, or refuses a request.
     """
     servers = as_servers(server)
-    headers = tuple(secret_header(servers, GRPC_SECRET_HEADER).items())
+    headers = tuple(servers.secret_header(GRPC_SECRET_HEADER).items())
     async with AsyncExitStack() as stack:
         endpoints = []
         for address in servers.addresses:

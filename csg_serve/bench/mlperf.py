@@ -172,7 +172,7 @@ class _ScenarioRunner:
         held = min(self.samples.count, PERFORMANCE_SAMPLES)
         library = lg.ConstructQSL(self.samples.count, held, system.load, system.unload)
         try:
-            await asyncio.to_thread(lg.StartTestWithLogSettings, sut, library, settings, log_settings)
+            await asyncio.to_thread(lambda: lg.StartTestWithLogSettings(sut, library, settings, log_settings))
         finally:
             lg.DestroyQSL(library)
             lg.DestroySUT(sut)

@@ -1,4 +1,4 @@
-"""Connect to one or several Triton servers: find the model, check that all serve the same one, send a request.
+"""Connect to one or several servers of the same model, and send a request.
 
 Shape letters: N images, H W height and width of the model's input.
 """
@@ -13,24 +13,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import service_pb2
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from csg.card import ModelCard, SegmentationInput
-from csg.errors import ServerError, UsageError
+from csg.errors import ServerError
 from csg.files import validate_name
 from csg_serve.client.endpoints import Address, Servers, as_servers
+from csg_serve.client.find_model import SECRET_HINT, FoundModel, find_model
+from csg_serve.client.grpc_transport import GrpcTransport
 from csg_serve.client.pool import Pool, ReplacedError, Replica
 from csg_serve.client.shared_memory_pool import SharedMemoryPool
-from csg_serve.client.statistics import read_statistics
-from csg_serve.client.transport import DEADLINE_S, Inference, Transport, TransportError, connect
-from csg_serve.triton.config import CARD_PARAMETER, card_of
+from csg_serve.client.transport import DEADLINE_S, Inference, Transport, TransportError
 
-FIND_ATTEMPTS = 3
-"""Attempts to find a model: it may be replaced between two questions to the server."""
 SEGMENTATION_DEADLINE_S = 300
 """Deadline of a request to a segmenter: a large image takes seconds on a CPU, and waits for the ones before it."""
-SECRET_HINT = "give the server's secret with --secret-file or CSG_SECRET"
 
 
 @dataclass(frozen=True)
@@ -49,17 +44,6 @@ class ServedModel:
     """Its model card."""
     max_batch: int
     """Images that a request may have on all servers."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What one server has."""
-
-    address: Address
-    name: str
-    version: int
-    card: ModelCard
-    max_batch: int
 
 
 @asynccontextmanager
@@ -86,23 +70,21 @@ async def open_model(server: str | Sequence[str] | Servers, model: str | None = 
         validate_name(model, "model name")
     servers = as_servers(server)
     async with AsyncExitStack() as stack:
-        transports = [connect(address, servers) for address in servers.addresses]
-        for transport in transports:
+        transports = {address: connect(address, servers) for address in servers.addresses}
+        for transport in transports.values():
             stack.push_async_callback(transport.close)
-        searches = (
-            _find(transport, address, model) for transport, address in zip(transports, servers.addresses, strict=True)
-        )
+        searches = (find_model(transport, address, model) for address, transport in transports.items())
         found = await asyncio.gather(*searches, return_exceptions=True)
         first = _common_model(servers, found)
         pool = Pool(
             _replica(transport, address, answer, first)
-            for transport, address, answer in zip(transports, servers.addresses, found, strict=True)
+            for (address, transport), answer in zip(transports.items(), found, strict=True)
         )
         stack.push_async_callback(pool.close)
         for replica, answer in zip(pool.replicas, found, strict=True):
             if isinstance(answer, TransportError):
                 pool.mark_down(replica, answer.detail)
-        max_batch = min(answer.max_batch for answer in found if isinstance(answer, _Found))
+        max_batch = min(answer.max_batch for answer in found if isinstance(answer, FoundModel))
         yield ServedModel(
             server=str(servers),
             pool=pool,
@@ -128,6 +110,19 @@ async def connected(address: Address, servers: Servers) -> AsyncIterator[Transpo
         raise _no_answer([address], error) from None
     finally:
         await transport.close()
+
+
+def connect(address: Address, servers: Servers) -> Transport:
+    """A connection, which is opened by the first call.
+
+    Raises:
+        UsageError, InputError: as `csg_serve.client.endpoints.Servers.ssl_context`.
+    """
+    if address.http:
+        from csg_serve.client.http_transport import HttpTransport  # imports gevent, which is slow
+
+        return HttpTransport(address, servers)
+    return GrpcTransport(address, servers)
 
 
 async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...]) -> NDArray[Any]:
@@ -164,35 +159,25 @@ async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, 
     return answer
 
 
-async def repository_index(transport: Transport) -> list[Any]:
-    """Triton's repository index: name, version, state and reason of every version that it knows.
-
-    Raises:
-        TransportError: of kind "restricted" if the index requires a secret.
-    """
-    index = await transport.call("get_model_repository_index", service_pb2.RepositoryIndexResponse)
-    return list(index.models)
-
-
-def _replica(transport: Transport, address: Address, found: _Found | BaseException, first: _Found) -> Replica:
+def _replica(transport: Transport, address: Address, found: FoundModel | BaseException, first: FoundModel) -> Replica:
     async def check() -> int:
-        again = await _find(transport, address, first.name)
+        again = await find_model(transport, address, first.name)
         if again.card != first.card:
             raise ReplacedError(f"{address} has another model {first.name} now", "start again with the new model")
         return again.version
 
-    version = found.version if isinstance(found, _Found) else first.version
+    version = found.version if isinstance(found, FoundModel) else first.version
     memory = SharedMemoryPool(transport, address.local)
     return Replica(address, transport, memory, check=check, version=version)
 
 
-def _common_model(servers: Servers, found: Sequence[_Found | BaseException]) -> _Found:
+def _common_model(servers: Servers, found: Sequence[FoundModel | BaseException]) -> FoundModel:
     """The model of the first server that answered, after checking that the other ones have the same."""
     failures = [answer for answer in found if isinstance(answer, BaseException)]
     for failure in failures:
         if not isinstance(failure, TransportError):
             raise failure
-    models = [answer for answer in found if isinstance(answer, _Found)]
+    models = [answer for answer in found if isinstance(answer, FoundModel)]
     if not models:
         assert isinstance(failures[0], TransportError)
         raise _no_answer(servers.addresses, failures[0])
@@ -202,75 +187,7 @@ def _common_model(servers: Servers, found: Sequence[_Found | BaseException]) -> 
     return models[0]
 
 
-async def _find(transport: Transport, address: Address, model: str | None) -> _Found:
-    """The named model of a server, or the only csg model there, its newest ready version and its card."""
-    for _ in range(FIND_ATTEMPTS - 1):
-        try:
-            return await _find_once(transport, address, model)
-        except TransportError as error:
-            if error.kind != "missing":  # the version was replaced between two calls
-                raise
-    return await _find_once(transport, address, model)
-
-
-async def _find_once(transport: Transport, address: Address, model: str | None) -> _Found:
-    ready = await _ready_versions(transport, address, model)
-    names = [model] if model in ready else sorted(ready)
-    configs = {name: await _configuration(transport, name, ready[name]) for name in names}
-    ours = [name for name, config in configs.items() if CARD_PARAMETER in config.parameters]
-    name = _choose(address, model, sorted(ready), ours)
-    card = card_of(configs[name], f"model {name} at {address}")
-    max_batch = max(1, configs[name].max_batch_size)
-    return _Found(address, name=name, version=ready[name], card=card, max_batch=max_batch)
-
-
-async def _ready_versions(transport: Transport, address: Address, model: str | None) -> dict[str, int]:
-    """The newest ready version of each model, from the statistics, since the index may require a secret.
-
-    If the statistics require one too, the version of the named model from its metadata.
-    """
-    try:
-        ready = list(await read_statistics(transport))
-    except TransportError as error:
-        if error.kind != "restricted":
-            raise
-        if model is None:
-            what = f"the server at {address} lists its models only with its secret"
-            raise UsageError(what, f"name a model with --model, or {SECRET_HINT}") from None
-        ready = await _versions(transport, model)
-    return dict(sorted(ready))
-
-
-async def _versions(transport: Transport, model: str) -> list[tuple[str, int]]:
-    try:
-        metadata = await transport.call("get_model_metadata", service_pb2.ModelMetadataResponse, model)
-    except TransportError as error:
-        if error.kind == "missing":
-            return []
-        raise
-    return [(model, int(version)) for version in metadata.versions]
-
-
-async def _configuration(transport: Transport, name: str, version: int) -> ModelConfig:
-    answer = await transport.call("get_model_config", service_pb2.ModelConfigResponse, name, str(version))
-    return answer.config
-
-
-def _choose(address: Address, wanted: str | None, ready: list[str], ours: list[str]) -> str:
-    """The model to use. `ready`: names of all ready models; `ours`: names of those with a model card."""
-    if wanted is not None and wanted not in ready:
-        raise ServerError(
-            f"the server at {address} has no model {wanted} ready", f"ready models: {', '.join(ready) or 'none'}"
-        )
-    if not ours:
-        what = "no csg model" if wanted is None else f"{wanted} without a model card"
-        raise ServerError(f"the server at {address} has {what}", "deploy a bundle with `csg deploy`")
-    if len(ours) > 1:
-        raise UsageError(f"the server at {address} has several csg models: {', '.join(ours)}", "name one with --model")
-    return ours[0]
-
-
-def _different(one: _Found, other: _Found) -> ServerError:
+def _different(one: FoundModel, other: FoundModel) -> ServerError:
     names = f"{other.name} at {other.address} and {one.name} at {one.address}"
     return ServerError(f"{names} are not the same model", "deploy one bundle to both, or use one of them")
 

@@ -88,6 +88,10 @@ class Servers:
         tls = scheme in ("grpcs", "https") or certificates
         return Address(text, authority=match[2], http=scheme in ("http", "https"), tls=tls)
 
+    def secret_header(self, name: str) -> dict[str, str]:
+        """The header that carries the secret, empty without one."""
+        return {name: self.secret} if self.secret else {}
+
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
         """The certificates, loaded and checked.

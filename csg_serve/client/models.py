@@ -11,7 +11,7 @@ from typing import Any
 from csg.console import log, print_json, show_table
 from csg.errors import ServerError
 from csg.files import validate_name
-from csg_serve.client.connection import connected, repository_index
+from csg_serve.client.connection import connected
 from csg_serve.client.endpoints import Address, Servers
 from csg_serve.client.statistics import ModelStatistics, read_statistics
 from csg_serve.client.transport import Transport, TransportError
@@ -94,10 +94,10 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
     async with connected(address, servers) as transport:
         if load is not None:
             with _refusals(f"{address} does not load {load}"):
-                await transport.call("load_model", None, validate_name(load, "model name"), deadline_s=LOAD_TIMEOUT_S)
+                await transport.call("load_model", validate_name(load, "model name"), deadline_s=LOAD_TIMEOUT_S)
         if unload is not None:
             with _refusals(f"{address} does not unload {unload}"):
-                await transport.call("unload_model", None, validate_name(unload, "model name"))
+                await transport.call("unload_model", validate_name(unload, "model name"))
         index = await _index(transport, address, servers.secret)
         statistics = await read_statistics(transport)
     entries = {(one.name, int(one.version or 0)): one for one in index if not one.name.startswith(".")}
@@ -116,7 +116,7 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
 async def _index(transport: Transport, address: Address, secret: str | None) -> list[Any]:
     """Triton's index; empty if it requires a secret and none was given, since the statistics list ready models."""
     try:
-        return await repository_index(transport)
+        return list((await transport.call("get_model_repository_index")).models)
     except TransportError as error:
         if error.kind != "restricted":
             raise

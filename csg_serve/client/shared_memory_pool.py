@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 from numpy.typing import NDArray
-from tritonclient.grpc import service_pb2
 
 from csg_serve.client.shared_memory import FOLDER, MIN_BYTES, PREFIX, Region
 from csg_serve.client.transport import Inference, Transport, TransportError
@@ -75,9 +74,7 @@ class SharedMemoryPool:
             return None
         self._registered.add(region.name)
         try:
-            await self._transport.call(
-                "register_system_shared_memory", None, region.name, f"/{region.name}", region.size
-            )
+            await self._transport.call("register_system_shared_memory", region.name, f"/{region.name}", region.size)
         except BaseException as error:
             region.unlink()
             if not isinstance(error, TransportError) or error.kind in ("away", "late"):
@@ -92,9 +89,7 @@ class SharedMemoryPool:
     async def _unregister_stale(self) -> None:
         """Unregister regions of killed clients: their files are gone, but the server keeps them mapped."""
         with suppress(TransportError):
-            known = await self._transport.call(
-                "get_system_shared_memory_status", service_pb2.SystemSharedMemoryStatusResponse
-            )
+            known = await self._transport.call("get_system_shared_memory_status")
             for name in known.regions:
                 if name.startswith(PREFIX) and not (FOLDER / name).exists():
                     await self._unregister(name)
@@ -102,7 +97,7 @@ class SharedMemoryPool:
     async def _unregister(self, name: str) -> None:
         """Unregister a region; the server refuses while a request uses it."""
         try:
-            await self._transport.call("unregister_system_shared_memory", None, name)
+            await self._transport.call("unregister_system_shared_memory", name)
         except TransportError as error:
             if "in use" in error.detail:
                 return

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from tritonclient.grpc import service_pb2
-
 from csg.errors import ServerError
 from csg_serve.client.pool import Pool
 from csg_serve.client.transport import Transport, TransportError
@@ -57,7 +55,7 @@ async def read_statistics(transport: Transport) -> dict[tuple[str, int], ModelSt
     Raises:
         TransportError: the server did not answer; of kind "restricted" if it requires a secret.
     """
-    answer = await transport.call("get_inference_statistics", service_pb2.ModelStatisticsResponse)
+    answer = await transport.call("get_inference_statistics")
     return {(entry.name, int(entry.version)): _from_protobuf(entry) for entry in answer.model_stats}
 
 

@@ -55,14 +55,14 @@ def test_shared_memory_is_used_and_given_back(plain, images):
             async with aclosing(stream(served, images[0] * 10)) as answers:
                 await anext(answers)
                 names = {path.name for path in regions()}
-                known = await transport.call("get_system_shared_memory_status", None)
+                known = await transport.call("get_system_shared_memory_status")
                 assert names & set(known.regions)
                 await asyncio.sleep(0.5)  # those under way are done, and Triton lets go of regions
-                await transport.call("unregister_system_shared_memory", None, "")  # as a restart does
+                await transport.call("unregister_system_shared_memory", "")  # as a restart does
                 rest = await classes_of(answers)
             assert {path.name for path in regions()} - names, "new ones took their place"
         async with open_model(plain[1], "colour") as served:  # another process's connection would see the same
-            known = await served.pool.replicas[0].transport.call("get_system_shared_memory_status", None)
+            known = await served.pool.replicas[0].transport.call("get_system_shared_memory_status")
             return rest, [name for name in known.regions if f"-{os.getpid()}-" in name]
 
     rest, left = asyncio.run(ask())

@@ -1,0 +1,101 @@
+"""A connection over gRPC."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import tritonclient.grpc
+from numpy.typing import NDArray
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from csg_serve.client.endpoints import Address, Servers
+from csg_serve.client.shared_memory import Region
+from csg_serve.client.transport import DEADLINE_S, ErrorKind, Inference, TransportError, transport_error
+from csg_serve.triton.protocol import GRPC_SECRET_HEADER
+
+MIN_MESSAGE_LIMIT = 2**22
+"""gRPC's default limit of a message, in bytes."""
+MESSAGE_OVERHEAD = 2**16
+"""Bytes of a message besides its tensor, at most."""
+CHANNEL_OPTIONS = {
+    "grpc.keepalive_time_ms": 30_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.max_pings_without_data": 2,  # Triton closes connections with more
+    "grpc.initial_reconnect_backoff_ms": 200,
+    "grpc.min_reconnect_backoff_ms": 5_000,  # timeout of one attempt to connect
+    "grpc.max_reconnect_backoff_ms": 2_000,
+}
+ERROR_KINDS: dict[str, ErrorKind] = {
+    "UNAVAILABLE": "away",
+    "CANCELLED": "away",  # by a server that shuts down
+    "DEADLINE_EXCEEDED": "late",
+    "NOT_FOUND": "missing",
+}
+"""Kind of the error for a status code; "refused" for any other."""
+
+
+class GrpcTransport:
+    """gRPC. The limit of a message follows the tensors: there is one channel for each power of two in use.
+
+    Raises:
+        UsageError, InputError: as `csg_serve.client.endpoints.Servers.ssl_context`.
+    """
+
+    def __init__(self, address: Address, servers: Servers):
+        self._address, self._credentials = address, grpc_credentials(servers) if address.tls else None
+        self._headers = servers.secret_header(GRPC_SECRET_HEADER)
+        self._clients: dict[int, InferenceServerClient] = {}
+        self._open = AsyncExitStack()
+
+    async def call(self, method: str, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
+        try:
+            return await getattr(self._client(0), method)(*arguments, headers=self._headers, client_timeout=deadline_s)
+        except InferenceServerException as error:
+            raise _grpc_error(error) from None
+
+    async def infer(self, inference: Inference, version: int, region: Region | None = None) -> NDArray[Any]:
+        tensor, output = inference.tensors(tritonclient.grpc, region)
+        client = self._client(0 if region else max(inference.answer_bytes, inference.tensor.nbytes))
+        try:
+            result = await client.infer(
+                inference.model,
+                [tensor],
+                model_version=str(version),
+                outputs=[output],
+                headers=self._headers,
+                client_timeout=inference.deadline_s,
+            )
+        except InferenceServerException as error:
+            raise _grpc_error(error) from None
+        return inference.answer(result, region)
+
+    def _client(self, message_bytes: int) -> InferenceServerClient:
+        limit = max(MIN_MESSAGE_LIMIT, 2 ** (message_bytes + MESSAGE_OVERHEAD).bit_length())
+        if limit not in self._clients:
+            limits = {"grpc.max_send_message_length": limit, "grpc.max_receive_message_length": limit}
+            options = list((CHANNEL_OPTIONS | limits).items())
+            client = InferenceServerClient(self._address.authority, creds=self._credentials, channel_args=options)
+            self._open.push_async_callback(client.close)
+            self._clients[limit] = client
+        return self._clients[limit]
+
+    async def close(self) -> None:
+        await self._open.aclose()
+
+
+def _grpc_error(error: InferenceServerException) -> TransportError:
+    code = str(error.status()).removeprefix("StatusCode.")
+    return transport_error(str(error.message()), ERROR_KINDS.get(code, "refused"))
+
+
+def grpc_credentials(servers: Servers) -> grpc.ChannelCredentials:
+    """The TLS credentials of gRPC, checked first: gRPC reports a damaged file only when a request fails."""
+    _ = servers.ssl_context  # raises
+    trusted = servers.tls_ca or ssl.get_default_verify_paths().cafile
+    files = (trusted and Path(trusted), servers.tls_key, servers.tls_cert)
+    return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))

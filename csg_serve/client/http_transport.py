@@ -1,0 +1,84 @@
+"""A connection over HTTP, for networks that gRPC does not pass, for example behind a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import tritonclient.http.aio
+from google.protobuf import json_format
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import InferenceServerException
+
+from csg_serve.client.endpoints import Address, Servers
+from csg_serve.client.shared_memory import Region
+from csg_serve.client.transport import DEADLINE_S, ErrorKind, Inference, TransportError, transport_error
+from csg_serve.triton.protocol import SECRET_HEADER
+
+ANSWERS: dict[str, tuple[Any, str | None]] = {
+    "get_model_repository_index": (service_pb2.RepositoryIndexResponse, "models"),
+    "get_model_config": (service_pb2.ModelConfigResponse, "config"),
+    "get_model_metadata": (service_pb2.ModelMetadataResponse, None),
+    "get_inference_statistics": (service_pb2.ModelStatisticsResponse, None),
+    "get_system_shared_memory_status": (service_pb2.SystemSharedMemoryStatusResponse, "regions"),
+}
+"""Message that gRPC answers with, and its field that the HTTP answer consists of; None for the whole message."""
+ERROR_KINDS: dict[str, ErrorKind] = {"502": "away", "503": "away", "504": "away", "404": "missing"}
+"""Kind of the error for a status code; "refused" for any other."""
+
+
+class HttpTransport:
+    """HTTP. Answers are parsed into the messages that gRPC answers with.
+
+    Raises:
+        UsageError, InputError: as `csg_serve.client.endpoints.Servers.ssl_context`.
+    """
+
+    def __init__(self, address: Address, servers: Servers):
+        context = servers.ssl_context if address.tls else None
+        self._client = tritonclient.http.aio.InferenceServerClient(
+            address.authority, conn_timeout=None, ssl=address.tls, ssl_context=context
+        )
+        self._headers = servers.secret_header(SECRET_HEADER)
+
+    async def call(self, method: str, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
+        found = await self._within(deadline_s, getattr(self._client, method)(*arguments, headers=dict(self._headers)))
+        if not isinstance(found, dict | list):
+            return found
+        if method == "get_system_shared_memory_status":
+            found = {one["name"]: one for one in found}
+        message, field = ANSWERS[method]
+        return json_format.ParseDict({field: found} if field else found, message(), ignore_unknown_fields=True)
+
+    async def infer(self, inference: Inference, version: int, region: Region | None = None) -> NDArray[Any]:
+        tensor, output = inference.tensors(tritonclient.http, region)
+        call = self._client.infer(
+            inference.model,
+            [tensor],
+            model_version=str(version),
+            outputs=[output],
+            headers=dict(self._headers),
+        )
+        return inference.answer(await self._within(inference.deadline_s, call), region)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _within(self, deadline_s: float, call: Any) -> Any:
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await call
+        except InferenceServerException as error:
+            raise _http_error(error) from None
+        except TimeoutError:
+            raise TransportError("late", f"no answer within {deadline_s:g} s") from None
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
+            raise TransportError("away", str(error)) from None
+        except aiohttp.ClientError:
+            raise TransportError("refused", "the answer is not HTTP") from None
+
+
+def _http_error(error: InferenceServerException) -> TransportError:
+    return transport_error(str(error.message()), ERROR_KINDS.get(str(error.status()), "refused"))
