@@ -1,11 +1,11 @@
 """The bundle: the folder that `csg export` writes and `csg deploy` reads.
 
 card.json        the model card
-model.onnx       the student alone, normalisation inside
-model.onnx.data  its weights, where they are too large for one protobuf message
-model.plan       the engine of a bundle for TensorRT, built from model.onnx
-labels.txt       one class a line, in the order of the logits
-SHA256SUMS       of the other files, as sha256sum -c reads it
+model.onnx       the trained network, preprocessing inside
+model.onnx.data  its weights, if they are too large for one protobuf message
+model.plan       the engine, in a bundle for TensorRT
+labels.txt       the class names, one a line, in the order of the logits
+SHA256SUMS       checksums of the other files, for `sha256sum -c`
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ WEIGHTS, PLAN = "model.onnx.data", "model.plan"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files have been checked."""
+    """A bundle whose files match their checksums."""
 
     path: Path
+    """The folder."""
     card: ModelCard
+    """The model card."""
 
     @property
     def model(self) -> Path:
@@ -36,13 +38,13 @@ class Bundle:
         return self.path / MODEL
 
     @property
-    def graph(self) -> list[Path]:
-        """The ONNX file, and its weights if they stand aside."""
+    def graph_files(self) -> list[Path]:
+        """The ONNX file, and the file of its weights if there is one."""
         return [self.path / name for name in (MODEL, WEIGHTS) if (self.path / name).is_file()]
 
     @property
     def plan(self) -> Path | None:
-        """The engine, of a bundle that has one."""
+        """The engine, if the bundle has one."""
         return self.path / PLAN if self.card.engine else None
 
     @property
@@ -52,61 +54,67 @@ class Bundle:
 
 
 def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle in one move: it is there whole, or not at all.
+    """Write a bundle atomically.
 
     Args:
-        models: the contents of model.onnx, and of the files beside it, by name.
+        path: the folder to create.
+        card: the model card.
+        models: content of the model files by name: model.onnx, and model.onnx.data or model.plan.
 
     Raises:
-        InputError: `path` exists already.
+        InputError: `path` already exists.
     """
     if path.exists():
-        raise InputError(f"{path} exists already", "name another folder with --out, or remove it")
-    with atomic_directory(path) as fresh:
-        (fresh / CARD).write_text(card.to_json(indent=2) + "\n")
+        raise InputError(f"{path} already exists", "choose another folder with --out, or remove it")
+    with atomic_directory(path) as folder:
+        (folder / CARD).write_text(card.to_json(indent=2) + "\n")
         for name, content in models.items():
-            (fresh / name).write_bytes(content)
-        (fresh / LABELS).write_text("".join(f"{name}\n" for name in card.classes))
-        sums = (f"{sha256(fresh / name)}  {name}\n" for name in (CARD, *models, LABELS))
-        (fresh / SUMS).write_text("".join(sums))
+            (folder / name).write_bytes(content)
+        (folder / LABELS).write_text("".join(f"{name}\n" for name in card.classes))
+        sums = (f"{sha256(folder / name)}  {name}\n" for name in (CARD, *models, LABELS))
+        (folder / SUMS).write_text("".join(sums))
     return Bundle(path, card)
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Open a bundle and check every file against its SHA-256.
+    """Open a bundle, and verify the SHA-256 of every file.
 
     Raises:
-        InputError: this is no bundle, a file is missing or lies elsewhere, or it is of a newer csg.
-        VerificationError: a file was changed after the export.
+        InputError: the folder is not a bundle, a file is missing or outside of it, or a newer csg has written it.
+        VerificationError: a file does not match its checksum.
+
+    Example:
+        >>> read_bundle(Path("bundles/digits-csg-1-fp16-1")).card.classes
+        ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     for name in (CARD, MODEL, LABELS, SUMS):
-        _there(path, name)
+        _existing(path, name)
     lines = (path / SUMS).read_text(errors="replace")
     listed = dict(reversed(line) for line in re.findall(r"^([0-9a-f]{64})  (\S+)$", lines, re.M))
     for name in (CARD, MODEL, WEIGHTS, PLAN, LABELS):
         if name in (WEIGHTS, PLAN) and name not in listed and not (path / name).exists():
             continue
-        if listed.get(name) != sha256(_there(path, name)):
+        if listed.get(name) != sha256(_existing(path, name)):
             raise VerificationError(f"{path / name} does not match its SHA-256 in {SUMS}", "export the run again")
     card = parse_card((path / CARD).read_bytes(), str(path / CARD))
     if card.engine:
-        _there(path, PLAN)
+        _existing(path, PLAN)
     return Bundle(path, card)
 
 
-def _there(path: Path, name: str) -> Path:
+def _existing(path: Path, name: str) -> Path:
     if not (path / name).is_file():
-        raise InputError(f"{path} is no whole bundle: {name} is missing", "make one with `csg export`")
+        raise InputError(f"{path} is not a complete bundle: {name} is missing", "create one with `csg export`")
     if not (path / name).resolve().is_relative_to(path.resolve()):
-        raise InputError(f"{path / name} is a link that leads out of the bundle", "put the file itself there")
+        raise InputError(f"{path / name} is a link to a file outside the bundle", "replace it with the file")
     return path / name
 
 
 def newest_bundle(folder: Path) -> Path:
-    """The bundle below `folder` that was written last.
+    """The bundle in `folder` that was written last.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no bundle.
     """
     cards = sorted(folder.glob(f"[!.]*/{CARD}"), key=lambda card: card.stat().st_mtime_ns)
     if not cards:

@@ -1,6 +1,6 @@
-"""What a person sees: words and progress on standard error, results on standard output.
+"""Terminal output: log and progress on standard error, results on standard output.
 
-With `--json` standard output holds one JSON object and nothing else.
+With `--json`, standard output holds one JSON object and nothing else.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ stdout = Console(highlight=False, soft_wrap=True)
 
 
 def log(line: str) -> None:
-    """One line for the person at the terminal, on standard error."""
+    """Print a line on standard error."""
     stderr.print(line, markup=False)
 
 
 def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table on standard output; all columns but the first stand to the right."""
+    """Print a table on standard output; all columns but the first are right-aligned."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
@@ -44,16 +44,20 @@ def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
     stdout.print(table)
 
 
-def show_key_values(title: str, facts: Mapping[str, str]) -> None:
-    """Names and what is to be said of them, on standard output."""
+def show_key_values(title: str, values: Mapping[str, str]) -> None:
+    """Print a table of two columns, names and values, on standard output."""
     table = Table(title=title, title_justify="left", show_header=False)
-    for name, words_of_it in facts.items():
-        table.add_row(Text(name), Text(words_of_it))
+    for name, value in values.items():
+        table.add_row(Text(name), Text(value))
     stdout.print(table)
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """The one JSON object of `--json`."""
+    """Print the JSON object of `--json`.
+
+    Raises:
+        ValueError: the result holds NaN or infinity, which JSON does not have.
+    """
     json.dump(result, sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
 
@@ -64,7 +68,7 @@ class _Rate(ProgressColumn):
 
 
 def progress() -> Progress:
-    """A progress bar with rate and time left; silent where standard error is no terminal."""
+    """A progress bar with rate and remaining time; invisible if standard error is not a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -80,8 +84,18 @@ def progress() -> Progress:
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar of its own for one piece of work; what it yields is told how many more are done."""
+def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar around one loop.
+
+    Yields:
+        A function that takes the number of items finished since its last call.
+
+    Example:
+        >>> with progress_bar("reading", len(paths)) as advance:
+        ...     for path in paths:
+        ...         read(path)
+        ...         advance(1)
+    """
     with progress() as bar:
-        task = bar.add_task(what, total=total, note="")
+        task = bar.add_task(description, total=total, note="")
         yield lambda done: bar.advance(task, done)

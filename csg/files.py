@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, synced, then renamed."""
+"""Atomic files and folders: written under a temporary name, synced to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,32 @@ import platformdirs
 
 from csg.errors import UsageError
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def validate_name(name: str, what: str) -> str:
-    """`name` itself when it can safely be a folder's name: letters, digits, dot, dash, underscore.
+def validate_name(name: str, kind: str) -> str:
+    """Check that a name is safe as a folder name, and return it.
+
+    Args:
+        name: the name.
+        kind: what the name is, for the error: "model name".
 
     Raises:
-        UsageError: it can't.
+        UsageError: it holds other characters than letters, digits, '.', '_' and '-', or is too long.
+
+    Example:
+        >>> validate_name("digits-csg-1", "model name")
+        'digits-csg-1'
     """
-    if not _PLAIN_NAME.fullmatch(name):
-        raise UsageError(f"{what} {name!r} is no plain name", "use letters, digits, '.', '_' and '-' only, at most 100")
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"invalid {kind} {name!r}", "use letters, digits, '.', '_' and '-', at most 100, a letter or digit first"
+        )
     return name
 
 
 def next_free_path(folder: Path, stem: str) -> Path:
-    """The first of stem-1, stem-2, ... that is not taken in `folder`."""
+    """The first of stem-1, stem-2, ... that does not exist in `folder`."""
     number = 1
     while (folder / f"{stem}-{number}").exists():
         number += 1
@@ -38,7 +48,7 @@ def next_free_path(folder: Path, stem: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """Where generated data sets live: $CSG_CACHE, else the user's cache folder."""
+    """The folder of generated datasets: $CSG_CACHE, or else the user's cache folder."""
     return Path(os.environ.get("CSG_CACHE") or platformdirs.user_cache_dir("csg"))
 
 
@@ -49,7 +59,7 @@ def sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Bring a file or a folder's entries to the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -58,7 +68,13 @@ def sync(path: Path) -> None:
 
 
 def atomic_write(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between."""
+    """Write a file atomically: a reader, or a crash, finds the old content or the new one.
+
+    Args:
+        path: the file; its folder is created if it does not exist.
+        content: the whole content.
+        mode: permissions of the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -76,23 +92,26 @@ def atomic_write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `path` only when the block ends well.
+    """Create a folder atomically.
 
-    If another process made `path` meanwhile, that one stays and ours is dropped: both hold the same.
+    If another process creates `path` in the meantime, its folder is kept: both are expected to hold the same.
+
+    Yields:
+        A temporary folder to fill. It is renamed to `path` if the block succeeds, and removed if it fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    fresh.chmod(0o755)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary.chmod(0o755)
     try:
-        yield fresh
-        for file in fresh.rglob("*"):
+        yield temporary
+        for file in temporary.rglob("*"):
             sync(file)
-        sync(fresh)
+        sync(temporary)
         try:
-            fresh.rename(path)
+            temporary.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
         sync(path.parent)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

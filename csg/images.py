@@ -1,7 +1,7 @@
-"""Pixels for inference: decode, resize, crop. The only place where they are prepared.
+"""Preprocessing for inference: decode, resize, crop, pad.
 
-Validation during training, the client and the server all call `prepare`, or `prepare_segmentation` for a segmenter,
-so that they can't differ. Shape letters: H W of the model's input.
+Evaluation during training, the client and the server all use these functions, so their pixels are identical.
+Shape letters: H W height and width of the model's input.
 """
 
 from __future__ import annotations
@@ -19,25 +19,30 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from csg.card import STRIDE, ClassificationInput, Colour, SegmentationInput
 from csg.errors import InputError, one_line
 
-ImageSource = Path | bytes | Image.Image  # a file, the bytes of one, or an image that is decoded already
+ImageSource = Path | bytes | Image.Image
+"""An image file, the content of one, or a decoded image."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")  # none of these starts another program
+"""File names that end so are read as images."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
+"""Formats to decode; Pillow decodes all of them without starting another program."""
 MAX_SIDE = 8192
-MAX_PIXELS = 89_478_485  # 256 MiB of RGB, Pillow's own limit
+"""Maximum side in pixels to which a segmenter's image is enlarged."""
+MAX_PIXELS = 89_478_485
+"""Maximum number of pixels of an image: 256 MiB of RGB, Pillow's own limit."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `decode` refuses such images
 
 
 def decode(source: ImageSource, name: str | None = None) -> Image.Image:
-    """An image as 8-bit RGB, upright (EXIF orientation applied), first frame, alpha over black.
+    """Decode an image to 8-bit RGB: the first frame, with EXIF orientation applied and alpha over black.
 
-    It may be called from several threads at once: Pillow lets go of Python's lock while it decodes.
+    Pillow releases the GIL while it decodes, so threads decode in parallel.
 
     Args:
-        source: a file, the bytes of one, or an image of Pillow's.
-        name: what to call it in an error; the path by default.
+        source: a file, the content of one, or an image of Pillow's.
+        name: the image's name in an error; by default the path.
 
     Raises:
-        InputError: it can't be read as an image, or is too large to be one in good faith.
+        InputError: the image can't be decoded, or has more than MAX_PIXELS pixels.
     """
     name = name or (str(source) if isinstance(source, Path) else "from memory")
     try:
@@ -45,16 +50,16 @@ def decode(source: ImageSource, name: str | None = None) -> Image.Image:
             return _to_rgb(ImageOps.exif_transpose(source))
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, and {MAX_PIXELS} are the most")
+                raise ValueError(f"{image.width} x {image.height} pixels, the maximum is {MAX_PIXELS}")
             image.load()
-            with suppress(Exception):  # an unreadable EXIF block says nothing of the orientation
+            with suppress(Exception):  # a broken EXIF block: no orientation
                 ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
     except FileNotFoundError:
-        raise InputError(f"image {name} is not there", "check the path") from None
+        raise InputError(f"image {name} does not exist", "check the path") from None
     except UnidentifiedImageError:
         raise InputError(f"image {name} can't be read: not an image file", "repair or remove it") from None
-    except Exception as error:  # decoders meet what they were not written for in many ways
+    except Exception as error:  # decoders fail on malformed files in many ways
         raise InputError(f"image {name} can't be read: {one_line(error)}", "repair or remove it") from None
 
 
@@ -71,11 +76,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def prepare(image: Image.Image, spec: ClassificationInput) -> np.ndarray:
-    """The model's input for one RGB image: uint8 (H, W, 3).
+    """The input of a classifier for one RGB image, uint8 (H, W, 3).
 
-    The shorter side is brought to `resize_shorter_side` and the centre H x W cut out (docs/method.md section 6,
-    test view), in one bilinear, antialiased step over the part of the image that stays: an extreme strip
-    costs no more memory than a square.
+    The shorter side is resized to `resize_shorter_side` and the centre H x W is cropped (docs/method.md section 6,
+    test view). Both happen in one bilinear, antialiased step on the pixels that are kept, so that a very long image
+    needs no more memory than a square one.
     """
     scale = min(image.size) / spec.resize_shorter_side
     width, height = spec.width * scale, spec.height * scale
@@ -85,33 +90,34 @@ def prepare(image: Image.Image, spec: ClassificationInput) -> np.ndarray:
 
 
 def load(source: ImageSource, spec: ClassificationInput) -> np.ndarray:
-    """Decode and prepare one image: uint8 (H, W, 3)."""
+    """Decode an image and prepare it for a classifier: uint8 (H, W, 3)."""
     return prepare(decode(source), spec)
 
 
 @dataclass(frozen=True)
 class PaddedImage:
-    """A segmenter's input for one image: `pixels` uint8 (H, W, 3), in whose upper left corner the image of original
-    size (width, height) stands, `scaled` to (width, height).
-    """
+    """The input of a segmenter for one image."""
 
     pixels: np.ndarray
+    """uint8 (H, W, 3); the image is in the upper left corner, the rest is padding."""
     scaled: tuple[int, int]
+    """Width and height of the image in `pixels`."""
     original: tuple[int, int]
+    """Width and height of the image as it was decoded."""
 
     def restore(self, label_map: np.ndarray) -> np.ndarray:
-        """The label map, uint8 (H, W), of the image alone in its original size, by nearest neighbour."""
+        """Remove the padding from a label map, uint8 (H, W), and resize it to the original size (nearest neighbour)."""
         width, height = self.scaled
         cut = Image.fromarray(label_map[:height, :width])
         return np.asarray(cut.resize(self.original, Image.Resampling.NEAREST), np.uint8)
 
 
 def prepare_segmentation(image: Image.Image, spec: SegmentationInput) -> PaddedImage:
-    """The segmenter's input for one RGB image.
+    """The input of a segmenter for one RGB image.
 
-    It is scaled to the shorter side that the card names, or further down until it fits a graph of fixed size, and
-    padded at the right and the bottom to that size, or to the next multiples of 8. No side is enlarged beyond 8192
-    pixels: a strip of 1000 x 3 would take gigabytes.
+    The shorter side is resized to `resize_shorter_side`, or smaller if the graph has a fixed size that is smaller. The
+    image is then padded at the right and the bottom, to the fixed size or to multiples of 8. No side is enlarged beyond
+    MAX_SIDE: an image of 1000 x 3 pixels would need gigabytes.
     """
     scale = spec.resize_shorter_side / min(image.size) if spec.resize_shorter_side else 1.0
     scale = min(scale, max(1.0, MAX_SIDE / max(image.size)))
@@ -121,17 +127,17 @@ def prepare_segmentation(image: Image.Image, spec: SegmentationInput) -> PaddedI
     width, height = (max(1, round(side * scale)) for side in original)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pad_to = (spec.height or _next(height), spec.width or _next(width))
-    return PaddedImage(padded(np.asarray(image), *pad_to, spec.pad_colour), (width, height), original)
+    pad_to = (spec.height or _round_up(height), spec.width or _round_up(width))
+    return PaddedImage(pad(np.asarray(image), *pad_to, spec.pad_colour), (width, height), original)
 
 
-def padded(pixels: np.ndarray, height: int, width: int, colour: Colour) -> np.ndarray:
-    """The pixels, uint8 (h, w, 3), in the upper left corner of an area (height, width) of `colour`."""
+def pad(pixels: np.ndarray, height: int, width: int, colour: Colour) -> np.ndarray:
+    """Pad pixels, uint8 (h, w, 3), at the right and the bottom with a colour, to uint8 (height, width, 3)."""
     area = np.empty((height, width, 3), np.uint8)
     area[:] = colour
     area[: pixels.shape[0], : pixels.shape[1]] = pixels
     return area
 
 
-def _next(side: int) -> int:
+def _round_up(side: int) -> int:
     return math.ceil(side / STRIDE) * STRIDE

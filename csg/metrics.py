@@ -1,4 +1,4 @@
-"""Metrics from true and predicted class indices, of images and of pixels; and how far confidences can be believed."""
+"""Metrics from true and predicted class indices, of images and of pixels; and the calibration of confidences."""
 
 from __future__ import annotations
 
@@ -7,25 +7,37 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 15  # of the confidences, of equal width (Guo et al. 2017, section 4.2)
+BINS = 15
+"""Bins of the confidences, of equal width (Guo et al. 2017, section 4.2)."""
 
 
 @dataclass(frozen=True)
 class ClassificationScores:
-    """Shares in 0..1. `per_class` is the accuracy within each true class, NaN for a class without images."""
+    """Scores of a classifier; all shares are in 0..1."""
 
     images: int
+    """Number of images."""
     accuracy: float
+    """Share of images whose class is predicted correctly."""
     mean_class_accuracy: float
+    """Mean of `per_class` over the classes with images (docs/method.md section 6)."""
     per_class: np.ndarray
+    """Accuracy within each true class, float64 (K,); NaN for a class without images."""
     confusion: np.ndarray
+    """Number of images by class, int64 (K, K); rows: true, columns: predicted."""
 
 
 def classification_scores(true: np.ndarray, predicted: np.ndarray, classes: int) -> ClassificationScores:
-    """Overall accuracy, and the mean over the classes present of each class's accuracy (docs/method.md section 6).
+    """Scores from the class of each image.
 
     Args:
-        true, predicted: int (N,), N >= 1, class indices below `classes`.
+        true: int (N,), N >= 1, class indices below `classes`.
+        predicted: the same for the predictions.
+        classes: number of classes.
+
+    Example:
+        >>> classification_scores(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=2).mean_class_accuracy
+        0.75
     """
     from sklearn.metrics import confusion_matrix
 
@@ -33,9 +45,8 @@ def classification_scores(true: np.ndarray, predicted: np.ndarray, classes: int)
 
 
 def scores_from_confusion(confusion: np.ndarray) -> ClassificationScores:
-    """The scores of a confusion matrix over images, int (K, K), rows true, one image or more."""
-    of_class = confusion.sum(1)
-    per_class = share_of(confusion.diagonal(), of_class)
+    """Scores from a confusion matrix over one image or more, int (K, K), rows: true."""
+    per_class = safe_ratio(confusion.diagonal(), confusion.sum(1))
     accuracy = confusion.trace() / confusion.sum()
     return ClassificationScores(
         int(confusion.sum()), float(accuracy), float(np.nanmean(per_class)), per_class, confusion
@@ -43,55 +54,69 @@ def scores_from_confusion(confusion: np.ndarray) -> ClassificationScores:
 
 
 class Reliability:
-    """How often a classifier is right that is so sure of itself: its images in bins by confidence, filled one by one.
+    """Calibration of a classifier: its images in bins by confidence, counted one by one.
 
-    images, right: int64 (BINS,), bin m holds confidences in (m / BINS, (m + 1) / BINS]. confidence: the bin's sum, in
-    millionths, int64: whole numbers, so that the order of the images does not matter.
+    Attributes:
+        images: int64 (BINS,), images in each bin; bin m holds confidences in (m / BINS, (m + 1) / BINS].
+        correct: int64 (BINS,), those whose class is predicted correctly.
+        confidence: int64 (BINS,), sum of the confidences in millionths: integers, so that the order of the images does
+            not change the sum.
     """
 
     def __init__(self) -> None:
-        self.images, self.right, self.confidence = (np.zeros(BINS, np.int64) for _ in range(3))
+        self.images, self.correct, self.confidence = (np.zeros(BINS, np.int64) for _ in range(3))
 
-    def add(self, confidence: float, right: bool) -> None:
-        """Count one image; its confidence, the probability of the predicted class, is taken to the sixth digit."""
+    def add(self, confidence: float, correct: bool) -> None:
+        """Count an image.
+
+        Args:
+            confidence: probability of the predicted class; rounded to six digits.
+            correct: whether the predicted class is the true one.
+        """
         millionths = round(confidence * 1e6)
-        place = max(0, -(-millionths * BINS // 1_000_000) - 1)
-        self.images[place] += 1
-        self.right[place] += right
-        self.confidence[place] += millionths
+        index = max(0, -(-millionths * BINS // 1_000_000) - 1)
+        self.images[index] += 1
+        self.correct[index] += correct
+        self.confidence[index] += millionths
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Share of right answers in each bin, NaN in an empty one."""
-        return share_of(self.right, self.images)
+        """Accuracy in each bin, float64 (BINS,); NaN for an empty bin."""
+        return safe_ratio(self.correct, self.images)
 
     @property
     def mean_confidence(self) -> np.ndarray:
-        """Mean confidence in each bin, NaN in an empty one."""
-        return share_of(self.confidence / 1e6, self.images)
+        """Mean confidence in each bin, float64 (BINS,); NaN for an empty bin."""
+        return safe_ratio(self.confidence / 1e6, self.images)
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: the sum over bins of n_m / n |accuracy_m - confidence_m| (ibid., eq. 3)."""
-        return float(np.abs(self.right - self.confidence / 1e6).sum() / self.images.sum())
+        """Expected calibration error: sum over bins of n_m / n |accuracy_m - confidence_m| (Guo et al. 2017, eq. 3)."""
+        return float(np.abs(self.correct - self.confidence / 1e6).sum() / self.images.sum())
 
 
 @dataclass(frozen=True)
 class SegmentationScores:
-    """Shares in 0..1. `per_class` is the IoU of each class, NaN for one that is in neither predictions nor labels."""
+    """Scores of a segmenter; all shares are in 0..1."""
 
     miou: float
+    """Mean of `per_class` over the classes that occur in predictions or labels (docs/method.md section 7)."""
     pixel_accuracy: float
+    """Share of pixels whose class is predicted correctly."""
     frequency_weighted_iou: float
+    """Mean of `per_class`, weighted by the pixels of each true class."""
     per_class: np.ndarray
+    """IoU of each class, float64 (K,); NaN for a class that occurs in neither predictions nor labels."""
     confusion: np.ndarray
+    """Number of pixels by class, int64 (K, K + 1), as `PixelConfusion` counts them."""
 
 
 class PixelConfusion:
     """A confusion matrix over pixels, filled image by image.
 
-    matrix: int64 (classes, classes + 1), rows true, columns predicted; the last column counts predictions that are none
-    of the classes. Pixels whose true class is IGNORED do not count.
+    Attributes:
+        matrix: int64 (K, K + 1); rows: true, columns: predicted; the last column counts predictions that are none of
+            the K classes. Pixels whose true class is IGNORED (255) are not counted.
     """
 
     def __init__(self, classes: int):
@@ -99,11 +124,11 @@ class PixelConfusion:
         self.matrix = np.zeros((classes, classes + 1), np.int64)
 
     def add(self, true: np.ndarray, predicted: np.ndarray) -> None:
-        """Count the pixels of one image, uint8 arrays of one shape; a prediction beyond the classes is none of them."""
-        self.matrix += self.of(true, predicted)
+        """Count the pixels of one image, given as class indices, uint8 (H, W) each."""
+        self.matrix += self.matrix_of(true, predicted)
 
-    def of(self, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """The matrix of one image alone."""
+    def matrix_of(self, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+        """The matrix of one image alone, int64 (K, K + 1)."""
         counted = true < self.classes
         columns = np.minimum(predicted[counted], self.classes).astype(np.int64)
         cells = true[counted].astype(np.int64) * (self.classes + 1) + columns
@@ -111,33 +136,30 @@ class PixelConfusion:
         return counts
 
     def scores(self) -> SegmentationScores:
-        """IoU of each class: of the pixels that are it or are taken for it, those that are both."""
+        """The scores of all images so far."""
         return segmentation_scores(self.matrix)
 
 
-def unions(matrix: np.ndarray) -> np.ndarray:
-    """Pixels that are a class or are taken for it, int64 (classes,)."""
+def union_pixels(matrix: np.ndarray) -> np.ndarray:
+    """Pixels that are of a class or predicted as it, int64 (K,), from a matrix of `PixelConfusion`."""
     return np.asarray(matrix.sum(1) + matrix[:, : len(matrix)].sum(0) - matrix.diagonal())
 
 
 def segmentation_scores(matrix: np.ndarray) -> SegmentationScores:
-    """Scores of a matrix as `PixelConfusion` fills it; NaN where nothing was counted.
-
-    mIoU is the mean over the classes that are in predictions or labels (docs/method.md section 7).
-    """
-    right, true, total = matrix.diagonal(), matrix.sum(1), matrix.sum()
-    iou = share_of(right, unions(matrix))
+    """Scores from a matrix of `PixelConfusion`; NaN if no pixel was counted."""
+    correct, true, total = matrix.diagonal(), matrix.sum(1), matrix.sum()
+    iou = safe_ratio(correct, union_pixels(matrix))
     if not total:
         return SegmentationScores(float("nan"), float("nan"), float("nan"), iou, matrix)
     weighted = float(np.nansum(iou * true) / total)
-    return SegmentationScores(float(np.nanmean(iou)), float(right.sum() / total), weighted, iou, matrix)
+    return SegmentationScores(float(np.nanmean(iou)), float(correct.sum() / total), weighted, iou, matrix)
 
 
-def share_of(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, float64 of their shape, NaN where there is nothing of the whole."""
+def safe_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, element by element, float64; NaN where `whole` is 0."""
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
-def finite(names: Sequence[str], shares: np.ndarray) -> dict[str, float | None]:
-    """Shares by class name, None in place of NaN, which JSON has not."""
-    return {name: None if np.isnan(share) else float(share) for name, share in zip(names, shares, strict=True)}
+def by_class_name(names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
+    """Values by class name; NaN becomes None, since JSON has no NaN."""
+    return {name: None if np.isnan(value) else float(value) for name, value in zip(names, values, strict=True)}

@@ -1,4 +1,4 @@
-"""Label maps as people look at them: PNG files with the palette, overlays, comparisons side by side."""
+"""Label maps as images: PNG files with a palette, overlays, images side by side."""
 
 from __future__ import annotations
 
@@ -12,24 +12,36 @@ from csg.card import Colour
 from csg.datasets.label_sets import IGNORED
 
 OPACITY = 0.55
+"""Opacity of the class colours in an overlay."""
 
 
-def png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def palette_png(label_map: np.ndarray, colours: Sequence[Colour]) -> bytes:
-    """An indexed PNG: class indices as values, the classes' colours as palette; 255 is black."""
+    """A label map as an indexed PNG file.
+
+    Args:
+        label_map: class indices, uint8 (H, W); IGNORED (255) is black.
+        colours: RGB of each class, the palette.
+    """
     image = Image.fromarray(label_map)
     image.putpalette(_palette(colours).tobytes())
-    return png(image)
+    return png_bytes(image)
 
 
 def overlay(image: Image.Image, label_map: np.ndarray, colours: Sequence[Colour]) -> Image.Image:
-    """The RGB image under its label map's colours; ignored pixels stay as they are."""
+    """An RGB image with the class colours laid over it.
+
+    Args:
+        image: the RGB image, (W, H).
+        label_map: class indices, uint8 (H, W); pixels that are IGNORED (255) keep their colour.
+        colours: RGB of each class.
+    """
     pixels = np.asarray(image, np.float32)
     mixed = (1 - OPACITY) * pixels + OPACITY * _palette(colours)[label_map]
     counted = (label_map != IGNORED)[..., None]
@@ -37,7 +49,7 @@ def overlay(image: Image.Image, label_map: np.ndarray, colours: Sequence[Colour]
 
 
 def side_by_side(*images: Image.Image) -> Image.Image:
-    """Images of one height in a row."""
+    """The images in a row, aligned at the top."""
     row = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)))
     left = 0
     for image in images:
@@ -47,7 +59,7 @@ def side_by_side(*images: Image.Image) -> Image.Image:
 
 
 def _palette(colours: Sequence[Colour]) -> np.ndarray:
-    """RGB of each value, uint8 (256, 3)."""
+    """RGB of each index, uint8 (256, 3); black for an index that is no class."""
     palette = np.zeros((256, 3), np.uint8)
     palette[: len(colours)] = colours
     return palette

@@ -1,4 +1,4 @@
-"""Large images in overlapping square tiles, so that a segmenter's memory is bounded, and their label maps joined."""
+"""Large images as overlapping square tiles, so that the memory of a segmenter is bounded; and the joined label map."""
 
 from __future__ import annotations
 
@@ -10,51 +10,63 @@ import numpy as np
 from PIL import Image
 
 from csg.card import STRIDE, SegmentationInput
-from csg.images import PaddedImage, padded, prepare_segmentation
+from csg.images import PaddedImage, pad, prepare_segmentation
 
-OVERLAP = 0.25  # of a tile's side, shared with each neighbour
+OVERLAP = 0.25
+"""Minimum overlap of neighbouring tiles, as a share of a tile's side."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """An image prepared as tiles.
+    """An image as tiles."""
 
-    parts: uint8 (side, side, 3) each, row by row. tops, lefts: where the rows and columns of tiles begin.
-    """
-
-    scene: PaddedImage
+    padded: PaddedImage
+    """The whole image, prepared for the segmenter."""
     side: int
-    parts: tuple[np.ndarray, ...]
+    """Side of a tile in pixels."""
+    tiles: tuple[np.ndarray, ...]
+    """The tiles, uint8 (side, side, 3) each, row by row."""
     tops: tuple[int, ...]
+    """First pixel row of each row of tiles."""
     lefts: tuple[int, ...]
+    """First pixel column of each column of tiles."""
 
     def restore(self, label_maps: Sequence[np.ndarray]) -> np.ndarray:
-        """The image's label map in its original size, uint8, from those of the parts, (side, side) each.
+        """The label map of the image in its original size, uint8 (H, W).
 
-        Of an overlap each tile gives the half that is nearer to its middle.
+        Of an overlap, each tile gives the half that is nearer to its centre.
+
+        Args:
+            label_maps: the label map of each tile, uint8 (side, side), in the order of `tiles`.
         """
-        whole = np.empty(self.scene.pixels.shape[:2], np.uint8)
+        whole = np.empty(self.padded.pixels.shape[:2], np.uint8)
         maps = iter(label_maps)
         for top, bottom, start_y in _owned(self.tops, self.side, whole.shape[0]):
             for left, right, start_x in _owned(self.lefts, self.side, whole.shape[1]):
-                part = next(maps)
-                whole[top:bottom, left:right] = part[top - start_y : bottom - start_y, left - start_x : right - start_x]
-        return self.scene.restore(whole)
+                tile = next(maps)
+                whole[top:bottom, left:right] = tile[top - start_y : bottom - start_y, left - start_x : right - start_x]
+        return self.padded.restore(whole)
 
 
 def prepare_tiles(image: Image.Image, spec: SegmentationInput, side: int) -> Tiles:
-    """The segmenter's inputs for one RGB image, scaled as the card says but not to a fixed size: tiles of `side`."""
+    """Cut an RGB image into tiles, scaled as `spec` says but not to a fixed size.
+
+    Args:
+        image: the RGB image.
+        spec: the input of the model.
+        side: side of a tile in pixels, a multiple of 8.
+    """
     free = spec.model_copy(update={"height": None, "width": None})
-    scene = prepare_segmentation(image, free)
-    height, width = scene.pixels.shape[:2]
-    area = padded(scene.pixels, max(side, height), max(side, width), spec.pad_colour)
+    padded = prepare_segmentation(image, free)
+    height, width = padded.pixels.shape[:2]
+    area = pad(padded.pixels, max(side, height), max(side, width), spec.pad_colour)
     tops, lefts = _starts(height, side), _starts(width, side)
-    parts = tuple(area[top : top + side, left : left + side] for top in tops for left in lefts)
-    return Tiles(scene, side, parts, tops, lefts)
+    tiles = tuple(area[top : top + side, left : left + side] for top in tops for left in lefts)
+    return Tiles(padded, side, tiles, tops, lefts)
 
 
 def _starts(length: int, side: int) -> tuple[int, ...]:
-    """Where tiles begin along one axis: evenly spread, overlapping by a quarter or more, the last one at the end."""
+    """First pixels of the tiles along one axis: evenly spread multiples of 8; the last tile ends at the edge."""
     if length <= side:
         return (0,)
     step = side - int(OVERLAP * side)
@@ -64,6 +76,6 @@ def _starts(length: int, side: int) -> tuple[int, ...]:
 
 
 def _owned(starts: Sequence[int], side: int, length: int) -> list[tuple[int, int, int]]:
-    """Of each tile along one axis: from where to where its labels are taken, and where it begins."""
+    """For each tile along one axis: the first and the last pixel whose labels it gives, and its own first pixel."""
     edges = [0, *((a + side + b) // 2 for a, b in itertools.pairwise(starts)), length]
     return [(edges[i], edges[i + 1], start) for i, start in enumerate(starts)]

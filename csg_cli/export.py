@@ -160,7 +160,7 @@ def export(
     size: Annotated[
         Optional[str],
         typer.Option(
-            metavar="HxW",
+            metavar="HEIGHTxWIDTH",
             help="Segmenters: fixed input size, multiples of 8.",
             show_default="any multiple of 8",
             rich_help_panel=OUTPUTS,

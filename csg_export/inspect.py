@@ -26,7 +26,7 @@ def inspect_command(path: Path, as_json: bool) -> None:
     """
     bundle = read_bundle(path)
     contents = graph_contents(onnx.load(bundle.model))
-    files = {file.name: file.stat().st_size for file in (*bundle.graph, *filter(None, [bundle.plan]))}
+    files = {file.name: file.stat().st_size for file in (*bundle.graph_files, *filter(None, [bundle.plan]))}
     if as_json:
         print_json({"files": files, "graph": asdict(contents), "card": json.loads(bundle.card.to_json())})
         return
@@ -104,7 +104,7 @@ def _facts(card: ModelCard, contents: GraphContents, files: dict[str, int]) -> d
 
 def model_bytes(bundle: Bundle) -> int:
     """Size of what a server loads: the engine, or the graph and its weights."""
-    return sum(file.stat().st_size for file in ([bundle.plan] if bundle.plan else bundle.graph))
+    return sum(file.stat().st_size for file in ([bundle.plan] if bundle.plan else bundle.graph_files))
 
 
 def show_parity(card: ModelCard) -> None:

@@ -1,7 +1,7 @@
-"""The real side of the embedded scenes: scikit-learn's scanned handwriting laid on its two photographs, masks known.
+"""The embedded real scenes: scikit-learn's scanned handwritten digits on its two photographs, with masks.
 
-A scan stands in one scene at most. Nothing is drawn: the strokes are the scans' own, enlarged, darkened or lightened
-against the photograph, and the mask is where a stroke covers more than half.
+Each scan is used in one scene at most. The strokes are those of the scans, enlarged, and dark or light against the
+photograph; a pixel belongs to a digit if the stroke covers more than half of it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-VERSION = 1  # counts up when the scenes change
-SIDE = 96  # pixels
+VERSION = 1
+"""Version of the scenes, part of their folder's name in the cache; to be increased if they change."""
+SIDE = 96
+"""Height and width of a scene in pixels."""
 SCENES = 250
+"""Number of scenes."""
 DIGITS_A_SCENE = (1, 3)
+"""Minimum and maximum number of digits in a scene."""
 DIGIT_SIDE = (40, 64)
+"""Range of a digit's side in pixels, the upper end excluded."""
 
 
 def write_real_scenes(folder: Path) -> None:
-    """Write images/ and labels/ (csg/labelsets/digit-scenes.yaml), 96 x 96 PNG files; always the same ones."""
+    """Write the scenes as PNG files: images/ and labels/ (csg/labelsets/digit-scenes.yaml); always the same ones."""
     from sklearn.datasets import load_digits, load_sample_images
 
     scans, photographs = load_digits(), load_sample_images().images
@@ -36,33 +41,50 @@ def write_real_scenes(folder: Path) -> None:
             side = int(rng.integers(*DIGIT_SIDE))
             corner = free_corner(mask > 0, side, rng)
             if corner is not None:
-                _lay(scene, mask, scans.images[scan] / 16, int(scans.target[scan]), corner, side)
+                area = np.s_[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
+                _blend(scene[area], mask[area], scans.images[scan] / 16, int(scans.target[scan]))
         Image.fromarray((scene * 255).round().astype(np.uint8)).save(folder / "images" / f"{number:04d}.png")
         Image.fromarray(mask).save(folder / "labels" / f"{number:04d}.png")
 
 
-def free_corner(taken: np.ndarray, side: int, rng: Generator) -> tuple[int, int] | None:
-    """Top and left of a square of `side` without a taken pixel, from twenty random places; None if there is none."""
+def free_corner(occupied: np.ndarray, side: int, rng: Generator) -> tuple[int, int] | None:
+    """Find a free square by up to twenty random draws.
+
+    Args:
+        occupied: bool (S, S).
+        side: side of the square in pixels.
+        rng: the source of the draws.
+
+    Returns:
+        Top and left of the square; None if no draw was free.
+    """
     for _ in range(20):
-        top, left = (int(place) for place in rng.integers(0, len(taken) - side + 1, 2))
-        if not taken[top : top + side, left : left + side].any():
+        top, left = (int(corner) for corner in rng.integers(0, len(occupied) - side + 1, 2))
+        if not occupied[top : top + side, left : left + side].any():
             return top, left
     return None
 
 
 def _crop(photograph: np.ndarray, rng: Generator) -> np.ndarray:
-    """A random square of a photograph, float (S, S, 3) in 0..1."""
+    """A random square of a photograph, resized: float32 (S, S, 3) in 0..1."""
     side = int(rng.integers(SIDE, 2 * SIDE))
     top, left = (int(rng.integers(0, extent - side + 1)) for extent in photograph.shape[:2])
     square = Image.fromarray(photograph[top : top + side, left : left + side])
     return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32) / 255
 
 
-def _lay(scene: np.ndarray, mask: np.ndarray, scan: np.ndarray, digit: int, corner: tuple[int, int], side: int) -> None:
-    """Lay a scan over the scene, in dark ink where the photograph is light and the other way round; in place."""
+def _blend(scene: np.ndarray, mask: np.ndarray, scan: np.ndarray, digit: int) -> None:
+    """Blend a scan into a square of a scene and of its mask: dark on a light photograph, light on a dark one.
+
+    Args:
+        scene: float32 (S, S, 3) in 0..1, changed in place.
+        mask: uint8 (S, S), changed in place.
+        scan: strokes of the digit, float (8, 8) in 0..1.
+        digit: the digit, 0 to 9; its value in the mask is one more.
+    """
+    side = len(mask)
     enlarged = Image.fromarray(scan.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
     cover = np.clip(np.asarray(enlarged), 0, 1)
-    place = np.s_[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
-    ink = 0.05 if scene[place].mean() > 0.5 else 0.95
-    scene[place] += cover[..., None] * (ink - scene[place])
-    mask[place][cover > 0.5] = digit + 1
+    ink = 0.05 if scene.mean() > 0.5 else 0.95
+    scene += cover[..., None] * (ink - scene)
+    mask[cover > 0.5] = digit + 1

@@ -1,51 +1,61 @@
-"""Label sets of masks (which value is which class, in which colour), and the maps between sets.
+"""Label sets: the classes of masks with their values and colours, and the mapping of one set's classes to another's.
 
-Three come with csg (csg/labelsets/*.yaml: cityscapes19, camvid11, digit-scenes); a YAML file of the same form describes
-any other. A class index is the class's place in its set; IGNORED is no class.
+Three sets come with csg (csg/labelsets/*.yaml: cityscapes19, camvid11, digit-scenes); a YAML file of the same form
+describes any other. A class index is the position of the class in its set.
 """
 
 from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from csg.card import ClassName, ClassSpec, Colour, Name
 from csg.errors import InputError, one_line
+from csg.records import Record
 
 IGNORED = 255
-UNKNOWN = 254  # a mask value that the set does not name
-Value = Annotated[int, Field(ge=0, le=255)]
+"""Class index of pixels that are not counted."""
+UNKNOWN = 254
+"""Class index of mask values that are not in the label set."""
+MaskValue = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LabelClass(_Part):
-    """A class: the values it has in a mask, and its colour in pictures, RGB."""
+class LabelClass(Record):
+    """A class of a label set."""
 
     name: ClassName
-    ids: Annotated[tuple[Value, ...], Field(min_length=1)]
+    """Name of the class."""
+    ids: Annotated[tuple[MaskValue, ...], Field(min_length=1)]
+    """Values of the class in a mask."""
     colour: Colour
+    """RGB colour of the class in overlays."""
 
 
-class LabelSet(_Part):
-    """A set of classes.
+class LabelSet(Record):
+    """The classes of masks.
 
-    ignored: mask values that count nowhere; 255 always is one. maps: by another set's name, this set's classes to that
-    set's, several to one where it has fewer. maps_from: the same the other way round, for sets that csg does not know.
+    Example:
+        >>> read_label_set("camvid11").names[:3]
+        ('sky', 'building', 'pole')
     """
 
+    version: Literal[1] = 1
+    """Version of the file format."""
     name: Name
+    """Name of the set."""
     classes: Annotated[tuple[LabelClass, ...], Field(min_length=2, max_length=UNKNOWN)]
-    ignored: tuple[Value, ...] = ()
-    maps: dict[str, dict[str, str]] = {}
-    maps_from: dict[str, dict[str, str]] = {}
+    """The classes, in the order of their indices."""
+    ignored: tuple[MaskValue, ...] = ()
+    """Mask values that are not counted; 255 is always one of them."""
+    maps: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """For other sets by name: this set's class names to those of the other set."""
+    maps_from: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """For other sets by name: their class names to those of this set."""
 
     @model_validator(mode="after")
     def _each_value_once(self) -> LabelSet:
@@ -63,11 +73,11 @@ class LabelSet(_Part):
 
     @property
     def colours(self) -> tuple[Colour, ...]:
-        """RGB of each class."""
+        """RGB colours in the order of the class indices."""
         return tuple(c.colour for c in self.classes)
 
-    def table(self) -> np.ndarray:
-        """Mask value to class index, uint8 (256,): IGNORED for ignored values, UNKNOWN for those not named."""
+    def id_table(self) -> np.ndarray:
+        """Class index of each mask value, uint8 (256,); IGNORED or UNKNOWN for values of no class."""
         table = np.full(256, UNKNOWN, np.uint8)
         table[list(self.ignored)] = IGNORED
         table[IGNORED] = IGNORED
@@ -75,8 +85,8 @@ class LabelSet(_Part):
             table[list(c.ids)] = index
         return table
 
-    def train_ids(self) -> np.ndarray:
-        """As `table`, for masks that hold class indices already (Cityscapes' labelTrainIds)."""
+    def train_id_table(self) -> np.ndarray:
+        """The same for masks whose values are class indices already (Cityscapes' labelTrainIds)."""
         table = np.full(256, UNKNOWN, np.uint8)
         table[: len(self.classes)] = np.arange(len(self.classes))
         table[IGNORED] = IGNORED
@@ -89,31 +99,32 @@ def label_set_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
-def label_set(source: str) -> LabelSet:
+def read_label_set(source: str) -> LabelSet:
     """A label set by name, or from a YAML file.
 
     Raises:
-        InputError: there is none of that name, or the file is no label set.
+        InputError: there is no set of that name, or the file is not a label set.
     """
-    shipped = resources.files("csg.labelsets") / f"{source}.yaml"
     if source in (names := label_set_names()):
-        text = shipped.read_text()
+        text = (resources.files("csg.labelsets") / f"{source}.yaml").read_text()
     elif Path(source).is_file():
         text = Path(source).read_text(errors="replace")
     else:
-        raise InputError(f"there is no label set {source!r}", f"take one of {', '.join(names)}, or a YAML file")
+        raise InputError(f"there is no label set {source!r}", f"use one of {', '.join(names)}, or a YAML file")
     try:
         return LabelSet.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
-        raise InputError(f"label set {source} is no YAML: {one_line(error)}", "mend the file") from None
+        raise InputError(f"label set {source} is not valid YAML: {one_line(error)}", "correct the file") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise InputError(f"label set {source}: {place}: {first['msg']}", "mend the file") from None
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"label set {source}: {field}: {first['msg']}", "correct the file") from None
 
 
-def translation(classes: ClassSpec, target: LabelSet) -> dict[str, str]:
-    """What each class of a model is called in another label set; classes without a counterpart are left out.
+def class_map(classes: ClassSpec, target: LabelSet) -> dict[str, str]:
+    """The classes of a model by name, and the name of each in another label set.
+
+    Classes without a counterpart are left out.
 
     Raises:
         InputError: the classes differ, and neither set has a map to the other.
@@ -126,25 +137,28 @@ def translation(classes: ClassSpec, target: LabelSet) -> dict[str, str]:
     only = sorted(set(classes.names) ^ set(target.names))
     raise InputError(
         f"the classes of {source} and {target.name} differ ({', '.join(only[:6])}{' ...' if len(only) > 6 else ''})",
-        f"say in the label set of the images which is which, maps_from: {{{source}: {{its class: yours}}}}",
+        f"add maps_from: {{{source}: {{class of the model: class of the images}}}} to the label set of the images",
     )
 
 
 def _map_of(source: str, target: str) -> dict[str, str]:
     try:
-        return label_set(source).maps.get(target, {})
-    except InputError:  # a set of the user's own, whose file is not here
+        return read_label_set(source).maps.get(target, {})
+    except InputError:  # the set of the model is a file that is not here
         return {}
 
 
-def translation_table(classes: ClassSpec, target: LabelSet) -> np.ndarray:
-    """Class index of the model to class index of `target`, uint8 (256,): IGNORED where there is no counterpart.
+def class_index_table(classes: ClassSpec, target: LabelSet) -> np.ndarray:
+    """Class index in `target` of each class index of a model, uint8 (256,); IGNORED for classes without a counterpart.
 
-    A prediction without a counterpart is none of the classes and so a mistake wherever the label counts.
+    A prediction of a class without a counterpart is counted as wrong.
+
+    Raises:
+        InputError: as `class_map`.
     """
-    pairs = translation(classes, target)
+    names = class_map(classes, target)
     table = np.full(256, IGNORED, np.uint8)
     for index, name in enumerate(classes.names):
-        if name in pairs:
-            table[index] = target.names.index(pairs[name])
+        if name in names:
+            table[index] = target.names.index(names[name])
     return table

@@ -1,14 +1,14 @@
-"""Images with a mask each, for segmentation: folders `images/` + `labels/` (GTA5, CamVid, your own), Cityscapes' tree,
-the embedded real scenes. Used for the synthetic training images as well as for the real ones.
+"""Images with masks on disk: folders with `images/` and `labels/` (GTA5, CamVid, your own), Cityscapes' tree, the
+embedded real scenes. Synthetic training images and real images are read in the same way.
 
-A source is a folder; the label set says what the values in its masks mean: `labels.yaml` in the folder, else the one
-that is named. Masks are 8-bit PNG files of one channel, palette or grey.
+A label set gives the values in the masks a meaning: `labels.yaml` in the folder, or the one that is named. Masks are
+PNG files with one channel of 8 bits, palette or grey.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,79 +16,89 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from csg.card import ClassSpec
-from csg.datasets.label_sets import UNKNOWN, LabelSet, label_set
+from csg.datasets.label_sets import UNKNOWN, LabelSet, read_label_set
 from csg.errors import InputError, one_line
 from csg.files import atomic_directory, cache_dir
 from csg.images import SUFFIXES, decode
 
 EMBEDDED_SCENES = "digit-scenes"
-OWN_LABELS = "labels.yaml"
+LABELS_FILE = "labels.yaml"
 CITYSCAPES_IMAGE = "_leftImg8bit.png"
 CITYSCAPES_MASKS = ("_gtFine_labelIds.png", "_gtFine_labelTrainIds.png")
 
 
 @dataclass(frozen=True)
 class SegmentationDataset:
-    """Image files and the mask file of each.
-
-    tables: for each scene, mask value to class index (csg.datasets.label_sets.LabelSet.table).
-    """
+    """Image files and their masks."""
 
     name: str
+    """Name of the dataset."""
     labels: LabelSet
+    """The label set of the masks."""
     paths: tuple[Path, ...]
+    """The image files."""
     masks: tuple[Path, ...]
+    """The mask file of each image."""
     tables: tuple[np.ndarray, ...]
+    """For each mask, the class index of each mask value, uint8 (256,) (`LabelSet.id_table`)."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def class_spec(self) -> ClassSpec:
-        """What a model that trains on these scenes is to tell apart."""
+        """The classes of a model that is trained on these images."""
         return ClassSpec(self.labels.names, self.labels.name, self.labels.colours)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the classes and the names and sizes of the files: tells two data sets apart in seconds."""
+        """SHA-256 of the label set and of the files' names and sizes; the pixels are not read."""
         digest = hashlib.sha256(self.labels.model_dump_json().encode())
         for path, mask in zip(self.paths, self.masks, strict=True):
             digest.update(f"{path.name} {path.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode())
         return digest.hexdigest()
 
-    def take(self, places: np.ndarray, name: str) -> SegmentationDataset:
-        """The scenes at `places`, int (M,), under another name."""
+    def subset(self, indices: np.ndarray, name: str) -> SegmentationDataset:
+        """The images at `indices`, int (M,), as a dataset with another name."""
         return SegmentationDataset(
-            name,
-            self.labels,
-            tuple(self.paths[p] for p in places),
-            tuple(self.masks[p] for p in places),
-            tuple(self.tables[p] for p in places),
+            name=name,
+            labels=self.labels,
+            paths=tuple(self.paths[i] for i in indices),
+            masks=tuple(self.masks[i] for i in indices),
+            tables=tuple(self.tables[i] for i in indices),
         )
 
-    def load(self, place: int) -> tuple[Image.Image, np.ndarray]:
-        """The image, RGB, and its class indices, uint8 (H, W), IGNORED (255) where none counts.
+    def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """Read an image and its mask.
+
+        Returns:
+            The RGB image, and the class index of each pixel, uint8 (H, W), IGNORED (255) for pixels that do not count.
 
         Raises:
-            InputError: a file can't be read, the mask is no 8-bit one of the image's size, or a value has no meaning.
+            InputError: a file can't be read, the mask has another size than the image or more than 8 bits, or a value
+                is not in the label set.
         """
-        image = decode(self.paths[place])
-        return image, self.load_labels(place, image.size)
+        image = decode(self.paths[index])
+        return image, self.load_labels(index, image.size)
 
-    def load_labels(self, place: int, size: tuple[int, int]) -> np.ndarray:
-        """The class indices alone, for an image whose size (width, height) is known; raises as `load`."""
-        path, (width, height) = self.masks[place], size
+    def load_labels(self, index: int, size: tuple[int, int]) -> np.ndarray:
+        """The class indices alone, for an image whose size (width, height) is known.
+
+        Raises:
+            InputError: as `load`.
+        """
+        path, (width, height) = self.masks[index], size
         values = read_mask(path)
         if values.shape != (height, width):
             raise InputError(
-                f"mask {path} is {values.shape[1]} x {values.shape[0]}, its image {width} x {height}",
-                "give the mask the size of its image",
+                f"mask {path} has {values.shape[1]} x {values.shape[0]} pixels, its image {width} x {height}",
+                "give both the same size",
             )
-        found = self.tables[place][values]
+        found = self.tables[index][values]
         if (found == UNKNOWN).any():
             unknown = sorted({int(v) for v in np.unique(values[found == UNKNOWN])})
             raise InputError(
-                f"mask {path} holds {', '.join(map(str, unknown[:5]))}, unknown to label set {self.labels.name}",
-                "name another set with --labels, or add the value to its classes or to `ignored`",
+                f"mask {path} holds {', '.join(map(str, unknown[:5]))}, not in label set {self.labels.name}",
+                "name another set with --labels, or add the values to its classes or to `ignored`",
             )
         labels: np.ndarray = found
         return labels
@@ -98,7 +108,7 @@ def read_mask(path: Path) -> np.ndarray:
     """The values of a mask, uint8 (H, W): palette indices or grey levels.
 
     Raises:
-        InputError: it can't be read, or has several channels or more than 8 bits.
+        InputError: the file can't be read, or has several channels or more than 8 bits.
     """
     try:
         with Image.open(path) as mask:
@@ -107,7 +117,7 @@ def read_mask(path: Path) -> np.ndarray:
                 raise InputError(f"mask {path} {kind}", "a mask has one channel of 8 bits: palette or grey")
             return np.asarray(mask).astype(np.uint8)
     except FileNotFoundError:
-        raise InputError(f"mask {path} is not there", "check the path") from None
+        raise InputError(f"mask {path} does not exist", "check the path") from None
     except UnidentifiedImageError:
         raise InputError(f"mask {path} can't be read: not an image file", "repair or remove it") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -115,61 +125,64 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_segmentation_dataset(sources: Sequence[str | Path], labels: str | None = None) -> SegmentationDataset:
-    """Read one or more sources of the same label set, one after the other.
+    """Read one or more sources with the same label set, and join them.
 
     Args:
+        sources: folders with images/ and labels/, Cityscapes' tree or one of its splits, or `digit-scenes` for the
+            embedded real scenes.
         labels: name or YAML file of the label set, for sources without `labels.yaml`.
 
     Raises:
-        InputError: a source is missing or empty, an image has no mask, or the label sets differ.
+        InputError: a source is missing or empty, an image has no mask, or the label sets of two sources differ.
     """
     parts = [_read_one(source, labels) for source in sources]
     for part in parts[1:]:
         if part.labels != parts[0].labels:
-            what = (
-                f"the label sets differ: {parts[0].labels.name} of {parts[0].name}, {part.labels.name} of {part.name}"
+            raise InputError(
+                f"the label sets differ: {parts[0].labels.name} of {parts[0].name}, {part.labels.name} of {part.name}",
+                "use sources with the same label set",
             )
-            raise InputError(what, "train and measure on sources of one label set")
     return SegmentationDataset(
-        " + ".join(part.name for part in parts),
-        parts[0].labels,
-        tuple(path for part in parts for path in part.paths),
-        tuple(path for part in parts for path in part.masks),
-        tuple(table for part in parts for table in part.tables),
+        name=" + ".join(part.name for part in parts),
+        labels=parts[0].labels,
+        paths=tuple(path for part in parts for path in part.paths),
+        masks=tuple(path for part in parts for path in part.masks),
+        tables=tuple(table for part in parts for table in part.tables),
     )
 
 
 def _read_one(source: str | Path, labels: str | None) -> SegmentationDataset:
     if source == EMBEDDED_SCENES:
-        return _folders(_real_scenes(), label_set(EMBEDDED_SCENES), EMBEDDED_SCENES)
+        return _folders(_real_scenes(), read_label_set(EMBEDDED_SCENES), EMBEDDED_SCENES)
     path = Path(source)
     if not path.is_dir():
-        raise InputError(f"data {path} is not there", "name a folder with images/ and labels/, or Cityscapes' tree")
+        raise InputError(f"data {path} does not exist", "name a folder with images/ and labels/, or Cityscapes' tree")
     if "leftImg8bit" in (*path.resolve().parts, *(entry.name for entry in path.iterdir())):
-        return _cityscapes(path, label_set(labels or "cityscapes19"))
-    own = path / OWN_LABELS
-    if own.is_file():
-        return _folders(path, label_set(str(own)), path.resolve().name)
+        return _cityscapes(path, read_label_set(labels or "cityscapes19"))
+    labels_file = path / LABELS_FILE
+    if labels_file.is_file():
+        return _folders(path, read_label_set(str(labels_file)), path.resolve().name)
     if labels is None:
         raise InputError(
-            f"what the masks of {path} mean is not said", f"name a label set with --labels, or put {OWN_LABELS} there"
+            f"the masks of {path} have no label set", f"name one with --labels, or add {LABELS_FILE} to the folder"
         )
-    return _folders(path, label_set(labels), path.resolve().name)
+    return _folders(path, read_label_set(labels), path.resolve().name)
 
 
 def _folders(path: Path, labels: LabelSet, name: str) -> SegmentationDataset:
-    """images/NAME.* with labels/NAME.png."""
+    """Read images/NAME.* with labels/NAME.png."""
     images, masks = path / "images", path / "labels"
     for folder in (images, masks):
         if not folder.is_dir():
-            raise InputError(f"{folder} is not there", "a set of scenes has the folders images/ and labels/")
-    return _paired(name, labels, images, lambda image: [masks / f"{image.stem}.png"], SUFFIXES)
+            raise InputError(f"{folder} does not exist", "a dataset with masks has the folders images/ and labels/")
+    return _paired(name, labels, _images(images, SUFFIXES), lambda image: [masks / f"{image.stem}.png"])
 
 
 def _cityscapes(path: Path, labels: LabelSet) -> SegmentationDataset:
-    """leftImg8bit/{split}/{city}/*_leftImg8bit.png with gtFine/{split}/{city}/*_gtFine_labelIds.png (or labelTrainIds).
+    """Read leftImg8bit/{split}/{city}/*_leftImg8bit.png with gtFine/{split}/{city}/*_gtFine_labelIds.png (or
+    labelTrainIds).
 
-    `path` is the tree's root, if it holds one split, or leftImg8bit/{split}, or a city's folder.
+    `path` is the root of a tree with one split, or leftImg8bit/{split}, or the folder of a city.
     """
     inside = "leftImg8bit" in path.resolve().parts
     images = path if inside else path / "leftImg8bit"
@@ -179,39 +192,56 @@ def _cityscapes(path: Path, labels: LabelSet) -> SegmentationDataset:
     if len(splits) > 1:
         raise InputError(f"{path} holds the splits {', '.join(splits)}", f"name one, for example {images / splits[0]}")
 
-    def masks(image: Path) -> list[Path]:
+    def possible_masks(image: Path) -> list[Path]:
         parts = list(image.parts)
         parts[len(parts) - 1 - parts[::-1].index("leftImg8bit")] = "gtFine"
         stem = Path(*parts).name.removesuffix(CITYSCAPES_IMAGE)
         return [Path(*parts).with_name(stem + ending) for ending in CITYSCAPES_MASKS]
 
-    return _paired(path.resolve().name, labels, images, masks, frozenset({CITYSCAPES_IMAGE}))
+    return _paired(path.resolve().name, labels, _images(images, {CITYSCAPES_IMAGE}), possible_masks)
+
+
+def _images(folder: Path, endings: Collection[str]) -> list[Path]:
+    """All files below a folder whose names have one of the endings, sorted.
+
+    Raises:
+        InputError: there is none.
+    """
+    suffixes = tuple(ending.lower() for ending in endings)
+    paths = sorted(file for file in folder.resolve().rglob("*") if file.name.lower().endswith(suffixes))
+    if not paths:
+        raise InputError(f"{folder} holds no image", "add images to it")
+    return paths
 
 
 def _paired(
-    name: str, labels: LabelSet, images: Path, masks: Callable[[Path], list[Path]], endings: frozenset[str]
+    name: str, labels: LabelSet, paths: Sequence[Path], possible_masks: Callable[[Path], list[Path]]
 ) -> SegmentationDataset:
-    """Every image below `images` with the first of its possible masks that is there."""
-    paths = sorted(f for f in images.resolve().rglob("*") if f.name.lower().endswith(tuple(e.lower() for e in endings)))
-    if not paths:
-        raise InputError(f"{images} holds no image", "add images to it")
-    found = [next((mask for mask in masks(path) if mask.is_file()), None) for path in paths]
+    """The images, each with the first of its possible masks that exists.
+
+    Raises:
+        InputError: an image has no mask.
+    """
+    found = [next((mask for mask in possible_masks(path) if mask.is_file()), None) for path in paths]
     missing = [path for path, mask in zip(paths, found, strict=True) if mask is None]
     if missing:
-        what = f"image {missing[0]} has no mask {masks(missing[0])[0]}"
-        raise InputError(what + (f", nor have {len(missing) - 1} others" if missing[1:] else ""), "add or remove them")
-    table, trained = labels.table(), labels.train_ids()
-    whole = tuple(mask for mask in found if mask)
-    tables = tuple(trained if mask.name.endswith(CITYSCAPES_MASKS[1]) else table for mask in whole)
-    return SegmentationDataset(name, labels, tuple(paths), whole, tables)
+        others = f", and {len(missing) - 1} others have none" if missing[1:] else ""
+        raise InputError(
+            f"image {missing[0]} has no mask {possible_masks(missing[0])[0]}{others}",
+            "add the masks, or remove the images",
+        )
+    masks = tuple(mask for mask in found if mask)
+    ids, train_ids = labels.id_table(), labels.train_id_table()
+    tables = tuple(train_ids if mask.name.endswith(CITYSCAPES_MASKS[1]) else ids for mask in masks)
+    return SegmentationDataset(name=name, labels=labels, paths=tuple(paths), masks=masks, tables=tables)
 
 
 def _real_scenes() -> Path:
-    """The embedded real scenes in the cache, made on first use."""
+    """The embedded real scenes, created in the cache on first use."""
     from csg.datasets.digit_scenes import VERSION, write_real_scenes
 
     folder = cache_dir() / f"digit-scenes-real-v{VERSION}"
     if not folder.is_dir():
-        with atomic_directory(folder) as fresh:
-            write_real_scenes(fresh)
+        with atomic_directory(folder) as temporary:
+            write_real_scenes(temporary)
     return folder

@@ -263,8 +263,8 @@ async def _segment(served: ServedModel, images: Sequence[ImageSource], tile: int
     tiles = await asyncio.to_thread(prepare_tiles, image, spec, tile)
     found: list[NDArray[Any]] = []
     step, started = served.max_batch, time.perf_counter()
-    for first in range(0, len(tiles.parts), step):
-        found.extend(await infer(served, np.stack(tiles.parts[first : first + step]), (tile, tile)))
+    for first in range(0, len(tiles.tiles), step):
+        found.extend(await infer(served, np.stack(tiles.tiles[first : first + step]), (tile, tile)))
     seconds = time.perf_counter() - started
     return [await asyncio.to_thread(tiles.restore, found)], seconds
 

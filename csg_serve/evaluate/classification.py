@@ -12,7 +12,7 @@ import numpy as np
 from csg.confidence_intervals import mean_class_accuracy_interval, wilson
 from csg.console import show_table, stdout
 from csg.errors import InputError
-from csg.metrics import ClassificationScores, Reliability, finite, scores_from_confusion
+from csg.metrics import ClassificationScores, Reliability, by_class_name, scores_from_confusion
 from csg_serve.evaluate.progress import Progress
 from csg_serve.evaluate.records import (
     ClassificationAnswer,
@@ -77,7 +77,7 @@ class ClassificationReport:
             accuracy_interval=self.accuracy_interval,
             mean_class_accuracy=self.scores.mean_class_accuracy,
             mean_class_accuracy_interval=mean_class_accuracy_interval(self.scores.confusion),
-            per_class=finite(self.classes, self.scores.per_class),
+            per_class=by_class_name(self.classes, self.scores.per_class),
             ece=self.reliability.ece,
             images_per_s=self.progress.images_per_s,
             latency_ms=self.progress.latencies.percentiles(),

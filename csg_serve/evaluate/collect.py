@@ -11,7 +11,7 @@ import numpy as np
 
 from csg.console import log, progress_bar
 from csg.datasets.classification import ClassificationDataset
-from csg.datasets.label_sets import translation_table
+from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError, ServerError
 from csg.metrics import PixelConfusion
@@ -88,12 +88,12 @@ def _classification_record(session: EvaluationSession, dataset: ClassificationDa
 
 
 def _segmentation_record(session: EvaluationSession, dataset: SegmentationDataset) -> MakeRecord:
-    table = translation_table(session.served.card.class_spec, dataset.labels)
+    table = class_index_table(session.served.card.class_spec, dataset.labels)
     confusion = PixelConfusion(len(dataset.labels.classes))
 
     def count(index: int, label_map: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
         height, width = label_map.shape  # the size of the image, which is not decoded again for its labels
-        matrix = confusion.of(dataset.load_labels(index, (width, height)), table[label_map]).ravel()
+        matrix = confusion.matrix_of(dataset.load_labels(index, (width, height)), table[label_map]).ravel()
         cells = np.flatnonzero(matrix)
         return tuple(cells.tolist()), tuple(matrix[cells].tolist())
 

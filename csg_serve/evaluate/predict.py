@@ -14,7 +14,7 @@ from csg.card import ModelCard
 from csg.console import log, print_json, show_table
 from csg.files import atomic_write
 from csg.images import decode
-from csg.overlays import overlay, palette_png, png
+from csg.overlays import overlay, palette_png, png_bytes
 from csg_serve.client.client import probabilities
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
@@ -121,7 +121,7 @@ def _mask_prediction(image: Path, label_map: np.ndarray, card: ModelCard, out: P
     """Write <image>-mask.png and <image>-overlay.png, under names that are not in use."""
     mask_path, overlay_path = (_unused(out / f"{image.stem}-{kind}.png") for kind in ("mask", "overlay"))
     atomic_write(mask_path, palette_png(label_map, card.colours))
-    atomic_write(overlay_path, png(overlay(decode(image), label_map, card.colours)))
+    atomic_write(overlay_path, png_bytes(overlay(decode(image), label_map, card.colours)))
     shares = np.bincount(label_map.ravel(), minlength=len(card.classes)) / label_map.size
     classes = {name: float(share) for name, share in zip(card.classes, shares, strict=False) if share}
     return MaskPrediction(image, mask_path, overlay_path, classes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from csg.confidence_intervals import mean_class_accuracy_interval, wilson
-from csg.metrics import BINS, Reliability, share_of
+from csg.metrics import BINS, Reliability, safe_ratio
 from csg_serve.client.client import REQUEST_IMAGES
 from csg_serve.evaluate import charts
 from csg_serve.evaluate.classification import ClassificationReport
@@ -173,7 +173,7 @@ def classification_sections(report: ClassificationReport, images: Sequence[Path]
     scores, confusion = report.scores, report.scores.confusion
     correct, sizes = confusion.diagonal(), confusion.sum(1)
     lows, highs = wilson(correct, sizes)
-    columns = (scores.per_class, sizes, lows, highs, share_of(correct, confusion.sum(0)))
+    columns = (scores.per_class, sizes, lows, highs, safe_ratio(correct, confusion.sum(0)))
     rows = [
         ClassRow(name, share, int(size), low=low, high=high, precision=precision)
         for name, share, size, low, high, precision in zip(report.classes, *columns, strict=True)

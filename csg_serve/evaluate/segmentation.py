@@ -12,12 +12,12 @@ import numpy as np
 from csg.card import Colour
 from csg.confidence_intervals import SegmentationBootstrap
 from csg.console import show_table, stdout
-from csg.datasets.label_sets import IGNORED, LabelSet, translation, translation_table
+from csg.datasets.label_sets import IGNORED, LabelSet, class_index_table, class_map
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
 from csg.files import atomic_write
-from csg.metrics import PixelConfusion, SegmentationScores, finite, segmentation_scores
-from csg.overlays import overlay, png, side_by_side
+from csg.metrics import PixelConfusion, SegmentationScores, by_class_name, segmentation_scores
+from csg.overlays import overlay, png_bytes, side_by_side
 from csg_serve.client.connection import ServedModel
 from csg_serve.evaluate.collect import iter_predictions
 from csg_serve.evaluate.progress import Progress
@@ -75,7 +75,7 @@ class SegmentationReport:
             miou_interval=self.interval,
             pixel_accuracy=_or_none(scores.pixel_accuracy),
             frequency_weighted_iou=_or_none(scores.frequency_weighted_iou),
-            per_class=finite(self.classes, scores.per_class),
+            per_class=by_class_name(self.classes, scores.per_class),
             label_map=self.label_map,
             pictures=self.pictures,
             images_per_s=self.progress.images_per_s,
@@ -134,7 +134,7 @@ async def with_examples(
     The predictions are requested again, so that none is kept in memory during the evaluation.
     """
     card, labels = served.card, dataset.labels
-    pairs, table = translation(card.class_spec, labels), translation_table(card.class_spec, labels)
+    pairs, table = class_map(card.class_spec, labels), class_index_table(card.class_spec, labels)
     label_map = pairs if labels.name != card.class_spec.label_set else {}
     pictures, examples = [], list(report.examples.items())
     paths = [dataset.paths[index] for _, index in examples]
@@ -145,7 +145,7 @@ async def with_examples(
             predicted = np.where(true == IGNORED, IGNORED, table[label_map_HW]).astype(np.uint8)
             row = side_by_side(image, *(overlay(image, one, labels.colours) for one in (predicted, true)))
             pictures.append(report.folder / f"{name}.png")
-            atomic_write(pictures[-1], png(row))
+            atomic_write(pictures[-1], png_bytes(row))
     return replace(report, label_map=label_map, pictures=tuple(pictures))
 
 

@@ -124,7 +124,7 @@ def _read_dataset(
         if options.labels or options.tile:
             raise UsageError(f"model {served.name} is not a segmenter", "leave out --labels and --tile")
         data = options.data or (EMBEDDED_DIGITS,)
-        dataset = read_classification_dataset(data).in_order_of(card.classes, partly=True)
+        dataset = read_classification_dataset(data).with_classes(card.classes, allow_missing=True)
     return dataset, EvaluationSpec(
         model=served.name,
         version=served.version,

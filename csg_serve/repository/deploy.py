@@ -162,7 +162,7 @@ def _steps(bundle: Bundle, options: DeployOptions, model_dir: Path, version: int
 
 def _fill(folder: Path, bundle: Bundle, config: ModelConfig, preprocessing: Path | None) -> None:
     """Write a version's files: the model, and for a rollback its configuration and its preprocessing."""
-    for file in [bundle.plan] if bundle.plan and config.backend == "tensorrt" else bundle.graph:
+    for file in [bundle.plan] if bundle.plan and config.backend == "tensorrt" else bundle.graph_files:
         shutil.copyfile(file, folder / file.name)
     (folder / CONFIG).write_text(config_text(config))
     if config.backend == "python":

@@ -120,7 +120,7 @@ class DeployOptions:
         if self.device == "cpu" and uses_tensorrt:
             raise UsageError("TensorRT does not run on a CPU", "omit --device")
         if card.runtime == "openvino" and (self.device == "gpu" or self.accelerator == "tensorrt"):
-            raise UsageError("OpenVINO computes this bundle, on a CPU", "export with --fp16 for a GPU")
+            raise UsageError("OpenVINO computes this bundle, on a CPU", "export with --precision fp16 for a GPU")
         if self.priority is not None and not self.rate_limit:
             raise UsageError("--priority needs a rate limit", "add --rate-limit NAME:COUNT")
 

@@ -43,7 +43,7 @@ def _drawn(recipe: ClassificationRecipe) -> Path:
 def read_real(
     recipe: ClassificationRecipe, classes: ClassSpec, sources: Sequence[str | Path], partly: bool
 ) -> ClassificationDataset:
-    return read_classification_dataset(sources).in_order_of(classes.names, partly)
+    return read_classification_dataset(sources).with_classes(classes.names, partly)
 
 
 def student(recipe: ClassificationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Classifier:

@@ -12,11 +12,11 @@ from torch.utils.data import Dataset
 
 from csg.card import ClassSpec, SegmentationEvaluation
 from csg.console import log, progress_bar
-from csg.datasets.label_sets import translation_table
+from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError
 from csg.images import prepare_segmentation
-from csg.metrics import PixelConfusion, finite
+from csg.metrics import PixelConfusion, by_class_name
 from csg_train.data.crops import Crops
 from csg_train.data.loading import Item
 from csg_train.data.synthetic_scenes import digit_scenes
@@ -45,7 +45,7 @@ def read_real(
     recipe: SegmentationRecipe, classes: ClassSpec, sources: Sequence[str | Path], partly: bool
 ) -> SegmentationDataset:
     scenes = read_segmentation_dataset(sources, recipe.data.real_labels or recipe.data.labels)
-    translation_table(classes, scenes.labels)  # raises before anything is trained
+    class_index_table(classes, scenes.labels)  # raises before anything is trained
     return scenes
 
 
@@ -73,7 +73,7 @@ def measure(
         InputError: a scene can't be read and the recipe does not skip such, or none can.
     """
     spec, skipped, embeddings = recipe.data.image_input(), 0, []
-    table, counts = translation_table(classes, images.labels), PixelConfusion(len(images.labels.classes))
+    table, counts = class_index_table(classes, images.labels), PixelConfusion(len(images.labels.classes))
     with progress_bar(f"measuring on {images.name}", len(images)) as advance:
         for place in range(len(images)):
             advance(1)
@@ -100,6 +100,6 @@ def measure(
         miou=scores.miou,
         pixel_accuracy=scores.pixel_accuracy,
         frequency_weighted_iou=scores.frequency_weighted_iou,
-        per_class=finite(images.labels.names, scores.per_class),
+        per_class=by_class_name(images.labels.names, scores.per_class),
     )
     return Measured(evaluation, scores.confusion[:, :-1], np.concatenate(embeddings))

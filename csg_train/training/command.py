@@ -123,7 +123,7 @@ def _data(recipe: Recipe) -> tuple[Images, Images | None]:
     if recipe.data.holdout:
         order = np.random.default_rng(0).permutation(len(images))  # the same images for every system and seed
         held_out = round(recipe.data.holdout * len(images))
-        return images.take(order[held_out:], images.name), images.take(order[:held_out], f"{images.name}, held out")
+        return images.subset(order[held_out:], images.name), images.subset(order[:held_out], f"{images.name}, held out")
     real = recipe.data.real
     return images, task.read_real(recipe, images.class_spec, real, partly=False) if real else None
 

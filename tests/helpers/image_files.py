@@ -50,6 +50,6 @@ BROKEN = {
     "truncated jpeg": (KINDS["jpeg"][: len(KINDS["jpeg"]) // 2], "truncated"),
     "truncated png": (KINDS["png"][: len(KINDS["png"]) // 2], "can't be read"),
     "truncated webp": (KINDS["webp"][: len(KINDS["webp"]) // 2], "can't be read"),
-    "bomb": (encoded(Image.new("1", (1000, MAX_PIXELS // 1000 + 1))), f"and {MAX_PIXELS} are the most"),
+    "bomb": (encoded(Image.new("1", (1000, MAX_PIXELS // 1000 + 1))), f"the maximum is {MAX_PIXELS}"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image file"),
 }

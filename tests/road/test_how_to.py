@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from csg.card import ClassSpec
-from csg.datasets.label_sets import label_set, translation
+from csg.datasets.label_sets import class_map, read_label_set
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg_train.training.run_folder import Run
 from tests.conftest import ROOT
@@ -75,13 +75,13 @@ def test_a_label_set_is_one_file(weights, tmp_path):
     run = tmp_path / json.loads(done.stdout)["run"]
     assert Run(run).class_spec().names == ("street", "building", "car")
     assert evaluate == ["evaluate", "--data", "streets", "--labels", "streets.yaml"]
-    cityscapes = label_set("cityscapes19")
+    cityscapes = read_label_set("cityscapes19")
     model = ClassSpec(cityscapes.names, cityscapes.name, cityscapes.colours)
-    assert translation(model, label_set("streets.yaml"))["sidewalk"] == "street"
+    assert class_map(model, read_label_set("streets.yaml"))["sidewalk"] == "street"
     (tmp_path / "streets.yaml").rename(tmp_path / "streets" / "labels.yaml")
     assert read_segmentation_dataset(["streets"]).labels.name == "streets"
     assert by_name[-1] == "streets"
     shutil.copy(tmp_path / "streets" / "labels.yaml", tmp_path / "streets.yaml")
-    statement = "from csg.datasets.label_sets import label_set; print(label_set('streets').names)"
+    statement = "from csg.datasets.label_sets import read_label_set; print(read_label_set('streets').names)"
     printed = with_file_in("csg/labelsets", tmp_path / "streets.yaml", tmp_path / "copy", statement)
     assert "building" in printed

@@ -119,7 +119,7 @@ def test_models_are_loaded_and_unloaded_by_those_with_the_secret(explicit, tmp_p
     loaded = csg(*server, "--load", "colour", *secret)
     assert states_of(loaded) == ["READY"], loaded.stderr
     refused(csg(*server, "--load", "nothing", *secret), 4, "does not load nothing")
-    refused(csg(*server, "--load", "../x", *secret), 2, "no plain name")
+    refused(csg(*server, "--load", "../x", *secret), 2, "invalid model name")
 
 
 def test_instances_share_the_cores(explicit):

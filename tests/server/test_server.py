@@ -141,7 +141,7 @@ def test_which_model_must_be_clear(folder, server):
     refused(
         csg("evaluate", "--server", server, *colours, "--model", "nothing"), 4, "no model nothing", "colour, .*echo"
     )
-    refused(csg("evaluate", "--server", server, *colours, "--model", "../x"), 2, "no plain name")
+    refused(csg("evaluate", "--server", server, *colours, "--model", "../x"), 2, "invalid model name")
     refused(csg("evaluate", "--server", server, "--model", "colour"), 3, "classes differ")
 
 

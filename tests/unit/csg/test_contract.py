@@ -1,6 +1,8 @@
 """Card, bundle, files and metrics: what the stages share."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
+import csg
 from csg.bundle import newest_bundle, read_bundle, write_bundle
 from csg.card import parse_card
 from csg.errors import InputError, UsageError, VerificationError, one_line
@@ -73,7 +76,7 @@ def test_a_missing_file_is_named(bundle, name):
 
 
 def test_a_bundle_is_never_written_over(bundle):
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         write_bundle(bundle.path, bundle.card, {})
 
 
@@ -145,3 +148,13 @@ def test_scores_are_scikit_learns(pairs):
 )
 def test_a_foreign_message_becomes_one_line(text, line):
     assert one_line(text, limit=20) == line
+
+
+def test_public_names_are_imported_on_first_use():
+
+    check = "import csg, sys; print('pydantic' in sys.modules); csg.read_bundle; print('pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+    assert all(hasattr(csg, name) for name in csg.__all__)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = csg.nothing

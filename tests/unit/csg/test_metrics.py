@@ -42,7 +42,7 @@ def test_the_bootstrap_over_scenes_is_one_and_knows_no_order():
     for _ in range(40):
         true = rng.integers(0, 4, 500).astype(np.uint8)
         wrong = rng.random(500) < rng.random() * 0.6
-        matrices.append(counts.of(true, np.where(wrong, rng.integers(0, 4, 500), true).astype(np.uint8)))
+        matrices.append(counts.matrix_of(true, np.where(wrong, rng.integers(0, 4, 500), true).astype(np.uint8)))
     forward, backward = SegmentationBootstrap(4), SegmentationBootstrap(4)
     for place, matrix in enumerate(matrices):
         forward.add(place, matrix)

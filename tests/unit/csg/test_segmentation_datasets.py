@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from csg.card import ClassSpec, SegmentationInput
-from csg.datasets.label_sets import IGNORED, label_set, translation, translation_table
+from csg.datasets.label_sets import IGNORED, class_index_table, class_map, read_label_set
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.errors import InputError, UsageError
 from csg.images import decode, prepare_segmentation
@@ -68,7 +68,7 @@ def test_cityscapes_tree_with_ids_and_train_ids(tmp_path):
     with pytest.raises(InputError, match=r"splits train, val; .*leftImg8bit/train"):
         read_segmentation_dataset([tmp_path])
     ids, train_ids = (read_segmentation_dataset([tmp_path / "leftImg8bit" / split]) for split in ("train", "val"))
-    assert ids.labels == train_ids.labels == label_set("cityscapes19")
+    assert ids.labels == train_ids.labels == read_label_set("cityscapes19")
     values = np.asarray(Image.open(tmp_path / "gtFine/val/munster/munster_000000_000019_gtFine_labelTrainIds.png"))
     assert np.array_equal(train_ids.load(0)[1], values)
     assert set(np.unique(ids.load(0)[1])) == {*range(19), 255}
@@ -106,7 +106,7 @@ def test_a_set_of_ones_own_says_what_its_masks_mean(tmp_path):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (np.zeros((40, 59), np.uint8), r"labels/00001\.png is 59 x 40, its image 60 x 40"),
+        (np.zeros((40, 59), np.uint8), r"labels/00001\.png has 59 x 40 pixels, its image 60 x 40"),
         (np.full((40, 60), 77, np.uint8), r"labels/00001\.png holds 77"),
         (np.zeros((40, 60), np.uint16), r"labels/00001\.png has 16 bits"),
         (np.zeros((40, 60, 3), np.uint8), r"labels/00001\.png has the channels RGB"),
@@ -134,32 +134,32 @@ def test_label_sets_are_checked(tmp_path):
         (good % 0, "given twice"),
         (good % 300, "ids"),
         ("name: x", "classes"),
-        ("{", "no YAML"),
+        ("{", "not valid YAML"),
     ):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
-            label_set(str(file))
-    with pytest.raises(InputError, match="no label set 'ade20k'; take one of camvid11"):
-        label_set("ade20k")
+            read_label_set(str(file))
+    with pytest.raises(InputError, match="no label set 'ade20k'; use one of camvid11"):
+        read_label_set("ade20k")
 
 
 def test_cityscapes_classes_are_measured_as_camvids():
     """Several to one; a class without a counterpart is none of the classes, and so a mistake."""
-    cityscapes19, camvid11 = label_set("cityscapes19"), label_set("camvid11")
+    cityscapes19, camvid11 = read_label_set("cityscapes19"), read_label_set("camvid11")
     class_spec = ClassSpec(cityscapes19.names, "cityscapes19", cityscapes19.colours)
-    pairs, table = translation(class_spec, camvid11), translation_table(class_spec, camvid11)
+    pairs, table = class_map(class_spec, camvid11), class_index_table(class_spec, camvid11)
     assert pairs["truck"] == pairs["car"] == "car"
     assert "wall" not in pairs
     for index, name in enumerate(cityscapes19.names):
         assert table[index] == (camvid11.names.index(pairs[name]) if name in pairs else IGNORED)
     assert set(pairs.values()) == set(camvid11.names)
     with pytest.raises(InputError, match="differ"):
-        translation(ClassSpec(("a", "b"), "elsewhere"), camvid11)
+        class_map(ClassSpec(("a", "b"), "elsewhere"), camvid11)
 
 
 def test_another_order_of_the_same_classes_is_followed():
-    camvid11 = label_set("camvid11")
-    table = translation_table(ClassSpec(camvid11.names[::-1], "mine"), camvid11)
+    camvid11 = read_label_set("camvid11")
+    table = class_index_table(ClassSpec(camvid11.names[::-1], "mine"), camvid11)
     assert table[:11].tolist() == list(range(10, -1, -1))
 
 
@@ -193,8 +193,8 @@ def test_tiles_cover_an_image_exactly(size, side):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     tiles = prepare_tiles(image, SegmentationInput(), side)
-    assert all(part.shape == (side, side, 3) for part in tiles.parts)
-    label_map = tiles.restore([part[..., 0] for part in tiles.parts])
+    assert all(part.shape == (side, side, 3) for part in tiles.tiles)
+    label_map = tiles.restore([part[..., 0] for part in tiles.tiles])
     assert np.array_equal(label_map, np.asarray(image)[..., 0])
     if min(size) > side:
         assert all(b - a <= side * 3 / 4 + 8 for a, b in zip(tiles.tops, tiles.tops[1:], strict=False))
@@ -258,7 +258,7 @@ def test_the_real_scenes_are_handwriting_on_photographs():
 
 
 def test_masks_and_overlays_are_pictures(tmp_path):
-    colours = label_set("camvid11").colours
+    colours = read_label_set("camvid11").colours
     label_map = np.random.default_rng(0).integers(0, 11, (20, 30), dtype=np.uint8)
     label_map[0] = IGNORED
     (tmp_path / "m.png").write_bytes(palette_png(label_map, colours))
@@ -277,5 +277,5 @@ def test_sizes_are_multiples_of_eight():
 
     assert parse_size("240x320") == (240, 320)
     for wrong in ("240", "240x321", "0x8", "x", "axb", "8x-8"):
-        with pytest.raises(UsageError, match="HxW"):
+        with pytest.raises(UsageError, match="HEIGHTxWIDTH"):
             parse_size(wrong)

@@ -90,7 +90,7 @@ def test_a_tampered_bundle_is_refused(bundle, repository):
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "-x", "x" * 101, "a\nb"])
 def test_a_name_that_is_no_plain_name_never_becomes_a_path(bundle, repository, name):
-    with pytest.raises(UsageError, match="no plain name"):
+    with pytest.raises(UsageError, match="invalid model name"):
         deploy(bundle, repository, name)
     assert not repository.exists()
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from csg.datasets.segmentation import read_segmentation_dataset
-from csg.overlays import png
+from csg.overlays import png_bytes
 from csg_serve.evaluate.classification import summarise_classification
 from csg_serve.evaluate.records import SegmentationAnswer
 from csg_serve.evaluate.report import write_report
@@ -92,7 +92,7 @@ def test_a_segmenter(tmp_path, browser):
         records.append(SegmentationAnswer(index=index, elapsed_s=index, latency_ms=30 + index, **cells))
     report = summarise_segmentation(tmp_path, make_spec(5), scenes.labels, records)
     for name in report.examples:
-        (tmp_path / f"{name}.png").write_bytes(png(Image.new("RGB", (3 * 2048, 1024), "red")))
+        (tmp_path / f"{name}.png").write_bytes(png_bytes(Image.new("RGB", (3 * 2048, 1024), "red")))
     card = write_scene_bundle(tmp_path / "bundle").card
     write_report(tmp_path / "page.html", replace(report, pictures=()), card, scenes.paths)
     for width, scheme in WINDOWS:

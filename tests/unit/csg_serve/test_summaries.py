@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csg.datasets.label_sets import label_set
+from csg.datasets.label_sets import read_label_set
 from csg.errors import InputError
 from csg_serve.evaluate.classification import summarise_classification
 from csg_serve.evaluate.latency_histogram import LatencyHistogram
@@ -78,7 +78,7 @@ def test_a_result_survives_the_file(tmp_path):
 
 
 def test_segmentation_counts_pixels_of_all_images(tmp_path):
-    labels = label_set("digit-scenes")
+    labels = read_label_set("digit-scenes")
     columns = len(labels.classes) + 1
     records = [
         SESSION,
@@ -95,13 +95,13 @@ def test_segmentation_counts_pixels_of_all_images(tmp_path):
 
 def test_without_a_labelled_pixel_there_is_no_score(tmp_path):
     records = [SESSION, make_segmentation_answer(0, (), ())]
-    report = summarise_segmentation(tmp_path, make_spec(1), label_set("digit-scenes"), records)
+    report = summarise_segmentation(tmp_path, make_spec(1), read_label_set("digit-scenes"), records)
     result = report.to_result(None)
     assert (result.miou, result.pixel_accuracy, result.miou_interval, report.examples) == (None, None, None, {})
 
 
 def test_records_of_another_model_are_refused(tmp_path):
-    labels = label_set("digit-scenes")
+    labels = read_label_set("digit-scenes")
     for records in ([make_answer(0, 0, 7)], [make_segmentation_answer(0, (0,), (1,))]):
         with pytest.raises(InputError, match="belongs to another model"):
             summarise_classification(tmp_path, make_spec(1), CLASSES, records)
@@ -115,4 +115,4 @@ def test_without_an_answer_there_are_no_figures(tmp_path):
     with pytest.raises(InputError, match="none of the 1 images of d can be read"):
         summarise_classification(tmp_path, make_spec(1), CLASSES, records)
     with pytest.raises(InputError, match="none of the 1 images of d can be read"):
-        summarise_segmentation(tmp_path, make_spec(1), label_set("digit-scenes"), records)
+        summarise_segmentation(tmp_path, make_spec(1), read_label_set("digit-scenes"), records)

@@ -63,7 +63,7 @@ def test_malformed_list_files(folders, text, message):
 def test_missing_empty_and_lonely_folders(folders):
     (folders / "empty").mkdir()
     (folders / "a" / "bird").mkdir()
-    for source, message in (("nowhere", "not there"), ("empty", "0 class folders"), ("a", "bird holds no image")):
+    for source, message in (("nowhere", "does not exist"), ("empty", "0 class folders"), ("a", "bird holds no image")):
         with pytest.raises(InputError, match=message):
             read_classification_dataset([folders / source])
 
@@ -71,8 +71,8 @@ def test_missing_empty_and_lonely_folders(folders):
 def test_classes_that_differ_are_named(folders):
     (folders / "b" / "dog").rename(folders / "b" / "wolf")
     with pytest.raises(InputError, match=r"wolf.*dog"):
-        read_classification_dataset([folders / "b"]).in_order_of(("cat", "dog"))
-    one = read_classification_dataset([folders / "a"]).in_order_of(("ape", "dog", "cat"), partly=True)
+        read_classification_dataset([folders / "b"]).with_classes(("cat", "dog"))
+    one = read_classification_dataset([folders / "a"]).with_classes(("ape", "dog", "cat"), allow_missing=True)
     assert one.labels.tolist() == [2, 2, 2, 1, 1, 1]
 
 
