@@ -23,7 +23,7 @@ def demo() -> None:
     """Run the whole pipeline on the embedded digits, in the current folder; the server is stopped at the end."""
     started = time.monotonic()
     _run("train", "cls")
-    _run("export", "--precision", "fp16")
+    _run("export", "--fp16")
     _run("deploy")
     server = json.loads(_run("serve", "--detach", "--json", *FREE_PORTS, capture=True))
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 from typer.core import TyperGroup
 
+from csg.errors import UsageError
 from csg_cli import completion
 from csg_cli.options import Json, examples, grouped
 
@@ -47,15 +48,19 @@ class SourceOptions:
 class ModelOptions:
     """What the exported model is like."""
 
+    fp16: Annotated[bool, typer.Option("--fp16", help="Short for --precision fp16.")] = False
+    bf16: Annotated[bool, typer.Option("--bf16", help="Short for --precision bf16.")] = False
+    int8: Annotated[bool, typer.Option("--int8", help="Short for --precision int8.")] = False
     precision: Annotated[
-        str,
+        Optional[str],
         typer.Option(
             metavar="NAME",
             autocompletion=completion.precisions,
             help="Arithmetic of the model. fp32; fp16: where it is measured to be safe; bf16: on CPUs, by OpenVINO; "
             "int8: calibrated on training images.",
+            show_default="fp32",
         ),
-    ] = "fp32"
+    ] = None
     format: Annotated[
         Literal["onnx", "tensorrt", "tensorrt-rtx"],
         typer.Option(help="An ONNX graph, alone or with an engine: tensorrt needs a GPU, tensorrt-rtx does not."),
@@ -125,7 +130,7 @@ class ModelOptions:
         """The options as csg_export takes them.
 
         Raises:
-            UsageError: --batch is malformed.
+            UsageError: --batch is malformed, or two precisions are given.
         """
         from csg_export.command import parse_batch
         from csg_export.options import ExportOptions
@@ -138,7 +143,7 @@ class ModelOptions:
             portable=self.portable,
         )
         return ExportOptions(
-            precision=self.precision,
+            precision=self._chosen_precision(),
             format=self.format,
             logits=self.logits,
             embedding=self.embedding,
@@ -148,10 +153,17 @@ class ModelOptions:
             engine=engine,
         )
 
+    def _chosen_precision(self) -> str:
+        flags = {"--fp16": self.fp16, "--bf16": self.bf16, "--int8": self.int8, "--precision": self.precision}
+        given = [option for option, value in flags.items() if value]
+        if len(given) > 1:
+            raise UsageError(f"{given[0]} and {given[1]} both name a precision", "use one of them")
+        return self.precision or (given[0].removeprefix("--") if given else "fp32")
+
 
 @export_app.command(
     "run",
-    epilog=examples("csg export --precision fp16", "csg export runs/cls/digits-csg-1 --out bundles/digits"),
+    epilog=examples("csg export --fp16", "csg export runs/cls/digits-csg-1 --out bundles/digits"),
 )
 @grouped
 def export(

@@ -6,7 +6,7 @@ FastAPI + ONNX Runtime, LitServe, BentoML, MLServer and PyTriton, each in a virt
 cache (made by pip the first time), configured as its documentation recommends for throughput: see the head of each
 *_server.py. Where that leaves a choice (one process with all cores or a process a core, threads of ONNX Runtime that
 wait or spin, batching or not), a trial takes the fastest. MobileNetV2 with random weights, photographs of 500 x 375.
-csg is measured twice: with the same arithmetic as all others, and with a bundle of `csg export --precision bf16`, which
+csg is measured twice: with the same arithmetic as all others, and with a bundle of `csg export --bf16`, which
 has the same ONNX graph and weights and is computed in bf16 by OpenVINO. The ratios are those of the former.
 
 Every server runs alone, on the cores that this process may use (`taskset -c 0,1`), together with the load client; they

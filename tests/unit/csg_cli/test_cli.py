@@ -177,6 +177,8 @@ def test_export_and_its_inspection(csg, trained, tmp_path):
         ),
         (("--format", "tensorrt"), "needs the package tensorrt.*tensorrt-rtx"),
         (("--batch", "8"), "--batch 8"),
+        (("--fp16", "--int8"), "--fp16 and --int8 both name a precision"),
+        (("--precision", "bf16", "--fp16"), "--fp16 and --precision both name a precision"),
     ],
 )
 def test_exports_that_can_not_be(csg, trained, words, says):
