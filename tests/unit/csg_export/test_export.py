@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from csg.bundle import read_bundle
 from csg.errors import InputError, VerificationError
 from csg_export.export import export
 from csg_export.fp16_graph import in_fp16
@@ -67,8 +66,8 @@ def test_fp32_and_fp16_graphs_follow_pytorch(widths, classes, side, batch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_bundle_holds_the_student_and_nothing_else(trained, tmp_path, precision):
-    bundle = export(from_run(trained), ExportOptions(precision), tmp_path / "bundle")
+def test_the_bundle_holds_the_student_and_nothing_else(trained, exported, precision):
+    bundle = exported(precision)
     model = onnx.load(bundle.model)
     arrays = [numpy_helper.to_array(i).astype(np.float32) for i in model.graph.initializer]
     student = load_student(trained)
@@ -84,8 +83,8 @@ def test_the_bundle_holds_the_student_and_nothing_else(trained, tmp_path, precis
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_exported_graph_answers_as_pytorch_does(trained, tmp_path, precision):
-    bundle = read_bundle(export(from_run(trained), ExportOptions(precision), tmp_path / "bundle").path)
+def test_the_exported_graph_answers_as_pytorch_does(trained, exported, precision):
+    bundle = exported(precision)
     card = bundle.card
     images = np.random.default_rng(0).integers(0, 256, (5, card.input.height, card.input.width, 3), dtype=np.uint8)
     with torch.inference_mode():
@@ -108,9 +107,9 @@ def test_two_exports_of_a_run_are_the_same_bytes(trained, tmp_path, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_graph_is_clean(trained, tmp_path, precision):
+def test_the_graph_is_clean(exported, precision):
     """No float64, nothing of training, every node named once, nothing unused, no data outside."""
-    model = onnx.load(export(from_run(trained), ExportOptions(precision), tmp_path / "bundle").model)
+    model = onnx.load(exported(precision).model)
     kinds = {i.data_type for i in model.graph.initializer} | {
         v.type.tensor_type.elem_type for v in onnx.shape_inference.infer_shapes(model).graph.value_info
     }
@@ -127,9 +126,9 @@ def test_the_graph_is_clean(trained, tmp_path, precision):
     assert {i.domain for i in model.opset_import} == {""}
 
 
-def test_no_path_of_the_exporting_machine_is_inside(trained, tmp_path):
-    bundle = export(from_run(trained), ExportOptions("fp16"), tmp_path / "bundle")
-    assert str(tmp_path).encode() not in bundle.model.read_bytes()
+def test_no_path_of_the_exporting_machine_is_inside(exported):
+    bundle = exported("fp16")
+    assert str(bundle.path.parent).encode() not in bundle.model.read_bytes()
     assert b".py" not in bundle.model.read_bytes()
 
 
@@ -157,9 +156,9 @@ def test_half_written_and_wrong_runs_are_refused(trained, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_no_request_pays_for_a_batch_norm(trained, tmp_path, precision, capfd):
+def test_no_request_pays_for_a_batch_norm(exported, precision, capfd):
     """Norms are folded into the weights: no norm, no arithmetic on weights alone, nothing that ORT warns of."""
-    bundle = export(from_run(trained), ExportOptions(precision), tmp_path / "bundle")
+    bundle = exported(precision)
     model = onnx.load(bundle.model)
     constants = {tensor.name for tensor in model.graph.initializer}
     assert not any(node.op_type in ("BatchNormalization", "Sqrt", "Reciprocal") for node in model.graph.node)

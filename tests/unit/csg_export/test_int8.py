@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from csg.bundle import read_bundle
 from csg.errors import VerificationError
 from csg_export.export import export
 from csg_export.inspect import graph_contents
@@ -95,8 +94,8 @@ def test_int8_can_leave_the_first_and_the_last_layer_in_float32():
     assert sorted(weights) == [TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT8]
 
 
-def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(trained, tmp_path):
-    bundle = read_bundle(export(from_run(trained), ExportOptions("int8"), tmp_path / "bundle").path)
+def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(exported):
+    bundle = exported("int8")
     card = bundle.card
     assert card.calibration.source.startswith("digits-v")
     assert card.calibration.images == 200

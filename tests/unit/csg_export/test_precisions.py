@@ -16,8 +16,8 @@ from csg_export.sources import from_run
 from tests.helpers.small_networks import IMAGES, Chain, graph
 
 
-def test_bf16_is_close_and_says_what_computes_it(trained, tmp_path):
-    card = export(from_run(trained), ExportOptions("bf16"), tmp_path / "bundle").card
+def test_bf16_is_close_and_says_what_computes_it(exported):
+    card = exported("bf16").card
     assert card.parity.stages[2].stage == "bf16"
     assert (card.runtime, card.compute_type) == ("openvino", "bf16")
     assert "OpenVINO" in card.precision_note
