@@ -100,6 +100,7 @@ def test_the_exported_graph_answers_as_pytorch_does(trained, exported, precision
         assert run_onnx(bundle.model.read_bytes(), np.zeros((size, *images.shape[1:]), np.uint8)).shape[0] == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_two_exports_of_a_run_are_the_same_bytes(trained, tmp_path, precision):
     first, second = (export(from_run(trained), ExportOptions(precision), tmp_path / name) for name in ("a", "b"))

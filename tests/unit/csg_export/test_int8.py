@@ -110,6 +110,7 @@ def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(exported)
     assert inside.layers["int8"] > 50
 
 
+@pytest.mark.slow
 def test_int8_that_loses_more_than_a_point_is_not_written(trained, tmp_path, monkeypatch):
     monkeypatch.setitem(PRECISIONS, "int8", replace(PRECISIONS["int8"], max_score_loss=-1.0))
     with pytest.raises(VerificationError, match=r"int8 loses .* points on digits"):

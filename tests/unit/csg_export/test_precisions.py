@@ -16,6 +16,7 @@ from csg_export.sources import from_run
 from tests.helpers.small_networks import IMAGES, Chain, graph
 
 
+@pytest.mark.slow
 def test_bf16_is_close_and_says_what_computes_it(exported):
     card = exported("bf16").card
     assert card.parity.stages[2].stage == "bf16"

@@ -15,6 +15,8 @@ from csg_export.sources import from_run
 from csg_export.tensorrt import EngineOptions
 from csg_train.training.student import load_student
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("size", [None, (64, 128)])
 def test_an_exported_label_map_is_the_students(segmented, tmp_path, size):

@@ -12,6 +12,8 @@ from csg_export.sources import from_run
 from csg_export.tensorrt import EngineOptions, build_engine
 from tests.helpers.small_networks import CALIBRATION, IMAGES, SPEC, Chain, graph
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_tensorrt_rtx_builds_an_engine_of_every_precision(precision):

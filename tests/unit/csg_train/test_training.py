@@ -19,6 +19,7 @@ from csg_train.training.optimizer import make_optimiser, poly, precision_for, se
 from csg_train.training.run_folder import Run
 from csg_train.training.signals import Stopped
 from csg_train.training.trainer import Trainer
+from tests.helpers.cli import csg, refused
 
 CPU = torch.device("cpu")
 
@@ -95,6 +96,7 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, capsys):
     assert "step-00000003" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_with_a_checkpoint_and_kill_loses_nothing(weights, tmp_path):
     run = tmp_path / "run"
     small = ["data.count=200", "data.size=32", "data.resize=32", "optim.batch=8", "optim.epochs=40", "precision=fp32"]
@@ -116,13 +118,8 @@ def test_ctrl_c_stops_with_a_checkpoint_and_kill_loses_nothing(weights, tmp_path
     process.kill()
     process.communicate()
     assert Run(run).load_checkpoint()[0] > stopped_at
-    refused = subprocess.run([sys.executable, "-m", "csg", "export", str(run)], capture_output=True, text=True)
-    assert refused.returncode == 3
-    assert "not finished" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 2
-    assert "exists already" in again.stderr
+    refused(csg("export", run), 3, "not finished")
+    refused(csg(*command[3:]), 2, "exists already")
 
 
 def _wait_for(process, ready):
