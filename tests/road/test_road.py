@@ -13,7 +13,10 @@ from tests.helpers.cli import FREE_PORTS, csg, csg_process
 pytestmark = pytest.mark.server
 
 SHORT = {
-    "cls": ("optim.max_steps=40", "data.count=2000", "optim.batch=32", "model.freeze_batch_norm=true"),
+    "cls": (
+        *("optim.max_steps=40", "data.count=2000", "optim.batch=32", "model.freeze_batch_norm=true"),
+        *("optim.lr_backbone=0.003", "optim.lr_heads=0.012"),
+    ),
     "seg": ("optim.max_steps=12", "data.count=200", "optim.batch=8", "methods.csg.queue=512"),
 }
 

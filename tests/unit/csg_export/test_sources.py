@@ -57,6 +57,7 @@ def test_a_classifier_can_return_its_embedding(trained, tmp_path):
     assert bundle.card.outputs[1].shape == (-1, embedding.shape[1])
 
 
+@pytest.mark.slow
 def test_a_torchvision_classifier_is_exported_unmodified(tmp_path):
     import torchvision
 

@@ -16,13 +16,13 @@ from csg_train.methods import METHODS
 from csg_train.methods.spec import parse_method
 from csg_train.training.embed import embed_command
 from csg_train.training.run_folder import Run
-from tests.helpers.cli import csg, refused
+from tests.helpers.cli import csg, csg_process, refused
 
 SMALL = ["data.count=80", "data.size=32", "data.resize=32", "optim.batch=8", "optim.max_steps=4"]
 
 
-def compare(folder, *more):
-    return csg("compare", "cls", "--out", folder, *more, *(word for setting in SMALL for word in ("--set", setting)))
+def compare(folder, *more, run=csg):
+    return run("compare", "cls", "--out", folder, *more, *(word for setting in SMALL for word in ("--set", setting)))
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,7 @@ def test_again_it_makes_only_what_is_missing(compared, tmp_path):
     refused(compare(folder, "--no-tune", "--method", "none", "--epochs", "7"), 2, "another recipe")
 
 
+@pytest.mark.slow
 def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
     folder = tmp_path / "tuned"
     done = compare(folder, "--seeds", "1", "--method", "csg", "--json")
@@ -110,7 +111,7 @@ def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
 def test_a_method_that_diverges_is_named_and_holds_nothing_up(weights, tmp_path):
     folder = tmp_path / "diverging"
     words = ("--seeds", "1", "--no-tune", "--json", "--method", "l2:weight=1e30", "--method", "none")
-    done = compare(folder, *words)
+    done = compare(folder, *words, run=csg_process)
     assert done.returncode == 0, done.stderr
     assert "training diverged: at step 4 weights are not finite" in done.stderr
     assert "l2:weight=1e30, seed 0: training diverged" in done.stderr
@@ -193,6 +194,7 @@ def test_embed_writes_what_was_measured(trained, tmp_path, capsys):
         embed_command(trained.path, None, tmp_path / "x.txt", False)
 
 
+@pytest.mark.slow
 def test_segmenters_are_compared_by_their_miou(weights, tmp_path):
     folder = tmp_path / "scenes"
     settings = ("data.count=60", "optim.batch=4", "optim.max_steps=2", "precision=fp32")
