@@ -1,4 +1,4 @@
-"""A page in headless Chromium, without a network: whatever it asks for or complains of is an error."""
+"""A page in headless Chromium without a network: any request and any message in its console is an error."""
 
 import shutil
 from contextlib import contextmanager
@@ -56,11 +56,11 @@ def opened(browser, page, width=1280, scheme="light"):
     tab.goto(page.as_uri())
     yield tab
     context.close()
-    assert [words for words in wrong if words != page.as_uri() and not words.startswith("data:")] == []
+    assert [text for text in wrong if text != page.as_uri() and not text.startswith("data:")] == []
 
 
 def check_page(tab, headings, pictures):
-    """What every report keeps: its sections, whole pictures, honest bars, nothing wider than the window."""
+    """What holds for every report: sections, complete pictures, bars of the right length, no horizontal scrolling."""
     assert tab.locator("h2").all_inner_texts() == headings
     assert tab.locator("h1").count() == 1
     natural = tab.evaluate("[...document.images].map(image => [image.naturalWidth, image.alt])")

@@ -1,11 +1,9 @@
-"""What tests of the client look at: shared memory, and the classes in its answers."""
+"""What tests of the client need: its shared memory, a relay in front of a server, the classes of its answers."""
 
 import os
 from contextlib import asynccontextmanager
 
 import csg_serve.client.connection
-import csg_serve.client.pool
-import csg_serve.client.transport
 from csg_serve.client.shared_memory import FOLDER
 from tests.helpers.proxy import Relay
 
@@ -13,7 +11,7 @@ SECRET = "not-for-everyone"
 
 
 def regions(pid=None):
-    """The shared memory of a client's process: this one's by default."""
+    """The regions of shared memory of a client process, by default this one."""
     return list(FOLDER.glob(f"csg-client-{pid or os.getpid()}-*"))
 
 
@@ -27,8 +25,7 @@ async def relayed(target, **options):
 
 
 def shorten_deadlines(monkeypatch):
-    for module in (csg_serve.client.connection, csg_serve.client.transport):
-        monkeypatch.setattr(module, "DEADLINE_S", 3)
+    monkeypatch.setattr(csg_serve.client.connection, "DEADLINE_S", 3)
 
 
 async def classes_of(answers):

@@ -39,12 +39,12 @@ LABELS = (
     "{name: green, ids: [1], colour: [0, 255, 0]}, {name: blue, ids: [2], colour: [0, 0, 255]}]\n"
 )
 
-OWN = ("images_per_s", "latency_ms", "folder", "version", "skipped")  # of one evaluation and not of another
+DIFFERENT = ("images_per_s", "latency_ms", "folder", "version", "skipped")  # between evaluations of the same images
 
 
-def figures(words):
-    """Of an evaluation's JSON those that a disturbance may not change."""
-    return {name: value for name, value in json.loads(words).items() if name not in OWN}
+def figures(text):
+    """The figures of an evaluation's JSON that a disturbance must not change."""
+    return {name: value for name, value in json.loads(text).items() if name not in DIFFERENT}
 
 
 def evaluate(served, data, out):
@@ -53,7 +53,7 @@ def evaluate(served, data, out):
 
 @contextmanager
 def evaluating(served, data, out):
-    """A running `csg evaluate`, well under way; it has to end well."""
+    """A running `csg evaluate` with 200 answers; it must end without an error."""
     command = [*CSG, *map(str, evaluate(served, data, out))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

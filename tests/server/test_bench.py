@@ -1,4 +1,4 @@
-"""`csg bench` against a real Triton: what it counts is what the server counted, LoadGen's accuracy is evaluate's."""
+"""`csg bench` against a real Triton: it counts what the server counts, and LoadGen's accuracy is that of evaluate."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A repository with the model colour, and 40 images of which every fifth lies among another colour's."""
+    """A repository with the model colour, and 40 images, every fifth in the folder of another colour."""
     root = tmp_path_factory.mktemp("bench")
     write_colour_bundle(root / "bundle")
     deploy(root / "bundle", root / "repository", "--no-encoded")
@@ -34,8 +34,8 @@ def server(folder):
         yield state["grpc"]
 
 
-def test_levels(folder, server):
-    out = folder / "levels"
+def test_load_points(folder, server):
+    out = folder / "load-points"
     done = csg(
         "bench", "--server", server, "--concurrency", "1,6", "--batch", 2, "--seconds", 1, "--out", out, "--json"
     )
@@ -43,31 +43,31 @@ def test_levels(folder, server):
     report = json.loads(done.stdout)
     assert report == json.loads((out / "bench.json").read_text())
     assert Image.open(out / "bench.png").width > 1000
-    assert [level["concurrency"] for level in report["load_points"]] == [1, 6]
-    for level in report["load_points"]:
-        assert level["images_per_s"] > 0
-        assert 0 < level["p50_ms"] <= level["p90_ms"] <= level["p99_ms"]
-        assert level["queue_ms"] > 0
-        assert level["compute_ms"] > 0
-        assert level["client_cores"] > 0
+    assert [point["concurrency"] for point in report["load_points"]] == [1, 6]
+    for point in report["load_points"]:
+        assert point["images_per_s"] > 0
+        assert 0 < point["p50_ms"] <= point["p90_ms"] <= point["p99_ms"]
+        assert point["queue_ms"] > 0
+        assert point["compute_ms"] > 0
+        assert point["client_cores"] > 0
     alone, together = report["load_points"]
     assert alone["batch"] == 2
     assert together["batch"] > 2
     refused(csg("bench", "--server", server, "--out", out), 3, "exists already")
 
 
-def test_what_was_sent_is_what_the_server_counted(folder, server):
+def test_requests_are_those_that_the_server_counted(folder, server):
     def counted():
         return json.loads(csg("models", "--server", server, "--json").stdout)["models"][0]
 
     before, out = counted(), folder / "counted"
     options = ("--concurrency", "3", "--batch", 4, "--seconds", 0.5, "--data", folder / "data", "--out", out)
     report = json.loads(csg("bench", "--server", server, *options, "--json").stdout)
-    after, (level,) = counted(), report["load_points"]
+    after, (point,) = counted(), report["load_points"]
     requests = after["requests"] - before["requests"]
     assert report["data"] == "data"
     assert after["images"] - before["images"] == 4 * requests
-    assert level["requests"] < requests  # the warm-up is not in the level
+    assert point["requests"] < requests, "the warm-up does not count"
 
 
 def test_loadgen_accuracy_is_that_of_evaluate(folder, server):
@@ -96,7 +96,7 @@ def test_loadgen_accuracy_is_that_of_evaluate(folder, server):
             assert one["target_qps"] == (40 if scenario == "server" else None)
 
 
-def test_an_image_that_cannot_be_read_is_named(folder, server):
+def test_an_unreadable_image_is_named(folder, server):
     for name in ("red", "green"):
         (folder / "broken" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40), name).save(folder / "broken" / name / "a.png")
@@ -106,15 +106,15 @@ def test_an_image_that_cannot_be_read_is_named(folder, server):
     assert not (folder / "none").exists()
 
 
-def test_usage(folder, server):
+def test_invalid_options_are_refused(folder, server):
     refused(csg("bench", "--server", server, "--batch", 100), 2, "at most 32")
     refused(csg("bench", "--server", server, "--concurrency", "0"), 2, "not a list of numbers")
     refused(csg("bench", "--server", server, "--scenario", "cloud"), 2, "unknown scenario 'cloud'", "single-stream")
     refused(csg("bench", "--server", server, "--accuracy"), 2, "--scenario")
 
 
-def test_a_scenario_whose_server_goes_away_ends(folder, server):
-    """The last one to use the server."""
+def test_a_scenario_ends_when_its_server_goes_away(folder, server):
+    """The last test to use the server."""
     options = ("--scenario", "single-stream", "--seconds", "8", "--out", str(folder / "gone"))
     command = [sys.executable, "-m", "csg", "bench", "--server", server, *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -1,4 +1,4 @@
-"""Evaluations at length: kept as they go, gone on with after a crash to the same figures, in constant memory."""
+"""`csg evaluate` against a real Triton: interrupted and resumed, its pages, and what it refuses."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ COLOURS = ("red", "green", "blue")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A list of 1,500 images in three colours, every tenth of another; eight scenes; a model for each."""
+    """1,500 images of three colours, every tenth of another one; eight images with masks; a model for each."""
     root, rng = tmp_path_factory.mktemp("evaluate"), np.random.default_rng(0)
     for number, colour in enumerate(COLOURS):
         (root / "colours" / colour).mkdir(parents=True)
@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def addresses(folder):
-    """Of a Triton on the repository: gRPC's and HTTP's."""
+    """gRPC and HTTP address of a Triton on the repository."""
     with serving(folder / "repository") as state:
         yield state["grpc"], f"http://{state['http']}"
 
@@ -64,14 +64,14 @@ def server(addresses):
 
 
 def evaluated(*args):
-    """The JSON of an evaluation, without what may differ between two of the same."""
+    """The JSON of an evaluation, without times and folder."""
     done = csg("evaluate", "--json", *args)
     assert done.returncode == 0, done.stderr
     return {name: value for name, value in json.loads(done.stdout).items() if name not in TIMES}
 
 
-def test_a_killed_evaluation_ends_in_the_same_figures(folder, addresses, server, tmp_path):
-    """kill -9 in the middle, a line half written, gone on with through two addresses; the undisturbed one in order."""
+def test_a_killed_evaluation_ends_with_the_same_figures(folder, addresses, server, tmp_path):
+    """Killed in the middle with an incomplete last line, then resumed through two addresses."""
     ask = ("--server", server, "--model", "colour", "--data", folder / "colours" / "list.txt")
     undisturbed = evaluated(*ask, "--ordered", "--out", tmp_path / "whole")
     assert undisturbed.pop("report") is None
@@ -108,26 +108,26 @@ def test_a_killed_evaluation_ends_in_the_same_figures(folder, addresses, server,
     refused(csg("evaluate", "--server", server, "--resume"), 3, "no unfinished evaluation in evaluations/")
 
 
-def test_scenes_go_on_to_the_same_figures(folder, server, tmp_path):
+def test_a_resumed_segmenter_ends_with_the_same_figures(folder, server, tmp_path):
     ask = ("--server", server, "--model", "scenes", "--data", folder / "scenes")
     whole = evaluated(*ask, "--out", tmp_path / "one")
     assert whole["miou_interval"][0] < whole["miou"] < whole["miou_interval"][1]
     (tmp_path / "one").rename(tmp_path / "two")
-    journal, words = tmp_path / "two" / "journal.jsonl", whole.pop("pictures")
+    journal, pictures = tmp_path / "two" / "journal.jsonl", whole.pop("pictures")
     (tmp_path / "two" / "result.json").unlink()
     journal.write_bytes(journal.read_bytes()[: len(journal.read_bytes()) // 2])
     resumed = evaluated("--server", server, "--resume", "--out", tmp_path / "two")
-    assert [path.replace("/two/", "/one/") for path in resumed.pop("pictures")] == words
+    assert [path.replace("/two/", "/one/") for path in resumed.pop("pictures")] == pictures
     assert resumed == whole
 
 
 @needs_chromium
 @pytest.mark.parametrize(
-    ("task", "data", "headings", "words"),
+    ("task", "data", "headings", "figure"),
     [("colour", "colours", HEADINGS, "90.00 %"), ("scenes", "scenes", SCENE_HEADINGS, "pixel accuracy")],
 )
-def test_the_reports_of_both_tasks(folder, server, tmp_path, task, data, headings, words):
-    """As a user makes them; test_report.py looks more closely."""
+def test_the_reports_of_both_tasks(folder, server, tmp_path, task, data, headings, figure):
+    """As a user writes them; tests/unit/csg_serve/test_report.py looks at the details."""
     page, ask = (
         tmp_path / task / "page.html",
         ("evaluate", "--server", server, "--model", task, "--data", folder / data),
@@ -138,12 +138,12 @@ def test_the_reports_of_both_tasks(folder, server, tmp_path, task, data, heading
     refused(csg(*ask, "--report", "/proc/no/page.html"), 3, "/proc/no/page.html can't be written")
     with started() as browser, opened(browser, page, 390) as tab:
         check_page(tab, headings, 3)
-        assert words.lower() in tab.locator(".tiles").inner_text().lower()
+        assert figure.lower() in tab.locator(".tiles").inner_text().lower()
         assert "written by hand" in tab.locator("#card").inner_text()
         assert server in tab.locator("#method").inner_text()
 
 
-def test_only_the_same_is_gone_on_with(folder, server, tmp_path):
+def test_only_the_same_model_and_images_are_resumed(folder, server, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(folder / "colours", data)
     (data / "blue" / "99.png").write_bytes(b"broken")
@@ -168,7 +168,7 @@ def test_only_the_same_is_gone_on_with(folder, server, tmp_path):
     assert (json.loads(done.stdout)["images"], json.loads(done.stdout)["skipped"]) == (30, 1)
 
 
-def test_what_never_began_leaves_nothing(folder, server, tmp_path):
+def test_a_failure_before_the_first_answer_leaves_nothing(folder, server, tmp_path):
     for name in ("red", "green"):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "0.png").write_bytes(b"broken")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Scenes of noise whose masks are right but for one scene, and a repository with three models."""
+    """Images of noise whose masks are correct except for one, and a repository with three models."""
     root, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
     for kind in ("images", "labels"):
         (root / "data" / kind).mkdir(parents=True)
@@ -54,7 +54,7 @@ def expected(folder):
 
 
 @pytest.mark.parametrize("tile", [None, 64])
-def test_scores_are_those_of_the_pixels_whole_and_in_tiles(folder, server, tile, tmp_path):
+def test_scores_are_those_of_the_pixels(folder, server, tile, tmp_path):
     more = ("--tile", tile) if tile else ()
     done = csg(
         "evaluate", "--server", server, "--model", "scenes", "--data", folder / "data", "--json", *more, cwd=tmp_path
@@ -73,7 +73,7 @@ def test_scores_are_those_of_the_pixels_whole_and_in_tiles(folder, server, tile,
         assert picture.size == (3 * 70, 50 + 30 * 3), "image, prediction and labels of scene 3"
 
 
-def test_a_fixed_size_takes_tiles_of_its_own(folder, server):
+def test_a_model_of_fixed_size_takes_tiles_of_that_size(folder, server):
     ask = ("evaluate", "--server", server, "--model", "fixed", "--data", folder / "data", "--json")
     whole, tiled = csg(*ask), csg(*ask, "--tile", 64)
     assert whole.returncode == tiled.returncode == 0, whole.stderr + tiled.stderr
@@ -84,14 +84,14 @@ def test_a_fixed_size_takes_tiles_of_its_own(folder, server):
     refused(csg(*ask, "--tile", 72), 2, "64 x 64", "--tile 72")
 
 
-def test_the_table_for_people(folder, server, tmp_path):
+def test_the_table(folder, server, tmp_path):
     done = csg("evaluate", "--server", server, "--model", "scenes", "--data", folder / "data", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("green", "mIoU", "pixel accuracy", "best.png"):
-        assert words in done.stdout
+    for text in ("green", "mIoU", "pixel accuracy", "best.png"):
+        assert text in done.stdout
 
 
-def test_predictions_are_masks_with_the_palette(folder, server, tmp_path):
+def test_predictions_are_masks_with_a_palette(folder, server, tmp_path):
     images = [folder / "data" / "images" / f"{number}.png" for number in (0, 1)]
     ask = ("predict", *images, images[0], "--server", server, "--model", "scenes", "--json")
     done = csg(*ask, cwd=tmp_path)
@@ -108,7 +108,7 @@ def test_predictions_are_masks_with_the_palette(folder, server, tmp_path):
         assert (tmp_path / prediction["overlay"]).is_file()
 
 
-def test_broken_scenes_and_wrong_wishes_are_refused(folder, server, tmp_path):
+def test_unreadable_images_and_invalid_options_are_refused(folder, server, tmp_path):
     data = tmp_path / "data"
     for kind in ("images", "labels"):
         (data / kind).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Two servers for the tests of the client: one that asks for nothing, one with TLS over gRPC and a secret."""
+"""Two servers for the tests of the client: one without any protection, one with TLS over gRPC and a secret."""
 
 import pytest
 import trustme
@@ -14,9 +14,9 @@ from tests.helpers.tiny_bundle import COLOURS, write_colour_bundle, write_echo_b
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory):
-    """Images, certificates, and two repositories that agree in the models colour and scenes, but not in echo.
+    """Images, certificates, and two repositories with the same models colour and scenes, but different models echo.
 
-    The second one takes fewer images at a time.
+    The second one takes fewer images per request.
     """
     root = tmp_path_factory.mktemp("client")
     for name, side in (("one", 4), ("two", 5)):
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def plain(folder):
-    """HTTP and gRPC address of a server that asks for nothing."""
+    """HTTP and gRPC address of a server without any protection."""
     with triton(folder / "repository-one") as addresses:
         yield addresses
 

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from csg.errors import InputError, ServerError, UsageError
-from csg_serve.client.client import Client, stream
-from csg_serve.client.connection import open_model
+from csg_serve import Client, open_model, stream
 from csg_serve.client.endpoints import Servers
 from tests.helpers.cli import csg, refused
 from tests.helpers.client import SECRET, classes_of, relayed
@@ -38,7 +37,7 @@ def test_tls_both_ways(guarded, folder, images, certificates):
     assert done.returncode == 0, done.stderr
     assert [one["class"] for one in json.loads(done.stdout)["predictions"]] == [COLOURS[n] for n in classes[:3]]
     refused(csg("predict", paths[0], "--server", address), 4, f"no Triton answers at {address}", "--tls-ca")
-    for wrong, kind, words in (
+    for wrong, kind, message in (
         (
             {"tls_cert": None, "tls_key": None},
             ServerError,
@@ -49,7 +48,7 @@ def test_tls_both_ways(guarded, folder, images, certificates):
         ({"tls_ca": folder / "none.pem"}, InputError, r"can't use .*none\.pem for TLS: No such file"),
         ({"tls_key": ca}, InputError, r"can't use .*client\.pem with .*ca\.pem"),
     ):
-        with pytest.raises(kind, match=words):
+        with pytest.raises(kind, match=message):
             Client(address, "colour", **{**certificates, **wrong}).card()
     with pytest.raises(UsageError, match="address without TLS"):
         Client(f"grpc://{address}", **certificates).card()
@@ -59,24 +58,24 @@ def test_https_in_front_of_http(plain, folder, images):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
 
-    async def ask(ca):
+    async def run(ca):
         async with relayed(plain[0], ssl=context) as relay:
             servers = Servers((f"https://127.0.0.1:{relay.port}",), tls_ca=folder / ca)
             async with open_model(servers, "colour") as served:
                 return await classes_of(stream(served, images[0]))
 
-    assert asyncio.run(ask("ca.pem")) == images[1]
+    assert asyncio.run(run("ca.pem")) == images[1]
     with pytest.raises(ServerError, match=r"(?i)certificate.*check --tls-ca"):
-        asyncio.run(ask("other-ca.pem"))
+        asyncio.run(run("other-ca.pem"))
 
 
-def test_a_secret_is_needed_for_nothing_but_the_list_of_models(guarded, folder, images, certificates):
-    """Without it tensors go inline, here with messages larger than gRPC's own limit; with it through shared memory."""
+def test_a_secret_is_needed_only_for_the_list_of_models(guarded, folder, images, certificates):
+    """Tensors go inline without it, here larger than gRPC's default limit, and through shared memory with it."""
     address, paths = guarded[1], images[0]
-    scene = np.random.default_rng(0).integers(0, 256, (2200, 2000, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (2200, 2000, 3), dtype=np.uint8)
     clients = [Client(address, "scenes", **certificates, secret=secret) for secret in (None, "wrong", SECRET)]
     for client in (*clients, Client(f"http://{guarded[0]}", "scenes")):
-        np.testing.assert_array_equal(client.predict([Image.fromarray(scene)])[0], scene.argmax(2))
+        np.testing.assert_array_equal(client.predict([Image.fromarray(pixels)])[0], pixels.argmax(2))
     with pytest.raises(UsageError, match=r"only with its secret; name a model with --model, or give .* secret"):
         Client(address, **certificates).predict(paths)
     with pytest.raises(ServerError, match="no model nothing ready"):
@@ -85,10 +84,10 @@ def test_a_secret_is_needed_for_nothing_but_the_list_of_models(guarded, folder, 
         Client(address, **certificates, secret=SECRET).predict(paths)
 
 
-def test_the_models_of_each_server(plain, guarded, folder):
-    ask = ("models", "--server", plain[1], "--server", f"http://{guarded[0]}")
-    refused(csg(*ask), 4, f"the server at http://{guarded[0]} refuses", "--secret-file")
-    done = csg(*ask, "--secret-file", folder / "secret", "--json")
+def test_models_lists_each_server(plain, guarded, folder):
+    command = ("models", "--server", plain[1], "--server", f"http://{guarded[0]}")
+    refused(csg(*command), 4, f"the server at http://{guarded[0]} refuses", "--secret-file")
+    done = csg(*command, "--secret-file", folder / "secret", "--json")
     assert done.returncode == 0, done.stderr
     states = json.loads(done.stdout)["models"]
     assert all(one["images"] >= one["requests"] > 0 for one in states if one["model"] == "colour")

@@ -11,15 +11,14 @@ import csg_serve.client.connection
 import csg_serve.client.pool
 import csg_serve.client.transport
 from csg.errors import ServerError
-from csg_serve.client.client import Client, stream
-from csg_serve.client.connection import open_model
+from csg_serve import Client, open_model, stream
 from tests.helpers.client import classes_of, regions, relayed, shorten_deadlines
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("client")]
 
 
-def test_a_cut_is_outlived_and_told_once(plain, images, capsys):
-    async def ask():
+def test_an_outage_is_survived_and_logged_once(plain, images, capsys):
+    async def run():
         async with relayed(plain[1]) as relay, open_model(f"127.0.0.1:{relay.port}", "colour") as served:
             async with aclosing(stream(served, images[0] * 20)) as answers:
                 found = [int((await anext(answers)).argmax())]
@@ -29,10 +28,10 @@ def test_a_cut_is_outlived_and_told_once(plain, images, capsys):
             await opened
             return found
 
-    assert asyncio.run(ask()) == images[1] * 20
-    words = capsys.readouterr().err
-    assert words.count("retrying for 60 s") == 1
-    assert words.count("answers again") == 1
+    assert asyncio.run(run()) == images[1] * 20
+    logged = capsys.readouterr().err
+    assert logged.count("retrying for 60 s") == 1
+    assert logged.count("answers again") == 1
 
 
 async def _later(seconds, what):
@@ -44,7 +43,7 @@ async def _later(seconds, what):
 def test_a_server_that_stays_away_is_given_up(plain, images, protocol, monkeypatch):
     monkeypatch.setattr(csg_serve.client.pool, "RETRY_BUDGET_S", 1)
 
-    async def ask():
+    async def run():
         async with (
             relayed(plain[0 if protocol else 1]) as relay,
             open_model(f"{protocol}127.0.0.1:{relay.port}", "colour") as served,
@@ -55,14 +54,14 @@ def test_a_server_that_stays_away_is_given_up(plain, images, protocol, monkeypat
             await classes_of(answers)
 
     with pytest.raises(ServerError, match=r"the server at .* did not answer.*; see its log"):
-        asyncio.run(ask())
+        asyncio.run(run())
     assert not regions()
 
 
-def test_a_server_that_comes_back_with_another_model_is_not_asked(plain, guarded, images, monkeypatch):
+def test_a_server_that_comes_back_with_another_model_gets_no_requests(plain, guarded, images, monkeypatch):
     monkeypatch.setattr(csg_serve.client.pool, "RETRY_BUDGET_S", 2)
 
-    async def ask():
+    async def run():
         async with (
             relayed(plain[0]) as relay,
             open_model(f"http://127.0.0.1:{relay.port}", "echo") as served,
@@ -78,16 +77,16 @@ def test_a_server_that_comes_back_with_another_model_is_not_asked(plain, guarded
             await rest
 
     with pytest.raises(ServerError, match="has another model echo now"):
-        asyncio.run(ask())
+        asyncio.run(run())
 
 
 @pytest.mark.parametrize("trouble", ["cut", "stall"])
-def test_of_two_servers_one_may_go_and_come_back(plain, images, trouble, monkeypatch, capsys):
-    """No minute is waited, no image lost, none answered twice; what came back works again."""
+def test_one_of_two_servers_may_go_away_and_come_back(plain, images, trouble, monkeypatch):
+    """The other one continues at once, every image gets one answer, and the returned server gets requests again."""
     shorten_deadlines(monkeypatch)
     paths, classes = images[0] * 40, images[1] * 40
 
-    async def ask():
+    async def run():
         async with (
             relayed(plain[0]) as relay,
             open_model([plain[1], f"http://127.0.0.1:{relay.port}"], "colour") as served,
@@ -102,7 +101,7 @@ def test_of_two_servers_one_may_go_and_come_back(plain, images, trouble, monkeyp
                 while other.recovery_task is None:
                     found.append(int((await anext(answers)).argmax()))
                 found += await classes_of(answers)
-            assert other.recovery_task, "still away"
+            assert other.recovery_task, "it is still down"
             relay.stalled = False
             if trouble == "cut":
                 await relay.open()
@@ -112,12 +111,12 @@ def test_of_two_servers_one_may_go_and_come_back(plain, images, trouble, monkeyp
             assert relay.passed > before
             return found, again
 
-    found, again = asyncio.run(ask())
+    found, again = asyncio.run(run())
     assert found == classes
     assert again == classes[:40]
 
 
-def test_one_of_two_servers_is_enough_to_begin_with(plain, images, folder):
+def test_one_of_two_servers_is_enough_to_start(plain, images, folder):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -128,12 +127,12 @@ def test_one_of_two_servers_is_enough_to_begin_with(plain, images, folder):
 
 
 def test_another_server_answers_for_a_model_whose_process_died(plain, guarded, folder, images, monkeypatch):
-    """As by the kernel, out of memory: Triton starts no other one. The last test, since the server stays so."""
+    """Killed as by the kernel when memory runs out; Triton does not restart it. The last test to use the server."""
     shorten_deadlines(monkeypatch)
     monkeypatch.setattr(csg_serve.client.pool, "RETRY_BUDGET_S", 2)
     addresses = [plain[1], f"http://{guarded[0]}"]
 
-    async def ask():
+    async def run():
         async with open_model(addresses, "colour") as served, aclosing(stream(served, images[0] * 20)) as answers:
             found = [int((await anext(answers)).argmax())]
             script = f"{folder}/repository-two/colour/1/model.py"
@@ -143,6 +142,6 @@ def test_another_server_answers_for_a_model_whose_process_died(plain, guarded, f
                 stub.kill()
             return found + await classes_of(answers)
 
-    assert asyncio.run(ask()) == images[1] * 20
+    assert asyncio.run(run()) == images[1] * 20
     with pytest.raises(ServerError, match=f"the server at {addresses[1]} did not answer"):
         Client(addresses[1], "colour").predict(images[0])
