@@ -7,25 +7,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from csg.files import atomic_write
+from csg.records import Record
 from csg_serve.server.options import ENDPOINTS, Control
 
 LOG, STATE, SECRET = ".csg-serve.log", ".csg-serve.json", ".csg-serve.secret"
 
 
-class ServerState(BaseModel):
+class ServerState(Record):
     """A running server: the content of `<repository>/.csg-serve.json`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    version: Literal[1] = 1
+    schema_version: Literal[1] = 1
     """Version of this file format."""
 
     pid: int
@@ -63,8 +61,8 @@ def write_state(repository: Path, state: ServerState) -> None:
 def read_state(repository: Path) -> ServerState | None:
     """Return the recorded server, which may have ended since; None if there is no valid record."""
     try:
-        return ServerState.model_validate(json.loads((repository / STATE).read_text()))
-    except (OSError, ValueError, ValidationError):
+        return ServerState.model_validate_json((repository / STATE).read_bytes())
+    except (OSError, ValueError):  # pydantic's ValidationError is a ValueError
         return None
 
 
