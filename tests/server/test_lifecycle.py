@@ -12,17 +12,13 @@ from tests.helpers.served import processes_of, start_in_foreground
 pytestmark = pytest.mark.server
 
 
-def test_one_server_a_repository(folder, server):
-    refused(csg("serve", "--repository", folder / "repository", *FREE_PORTS), 4, "already runs on", "--stop")
-
-
 def test_no_server_there():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
     refused(csg("evaluate", "--server", address), 4, f"no Triton answers at {address}", "csg serve")
     for nonsense in ("localhost", "localhost:0", "ftp://localhost:8001", "a b:1"):
-        refused(csg("evaluate", "--server", nonsense), 2, "no server address", "HOST:PORT")
+        refused(csg("evaluate", "--server", nonsense), 2, "is not a server address", "HOST:PORT")
 
 
 def test_a_port_in_use_is_named(colour_repository):

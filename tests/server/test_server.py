@@ -13,7 +13,7 @@ from csg.errors import InputError
 from csg.images import load
 from csg_serve.client.client import Client, stream
 from csg_serve.client.connection import open_model
-from tests.helpers.cli import csg, refused
+from tests.helpers.cli import FREE_PORTS, csg, refused
 from tests.helpers.served import deploy, processes_of, serving
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
 
@@ -58,7 +58,7 @@ def test_every_colour_is_right_through_the_server(folder, server):
     assert intervals == [[pytest.approx(0.875, abs=1e-3), 1], [1, 1]]
     assert 0 <= report.pop("ece") < 1e-3
     assert report == {
-        "model": "colour", "version": 1, "images": 27, "skipped": 0, "accuracy": 1.0, "mean_class_accuracy": 1.0,
+        "schema_version": 1, "task": "classification", "report": None, "model": "colour", "version": 1, "images": 27, "skipped": 0, "accuracy": 1.0, "mean_class_accuracy": 1.0,
         "per_class": {"red": 1.0, "green": 1.0, "blue": 1.0},
     }  # fmt: skip
 
@@ -156,7 +156,9 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     )
     report = json.loads(csg(*evaluate).stdout)
     assert (report["version"], report["accuracy"]) == (2, 1.0)
-    refused(csg("deploy", "--rollback", "--no-encoded", *repository), 2, "takes no --encoded", "as it was deployed")
+    refused(
+        csg("deploy", "--rollback", "--no-encoded", *repository), 2, "combined with --encoded", "as it was deployed"
+    )
     back = csg("deploy", "--rollback", "--name", "colour", *repository, "--json")
     assert (back.returncode, json.loads(back.stdout)["version"]) == (0, 1)
     assert json.loads(csg(*evaluate).stdout)["version"] == 1
@@ -189,3 +191,7 @@ def test_the_models_of_a_server_and_what_they_did(folder, server):
     shown = csg("models", "--server", server).stdout
     assert "READY" in shown
     refused(csg("models", "--server", "localhost"), 2, "HOST:PORT")
+
+
+def test_one_server_a_repository(folder, server):
+    refused(csg("serve", "--repository", folder / "repository", *FREE_PORTS), 4, "already runs on", "--stop")
