@@ -58,7 +58,8 @@ def test_every_colour_is_right_through_the_server(folder, server):
     assert intervals == [[pytest.approx(0.875, abs=1e-3), 1], [1, 1]]
     assert 0 <= report.pop("ece") < 1e-3
     assert report == {
-        "schema_version": 1, "task": "classification", "report": None, "model": "colour", "version": 1, "images": 27, "skipped": 0, "accuracy": 1.0, "mean_class_accuracy": 1.0,
+        "schema_version": 1, "task": "classification", "report": None, "model": "colour", "version": 1,
+        "images": 27, "skipped": 0, "accuracy": 1.0, "mean_class_accuracy": 1.0,
         "per_class": {"red": 1.0, "green": 1.0, "blue": 1.0},
     }  # fmt: skip
 
