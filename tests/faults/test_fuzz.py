@@ -5,6 +5,7 @@ benchmarks/fuzz.py does the same for as long as one likes, guided by coverage.
 
 import re
 import resource
+from functools import cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,9 +20,9 @@ from csg_serve.repository.rollback import roll_back
 from tests.helpers.fuzz_targets import HOSTILE, TARGETS, seeds
 from tests.helpers.tiny_bundle import write_colour_bundle
 
-EXAMPLES = {"image": 600, "card": 600, "config": 150, "bundle": 250}
+MANY = {"image": 600, "card": 600, "config": 150, "bundle": 250}  # examples; the slower a target, the fewer
 MEMORY = 2**30  # that the decoders may take beside what the tests before took, bytes
-SEEDS = {target: seeds(target) for target in TARGETS}
+whole_files = cache(seeds)
 
 place = st.integers(0, 2**16)
 edit = st.one_of(
@@ -52,10 +53,13 @@ def edited(data, edits):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of protobuf, at some of what is no text of its
 @pytest.mark.timeout(120)  # a hang shows where it hangs
-@pytest.mark.parametrize("target", TARGETS)
-def test_damaged_and_hostile_files(target):
-    @settings(max_examples=EXAMPLES[target], deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from(SEEDS[target]), st.lists(edit, max_size=6), st.binary(max_size=24))
+@pytest.mark.parametrize(
+    ("target", "examples"),
+    [*((target, 25) for target in TARGETS), *(pytest.param(*many, marks=pytest.mark.slow) for many in MANY.items())],
+)
+def test_damaged_and_hostile_files(target, examples):
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(whole_files(target)), st.lists(edit, max_size=6), st.binary(max_size=24))
     def attempt(whole, edits, more):
         TARGETS[target](edited(whole, edits) + more)
 
@@ -67,7 +71,8 @@ def test_damaged_and_hostile_files(target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_whole_files_are_taken(target):
     """What is fuzzed above is not refused at the door."""
-    assert all(TARGETS[target](whole) for whole in (SEEDS[target][:1] if target == "bundle" else SEEDS[target]))
+    files = whole_files(target)
+    assert all(TARGETS[target](whole) for whole in (files[:1] if target == "bundle" else files))
 
 
 FOUND = {
@@ -85,14 +90,14 @@ FOUND = {
 @pytest.mark.parametrize("kind", FOUND)
 def test_cards_that_could_not_be_served_are_refused(kind):
     old, new, says = FOUND[kind]
-    whole = SEEDS["card"][0]
+    whole = whole_files("card")[0]
     assert whole.count(old) == 1
     with pytest.raises(InputError, match=says):
         parse_card(whole.replace(old, new), "card.json")
 
 
 def test_a_plan_has_a_largest_batch():
-    card = re.sub(rb'("profile": )\[\[.*?\]\]', rb"\1[[], [], []]", SEEDS["card"][2])
+    card = re.sub(rb'("profile": )\[\[.*?\]\]', rb"\1[[], [], []]", whole_files("card")[2])
     with pytest.raises(InputError, match=r"engine\.profile\.0"):
         parse_card(card, "card.json")
 
@@ -122,7 +127,6 @@ def test_a_configuration_that_names_no_version_is_said(tmp_path):
             act()
 
 
-@settings(max_examples=500)
 @given(
     st.one_of(st.text(), st.from_regex(r"[A-Za-z0-9._/-]{0,120}"), st.sampled_from(["..", ".", "a\n", "a/b", "a\0"]))
 )

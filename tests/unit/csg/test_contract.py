@@ -52,7 +52,7 @@ def test_a_file_smuggled_in_is_refused(bundle, name):
         read_bundle(bundle.path)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["card.json", "model.onnx", "labels.txt"]), st.floats(0, 1, exclude_max=True), st.integers(1, 255)
 )
@@ -121,7 +121,6 @@ def test_names_that_could_be_paths_are_refused(name):
         validate_name(name, "model name")
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=50))
 def test_scores_are_scikit_learns(pairs):
     true, predicted = np.array(pairs).T

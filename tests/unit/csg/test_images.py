@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -42,7 +42,6 @@ def test_prepare_is_resize_then_centre_crop():
     assert np.abs(prepare(ramp, SPEC).astype(int) - slow).max() <= 1
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_any_size_gives_the_input_shape(width, height):
     grey = Image.new("RGB", (width, height), (7, 130, 250))
@@ -145,7 +144,6 @@ SAMPLES = [
 ]
 
 
-@settings(deadline=None, max_examples=200)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @given(st.sampled_from(SAMPLES), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=8), st.data())
 def test_damaged_bytes_are_an_image_or_an_input_error(whole, changes, data):

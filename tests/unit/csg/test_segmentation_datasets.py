@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -166,7 +166,6 @@ def test_another_order_of_the_same_classes_is_followed():
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
 
-@settings(deadline=None, max_examples=60)
 @given(sizes, st.sampled_from([None, 16, 40]), st.sampled_from([None, (32, 48)]), st.integers(0, 2**16))
 def test_a_prepared_scene_holds_the_whole_image_and_its_labels_come_back(size, shorter, fixed, seed):
     image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
@@ -186,7 +185,6 @@ def test_a_prepared_scene_holds_the_whole_image_and_its_labels_come_back(size, s
     assert scene.restore(np.zeros((height, width), np.uint8)).shape == size
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.tuples(st.integers(1, 200), st.integers(1, 200)), st.sampled_from([32, 48, 64]))
 def test_tiles_cover_an_image_exactly(size, side):
     """Where every tile's labels are a function of the pixel alone, the image's are that function's."""
@@ -200,7 +198,6 @@ def test_tiles_cover_an_image_exactly(size, side):
         assert all(b - a <= side * 3 / 4 + 8 for a, b in zip(tiles.tops, tiles.tops[1:], strict=False))
 
 
-@settings(deadline=None, max_examples=60)
 @given(sizes, st.sampled_from([0.5, 0.75, 1.0, 1.25, 2.0]), st.integers(0, 2**16))
 def test_image_and_labels_are_cropped_together(size, scale, seed):
     """Labels equal to the image's channels stay so wherever nothing is interpolated, and padding is 255."""

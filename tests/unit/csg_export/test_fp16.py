@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto
 from torch import nn
@@ -18,7 +18,6 @@ def close(reference, tolerance=0.02):
     return lambda model: bool(np.abs(run(model) - reference).max() <= tolerance * np.abs(reference).max())
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 40), st.sets(st.integers(0, 39)))
 def test_bisection_finds_exactly_what_is_needed(count, needed):
     needed = frozenset(n for n in needed if n < count)

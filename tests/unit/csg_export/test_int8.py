@@ -24,7 +24,7 @@ from tests.helpers.small_networks import CALIBRATION, IMAGES, Chain, graph, run
 FP32_FIRST_LAST = CALIBRATION.model_copy(update={"fp32_first_last": True})
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(
     st.lists(st.integers(2, 9), min_size=2, max_size=3),
     st.sampled_from([ONNXRUNTIME_INT8, TENSORRT_INT8]),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from csg_export.parity import FINITE, ParityStats
@@ -32,7 +32,6 @@ def test_near_ties_do_not_count():
     assert compare(torn, other).result("x", "y").agreement == 0.5
 
 
-@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(2, 5))
 def test_the_figures_equal_those_of_plain_loops(seed, images, classes):
     rng = np.random.default_rng(seed)

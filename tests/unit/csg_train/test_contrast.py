@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from csg_train.methods.contrast import KeyQueue, a_pool, attention, ema_update, info_nce, momentum_copy, projection_head
@@ -28,7 +28,6 @@ def slow_attention(v):
     return scores / scores.sum() if scores.sum() > 0 else np.full((height, width), 1 / (height * width))
 
 
-@settings(deadline=None)
 @given(maps)
 def test_a_pool_is_the_formula(shape):
     v = random_map(shape)
@@ -43,7 +42,6 @@ def test_a_pool_is_the_formula(shape):
         np.testing.assert_allclose(pooled[b].numpy(), by_hand, rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None)
 @given(maps, st.floats(1e-30, 1e10))
 def test_attention_is_a_distribution_at_any_scale(shape, scale):
     weights = attention((random_map(shape) * scale).float())
@@ -85,7 +83,6 @@ def test_info_nce_of_anchors_equal_to_their_keys_is_small_and_ranked_first():
     assert loss < 1e-5
 
 
-@settings(deadline=None)
 @given(st.integers(1, 7), st.lists(st.integers(1, 10), max_size=6))
 def test_queue_is_first_in_first_out(size, batches):
     queue = KeyQueue(size, dim=2)

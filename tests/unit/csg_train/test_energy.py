@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from csg.metrics import classification_scores
@@ -25,7 +25,6 @@ def slow_energy(embeddings):
     return [total / (len(unit) * (len(unit) - 1)) for total in sums]
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.integers(2, 12), st.integers(2, 6), st.integers(0, 2**16), st.sampled_from([1, 3, 1024]))
 def test_energy_is_the_mean_over_pairs_whatever_the_block(count, width, seed, block):
     embeddings = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -76,7 +76,6 @@ def test_logits_have_the_images_size(head):
 shapes = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(4, 11), st.integers(4, 11), st.integers(0, 2**16))
 
 
-@settings(deadline=None, max_examples=40)
 @given(shapes, st.integers(1, 4))
 def test_patches_are_pooled_one_by_one(shape, grid):
     """A-pool of a patch is A-pool of the map that the patch is; sizes differ by one at most."""
@@ -208,7 +207,6 @@ def test_a_dilated_teacher_is_of_the_students_resolution():
     assert teacher.classify(teacher(PIXELS)).shape == (2 * 8 * 12, 1000)
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.integers(2, 5), st.integers(1, 40), st.integers(0, 2**16), st.integers(1, 4))
 def test_scores_are_those_of_plain_loops(classes, pixels, seed, parts):
     """mIoU over classes there or predicted; ignored pixels out; predictions beyond the classes are mistakes."""
