@@ -1,8 +1,8 @@
-"""The model card: everything a client needs to use a model correctly, and a person needs to trust it.
+"""The model card: everything that a client needs to use a model correctly, and that a person needs to trust it.
 
-It is the contract between the stages: written by export into the bundle (`card.json`), carried inside
-`model.onnx` (metadata) and inside the Triton model's configuration (parameter `csg_card`), so that a client
-needs no file at all.
+The card is the contract between the stages. `csg export` writes it into the bundle (card.json) and into model.onnx
+(metadata); `csg deploy` writes it into the model's Triton configuration (parameter `csg_card`), where clients read it:
+they need no file.
 """
 
 from __future__ import annotations
@@ -10,54 +10,64 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from csg.errors import InputError
+from csg.records import Record
 
 SCHEMA_VERSION: Literal[2] = 2
+"""Version of the card's format; a card with a higher one is refused."""
+STRIDE = 8
+"""Stride of a segmenter's logits: both sides of its input are multiples of it."""
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
-Side = Annotated[int, Field(ge=1, le=8192)]
+InputSide = Annotated[int, Field(ge=1, le=8192)]
+SegmentationSide = Annotated[int, Field(ge=STRIDE, le=8192, multiple_of=STRIDE)]
 Shape = Annotated[tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(min_length=1)]
 Channels = tuple[float, float, float]
-Level = Annotated[int, Field(ge=0, le=255)]
-Colour = tuple[Level, Level, Level]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Byte, Byte, Byte]
 Runtime = Literal["onnxruntime", "openvino"]
 ComputeType = Literal["fp32", "fp16", "bf16", "int8"]
 Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
-STRIDE = 8  # of a segmenter's logits: both sides of its images are multiples of it
 
 
 @dataclass(frozen=True)
 class ClassSpec:
-    """What a model tells apart: class names in the order of its outputs; of a segmenter also its label set's name and
-    the colours.
-    """
+    """The classes that a model predicts."""
 
     names: tuple[str, ...]
+    """Class names, in the order of the model's outputs."""
     label_set: str | None = None
+    """Segmenters: name of the label set."""
     colours: tuple[Colour, ...] = ()
+    """Segmenters: RGB colour of each class."""
 
     def __len__(self) -> int:
         return len(self.names)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ClassificationInput(_Part):
-    """How an image becomes a classifier's input: see `csg.images.prepare`, which follows it to the letter."""
+class ClassificationInput(Record):
+    """How an image becomes the input of a classifier (`csg.images.prepare`)."""
 
     fit: Literal["crop"] = "crop"
+    """The image is resized and its centre cropped."""
     name: str = "image"
+    """Name of the graph's input."""
     dtype: Literal["UINT8"] = "UINT8"
+    """Data type of the input, in Triton's terms."""
     layout: Literal["NHWC"] = "NHWC"
-    height: Side
-    width: Side
-    resize_shorter_side: Side
+    """Order of the input's axes: batch, height, width, RGB."""
+    height: InputSide
+    """Height of the crop in pixels."""
+    width: InputSide
+    """Width of the crop in pixels."""
+    resize_shorter_side: InputSide
+    """Shorter side in pixels after resizing, before the crop."""
     interpolation: Literal["bilinear"] = "bilinear"
+    """Interpolation of the resizing, with antialiasing."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ClassificationInput:
@@ -66,202 +76,262 @@ class ClassificationInput(_Part):
         return self
 
 
-class SegmentationInput(_Part):
-    """How an image becomes a segmenter's input: see `csg.images.prepare_segmentation`, which follows it to the letter.
-
-    height, width: of the graph's input, multiples of 8; None: any multiple of 8. resize_shorter_side: None leaves the
-    image in its own size. pad_colour: ImageNet's mean, which is 0 once normalised.
-    """
+class SegmentationInput(Record):
+    """How an image becomes the input of a segmenter (`csg.images.prepare_segmentation`)."""
 
     fit: Literal["pad"] = "pad"
+    """The image is padded at the right and the bottom."""
     name: str = "image"
+    """Name of the graph's input."""
     dtype: Literal["UINT8"] = "UINT8"
+    """Data type of the input, in Triton's terms."""
     layout: Literal["NHWC"] = "NHWC"
-    height: Annotated[int, Field(ge=STRIDE, le=8192, multiple_of=STRIDE)] | None = None
-    width: Annotated[int, Field(ge=STRIDE, le=8192, multiple_of=STRIDE)] | None = None
-    resize_shorter_side: Side | None = None
+    """Order of the input's axes: batch, height, width, RGB."""
+    height: SegmentationSide | None = None
+    """Height of the graph's input in pixels; None: any multiple of 8."""
+    width: SegmentationSide | None = None
+    """Width of the graph's input in pixels; None: any multiple of 8."""
+    resize_shorter_side: InputSide | None = None
+    """Shorter side in pixels after resizing; None: the image's own size."""
     interpolation: Literal["bilinear"] = "bilinear"
+    """Interpolation of the resizing, with antialiasing."""
     pad_colour: Colour = (124, 116, 104)
+    """RGB colour of the padding: ImageNet's mean, which becomes 0 by the normalisation."""
 
     @model_validator(mode="after")
     def _both_or_none(self) -> SegmentationInput:
         if (self.height is None) != (self.width is None):
-            raise ValueError("height and width are both given, or neither")
+            raise ValueError("give both height and width, or neither")
         return self
 
 
-class Normalisation(_Part):
-    """(x / 255 - mean) / std for each RGB channel; done inside the graph."""
+class Normalisation(Record):
+    """(x / 255 - mean) / std for each RGB channel."""
 
     mean: Channels
+    """Mean of each channel, in 0..1."""
     std: Channels
+    """Standard deviation of each channel, in 0..1."""
     where: Literal["graph"] = "graph"
+    """The graph normalises; a client sends the pixels as they are."""
 
 
-class Output(_Part):
-    """One output of the graph; -1 in `shape` is the batch, or a side that is free."""
+class Output(Record):
+    """An output of the graph."""
 
     name: str
+    """Name of the output."""
     dtype: Literal["FP32", "UINT8"] = "FP32"
+    """Data type of the output, in Triton's terms."""
     shape: Shape
+    """Shape of the output; -1 for the batch, and for sides that are not fixed."""
     meaning: str
+    """What the values are."""
 
 
-class ParityStage(_Part):
-    """One stage of the export against the trained network in PyTorch, on the same images.
-
-    `agreement` is the share of images with the same top-1 class, of a segmenter the share of pixels with the same
-    class; `max_abs_diff` and `mean_abs_diff` are over all logits; `kl` is the mean divergence of the stage's class
-    probabilities from PyTorch's, in nats.
-    """
+class ParityStage(Record):
+    """A stage of the export compared with the trained network in PyTorch, on the same images."""
 
     stage: str
+    """Name of the stage."""
     source: str
+    """The images: the real dataset's name, or the kind of hard inputs."""
     images: int
+    """Number of images."""
     agreement: float
+    """Share of images with the same top-1 class; segmenters: share of pixels with the same class."""
     max_abs_diff: float
+    """Largest absolute difference of a logit."""
     mean_abs_diff: float
+    """Mean absolute difference of the logits."""
     kl: float
+    """Mean KL divergence of the class probabilities from PyTorch's, in nats."""
 
 
-class Parity(_Part):
-    """The exported graph against the trained network in PyTorch, on real images; fields as those of a stage.
-
-    stages: every stage on the way, on the real images and on hard inputs; the last one on real images is the graph's.
-    """
+class Parity(Record):
+    """The exported graph compared with the trained network in PyTorch, on real images."""
 
     images: int
+    """Number of images."""
     source: str
+    """Name of the real dataset."""
     agreement: float
+    """Share of images, or pixels, with the same class."""
     max_abs_diff: float
+    """Largest absolute difference of a logit."""
     tolerance: float
+    """Largest accepted difference of a logit, relative to the largest logit."""
     stages: tuple[ParityStage, ...] = ()
+    """Every stage of the export on real images and on hard inputs; the last one on real images is the graph itself."""
 
 
-class Calibration(_Part):
-    """What int8's ranges were measured on: training images, never those that the model is judged on."""
+class Calibration(Record):
+    """What the ranges of an int8 model were measured on."""
 
     source: str
+    """Name of the images' dataset: training images, never those of the evaluations."""
     images: int
+    """Number of images."""
     method: CalibrationMethod
+    """How the ranges are derived from the values."""
     fp32_first_last: bool
+    """Whether the first and the last layer compute in float32."""
 
 
-class Engine(_Part):
-    """What `model.plan` was built by and for.
-
-    target: compute capabilities, or the GPU it was built on. profile: (least, best, largest) shape of the input.
-    """
+class Engine(Record):
+    """What model.plan was built by, and for which GPUs."""
 
     library: Format
+    """The library that built it."""
     version: str
+    """Version of the library."""
     target: tuple[str, ...]
+    """Compute capabilities of the GPUs, or the name of the GPU it was built on."""
     profile: tuple[Shape, Shape, Shape]
+    """Minimum, best and maximum shape of the input."""
     portable: bool = False
+    """Whether newer versions of the library and other GPUs load it."""
 
 
-class Provenance(_Part):
-    """Where the weights came from."""
+class Provenance(Record):
+    """Where the weights come from."""
 
     run: str
+    """Name of the run folder."""
     recipe: str
+    """Name of the recipe."""
     recipe_digest: str
+    """SHA-256 of all settings of the recipe."""
     method: str
+    """Name of the method."""
     backbone: str
+    """Name of the backbone."""
     seed: int
+    """Seed of the run."""
     steps: int
+    """Training steps."""
     data_fingerprint: str
+    """Fingerprint of the training images."""
     commit: str | None
+    """Commit of csg, if it ran from a checkout."""
     versions: dict[str, str]
+    """Versions of the packages by name."""
 
 
-class ClassificationEvaluation(_Part):
-    """A measurement of a classifier on a set that training never saw; `of`: the PyTorch student, or the graph."""
+class ClassificationEvaluation(Record):
+    """Scores of a classifier on images that it was not trained on."""
 
     of: Literal["student", "graph"] = "student"
+    """What was evaluated: the trained network in PyTorch, or the exported graph."""
     dataset: str
+    """Name of the dataset."""
     images: int
+    """Number of images."""
     skipped: int = 0
+    """Images that could not be read."""
     accuracy: float
+    """Share of images whose class is predicted correctly."""
     mean_class_accuracy: float
+    """Mean of the accuracies within each class."""
 
     @property
     def score(self) -> float:
-        """The figure that decides, in 0..1."""
+        """The main score, in 0..1."""
         return self.accuracy
 
     @property
     def headline(self) -> str:
-        """The main figures in words."""
+        """The main scores as text."""
         return f"accuracy {self.accuracy:.2%}, mean class accuracy {self.mean_class_accuracy:.2%}"
 
 
-class SegmentationEvaluation(_Part):
-    """A measurement of a segmenter on a set that training never saw; `of`: the PyTorch student, or the graph.
-
-    per_class: IoU by class name, None for a class that is in neither predictions nor labels.
-    """
+class SegmentationEvaluation(Record):
+    """Scores of a segmenter on images that it was not trained on."""
 
     of: Literal["student", "graph"] = "student"
+    """What was evaluated: the trained network in PyTorch, or the exported graph."""
     dataset: str
+    """Name of the dataset."""
     images: int
+    """Number of images."""
     skipped: int = 0
+    """Images that could not be read."""
     miou: float
+    """Mean IoU over the classes that occur in predictions or labels."""
     pixel_accuracy: float
+    """Share of pixels whose class is predicted correctly."""
     frequency_weighted_iou: float
+    """Mean IoU, weighted by the pixels of each true class."""
     per_class: dict[str, float | None]
+    """IoU by class name; None for a class that occurs in neither predictions nor labels."""
 
     @property
     def score(self) -> float:
-        """The figure that decides, in 0..1."""
+        """The main score, in 0..1."""
         return self.miou
 
     @property
     def headline(self) -> str:
-        """The main figures in words."""
+        """The main scores as text."""
         return f"mIoU {self.miou:.2%}, pixel accuracy {self.pixel_accuracy:.2%}"
 
 
-class ModelCard(_Part):
-    """The card as a whole. label_set and colours belong to segmenters.
-
-    precision: the name of a row in `csg_export.precisions`, for people. runtime, compute_type: what a server goes by:
-    the library that computes model.onnx, and the number type of most of its arithmetic.
-    """
+class ModelCard(Record):
+    """The card of a model."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
+    """Version of the card's format."""
     name: Name
+    """Name under which the model is deployed."""
     task: Literal["classification", "segmentation"]
+    """What the model does."""
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2)]
+    """Class names, in the order of the logits."""
     label_set: Name | None = None
+    """Segmenters: name of the label set."""
     colours: tuple[Colour, ...] = ()
+    """Segmenters: RGB colour of each class."""
     input: Annotated[ClassificationInput | SegmentationInput, Field(discriminator="fit")]
+    """The input of the graph, and how an image becomes it."""
     normalisation: Normalisation
+    """The normalisation inside the graph."""
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)]
+    """The outputs of the graph."""
     precision: Name
+    """Name of the precision (`csg_export.precisions`), for people; programs read `runtime` and `compute_type`."""
     precision_note: str
+    """What the precision means for this model."""
     runtime: Runtime
+    """The library that runs model.onnx."""
     compute_type: ComputeType
+    """Number type of most of the model's arithmetic."""
     format: Format = "onnx"
+    """An ONNX graph alone, or with an engine of this library."""
     calibration: Calibration | None = None
+    """int8: how it was calibrated."""
     engine: Engine | None = None
+    """The engine, if the bundle has one."""
     opset: int
+    """ONNX opset of the graph."""
     parity: Parity
+    """The comparison with PyTorch."""
     provenance: Provenance
+    """Where the weights come from."""
     evaluations: tuple[ClassificationEvaluation | SegmentationEvaluation, ...] = ()
+    """Scores on images that the model was not trained on."""
 
     @model_validator(mode="after")
-    def _task_is_whole(self) -> ModelCard:
-        scenes = self.task == "segmentation"
-        if scenes != isinstance(self.input, SegmentationInput) or scenes != bool(self.label_set):
+    def _consistent(self) -> ModelCard:
+        segmenter = self.task == "segmentation"
+        if segmenter != isinstance(self.input, SegmentationInput) or segmenter != bool(self.label_set):
             raise ValueError(f"input and label set are not those of {self.task}")
-        if len(self.colours) != (len(self.classes) if scenes else 0):
-            raise ValueError("a segmenter's classes have a colour each")
+        if len(self.colours) != (len(self.classes) if segmenter else 0):
+            raise ValueError("a segmenter has one colour for each class, a classifier has none")
         return self
 
     @property
     def class_spec(self) -> ClassSpec:
-        """What the model tells apart."""
+        """The classes that the model predicts."""
         return ClassSpec(self.classes, self.label_set, self.colours)
 
     def to_json(self, indent: int | None = None) -> str:
@@ -270,23 +340,30 @@ class ModelCard(_Part):
 
 
 def parse_card(text: str | bytes, where: str) -> ModelCard:
-    """Read a card.
+    """Parse a model card.
+
+    Args:
+        text: the JSON text.
+        where: where the text comes from, for the error.
 
     Raises:
-        InputError: the text is no card that this version of csg understands; `where` names its origin.
+        InputError: the text is not a model card, or one of a newer csg.
+
+    Example:
+        >>> parse_card(Path("bundles/digits/card.json").read_bytes(), "card.json").task
+        'classification'
     """
     try:
-        card = ModelCard.model_validate_json(text)
-        return ModelCard.model_validate_json(card.to_json())  # JSON has neither NaN nor infinity: they would be lost
+        return ModelCard.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         if first["loc"] == ("schema_version",) and isinstance(first["input"], int) and first["input"] > SCHEMA_VERSION:
             raise InputError(
-                f"{where} is of a newer csg: schema_version {first['input']}, and this one reads {SCHEMA_VERSION}",
-                "bring csg up to date",
+                f"{where} is of a newer csg: it has schema_version {first['input']}, this csg reads {SCHEMA_VERSION}",
+                "update csg",
             ) from None
-        place = ".".join(str(part) for part in first["loc"]) or "the whole text"
+        field = ".".join(str(part) for part in first["loc"]) or "the text"
         raise InputError(
-            f"{where} holds no model card that this version of csg understands: {place}: {first['msg']}",
+            f"{where} is not a model card that this csg can read: {field}: {first['msg']}",
             "export the run again with this version",
         ) from None

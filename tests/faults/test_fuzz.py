@@ -79,9 +79,9 @@ FOUND = {
     "not a number": (
         b'"mean": [\n   0.0',
         b'"mean": [\n   NaN',
-        "normalisation.mean.0: Input should be a valid number",
+        "normalisation.mean.0: Input should be a finite number",
     ),
-    "infinite": (b'"tolerance": 0.0', b'"tolerance": 1e999', "parity.tolerance: Input should be a valid number"),
+    "infinite": (b'"tolerance": 0.0', b'"tolerance": 1e999', "parity.tolerance: Input should be a finite number"),
     "beyond 64 bits": (b"   -1,\n    3", b"   -1,\n    3" + 40 * b"0", r"outputs.0.shape.1: Input should be less than"),
     "no shape": (b"   -1,\n    3\n", b"", r"outputs.0.shape: Tuple should have at least 1 item"),
 }

@@ -82,7 +82,7 @@ def test_a_bundle_is_never_written_over(bundle):
 
 def test_a_card_of_the_future_is_refused_in_one_line():
     tree = json.loads(tiny_card().to_json())
-    with pytest.raises(InputError, match=r"newer csg: schema_version 3.*up to date"):
+    with pytest.raises(InputError, match=r"newer csg.*schema_version 3.*update csg"):
         parse_card(json.dumps(tree | {"schema_version": 3, "something": "new"}), "the card")
     with pytest.raises(InputError, match="schema_version"):
         parse_card(json.dumps(tree | {"schema_version": "one"}), "the card")
@@ -97,6 +97,13 @@ def test_a_line_break_in_what_a_user_gave_does_not_break_the_error(field):
         parse_card(json.dumps(card), "card.json")
     assert "a b: Extra inputs are not permitted" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_card_holds_finite_numbers(number):
+    text = tiny_card().to_json().replace('"tolerance":0.0', f'"tolerance":{number}')
+    with pytest.raises(InputError, match=r"parity\.tolerance: Input should be a finite number"):
+        parse_card(text, "the card")
 
 
 def test_a_folder_that_fails_half_way_leaves_nothing(tmp_path):
