@@ -1,4 +1,4 @@
-"""What the benchmarks of serving share: bundles of torchvision's networks, a served repository, its processes."""
+"""What the serving benchmarks share: bundles of torchvision networks, a served repository, its processes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from tritonclient.grpc.service_pb2 import ModelInferRequest
 
-signal.signal(signal.SIGTERM, signal.default_int_handler)  # an ended benchmark takes its server with it
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the server of a benchmark that is ended
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
 
 
 def csg(*args: object, cwd: Path) -> str:
-    """Standard output of a command that must work."""
+    """Run a csg command and return its standard output.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
     command = [sys.executable, "-m", "csg", *map(str, args)]
     return subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def export_torchvision(name: str, folder: Path, *options: str) -> Path:
-    """A bundle with random weights, for speed alone; what is there already is not made again."""
+    """Export a torchvision classifier with random weights, for speed only, unless its bundle exists already."""
     bundle = folder.resolve() / "bundles" / "".join([name, *options]).replace("--", "-")
     if not bundle.is_dir():
         csg("export", "--torchvision", name, "--weights", "none", *options, "--out", bundle, cwd=folder)
@@ -37,7 +41,7 @@ def export_torchvision(name: str, folder: Path, *options: str) -> Path:
 
 
 def photographs(count: int) -> list[bytes]:
-    """JPEG files of 500 x 375 pixels: crops of two photographs, in several qualities."""
+    """JPEG files of 500 x 375 pixels: crops of two photographs, in four qualities."""
     files = []
     for number in range(count):
         photograph = Image.fromarray(load_sample_images().images[number % 2])
@@ -49,7 +53,11 @@ def photographs(count: int) -> list[bytes]:
 
 
 def file_request(model: str, file: bytes, output: str, classification: bool = False) -> bytes:
-    """A request of Triton's protocol with one image file as the input `encoded`; the class alone, if asked."""
+    """A serialised gRPC request with one image file as the input `encoded`.
+
+    Args:
+        classification: ask for the class only.
+    """
     request = ModelInferRequest(model_name=model)
     request.inputs.add(name="encoded", datatype="BYTES", shape=[1, 1])
     asked = request.outputs.add(name=output)
@@ -84,13 +92,13 @@ def serving(
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all below it."""
+    """A process and all its descendants."""
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process and all below it have had of the cores."""
+    """CPU seconds used by a process and all its descendants."""
     total = 0.0
     for process in family(pid):
         with contextlib.suppress(psutil.Error):

@@ -1,11 +1,11 @@
-"""The targets of tests/faults/test_fuzz.py under atheris, a fuzzer guided by coverage, for as long as one likes.
+"""The targets of tests/faults/test_fuzz.py under atheris, a coverage-guided fuzzer, for a given time.
 
     python -m benchmarks.fuzz [--minutes 2] [--target image] [--out FOLDER]
 
-The time is shared by the targets of tests/helpers/fuzz_targets.py: the decoder path, card.json, config.pbtxt, the
-bundle's folder. Each runs in a process of its own, which ends when an input raises what it must not, takes more than
-10 s or 2 GiB, or touches a file outside its folder. Printed is the number of inputs tried, and the file of one that was
-a find, in FOLDER; exit code 1 then. `python -m benchmarks.fuzz --target image FILE` tries such a file again.
+The targets of tests/helpers/fuzz_targets.py share the time: the image decoder, card.json, config.pbtxt and a bundle's
+folder. Each runs in its own process, which ends when an input raises an unexpected error, takes more than 10 s or 2
+GiB, or touches a file outside its folder. Printed is the number of inputs tried. An input that fails is written to
+FOLDER, and the exit code is 1. `python -m benchmarks.fuzz --target image FILE` tries such a file again.
 """
 
 from __future__ import annotations
@@ -18,29 +18,30 @@ import sys
 import tempfile
 from pathlib import Path
 
-LIMIT_S, LIMIT_MB, LONGEST = 10, 2048, 4096
-WATCHED = ["csg", "csg_serve", "PIL"]  # whose branches guide it
+LIMIT_S, LIMIT_MB, MAX_BYTES = 10, 2048, 4096
+WATCHED = ["csg", "csg_serve", "PIL"]
+"""Packages whose branches guide the fuzzer."""
 
 
 def fuzz(target: str, arguments: list[str]) -> None:
-    """Run one target in this process, with libFuzzer's arguments; it ends the process."""
+    """Run one target in this process with libFuzzer's arguments. It ends the process."""
     import atheris
 
     with atheris.instrument_imports(include=WATCHED):
         from tests.helpers.fuzz_targets import TARGETS
-    words = Path(arguments[0], "words") if Path(arguments[0]).is_dir() else None
-    options = [f"-dict={words}"] if words and words.exists() else []
+    dictionary = Path(arguments[0], "words") if Path(arguments[0]).is_dir() else None
+    options = [f"-dict={dictionary}"] if dictionary and dictionary.exists() else []
     atheris.Setup([sys.argv[0], *arguments[1:], *options, *corpus(arguments[0])], TARGETS[target])
     atheris.Fuzz()
 
 
-def corpus(place: str) -> list[str]:
-    """The folder of the inputs to start from, or a file to try again."""
-    return [str(Path(place, "corpus"))] if Path(place).is_dir() else [place]
+def corpus(path: str) -> list[str]:
+    """The folder of initial inputs, or a file to try again."""
+    return [str(Path(path, "corpus"))] if Path(path).is_dir() else [path]
 
 
 def prepare(target: str, folder: Path) -> None:
-    """Write a target's seeds, and the words that its files are made of."""
+    """Write the initial inputs of a target, and a dictionary of the words in them."""
     from tests.helpers.fuzz_targets import HOSTILE, seeds
 
     (folder / "corpus").mkdir(parents=True)
@@ -57,31 +58,31 @@ def prepare(target: str, folder: Path) -> None:
 
 
 def attempt(target: str, seconds: float, out: Path) -> tuple[int, list[Path]]:
-    """Fuzz a target for a while: the number of inputs tried, and what was found."""
+    """Fuzz a target for some seconds; returns the number of inputs tried and the files of those that failed."""
     from tests.helpers.fuzz_targets import SHARED
 
     out.mkdir(parents=True, exist_ok=True)
     before = set(out.iterdir())
-    with tempfile.TemporaryDirectory(prefix="csg-fuzz-", dir=SHARED) as scratch:  # a worker removes nothing at its end
+    with tempfile.TemporaryDirectory(prefix="csg-fuzz-", dir=SHARED) as scratch:  # the worker can't clean up
         folder = Path(scratch, target)
         prepare(target, folder)
-        limits = [f"-timeout={LIMIT_S}", f"-rss_limit_mb={LIMIT_MB}", f"-max_len={LONGEST}"]
+        limits = [f"-timeout={LIMIT_S}", f"-rss_limit_mb={LIMIT_MB}", f"-max_len={MAX_BYTES}"]
         stop = [f"-max_total_time={round(seconds)}", "-print_final_stats=1", f"-artifact_prefix={out}/{target}-"]
         command = [sys.executable, "-m", "benchmarks.fuzz", "--worker", target, str(folder), *limits, *stop]
         environment = os.environ | {"CSG_FUZZ": scratch}
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    words = done.stdout.decode(errors="replace")
-    tried = re.search(r"stat::number_of_executed_units:\s*(\d+)", words) or re.search(r"Done (\d+) runs", words)
+    output = done.stdout.decode(errors="replace")
+    tried = re.search(r"stat::number_of_executed_units:\s*(\d+)", output) or re.search(r"Done (\d+) runs", output)
     found = sorted(set(out.iterdir()) - before)
     if found or done.returncode or not tried:
-        print("\n".join(words.splitlines()[-40:]), file=sys.stderr)
+        print("\n".join(output.splitlines()[-40:]), file=sys.stderr)
     if not tried:
         raise SystemExit(f"{target}: the fuzzer did not run to its end (exit code {done.returncode})")
     return int(tried[1]), found
 
 
 def main() -> None:
-    """Fuzz, and say what came of it."""
+    """Fuzz, and print the results."""
     if sys.argv[1:2] == ["--worker"]:
         fuzz(sys.argv[2], sys.argv[3:])
         return

@@ -2,8 +2,8 @@
 
 https://lightning.ai/docs/litserve/features/batching: max_batch_size, batch_timeout.
 https://lightning.ai/docs/litserve/api-reference/litserver: workers_per_device, fast_queue, run(num_api_servers=...).
-https://lightning.ai/docs/litserve/features/request-response-format: types of requests; it reads the annotations as
-types, so that they can't be strings.
+https://lightning.ai/docs/litserve/features/request-response-format: types of requests.
+LitServe reads annotations as types, so that they can't be strings.
 """
 
 from typing import Any

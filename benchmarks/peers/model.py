@@ -1,7 +1,7 @@
-"""What every peer serves: the same ONNX file, JPEG in, the number of the class out, pixels prepared by csg itself.
+"""What every peer serves: the same ONNX file, JPEG in, index of the class out, pixels prepared by csg itself.
 
-Settings come by environment: PEER_MODEL (the ONNX file), PEER_THREADS (of a session), PEER_SPIN (whether its threads
-spin while they wait: ONNX Runtime's default), PEER_WORKERS (processes), PEER_PORT.
+Settings are environment variables: PEER_MODEL (the ONNX file), PEER_THREADS (per session), PEER_SPIN (whether threads
+spin while they wait, as is ONNX Runtime's default), PEER_WORKERS (processes), PEER_PORT.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_BATCH = 32
 
 
 class Classifier:
-    """A session, and what its card says of the input."""
+    """An ONNX Runtime session, and the input described by the model card."""
 
     def __init__(self) -> None:
         options = ort.SessionOptions()
@@ -38,4 +38,4 @@ class Classifier:
     def classes(self, images: list[np.ndarray]) -> list[int]:
         """The class of each image, from one run of the graph."""
         logits = self.session.run(None, {self.spec.name: np.stack(images)})[0]
-        return [int(place) for place in logits.argmax(1)]
+        return [int(index) for index in logits.argmax(1)]

@@ -1,4 +1,4 @@
-"""The servers that csg's is compared with: what is installed, how each is started, what its settings may be."""
+"""The servers that csg's is compared with: packages, start command and settings of each."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ Settings = dict[str, str]
 
 @dataclass(frozen=True)
 class Peer:
-    """A server.
-
-    requirements: what pip installs into its environment, beside what all of them have. command: {bin} stands for that
-    environment's, {port}, {workers}. settings: what a trial chooses from. grpc: it speaks Triton's protocol. field: of
-    a multipart form that holds the file; empty: the file is the whole body.
-    """
+    """A server."""
 
     name: str
+    """Shown in the table."""
     requirements: tuple[str, ...]
+    """Packages for its environment, besides those that all environments have."""
     command: tuple[str, ...]
+    """Start command; {bin} is the environment's folder of executables, {port} and {workers} are filled in."""
     settings: Sequence[Settings]
+    """Settings that a trial selects from."""
     grpc: bool = False
+    """Whether it speaks Triton's gRPC protocol; otherwise HTTP."""
     field: str = ""
+    """Field of the multipart form that contains the file; empty: the file is the whole body."""
 
 
 def one_process(**more: str) -> list[Settings]:
-    """One session with all cores, its threads waiting or spinning."""
+    """One session with all cores, with waiting and with spinning threads."""
     return [{"WORKERS": "1", "THREADS": str(CORES), "SPIN": spin, **more} for spin in "01"]
 
 
 def process_a_core(**more: str) -> list[Settings]:
-    """A process for each core, with a session of one thread."""
+    """One process per core, each with a session of one thread."""
     return [{"WORKERS": str(CORES), "THREADS": "1", "SPIN": "0", **more}]
 
 
@@ -92,22 +93,26 @@ PEERS = (
 
 
 def environment_of(peer: Peer) -> Path:
-    """Its virtual environment, made the first time; with the ONNX Runtime and the Pillow of csg's own server."""
+    """A peer's virtual environment, created on first use, with the ONNX Runtime and Pillow of csg's own server."""
     pins = [f"onnxruntime=={_runtime_version()}", f"pillow=={metadata.version('pillow')}", "pydantic", "platformdirs"]
     pins += peer.requirements
     folder = cache_dir() / "peers" / f"{peer.name.lower()}-python{sys.version_info.major}.{sys.version_info.minor}"
-    made_of = folder / "requirements.txt"
-    if not made_of.is_file() or made_of.read_text().splitlines() != pins:
+    installed = folder / "requirements.txt"
+    if not installed.is_file() or installed.read_text().splitlines() != pins:
         log(f"installing {', '.join(pins)} into {folder}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *pins], check=True)
-        made_of.write_text("\n".join(pins))
+        installed.write_text("\n".join(pins))
     return folder
 
 
 @contextmanager
 def started(peer: Peer, settings: Settings, model: Path, log: Path) -> Iterator[tuple[str, int]]:
-    """The server's HOST:PORT and its process while it runs; it may not answer yet. Its processes end with the block."""
+    """Run a server, which may not answer yet; stops all its processes at the end.
+
+    Yields:
+        Its HOST:PORT and its process id.
+    """
     ports = _free_ports(3)
     folder = environment_of(peer)
     values = {"bin": str(folder / "bin"), "port": str(ports[0]), "workers": settings["WORKERS"]}
@@ -128,7 +133,7 @@ def started(peer: Peer, settings: Settings, model: Path, log: Path) -> Iterator[
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to it and all below it, SIGKILL to what is left after a while."""
+    """Send SIGTERM to the process and its descendants, SIGKILL to those left after 10 s."""
     try:
         root = psutil.Process(process.pid)
         family = [root, *root.children(recursive=True)]

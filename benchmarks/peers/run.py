@@ -1,17 +1,18 @@
-"""csg's server against what a user would pick instead: the same ONNX file, JPEG in, class out, the same load.
+"""csg's server compared with other Python servers: the same ONNX file, JPEG in, class out, the same load.
 
     python -m benchmarks.peers.run [--rounds 5] [--seconds 10] [--only NAME ...] [--json FILE]
 
-FastAPI + ONNX Runtime, LitServe, BentoML, MLServer and PyTriton, each in a virtual environment of its own below csg's
-cache (made by pip the first time), configured as its documentation recommends for throughput: see the head of each
-*_server.py. Where that leaves a choice (one process with all cores or a process a core, threads of ONNX Runtime that
-wait or spin, batching or not), a trial takes the fastest. MobileNetV2 with random weights, photographs of 500 x 375.
-csg is measured twice: with the same arithmetic as all others, and with a bundle of `csg export --bf16`, which
-has the same ONNX graph and weights and is computed in bf16 by OpenVINO. The ratios are those of the former.
+FastAPI with ONNX Runtime, LitServe, BentoML, MLServer and PyTriton, each in its own virtual environment in csg's cache
+(created by pip on first use), configured as its documentation recommends for throughput: see the top of each
+*_server.py. Where the documentation leaves a choice (one process with all cores or one per core, threads of ONNX
+Runtime that wait or spin, batching or not), a trial selects the fastest. The model is MobileNetV2 with random weights,
+the images are photographs of 500 x 375. csg is measured twice: with the same arithmetic as the others, and with a
+bundle of `csg export --bf16`, which has the same ONNX graph and weights and is computed in bf16 by OpenVINO.
+Ratios refer to the first.
 
-Every server runs alone, on the cores that this process may use (`taskset -c 0,1`), together with the load client; they
-take turns in rounds. All get their load from the same loop (csg_serve.bench.load.generate_load): over HTTP through
-aiohttp with connections kept open, over gRPC with requests made beforehand. Classes are compared with ONNX Runtime's.
+The servers take turns. Each runs alone with the load client, on the cores that this process may use (`taskset -c 0,1`).
+All get their load from the same loop (csg_serve.bench.load.generate_load): over HTTP through aiohttp with persistent
+connections, over gRPC with requests prepared beforehand. The predicted classes are compared with ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ BOUNDARY = "b-o-u-n-d-a-r-y"
 
 
 def right_classes(model: Path, files: Sequence[bytes]) -> list[int]:
-    """What ONNX Runtime itself says of the files."""
+    """The classes that ONNX Runtime itself predicts for the files."""
     from benchmarks.peers.model import Classifier
 
     os.environ |= {"PEER_MODEL": str(model), "PEER_THREADS": str(CORES), "PEER_SPIN": "0"}
@@ -56,7 +57,7 @@ def right_classes(model: Path, files: Sequence[bytes]) -> list[int]:
 
 
 def http_body(field: str, file: bytes) -> bytes:
-    """The file itself, or as a form's field."""
+    """The body of a request: the file itself, or the file as a field of a form."""
     if not field:
         return file
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="a.jpg"\r\n'
@@ -65,7 +66,7 @@ def http_body(field: str, file: bytes) -> bytes:
 
 @asynccontextmanager
 async def posting(address: str, field: str) -> AsyncIterator[Send]:
-    """A function that posts a body to /classify and returns the answer's."""
+    """A function that posts a body to /classify and returns the body of the answer."""
     content = f"multipart/form-data; boundary={BOUNDARY}" if field else "image/jpeg"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
@@ -81,7 +82,7 @@ async def posting(address: str, field: str) -> AsyncIterator[Send]:
 
 
 def class_in(answer: bytes, grpc: bool) -> int:
-    """The number of the class in an answer: JSON, an INT64 tensor, or Triton's own "score:class"."""
+    """The index of the class in an answer: JSON, an INT64 tensor, or Triton's "score:class"."""
     if not grpc:
         return int(re.findall(rb"\d+", answer)[-1])
     response = ModelInferResponse.FromString(answer)
@@ -92,7 +93,7 @@ def class_in(answer: bytes, grpc: bool) -> int:
 
 
 async def ready(call: Send, request: bytes) -> None:
-    """Wait until a server answers, several times on end: some of its processes start later than others."""
+    """Wait until a server has answered 20 requests: some of its processes start later than others."""
     deadline, answered = time.monotonic() + START_S, 0
     while answered < 20:
         try:
@@ -113,7 +114,7 @@ class Run:
 
 
 async def load(call: Send, requests: list[bytes], right: list[int], grpc: bool, seconds: float, pid: int) -> Run:
-    """Check the answers, warm up, measure."""
+    """Check the predicted classes, warm up and measure."""
     await ready(call, requests[0])
     found = [class_in(await call(request), grpc) for request in requests]
     if found != right:
@@ -125,17 +126,17 @@ async def load(call: Send, requests: list[bytes], right: list[int], grpc: bool, 
 
 
 class Comparison:
-    """The files, the model, and the folder that all servers are run in."""
+    """The files, the model and the folder that all servers share."""
 
     def __init__(self, folder: Path, seconds: float):
         self.folder, self.seconds, self.files = folder, seconds, photographs(16)
         self.bundle = export_torchvision(MODEL, folder)
-        self.bundles = {OURS: self.bundle, OURS_BF16: export_torchvision(MODEL, folder, "--precision", "bf16")}
+        self.bundles = {OURS: self.bundle, OURS_BF16: export_torchvision(MODEL, folder, "--bf16")}
         self.to_deploy = list(self.bundles.values())
         self.right = right_classes(self.bundle / "model.onnx", self.files)
 
     def peer(self, peer: Peer, settings: Settings, seconds: float) -> Run:
-        """One run of a peer, from its start to its end."""
+        """Start a peer, measure it once and stop it."""
 
         async def run(address: str, pid: int) -> Run:
             grpc = [file_request("peer", file, "class") for file in self.files]
@@ -148,7 +149,7 @@ class Comparison:
             return asyncio.run(run(address, pid))
 
     def ours(self, name: str, seconds: float) -> Run:
-        """One run of csg's server."""
+        """Start csg's server, measure it once and stop it."""
         model = encoded_name(self.bundles[name].name)
 
         async def run(address: str, pid: int) -> Run:
@@ -161,7 +162,7 @@ class Comparison:
             return asyncio.run(run(state["grpc"], state["pid"]))
 
     def best_settings(self, peer: Peer) -> Settings:
-        """The fastest of a peer's settings, from a run of each."""
+        """The fastest of a peer's settings, from one run of each."""
         rates = []
         for settings in peer.settings:
             rates.append(self.peer(peer, settings, self.seconds).load.requests_per_s)
@@ -170,7 +171,7 @@ class Comparison:
 
 
 def table(runs: dict[str, list[Run]], settings: dict[str, Settings]) -> list[dict[str, Any]]:
-    """Medians over the rounds; the ratio is taken within each."""
+    """Medians over the rounds; ratios are taken within each round."""
     rows = []
     for name, of_it in runs.items():
         loads = [run.load for run in of_it]
@@ -192,7 +193,7 @@ def table(runs: dict[str, list[Run]], settings: dict[str, Settings]) -> list[dic
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """The table, and the two figures that it is for."""
+    """Print the table, and csg's ratio to the best and to the median peer."""
     columns = ("server", "images/s", "p50 ms", "p99 ms", "of csg's", "CPU ms/image", "client cores", "settings")
     shown = [
         (
@@ -212,7 +213,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the servers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0)

@@ -1,9 +1,9 @@
-"""Memory while a served segmenter is measured on 1024 x 2048 scenes: few of them and many, whole and in tiles.
+"""Memory while a served segmenter is evaluated on few and many images of 1024 x 2048 pixels, whole and in tiles.
 
     python -m benchmarks.serving.segmentation_memory
 
-Trains one step of the embedded recipe for a model, serves it with a real Triton, and evaluates it through the server.
-Printed is the peak of the resident memory of client and server (all its processes together).
+Trains a model for one step of the embedded recipe, serves it with Triton, and evaluates it through the server. Printed
+are the peaks of the resident memory of the client, and of all processes of the server together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COUNTS = (8, 32)
 
 
 def write_scenes(folder: Path, count: int) -> None:
-    """Noise of 1024 x 2048 pixels, everything labelled background."""
+    """Write images of noise, 1024 x 2048 pixels, with every pixel labelled background."""
     pixels = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), dtype=np.uint8)
     for kind, array in (("images", pixels), ("labels", np.zeros((1024, 2048), np.uint8))):
         (folder / kind).mkdir(parents=True)
@@ -44,7 +44,7 @@ def resident_mib(pid: int) -> float:
 
 
 def evaluate(folder: Path, server: dict[str, str], data: Path, *more: str) -> tuple[float, float, float]:
-    """Peak MiB of client and server, and seconds a scene, of one evaluation."""
+    """Evaluate once: peak MiB of the client and the server, and seconds an image."""
     command = [sys.executable, "-m", "csg", "evaluate", "--server", server["grpc"], "--data", str(data)]
     command += ["--labels", "digit-scenes", "--json", *more]
     started, peaks = time.perf_counter(), [0.0, 0.0]
@@ -53,8 +53,8 @@ def evaluate(folder: Path, server: dict[str, str], data: Path, *more: str) -> tu
 
     def watch() -> None:
         while not done.wait(0.05):
-            for place, pid in enumerate((process.pid, int(server["pid"]))):
-                peaks[place] = max(peaks[place], resident_mib(pid))
+            for index, pid in enumerate((process.pid, int(server["pid"]))):
+                peaks[index] = max(peaks[index], resident_mib(pid))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -80,9 +80,9 @@ def main() -> None:
                     if not data.is_dir():
                         write_scenes(data, count)
                     client, served, seconds = evaluate(folder, server, data, *more)
-                    name = f"{count} scenes, {' '.join(more) or 'whole'}"
+                    name = f"{count} images, {' '.join(more) or 'whole'}"
                     rows.append((name, f"{client:.0f}", f"{served:.0f}", f"{seconds:.2f}"))
-    show_table("1024 x 2048 pixels, peak MiB", ("", "client", "server", "s/scene"), rows)
+    show_table("1024 x 2048 pixels, peak MiB", ("", "client", "server", "s/image"), rows)
 
 
 if __name__ == "__main__":

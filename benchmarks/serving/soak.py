@@ -1,12 +1,12 @@
-"""A soak: minutes of full load through csg's server, and the memory of all its processes and of the client meanwhile.
+"""Soak test: minutes of full load on csg's server, and the memory of the server, the client and the load generator.
 
     python -m benchmarks.serving.soak [--minutes 10] [--model mobilenet_v2] [--out FOLDER]
 
-Two loads at the same time. This process sends pixels to the tensor model and JPEG files to the model beside it, which
-takes files, in turn; and csg's own client (csg_serve.stream) has the same files answered over and over from
-a process of its own. Sampled every 5 s is the proportional set size (PSS: a page shared by several counts once);
-printed are its level after the warm-up, the first tenth of the time, and the slope of a straight line from there on.
-Written are soak.csv and soak.json.
+There are two loads at the same time. This process sends pixels to the tensor model and JPEG files to the model that
+takes image files, in turn. A second process streams the same files through csg's client (csg_serve.stream) in a loop.
+Every 5 s the proportional set size is sampled (PSS: a page shared by several processes counts once). Printed are the
+level after a warm-up of the first tenth of the time, and the slope of a straight line from there on. The samples are
+written to soak.csv, the summary to soak.json.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ GROUPS = ("server", "client", "load")
 
 
 def pss_mib(processes: list[psutil.Process]) -> float:
-    """Their proportional set size."""
+    """Proportional set size of the processes together."""
     total = 0.0
     for process in processes:
         with contextlib.suppress(psutil.Error):
@@ -49,8 +49,8 @@ def pss_mib(processes: list[psutil.Process]) -> float:
     return total
 
 
-async def be_a_client(server: str, model: str, folder: Path) -> None:
-    """The process that streams files through csg's client until it is ended; prints how many it has had."""
+async def stream_forever(server: str, model: str, folder: Path) -> None:
+    """Stream the files of a folder through csg's client until the process is ended; prints the number of answers."""
     paths, count = sorted(folder.iterdir()), 0
     async with open_model(server, model) as served:
         while True:
@@ -61,7 +61,7 @@ async def be_a_client(server: str, model: str, folder: Path) -> None:
 
 @contextmanager
 def client(server: str, model: str, images: Path, client_log: Path) -> Iterator[psutil.Process]:
-    """That process."""
+    """Run `stream_forever` in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.serving.soak", "--client", server, model, str(images)]
     with client_log.open("w") as out, subprocess.Popen(command, stdout=out) as process:
         try:
@@ -71,7 +71,7 @@ def client(server: str, model: str, images: Path, client_log: Path) -> Iterator[
 
 
 async def soak(state: dict, model: str, streaming: psutil.Process, seconds: float) -> tuple[list[list[float]], int]:
-    """Samples (seconds, MiB of server, client, load generator), and how many requests the load generator made."""
+    """Generate load; returns samples (seconds, MiB of server, client and load generator) and the number of requests."""
     samples, began = [], time.monotonic()
 
     async def watch() -> None:
@@ -95,11 +95,11 @@ async def soak(state: dict, model: str, streaming: psutil.Process, seconds: floa
 
 
 def summary(samples: list[list[float]], seconds: float) -> dict[str, dict[str, float]]:
-    """For each group: MiB level and end, MiB a minute, after the warm-up."""
+    """For each group of processes: MiB after the warm-up, at the end and at the peak, and MiB a minute."""
     table = np.array([sample for sample in samples if sample[0] >= WARM_UP * seconds])
     minutes, found = table[:, 0] / 60, {}
-    for place, group in enumerate(GROUPS, 1):
-        values = table[:, place]
+    for column, group in enumerate(GROUPS, 1):
+        values = table[:, column]
         slope = float(np.polyfit(minutes, values, 1)[0]) if len(values) > 1 else 0.0
         ends = max(1, len(values) // 10)
         found[group] = {
@@ -112,7 +112,7 @@ def summary(samples: list[list[float]], seconds: float) -> dict[str, dict[str, f
 
 
 def main() -> None:
-    """Soak, write, print."""
+    """Run the soak test, write and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--model", default="mobilenet_v2")
@@ -123,7 +123,7 @@ def main() -> None:
     if given.client:
         server, model, folder = given.client
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(be_a_client(server, model, Path(folder)))
+            asyncio.run(stream_forever(server, model, Path(folder)))
         return
     seconds = given.minutes * 60
     with tempfile.TemporaryDirectory() as temporary:

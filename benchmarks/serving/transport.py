@@ -1,10 +1,10 @@
-"""What the way of the pixels costs: gRPC, HTTP, and each with shared memory, to a server on this machine.
+"""Cost of sending pixels to a server on this machine: gRPC, HTTP, and each with shared memory.
 
     python -m benchmarks.serving.transport
 
-The models answer at once, without looking at the pixels, so that the way there and back is all that is measured; what
-Triton's Python backend copies is in every figure. Four requests are under way, as in `csg evaluate`. The ways take
-turns, and a ratio is the median over the rounds of one way's time over gRPC's in the same round.
+The models answer at once without reading the pixels, so that only the transport is measured, including the copies of
+Triton's Python backend. Four requests are in flight, as in `csg evaluate`. The transports take turns. A ratio is the
+median over the rounds of a transport's time divided by gRPC's in the same round.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from csg_serve.client.shared_memory_pool import SharedMemoryPool
 from csg_serve.client.transport import Inference
 
 ROUNDS, REQUESTS = 15, 40
-WORKLOADS = {  # of a request: the pixels, the answer's row and its type
+WORKLOADS = {  # model, shape of the pixels, shape and type of an answer's row
     "8 x 224 x 224": ("photographs", (8, 224, 224, 3), (1000,), "FP32"),
     "1 x 1024 x 2048": ("scene", (1, 1024, 2048, 3), (1024, 2048), "UINT8"),
 }
@@ -52,7 +52,7 @@ output [{{ name: "answer", data_type: TYPE_{type}, dims: {row} }}]
 
 
 def write_models(repository: Path) -> None:
-    """A model for each workload."""
+    """Write a model for each workload."""
     for name, shape, row, kind in WORKLOADS.values():
         (repository / name / "1").mkdir(parents=True)
         dtype = {"FP32": "float32", "UINT8": "uint8"}[kind]
@@ -62,27 +62,27 @@ def write_models(repository: Path) -> None:
 
 
 async def measure(addresses: dict[str, str]) -> list[tuple[str, ...]]:
-    """A row for each workload and way: milliseconds a request, milliseconds of the client's processor, the ratio."""
+    """A row for each workload and transport: milliseconds a request, CPU milliseconds of the client, ratio to gRPC."""
     rows = []
     async with AsyncExitStack() as stack:
-        ways = {}
+        pools = {}
         for name, address in (("gRPC", addresses["grpc"]), ("HTTP", f"http://{addresses['http']}")):
             servers = as_servers(address)
             transport = connect(servers.addresses[0], servers)
             stack.push_async_callback(transport.close)
             for shared in (False, True):
-                way = ways[f"{name}, shared memory" if shared else name] = SharedMemoryPool(transport, shared)
-                stack.push_async_callback(way.close)
+                pool = pools[f"{name}, shared memory" if shared else name] = SharedMemoryPool(transport, shared)
+                stack.push_async_callback(pool.close)
         for title, (model, shape, row, kind) in WORKLOADS.items():
             pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
             inference = Inference(model, "image", pixels, "answer", kind, row, 60)
-            found = {name: [] for name in ways}
+            found = {name: [] for name in pools}
             for number in range(ROUNDS + 1):
-                for name, way in ways.items():
-                    taken = await one_round(way, inference)
+                for name, pool in pools.items():
+                    taken = await one_round(pool, inference)
                     if number:  # the first one warms up
                         found[name].append(taken)
-            assert all(way.usable == name.endswith("memory") for name, way in ways.items())
+            assert all(pool.usable == name.endswith("memory") for name, pool in pools.items())
             for name, taken in found.items():
                 ratio = statistics.median(own[0] / base[0] for own, base in zip(taken, found["gRPC"], strict=True))
                 wall, cpu = (statistics.median(column) for column in zip(*taken, strict=True))
@@ -90,20 +90,20 @@ async def measure(addresses: dict[str, str]) -> list[tuple[str, ...]]:
     return rows
 
 
-async def one_round(way: SharedMemoryPool, inference: Inference) -> tuple[float, float]:
-    """Milliseconds a request, and of the client's processor."""
+async def one_round(pool: SharedMemoryPool, inference: Inference) -> tuple[float, float]:
+    """Milliseconds a request, and CPU milliseconds of the client."""
 
-    async def ask() -> None:
+    async def send_some() -> None:
         for _ in range(REQUESTS // IN_FLIGHT):
-            await way.infer(inference, 1)
+            await pool.infer(inference, 1)
 
     began, worked = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(ask() for _ in range(IN_FLIGHT)))
+    await asyncio.gather(*(send_some() for _ in range(IN_FLIGHT)))
     return 1000 * (time.perf_counter() - began) / REQUESTS, 1000 * (time.process_time() - worked) / REQUESTS
 
 
 def main() -> None:
-    """Serve, measure, print."""
+    """Serve the models, measure and print."""
     command = [sys.executable, "-m", "csg", "serve"]
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder))
@@ -115,7 +115,7 @@ def main() -> None:
             rows = asyncio.run(measure(json.loads(started.stdout)))
         finally:
             subprocess.run([*command, "--stop", "--repository", folder], check=True)
-    show_table("milliseconds a request", ("pixels", "way", "elapsed", "client's CPU", "gRPC's = 1"), rows)
+    show_table("milliseconds a request", ("pixels", "transport", "elapsed", "client's CPU", "ratio to gRPC"), rows)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Whether decoding large scenes holds the training step up: PNGs of GTA5's size, loaded by the step or beside it.
+"""Whether decoding large images delays training: PNGs of GTA5's size, loaded in the training process or a second one.
 
     python -m benchmarks.training.segmentation_loading
 
-Writes scenes of 1052 x 1914 pixels with masks, times decoding, cropping and jittering one of them, then trains on them
-with no loader process and with one, in turns. The arithmetic has one core less than there are, which the loader process
-takes. Where loading is off the critical path, a step is shorter by what loading its batch takes.
+Writes images of 1052 x 1914 pixels with masks, times decoding, cropping and jittering one of them, then trains on them
+without and with a loader process, in turns. Training uses all cores except one, which is left to the loader process. If
+loading is off the critical path, a step is shorter by the time that loading its batch takes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHANGES = {"data.crop": [256, 256], "optim.batch": BATCH, "optim.epochs": 99, "o
 
 
 def write_scenes(folder: Path) -> None:
-    """Photographs at GTA5's size with some noise, so that they compress no better than a game's frames."""
+    """Write photographs of GTA5's size with some noise, so that they compress like frames of a game."""
     random = np.random.default_rng(0)
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)
@@ -46,7 +46,7 @@ def write_scenes(folder: Path) -> None:
 
 
 def loading_ms(folder: Path) -> float:
-    """Milliseconds for the two views of a crop of one scene, in this process."""
+    """Milliseconds to load the two views of a crop of one image in this process."""
     recipe = load_recipe("gta5", {"data.train": [str(folder)], **CHANGES})
     assert isinstance(recipe, SegmentationRecipe)
     crops = Crops(read_segmentation_dataset([folder], "cityscapes19"), recipe.data, recipe.augment, 2, 0)
@@ -59,7 +59,7 @@ def loading_ms(folder: Path) -> float:
 
 
 def step_ms(folder: Path, method: str, workers: int) -> float:
-    """Milliseconds a step of a short training takes, loading included."""
+    """Milliseconds per step of a short training, loading included."""
     command = [sys.executable, "-m", "csg", "train", "seg", "--json", "--recipe", "gta5", "--method", method]
     settings = {**CHANGES, "data.train": [str(folder)], "data.real": [], "data.workers": workers}
     settings["model.backbone"] = "mobilenet_v2"
