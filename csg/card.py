@@ -160,7 +160,7 @@ class Parity(Record):
     max_abs_diff: float
     """Largest absolute difference of a logit."""
     tolerance: float
-    """Largest accepted difference of a logit, relative to the largest logit."""
+    """Largest accepted absolute difference of a logit."""
     stages: tuple[ParityStage, ...] = ()
     """Every stage of the export on real images and on hard inputs; the last one on real images is the graph itself."""
 

@@ -16,7 +16,7 @@ from tritonclient.grpc.model_config_pb2 import (
 from csg.bundle import LABELS, PLAN
 from csg.card import ModelCard, parse_card
 from csg.errors import InputError
-from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, max_batch_size
+from csg_serve.triton.deploy_options import DEFAULTS, PRECISION_MODES, DeployOptions, max_batch_size
 
 CONFIG = "config.pbtxt"
 
@@ -39,8 +39,6 @@ ENCODED_BATCH = 8
 
 WARM_UP_SIDE = 512
 """Side of the warm-up image of a segmenter of free image size, in pixels."""
-
-PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 
 
 def model_config(card: ModelCard, name: str, version: int, options: DeployOptions = DEFAULTS) -> ModelConfig:

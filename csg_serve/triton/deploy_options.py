@@ -20,6 +20,8 @@ FREE_SIZE_BATCH = 4
 MAX_BATCH_PIXELS = 2**21
 """Pixels in a batch of a segmenter: its logits take 4 bytes for each class and pixel during the run."""
 
+PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
+"""Precision mode of TensorRT inside ONNX Runtime, by the card's compute type."""
 RESOURCE = re.compile(r"([A-Za-z0-9_.-]+):([1-9][0-9]*)")
 
 
@@ -119,8 +121,13 @@ class DeployOptions:
             )
         if self.device == "cpu" and uses_tensorrt:
             raise UsageError("TensorRT does not run on a CPU", "omit --device")
-        if card.runtime == "openvino" and (self.device == "gpu" or self.accelerator == "tensorrt"):
-            raise UsageError("OpenVINO computes this bundle, on a CPU", "export with --precision fp16 for a GPU")
+        if card.runtime == "openvino" and (self.device == "gpu" or self.backend != "python"):
+            raise UsageError(
+                "OpenVINO computes this bundle, on a CPU and in the python backend",
+                "export with --precision fp16 for a GPU or another backend",
+            )
+        if self.accelerator == "tensorrt" and card.compute_type not in PRECISION_MODES:
+            raise UsageError(f"--accelerator tensorrt does not compute in {card.compute_type}", "omit it")
         if self.priority is not None and not self.rate_limit:
             raise UsageError("--priority needs a rate limit", "add --rate-limit NAME:COUNT")
 

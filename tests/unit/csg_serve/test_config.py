@@ -178,10 +178,15 @@ def test_options_that_do_not_fit_are_named(bundle, repository, options, says):
     assert not repository.exists()
 
 
-def test_a_bf16_bundle_stays_on_the_cpu():
+def test_a_bf16_bundle_stays_on_the_cpu_and_in_the_python_backend():
     card = tiny_card().model_copy(update={"runtime": "openvino", "compute_type": "bf16"})
     with pytest.raises(UsageError, match="OpenVINO computes this bundle, on a CPU"):
         DeployOptions(backend="python", device="gpu").check(card)
+    with pytest.raises(UsageError, match="in the python backend"):
+        DeployOptions(backend="onnxruntime").check(card)
+    with pytest.raises(UsageError, match="tensorrt does not compute in bf16"):
+        options = DeployOptions(backend="onnxruntime", accelerator="tensorrt")
+        options.check(card.model_copy(update={"runtime": "onnxruntime"}))
 
 
 def test_the_server_is_started_with_what_the_models_need(bundle, repository, tmp_path):
