@@ -104,16 +104,17 @@ def _providers(onnxruntime: Any, kind: str, device: str) -> list[Any]:
     Raises:
         RuntimeError: the instance group says GPU, and there is none.
     """
-    has_gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and _has_cuda_device()
-    if kind == "GPU" and not has_gpu:
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers() and has_gpu()
+    if kind == "GPU" and not cuda:
         raise RuntimeError("this ONNX Runtime finds no GPU")
-    if kind == "CPU" or not has_gpu:
+    if kind == "CPU" or not cuda:
         return [CPU]
     onnxruntime.preload_dlls()  # finds cuDNN and cuBLAS that pip installed
     return [("CUDAExecutionProvider", {"device_id": device} if kind == "GPU" else {}), CPU]
 
 
-def _has_cuda_device() -> bool:
+def has_gpu() -> bool:
+    """Return whether this machine has an NVIDIA GPU."""
     count = ctypes.c_int(0)
     try:
         driver = ctypes.CDLL("libcuda.so.1")

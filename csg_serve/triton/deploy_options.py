@@ -8,8 +8,9 @@ from typing import Literal
 
 from csg.card import ModelCard, SegmentationInput
 from csg.errors import UsageError
+from csg_serve.python_backend.sessions import has_gpu
 from csg_serve.triton.executable import best_backend
-from csg_serve.triton.machine import available_cores, has_gpu
+from csg_serve.triton.machine import available_cores
 
 Backend = Literal["auto", "python", "onnxruntime", "tensorrt"]
 Device = Literal["auto", "cpu", "gpu"]
@@ -72,7 +73,7 @@ class DeployOptions:
     """Priority of the model's runs at the rate limiter; 1 is the highest."""
 
     accelerator: Accelerator = "none"
-    """"tensorrt": TensorRT inside the onnxruntime backend."""
+    """TensorRT inside the onnxruntime backend, or none."""
 
     engine_cache: str = "/tmp"
     """Folder for TensorRT engines on the server's machine."""

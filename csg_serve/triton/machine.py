@@ -1,9 +1,8 @@
-"""Cores and GPUs of this machine."""
+"""CPU cores of this machine."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from pathlib import Path
 
@@ -16,13 +15,3 @@ def available_cores() -> int:
         quota, period = Path("/sys/fs/cgroup", own, "cpu.max").read_text().split()
         cores = min(cores, max(1, int(quota) // int(period)))
     return cores
-
-
-def has_gpu() -> bool:
-    """Return whether this machine has an NVIDIA GPU; the Python backend's sessions.py asks the driver the same way."""
-    count = ctypes.c_int(0)
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    except OSError:
-        return False

@@ -110,7 +110,7 @@ def test_models_are_loaded_and_unloaded_by_those_with_the_secret(explicit, tmp_p
     assert states_of(without) == ["READY"]
     refused(csg(*server, "--unload", "colour"), 4, "restricted", "--secret-file")
     (tmp_path / "wrong").write_text("guessed-by-somebody")
-    refused(csg(*server, "--secret-file", tmp_path / "wrong"), 4, "does not take this secret")
+    refused(csg(*server, "--secret-file", tmp_path / "wrong"), 4, "does not accept this secret")
     secret = ("--secret-file", root / "secret")
     unloaded = csg(*server, "--unload", "colour", *secret)
     while (states := states_of(unloaded)) == ["UNLOADING"]:
