@@ -13,7 +13,16 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from csg.errors import InputError
-from csg.records import Record
+from csg.provenance import (
+    Calibration,
+    ClassificationEvaluation,
+    Engine,
+    Format,
+    Parity,
+    Provenance,
+    SegmentationEvaluation,
+)
+from csg.records import Record, Shape
 
 SCHEMA_VERSION: Literal[2] = 2
 """Version of the card's format; a card with a higher one is refused."""
@@ -24,14 +33,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,9
 ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 InputSide = Annotated[int, Field(ge=1, le=8192)]
 SegmentationSide = Annotated[int, Field(ge=STRIDE, le=8192, multiple_of=STRIDE)]
-Shape = Annotated[tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(min_length=1)]
 Channels = tuple[float, float, float]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Byte, Byte, Byte]
 Runtime = Literal["onnxruntime", "openvino"]
 ComputeType = Literal["fp32", "fp16", "bf16", "int8"]
-Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
-CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -127,153 +133,6 @@ class Output(Record):
     """Shape of the output; -1 for the batch, and for sides that are not fixed."""
     meaning: str
     """What the values are."""
-
-
-class ParityStage(Record):
-    """A stage of the export compared with the trained network in PyTorch, on the same images."""
-
-    stage: str
-    """Name of the stage."""
-    source: str
-    """The images: the real dataset's name, or the kind of hard inputs."""
-    images: int
-    """Number of images."""
-    agreement: float
-    """Share of images with the same top-1 class; segmenters: share of pixels with the same class."""
-    max_abs_diff: float
-    """Largest absolute difference of a logit."""
-    mean_abs_diff: float
-    """Mean absolute difference of the logits."""
-    kl: float
-    """Mean KL divergence of the class probabilities from PyTorch's, in nats."""
-
-
-class Parity(Record):
-    """The exported graph compared with the trained network in PyTorch, on real images."""
-
-    images: int
-    """Number of images."""
-    source: str
-    """Name of the real dataset."""
-    agreement: float
-    """Share of images, or pixels, with the same class."""
-    max_abs_diff: float
-    """Largest absolute difference of a logit."""
-    tolerance: float
-    """Largest accepted absolute difference of a logit."""
-    stages: tuple[ParityStage, ...] = ()
-    """Every stage of the export on real images and on hard inputs; the last one on real images is the graph itself."""
-
-
-class Calibration(Record):
-    """What the ranges of an int8 model were measured on."""
-
-    source: str
-    """Name of the images' dataset: training images, never those of the evaluations."""
-    images: int
-    """Number of images."""
-    method: CalibrationMethod
-    """How the ranges are derived from the values."""
-    fp32_first_last: bool
-    """Whether the first and the last layer compute in float32."""
-
-
-class Engine(Record):
-    """What model.plan was built by, and for which GPUs."""
-
-    library: Format
-    """The library that built it."""
-    version: str
-    """Version of the library."""
-    target: tuple[str, ...]
-    """Compute capabilities of the GPUs, or the name of the GPU it was built on."""
-    profile: tuple[Shape, Shape, Shape]
-    """Minimum, best and maximum shape of the input."""
-    portable: bool = False
-    """Whether newer versions of the library and other GPUs load it."""
-
-
-class Provenance(Record):
-    """Where the weights come from."""
-
-    run: str
-    """Name of the run folder."""
-    recipe: str
-    """Name of the recipe."""
-    recipe_digest: str
-    """SHA-256 of all settings of the recipe."""
-    method: str
-    """Name of the method."""
-    backbone: str
-    """Name of the backbone."""
-    seed: int
-    """Seed of the run."""
-    steps: int
-    """Training steps."""
-    data_fingerprint: str
-    """Fingerprint of the training images."""
-    commit: str | None
-    """Commit of csg, if it ran from a checkout."""
-    versions: dict[str, str]
-    """Versions of the packages by name."""
-
-
-class ClassificationEvaluation(Record):
-    """Scores of a classifier on images that it was not trained on."""
-
-    of: Literal["student", "graph"] = "student"
-    """What was evaluated: the trained network in PyTorch, or the exported graph."""
-    dataset: str
-    """Name of the dataset."""
-    images: int
-    """Number of images."""
-    skipped: int = 0
-    """Images that could not be read."""
-    accuracy: float
-    """Share of images whose class is predicted correctly."""
-    mean_class_accuracy: float
-    """Mean of the accuracies within each class."""
-
-    @property
-    def score(self) -> float:
-        """The main score, in 0..1."""
-        return self.accuracy
-
-    @property
-    def headline(self) -> str:
-        """The main scores as text."""
-        return f"accuracy {self.accuracy:.2%}, mean class accuracy {self.mean_class_accuracy:.2%}"
-
-
-class SegmentationEvaluation(Record):
-    """Scores of a segmenter on images that it was not trained on."""
-
-    of: Literal["student", "graph"] = "student"
-    """What was evaluated: the trained network in PyTorch, or the exported graph."""
-    dataset: str
-    """Name of the dataset."""
-    images: int
-    """Number of images."""
-    skipped: int = 0
-    """Images that could not be read."""
-    miou: float
-    """Mean IoU over the classes that occur in predictions or labels."""
-    pixel_accuracy: float
-    """Share of pixels whose class is predicted correctly."""
-    frequency_weighted_iou: float
-    """Mean IoU, weighted by the pixels of each true class."""
-    per_class: dict[str, float | None]
-    """IoU by class name; None for a class that occurs in neither predictions nor labels."""
-
-    @property
-    def score(self) -> float:
-        """The main score, in 0..1."""
-        return self.miou
-
-    @property
-    def headline(self) -> str:
-        """The main scores as text."""
-        return f"mIoU {self.miou:.2%}, pixel accuracy {self.pixel_accuracy:.2%}"
 
 
 class ModelCard(Record):

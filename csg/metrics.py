@@ -47,9 +47,12 @@ def classification_scores(true: np.ndarray, predicted: np.ndarray, classes: int)
 def scores_from_confusion(confusion: np.ndarray) -> ClassificationScores:
     """Scores from a confusion matrix over one image or more, int (K, K), rows: true."""
     per_class = safe_ratio(confusion.diagonal(), confusion.sum(1))
-    accuracy = confusion.trace() / confusion.sum()
     return ClassificationScores(
-        int(confusion.sum()), float(accuracy), float(np.nanmean(per_class)), per_class, confusion
+        images=int(confusion.sum()),
+        accuracy=float(confusion.trace() / confusion.sum()),
+        mean_class_accuracy=float(np.nanmean(per_class)),
+        per_class=per_class,
+        confusion=confusion,
     )
 
 
@@ -149,10 +152,14 @@ def segmentation_scores(matrix: np.ndarray) -> SegmentationScores:
     """Scores from a matrix of `PixelConfusion`; NaN if no pixel was counted."""
     correct, true, total = matrix.diagonal(), matrix.sum(1), matrix.sum()
     iou = safe_ratio(correct, union_pixels(matrix))
-    if not total:
-        return SegmentationScores(float("nan"), float("nan"), float("nan"), iou, matrix)
-    weighted = float(np.nansum(iou * true) / total)
-    return SegmentationScores(float(np.nanmean(iou)), float(correct.sum() / total), weighted, iou, matrix)
+    nan = float("nan")
+    return SegmentationScores(
+        miou=float(np.nanmean(iou)) if total else nan,
+        pixel_accuracy=float(correct.sum() / total) if total else nan,
+        frequency_weighted_iou=float(np.nansum(iou * true) / total) if total else nan,
+        per_class=iou,
+        confusion=matrix,
+    )
 
 
 def safe_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

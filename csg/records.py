@@ -1,8 +1,13 @@
-"""The base of every record that csg reads from a file or a server."""
+"""The base of the records that csg reads from files and servers."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Shape = Annotated[tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(min_length=1)]
+"""Shape of an array; -1 for a side that is not fixed."""
 
 
 class Record(BaseModel):

@@ -62,7 +62,7 @@ def prepare_tiles(image: Image.Image, spec: SegmentationInput, side: int) -> Til
     area = pad(padded.pixels, max(side, height), max(side, width), spec.pad_colour)
     tops, lefts = _starts(height, side), _starts(width, side)
     tiles = tuple(area[top : top + side, left : left + side] for top in tops for left in lefts)
-    return Tiles(padded, side, tiles, tops, lefts)
+    return Tiles(padded=padded, side=side, tiles=tiles, tops=tops, lefts=lefts)
 
 
 def _starts(length: int, side: int) -> tuple[int, ...]:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
 from csg.errors import UsageError
-from csg_cli.options import ConnectionOptions, Json, Labels, Model, OnUnreadable, Tile, examples, grouped
+from csg_cli import completion
+from csg_cli.options import ConnectionOptions, Json, Model, Tile, examples, grouped
 
 if TYPE_CHECKING:
     from csg_serve.bench.results import BenchOptions
     from csg_serve.client.endpoints import Servers
+    from csg_serve.evaluate.session import EvaluateOptions
 
 EVALUATE_EXAMPLES = examples("csg evaluate --report", "csg evaluate --data photos/ --server gpu-box:8001 --json")
 PREDICT_EXAMPLES = examples("csg predict photo.jpg", "csg predict *.png --model scenes --out masks/")
 BENCH_EXAMPLES = examples("csg bench --concurrency 1,8", "csg bench --scenario server --latency-ms 50 --accuracy")
 
 
-@grouped
-def evaluate(
-    connection: ConnectionOptions,
-    model: Model = None,
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What is evaluated, and what is written."""
+
     data: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -31,46 +33,64 @@ def evaluate(
             "labels/, Cityscapes' tree, or 'digit-scenes'. Repeatable.",
             show_default="the task's embedded dataset",
         ),
-    ] = None,
-    labels: Labels = None,
-    tile: Tile = None,
+    ] = None
+    labels: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Segmenters: label set of the masks, a name or a YAML file.",
+            show_default="labels.yaml in the folder, or the model's",
+            autocompletion=completion.label_sets,
+        ),
+    ] = None
+    tile: Tile = None
     out: Annotated[
         Optional[Path],
         typer.Option(help="Folder of the evaluation.", show_default="evaluations/<model>-<version>-<n>"),
-    ] = None,
+    ] = None
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the newest unfinished evaluation, or the one at --out.")
-    ] = False,
+    ] = False
     ordered: Annotated[
         bool, typer.Option("--ordered/--unordered", help="Take answers in the order of the images, or as they arrive.")
-    ] = False,
+    ] = False
     report: Annotated[
         bool, typer.Option("--report", help="Write a self-contained HTML page to PAGE or <folder>/report.html.")
-    ] = False,
+    ] = False
     page: Annotated[
         Optional[Path], typer.Argument(help="Where --report writes the page.", show_default="<folder>/report.html")
-    ] = None,
-    on_unreadable: OnUnreadable = "fail",
-    as_json: Json = False,
+    ] = None
+    on_unreadable: Annotated[
+        Literal["fail", "skip"],
+        typer.Option(help="What to do with an image that can't be read: stop, or skip it and count it."),
+    ] = "fail"
+
+    def evaluate_options(self, servers: Servers, model: str | None) -> EvaluateOptions:
+        """The options as csg_serve takes them."""
+        from csg_serve.evaluate.session import EvaluateOptions
+
+        return EvaluateOptions(
+            servers=servers,
+            model=model,
+            data=tuple(self.data or ()),
+            labels=self.labels,
+            tile=self.tile,
+            out=self.out,
+            on_unreadable=self.on_unreadable,
+            ordered=self.ordered,
+            resume=self.resume,
+            report=self.report,
+            page=self.page,
+        )
+
+
+@grouped
+def evaluate(
+    *, connection: ConnectionOptions, model: Model = None, evaluation: EvaluationOptions, as_json: Json = False
 ) -> None:
     """Evaluate a served model on labelled real images, through the server; an interrupted evaluation can be resumed."""
     from csg_serve.evaluate.command import evaluate_command
-    from csg_serve.evaluate.session import EvaluateOptions
 
-    options = EvaluateOptions(
-        servers=connection.servers(),
-        model=model,
-        data=tuple(data or ()),
-        labels=labels,
-        tile=tile,
-        out=out,
-        on_unreadable=on_unreadable,
-        ordered=ordered,
-        resume=resume,
-        report=report,
-        page=page,
-    )
-    evaluate_command(options, as_json)
+    evaluate_command(evaluation.evaluate_options(connection.servers(), model), as_json)
 
 
 @grouped

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
 
 import typer
 
@@ -31,13 +31,9 @@ Labels = Annotated[
     Optional[str],
     typer.Option(
         help="Segmenters: label set of the masks, a name or a YAML file.",
-        show_default="labels.yaml beside the images",
+        show_default="labels.yaml in the folder",
         autocompletion=completion.label_sets,
     ),
-]
-OnUnreadable = Annotated[
-    Literal["fail", "skip"],
-    typer.Option(help="What to do with an image that can't be read: stop, or skip it and count it."),
 ]
 
 

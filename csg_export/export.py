@@ -8,9 +8,10 @@ from pathlib import Path
 from onnx import ModelProto
 
 from csg.bundle import PLAN, Bundle, write_bundle
-from csg.card import ClassificationEvaluation, ModelCard, Output, Parity, SegmentationEvaluation
+from csg.card import ModelCard, Output
 from csg.errors import UsageError, VerificationError
 from csg.files import next_free_path
+from csg.provenance import ClassificationEvaluation, Parity, SegmentationEvaluation
 from csg_export.formats import export_format
 from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, bundle_files, strip, to_onnx, without_logits
 from csg_export.options import ExportOptions

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from csg.card import Format
 from csg.errors import UsageError
+from csg.provenance import Format
 from csg_export.int8 import ONNXRUNTIME_INT8, TENSORRT_INT8, Int8Dialect
 
 

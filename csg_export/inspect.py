@@ -12,8 +12,9 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from csg.bundle import Bundle, read_bundle
-from csg.card import ModelCard, ParityStage
+from csg.card import ModelCard
 from csg.console import log, print_json, show_key_values, show_table, stdout
+from csg.provenance import ParityStage
 from csg_export.onnx_graph import LAYERS
 
 

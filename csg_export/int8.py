@@ -18,7 +18,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from csg.card import Calibration, CalibrationMethod
+from csg.provenance import Calibration, CalibrationMethod
 from csg_export.onnx_graph import INPUT, LAYERS, check_graph
 
 CALIBRATION_BATCH = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from csg.card import CalibrationMethod, Format
+from csg.provenance import CalibrationMethod, Format
 from csg_export.tensorrt import EngineOptions
 
 

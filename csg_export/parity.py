@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_softmax
 
-from csg.card import Parity, ParityStage
 from csg.errors import VerificationError
+from csg.provenance import Parity, ParityStage
 from csg_export.parity_images import HARD_INPUTS, ParityImages
 from csg_export.runners import Predictions, Runner
 

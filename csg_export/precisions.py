@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto
 
-from csg.card import Calibration, ComputeType, Format, Runtime
+from csg.card import ComputeType, Runtime
 from csg.errors import UsageError
+from csg.provenance import Calibration, Format
 from csg_export.formats import FORMATS, int8_dialect
 from csg_export.fp16 import to_fp16
 from csg_export.int8 import to_int8

@@ -15,9 +15,10 @@ import torch
 from onnx import ModelProto
 from torch import nn
 
-from csg.card import ComputeType, Engine, Runtime
+from csg.card import ComputeType, Runtime
 from csg.console import log
 from csg.errors import UsageError
+from csg.provenance import Engine
 from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP, LOGITS
 from csg_export.tensorrt import open_engine, run_engine
 from csg_train.tasks import Predict, Prediction

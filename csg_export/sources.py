@@ -16,17 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import csg
-from csg.card import (
-    ClassificationEvaluation,
-    ClassificationInput,
-    ClassSpec,
-    Normalisation,
-    Provenance,
-    SegmentationEvaluation,
-    SegmentationInput,
-)
+from csg.card import ClassificationInput, ClassSpec, Normalisation, SegmentationInput
 from csg.errors import InputError, UsageError, one_line
 from csg.images import prepare
+from csg.provenance import ClassificationEvaluation, Provenance, SegmentationEvaluation
 from csg_export.parity_images import ParityImages, evenly_spaced
 from csg_train.models.backbones import PLAIN, Normalise, normalisation
 from csg_train.models.weights import load_weights

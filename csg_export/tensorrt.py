@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from csg.card import ClassificationInput, Engine, Format, SegmentationInput
+from csg.card import ClassificationInput, SegmentationInput
 from csg.errors import InputError, UsageError, one_line
 from csg.files import atomic_write, cache_dir
+from csg.provenance import Engine, Format
 from csg_export.formats import export_format
 from csg_export.onnx_graph import INPUT, LABEL_MAP
 

@@ -23,8 +23,9 @@ import onnxruntime as ort
 import openvino
 
 from csg.bundle import MODEL
-from csg.card import ComputeType, Format
+from csg.card import ComputeType
 from csg.console import log, show_table
+from csg.provenance import Format
 from csg_export.export import export
 from csg_export.inspect import model_bytes
 from csg_export.onnx_graph import INPUT, strip, to_onnx

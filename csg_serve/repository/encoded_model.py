@@ -34,7 +34,7 @@ from csg_serve.triton.config import (
 from csg_serve.triton.deploy_options import DeployOptions
 
 PREPROCESSING = "preprocessing"
-CSG_FILES = ("__init__.py", "card.py", "errors.py", "images.py", "records.py")
+CSG_FILES = ("__init__.py", "card.py", "errors.py", "images.py", "provenance.py", "records.py")
 
 
 def encoded_dir(model_dir: Path) -> Path:

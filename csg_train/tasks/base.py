@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from csg.card import ClassificationEvaluation, ClassSpec, SegmentationEvaluation
+from csg.card import ClassSpec
+from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg_train.data.loading import Item
 from csg_train.models.classifier import Classifier
 from csg_train.models.segmenter import Segmenter

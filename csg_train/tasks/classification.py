@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from csg.card import ClassificationEvaluation, ClassSpec
+from csg.card import ClassSpec
 from csg.console import log, progress_bar
 from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
 from csg.errors import InputError
 from csg.metrics import classification_scores
+from csg.provenance import ClassificationEvaluation
 from csg_train.data.evaluation_batches import image_batches
 from csg_train.data.loading import Item
 from csg_train.data.synthetic_digits import digits

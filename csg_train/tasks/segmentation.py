@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from csg.card import ClassSpec, SegmentationEvaluation
+from csg.card import ClassSpec
 from csg.console import log, progress_bar
 from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError
 from csg.images import prepare_segmentation
 from csg.metrics import PixelConfusion, by_class_name
+from csg.provenance import SegmentationEvaluation
 from csg_train.data.crops import Crops
 from csg_train.data.loading import Item
 from csg_train.data.synthetic_scenes import digit_scenes

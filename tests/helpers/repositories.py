@@ -3,7 +3,7 @@
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from csg.card import Engine
+from csg.provenance import Engine
 
 
 def served_config(repository, name="colour"):

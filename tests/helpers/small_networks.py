@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from csg.card import Calibration, ClassificationInput
+from csg.card import ClassificationInput
+from csg.provenance import Calibration
 from csg_export.onnx_graph import to_onnx
 from csg_export.runners import onnx_runner
 

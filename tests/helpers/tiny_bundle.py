@@ -10,7 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from csg.bundle import MODEL, Bundle, write_bundle
-from csg.card import ClassificationInput, ModelCard, Normalisation, Output, Parity, Provenance, SegmentationInput
+from csg.card import ClassificationInput, ModelCard, Normalisation, Output, SegmentationInput
+from csg.provenance import Parity, Provenance
 
 COLOURS = ("red", "green", "blue")
 OPSET = 18
