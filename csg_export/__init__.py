@@ -1,0 +1,1 @@
+"""From a trained run to a bundle: an ONNX graph or a TensorRT engine, compared with PyTorch."""

@@ -113,7 +113,7 @@ class Run:
     server_cpu_ms: float
 
 
-async def load(call: Send, requests: list[bytes], right: list[int], grpc: bool, seconds: float, pid: int) -> Run:
+async def load(call: Send, requests: list[bytes], right: list[int], *, grpc: bool, seconds: float, pid: int) -> Run:
     """Check the predicted classes, warm up and measure."""
     await ready(call, requests[0])
     found = [class_in(await call(request), grpc) for request in requests]
@@ -142,7 +142,8 @@ class Comparison:
             grpc = [file_request("peer", file, "class") for file in self.files]
             http = [http_body(peer.field, file) for file in self.files]
             async with open_sender(address) if peer.grpc else posting(address, peer.field) as call:
-                return await load(call, grpc if peer.grpc else http, self.right, peer.grpc, seconds, pid)
+                requests = grpc if peer.grpc else http
+                return await load(call, requests, self.right, grpc=peer.grpc, seconds=seconds, pid=pid)
 
         log_file = self.folder / f"{peer.name}.log"
         with started(peer, settings, self.bundle / "model.onnx", log_file) as (address, pid):
@@ -155,7 +156,7 @@ class Comparison:
         async def run(address: str, pid: int) -> Run:
             requests = [file_request(model, file, "logits", classification=True) for file in self.files]
             async with open_sender(address) as call:
-                return await load(call, requests, self.right, True, seconds, pid)
+                return await load(call, requests, self.right, grpc=True, seconds=seconds, pid=pid)
 
         bundles, self.to_deploy = self.to_deploy, []
         with serving(self.folder, *bundles) as state:

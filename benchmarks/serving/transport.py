@@ -75,7 +75,9 @@ async def measure(addresses: dict[str, str]) -> list[tuple[str, ...]]:
                 stack.push_async_callback(pool.close)
         for title, (model, shape, row, kind) in WORKLOADS.items():
             pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-            inference = Inference(model, "image", pixels, "answer", kind, row, 60)
+            inference = Inference(
+                model=model, input="image", tensor=pixels, output="answer", dtype=kind, row=row, deadline_s=60
+            )
             found = {name: [] for name in pools}
             for number in range(ROUNDS + 1):
                 for name, pool in pools.items():

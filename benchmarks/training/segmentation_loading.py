@@ -49,7 +49,7 @@ def loading_ms(folder: Path) -> float:
     """Milliseconds to load the two views of a crop of one image in this process."""
     recipe = load_recipe("gta5", {"data.train": [str(folder)], **CHANGES})
     assert isinstance(recipe, SegmentationRecipe)
-    crops = Crops(read_segmentation_dataset([folder], "cityscapes19"), recipe.data, recipe.augment, 2, 0)
+    crops = Crops(read_segmentation_dataset([folder], "cityscapes19"), recipe.data, recipe.augment, views=2, seed=0)
     times = []
     for index in range(SCENES):
         started = time.perf_counter()
