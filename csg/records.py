@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from csg.errors import InputError
 
 Shape = Annotated[tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(min_length=1)]
 """Shape of an array; -1 for a side that is not fixed."""
@@ -17,3 +21,33 @@ class Record(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def read_record(path: Path, kind: type[RecordT], hint: str) -> RecordT:
+    """Read a JSON file as a record with a field `version`.
+
+    Args:
+        path: the file.
+        kind: the class of the record; the default of its `version` is the version that csg reads.
+        hint: what the user can do if the file is missing or damaged.
+
+    Raises:
+        InputError: the file is missing, not JSON, not such a record, or of a newer version.
+    """
+    try:
+        tree = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise InputError(f"{path} is missing or damaged", hint) from None
+    version = tree.get("version") if isinstance(tree, dict) else None
+    known = kind.model_fields["version"].default
+    if isinstance(version, int) and version > known:
+        raise InputError(f"{path} has format version {version}, this csg reads {known}", "update csg")
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path} is damaged: {name}: {first['msg']}", hint) from None

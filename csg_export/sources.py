@@ -82,8 +82,7 @@ def from_run(run: Run, size: tuple[int, int] | None = None) -> Source:
     real = task.read_real(recipe, class_spec, recipe.data.real, True) if recipe.data.real else None
     compared = real or training
     mean, std = normalisation(recipe.model.backbone)
-    measured = run.result().get("real")
-    evaluation = SegmentationEvaluation if segmentation else ClassificationEvaluation
+    measured = run.result().real
 
     def measure(predict: Predict) -> ClassificationEvaluation | SegmentationEvaluation:
         return task.measure(predict, class_spec, real, recipe, torch.device("cpu")).evaluation
@@ -99,7 +98,7 @@ def from_run(run: Run, size: tuple[int, int] | None = None) -> Source:
         provenance=_provenance(run),
         real=ParityImages(compared.name, spec, evenly_spaced(compared.paths, PARITY_IMAGES[recipe.task])),
         training=ParityImages(training.name, spec, evenly_spaced(training.paths, CALIBRATION_IMAGES[recipe.task])),
-        evaluations=(evaluation.model_validate(measured),) if measured else (),
+        evaluations=(measured,) if measured else (),
         measure=measure if measured else None,
     )
 
@@ -119,14 +118,14 @@ def _provenance(run: Run) -> Provenance:
     return Provenance(
         run=run.path.resolve().name,
         recipe=recipe.name,
-        recipe_digest=record["recipe_digest"],
+        recipe_digest=record.recipe_digest,
         method=recipe.method,
         backbone=recipe.model.backbone,
         seed=recipe.seed,
-        steps=run.result()["steps"],
-        data_fingerprint=record["data_fingerprint"],
-        commit=record["commit"],
-        versions={"csg": record["csg"], "python": record["python"], **record["packages"]},
+        steps=run.result().steps,
+        data_fingerprint=record.data_fingerprint,
+        commit=record.commit,
+        versions={"csg": record.csg, "python": record.python, **record.packages},
     )
 
 

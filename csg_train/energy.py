@@ -1,9 +1,8 @@
-"""Hyperspherical energy (docs/method.md section 9): how diverse embeddings are; lower is more diverse."""
+"""Hyperspherical energy, a measure of how diverse embeddings are (docs/method.md section 9); lower is more diverse."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,36 +10,37 @@ import torch.nn.functional as F
 
 EXACT_UP_TO = 20_000  # embeddings
 BLOCK = 1024
-NEAREST = 1e-4  # distances below count as this
+MIN_DISTANCE = 1e-4
+"""Smaller distances count as this."""
 
 
 @dataclass(frozen=True)
 class Energy:
-    """E_s for s = 0, 1, 2.
-
-    embeddings: how many were compared. sampled: whether these are a sample. clamped: pairs nearer than 1e-4.
-    """
+    """E_s for s = 0, 1, 2."""
 
     E_0: float
+    """Mean of log(1/z) over pairs at distance z."""
     E_1: float
+    """Mean of 1/z."""
     E_2: float
+    """Mean of 1/z^2."""
     embeddings: int
+    """How many embeddings were compared."""
     sampled: bool
+    """Whether they are a sample."""
     clamped: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    """Pairs nearer than 1e-4, which count as 1e-4 apart."""
 
 
 def hyperspherical_energy(embeddings: np.ndarray, seed: int = 0) -> Energy | None:
     """Mean over pairs i != j of f_s(|v_i - v_j|): 1/z, 1/z^2, and log(1/z) for s = 0; v normalised to unit length.
 
     Args:
-        embeddings: float (N, C). Above 20,000 rows a sample of that many is taken, drawn with `seed`.
+        embeddings: float (N, C). Of more than 20,000 rows, a sample of that size is compared.
+        seed: of the sample.
 
     Returns:
-        None for fewer than two embeddings, which have no pair.
+        None for fewer than two embeddings.
     """
     total = len(embeddings)
     if total < 2:
@@ -53,9 +53,9 @@ def hyperspherical_energy(embeddings: np.ndarray, seed: int = 0) -> Energy | Non
         block = v[start : start + BLOCK]
         square = 2 - 2 * block @ v.T
         square[torch.arange(len(block)), torch.arange(start, start + len(block))] = torch.inf
-        clamped += int((square < NEAREST**2).sum())
-        inverse = square.clamp_min(NEAREST**2).reciprocal()  # of an embedding with itself: 0
+        clamped += int((square < MIN_DISTANCE**2).sum())
+        inverse = square.clamp_min(MIN_DISTANCE**2).reciprocal()  # 0 for an embedding and itself
         log = torch.where(inverse > 0, inverse, 1).log() / 2
         sums += torch.stack([log.sum(), inverse.sqrt().sum(), inverse.sum()])
     e_0, e_1, e_2 = (sums / (len(v) * (len(v) - 1))).tolist()
-    return Energy(e_0, e_1, e_2, len(v), total > EXACT_UP_TO, clamped // 2)
+    return Energy(E_0=e_0, E_1=e_1, E_2=e_2, embeddings=len(v), sampled=total > EXACT_UP_TO, clamped=clamped // 2)

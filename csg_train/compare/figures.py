@@ -1,4 +1,4 @@
-"""Pictures of a comparison: embeddings on the circle with their density, and confusion matrices; a panel a system."""
+"""Figures of a comparison, with a panel for each method: embeddings on the circle, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -15,31 +15,38 @@ from matplotlib.figure import Figure
 
 from csg.files import atomic_write
 
-CONCENTRATION = 40.0  # kappa of the kernel, about 9 degrees
-RING = (1.15, 1.45)  # inner radius of the density, and the radius of its peak
+CONCENTRATION = 40.0
+"""kappa of the von Mises kernel, about 9 degrees."""
+RING = (1.15, 1.45)
+"""Inner radius of the ring of density, and the radius of its peak."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One system: its name, its score (0 to 1), and what its student made of the real images.
-
-    angles: place of each embedding on the circle, float (N,). true: its class, int (N,), None for scenes, which have no
-    single one. confusion: int (K, K), rows true. energies: E_0, E_1, E_2, or nothing.
-    """
+    """A method, measured on N real images of K classes."""
 
     name: str
+    """What the figure calls it."""
     score: float
+    """Its main score, 0 to 1."""
     angles: np.ndarray
+    """Angle of each embedding on the circle, float (N,) in radians."""
     true: np.ndarray | None
+    """True class of each image, int (N,); None for segmentation, whose images have no single class."""
     confusion: np.ndarray
+    """Int (K, K), rows true."""
     energies: tuple[float, ...]
+    """E_0, E_1, E_2; empty if there are fewer than two embeddings."""
 
 
 def angles(embeddings: np.ndarray) -> np.ndarray:
-    """Place of each embedding on the circle, float (N,) in radians.
+    """The angle of each embedding on the circle, float (N,) in radians.
 
-    Unit vectors are projected on their two leading singular directions, not centred: embeddings that crowd together
-    on the sphere crowd on the circle too. The mean points up, the longer tail to the right.
+    The unit vectors are projected on their two leading singular directions, without centring, so that embeddings that
+    are close on the sphere are close on the circle. The mean points up, the longer tail to the right.
+
+    Args:
+        embeddings: float (N, C).
     """
     unit = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     _, _, directions = np.linalg.svd(unit, full_matrices=False)
@@ -55,21 +62,29 @@ def angles(embeddings: np.ndarray) -> np.ndarray:
 
 
 def circular_density(points: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Density on the circle by von Mises kernels: (M,) at the angles `at`, integral 1."""
+    """Density on the circle by von Mises kernels.
+
+    Args:
+        points: angles of the embeddings, (N,).
+        at: angles to evaluate the density at, (M,).
+
+    Returns:
+        (M,); the integral over the circle is 1.
+    """
     kernel = np.exp(CONCENTRATION * (np.cos(at[:, None] - points[None]) - 1))
     density: np.ndarray = kernel.mean(1) / (2 * np.pi * np.i0(CONCENTRATION) * np.exp(-CONCENTRATION))
     return density
 
 
 def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
-    """Embeddings on the circle, coloured by class, with a ring of density; E_s below (docs/method.md section 9)."""
+    """Embeddings on the circle, coloured by class, with a ring of density and E_s (docs/method.md section 9)."""
     figure, axes = _grid(len(panels), 2.6, 2.4)
     around = np.linspace(0, 2 * np.pi, 361)
     densities = [circular_density(panel.angles, around) for panel in panels]
     peak = max(float(density.max()) for density in densities)
     colours = _colours(len(classes))
     jitter = np.random.default_rng(0)
-    bottom = min(0.0, *(float(np.sin(panel.angles).min()) for panel in panels)) - 0.15  # the empty part stays out
+    bottom = min(0.0, *(float(np.sin(panel.angles).min()) for panel in panels)) - 0.15  # leave out the empty part
     for axis, panel, density in zip(axes, panels, densities, strict=True):
         at, true = panel.angles, panel.true
         radius = 1 + jitter.uniform(-0.05, 0.05, len(at))
@@ -81,8 +96,8 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
         axis.fill(np.r_[outer * x, RING[0] * x[::-1]], np.r_[outer * y, RING[0] * y[::-1]], color="0.7", lw=0)
         axis.set(xlim=(-1.6, 1.6), ylim=(bottom, 1.6), aspect="equal", title=panel.name)
         axis.axis("off")
-        words = "  ".join(f"$E_{s}$ {value:.3f}" for s, value in enumerate(panel.energies))
-        axis.text(0, bottom, words, ha="center", va="top", fontsize=8)
+        energies = "  ".join(f"$E_{s}$ {value:.3f}" for s, value in enumerate(panel.energies))
+        axis.text(0, bottom, energies, ha="center", va="top", fontsize=8)
     if panels[0].true is None:
         return figure
     handles = [figure.axes[0].scatter([], [], s=12, color=colours[i]) for i in range(len(classes))]
@@ -91,16 +106,16 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
 
 
 def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
-    """Confusion matrices as shares of each true class: rows true, columns predicted."""
+    """Confusion matrices in shares of each true class: rows true, columns predicted."""
     side = max(2.6, 0.26 * len(classes) + 1)
     figure, axes = _grid(len(panels), side, side)
-    for place, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
+    for index, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
         confusion = panel.confusion
         shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axis.set_title(f"{panel.name}, {panel.score:.1%}", fontsize=9)
         axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
-        axis.set_yticks(range(len(classes)), classes if place % _columns(len(panels)) == 0 else [], fontsize=7)
+        axis.set_yticks(range(len(classes)), classes if index % _columns(len(panels)) == 0 else [], fontsize=7)
         if len(classes) <= 12:
             for (row, column), share in np.ndenumerate(shares):
                 if share >= 0.005:
@@ -112,7 +127,7 @@ def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, whole or not at all, the same bytes for the same figure."""
+    """Write a PNG atomically; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     atomic_write(path, buffer.getvalue())

@@ -1,251 +1,180 @@
-"""What came out of a comparison: `comparison.json`, `table.md`, `panels/`, and the two figures drawn from these.
-
-They hold all that a later call needs of the systems that are finished: the runs themselves may be gone.
-"""
+"""The results of a comparison (`comparison.json`): all that a later call needs; the runs themselves may be gone."""
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from tabulate import tabulate
+from pydantic import ConfigDict
 
-from csg.console import log
 from csg.files import atomic_write
-from csg_train.compare.figures import Panel, angles, circle_figure, confusion_figure, save_figure
-from csg_train.compare.tuning import RULE
-from csg_train.energy import hyperspherical_energy
+from csg.records import Record, read_record
+from csg_train.energy import Energy
 from csg_train.methods import METHODS
-from csg_train.methods.spec import MethodSpec, file_name, method_settings
-from csg_train.recipe import Recipe, SegmentationData
+from csg_train.methods.spec import MethodSpec, method_settings
+from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS
-from csg_train.training.embed import measure_run
+from csg_train.training.optimizer import PrecisionName
 from csg_train.training.run_folder import Run
 
 ENERGIES = ("E_0", "E_1", "E_2")
-JSON, TABLE, PANELS = "comparison.json", "table.md", "panels"
+JSON = "comparison.json"
 
 
-@dataclass(frozen=True)
-class Try:
-    """A tuning run: what it changed, and its score, 0 to 1, on so many held-out synthetic images."""
+class Trial(Record):
+    """A tuning run."""
 
     changes: dict[str, Any]
+    """The settings that it tried, by dotted name."""
     held_out: float
+    """Its score on held-out synthetic images, 0 to 1."""
     images: int
+    """The number of these images."""
 
 
-def decide(tries: list[Try]) -> Try:
-    """The best try if it beats the first by more than the standard error of its score, otherwise the first."""
-    best = max(tries, key=lambda t: t.held_out)
-    error = math.sqrt(best.held_out * (1 - best.held_out) / best.images)
-    return best if best.held_out - tries[0].held_out > error else tries[0]
+class RunFigures(Record):
+    """The figures of a finished run, and what it was made with."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    seed: int
+    """Its seed."""
+    scores: dict[str, float]
+    """Scores on the real images, 0 to 1, by the names of the evaluation's fields."""
+    energy: Energy
+    """Hyperspherical energy of the embeddings of the real images."""
+    seconds_per_step: float
+    """Mean duration of a step."""
+    peak_memory_mib: int
+    """Peak memory."""
+    steps: int
+    """Steps made."""
+    images: int
+    """Real images measured on."""
+    precision: PrecisionName
+    """Precision of the training."""
+    device: str
+    """Name of the GPU or the processor."""
+    threads: int
+    """Threads of torch on the CPU."""
+    commit: str | None
+    """Commit of csg."""
+
+    def value(self, name: str) -> float:
+        """A figure by name: a score, an energy, `seconds_per_step` or `peak_memory_mib`."""
+        return float(self.scores[name] if name in self.scores else getattr(self.energy, name, getattr(self, name, 0)))
 
 
-@dataclass(frozen=True)
-class Row:
-    """A system with its tuning and the figures of its finished runs, by seed."""
+class MethodResult(Record):
+    """A method of the comparison, how it was tuned, and the figures of its finished runs."""
 
     label: str
+    """The method as the user wrote it."""
     method: str
+    """The name of the method."""
     settings: dict[str, Any]
+    """The settings that the user gave it."""
     paths: dict[str, str]
-    tries: list[Try]
+    """Names of the files and folders that its settings name, by setting."""
+    trials: tuple[Trial, ...] = ()
+    """Its tuning runs."""
     chosen: dict[str, Any]
-    runs: list[dict[str, Any]]
+    """The settings that tuning chose, by dotted name."""
+    runs: tuple[RunFigures, ...] = ()
+    """One for each seed."""
 
     def mean(self, name: str) -> float:
         """Mean of a figure over the runs."""
-        return statistics.fmean(run[name] for run in self.runs)
+        return statistics.fmean(run.value(name) for run in self.runs)
 
     def deviation(self, name: str) -> float | None:
-        """Standard deviation of a figure over the runs; None for a single one."""
-        return statistics.stdev(run[name] for run in self.runs) if len(self.runs) > 1 else None
+        """Standard deviation of a figure over the runs; None for a single run."""
+        return statistics.stdev(run.value(name) for run in self.runs) if len(self.runs) > 1 else None
 
 
-def new_row(spec: MethodSpec, recipe: Recipe, tries: list[Try], chosen: dict[str, Any]) -> Row:
-    """A row without runs; of paths among its settings the names alone, which mean something elsewhere too."""
+class ComparisonResult(Record):
+    """The content of `comparison.json`."""
+
+    version: Literal[1] = 1
+    """Version of the format."""
+    recipe: str
+    """Name of the recipe that all methods share."""
+    rule: str
+    """How the methods were tuned."""
+    rows: tuple[dict[str, Any], ...]
+    """One flat object for each run, for scripts: method, seed, scores, energies, time, memory."""
+    methods: tuple[MethodResult, ...]
+    """The methods in the order of METHODS."""
+
+
+def new_result(spec: MethodSpec, recipe: Recipe, trials: Sequence[Trial], chosen: dict[str, Any]) -> MethodResult:
+    """A method without runs."""
     paths = method_settings(spec.name, recipe.task, recipe.methods[spec.name]).paths()
-    names = {name: path.name for name, path in paths.items()}
-    settings = {name: value for name, value in spec.settings.items() if name not in paths}
-    return Row(spec.label, spec.name, settings, names, tries, chosen, [])
+    return MethodResult(
+        label=spec.label,
+        method=spec.name,
+        settings={name: value for name, value in spec.settings.items() if name not in paths},
+        paths={name: path.name for name, path in paths.items()},
+        trials=tuple(trials),
+        chosen=chosen,
+    )
 
 
-def read_rows(folder: Path) -> dict[str, Row]:
-    """The rows that `comparison.json` holds from earlier calls, by system."""
+def figures_of(run: Run) -> RunFigures:
+    """The figures of a finished run that was measured on real images."""
+    result, recipe, environment = run.result(), run.recipe(), run.environment()
+    assert result.real is not None and result.energy is not None
+    return RunFigures(
+        seed=recipe.seed,
+        scores={name: getattr(result.real, name) for name in TASKS[recipe.task].scores},
+        energy=result.energy,
+        seconds_per_step=result.seconds_per_step,
+        peak_memory_mib=result.peak_memory_mib,
+        steps=result.steps,
+        images=result.real.images,
+        precision=environment.precision,
+        device=environment.device,
+        threads=environment.threads,
+        commit=environment.commit,
+    )
+
+
+def read_results(folder: Path) -> dict[str, MethodResult]:
+    """The methods that earlier calls have finished, by label.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     file = folder / JSON
     if not file.is_file():
         return {}
-    fields = ("label", "method", "settings", "paths", "chosen", "runs")
-    rows = (
-        Row(tries=[Try(**t) for t in found["tries"]], **{name: found[name] for name in fields})
-        for found in json.loads(file.read_text())["methods"]
-    )
-    return {row.label: row for row in rows}
+    found = read_record(file, ComparisonResult, "restore it, or name another folder with --out")
+    return {method.label: method for method in found.methods}
 
 
-def in_order(rows: Iterable[Row]) -> list[Row]:
-    """Rows in the order of METHODS; methods that are no longer installed come last."""
-    order = {name: place for place, name in enumerate(METHODS)}
-    return sorted(rows, key=lambda row: order.get(row.method, len(order)))
+def in_order(methods: Iterable[MethodResult]) -> list[MethodResult]:
+    """Methods in the order of METHODS; those that are no longer installed come last."""
+    order = {name: index for index, name in enumerate(METHODS)}
+    return sorted(methods, key=lambda method: order.get(method.method, len(order)))
 
 
-def figures_of(run: Run) -> dict[str, Any]:
-    """What a table says of a finished run, and what it was made with."""
-    result, recipe, record = run.result(), run.recipe(), run.environment()
-    real, energy = result["real"], result["energy"]
-    return {
-        "seed": recipe.seed,
-        **{name: real[name] for name in TASKS[recipe.task].SCORES},
-        **{name: energy[name] for name in ENERGIES},
-        "clamped_pairs": energy["clamped"],
-        "sampled": energy["sampled"],
-        "seconds_per_step": result["seconds_per_step"],
-        "peak_memory_mib": result["peak_memory_mib"],
-        "steps": result["steps"],
-        "images": real["images"],
-        **{name: record[name] for name in ("precision", "device", "threads", "commit")},
-    }
-
-
-def summarise(folder: Path, base: Recipe, rows: Sequence[Row], kept: str | None) -> dict[str, Any]:
-    """Write `comparison.json` and `table.md` for the rows there are; returns what the former holds.
-
-    Args:
-        kept: what the tuning was scored on; None: nothing was tuned.
-    """
-    scores = TASKS[base.task].SCORES
-    score = next(iter(scores.values())).removesuffix(" %")
-    rule = "Tuning: " + (RULE.format(kept=kept, score=score) if kept else "none; all have the recipe's settings") + "."
-    names = [*scores, *ENERGIES, "seconds_per_step", "peak_memory_mib"]
-    methods = [
-        asdict(row) | {"mean": {n: row.mean(n) for n in names}, "deviation": {n: row.deviation(n) for n in names}}
-        for row in rows
-    ]
-    result = {"recipe": base.name, "rule": rule, "rows": _lines(rows, scores), "methods": methods}
-    atomic_write(folder / JSON, (json.dumps(result, indent=2) + "\n").encode())
-    atomic_write(folder / TABLE, (_table(rows, scores) + "\n\n" + _caption(base, rows, rule) + "\n").encode())
+def write_results(folder: Path, base: Recipe, rule: str, methods: Sequence[MethodResult]) -> ComparisonResult:
+    """Write `comparison.json`."""
+    rows = tuple(_row(method.label, run) for method in methods for run in method.runs)
+    result = ComparisonResult(recipe=base.name, rule=rule, rows=rows, methods=tuple(methods))
+    atomic_write(folder / JSON, (json.dumps(result.model_dump(mode="json"), indent=2) + "\n").encode())
     return result
 
 
-def _lines(rows: Sequence[Row], scores: dict[str, str]) -> list[dict[str, Any]]:
-    """A line for each run, for scripts."""
-    return [
-        {
-            "method": row.label,
-            "seed": run["seed"],
-            **{name: run[name] for name in scores},
-            "hse": {name.removeprefix("E_"): run[name] for name in ENERGIES},
-            "step_ms": 1000 * run["seconds_per_step"],
-            "peak_mb": run["peak_memory_mib"],
-        }
-        for row in rows
-        for run in row.runs
-    ]
-
-
-def _table(rows: Sequence[Row], scores: dict[str, str]) -> str:
-    def cell(row: Row, name: str, scale: float, digits: int) -> str:
-        deviation = row.deviation(name)
-        around = "" if deviation is None else f" ± {scale * deviation:.{digits}f}"
-        return f"{scale * row.mean(name):.{digits}f}{around}"
-
-    lines = [
-        (
-            row.label,
-            str(len(row.runs)),
-            *(cell(row, name, 100, 1) for name in scores),
-            *(cell(row, name, 1, 3) for name in ENERGIES),
-            f"{1000 * row.mean('seconds_per_step'):.0f}",
-            f"{row.mean('peak_memory_mib'):.0f}",
-        )
-        for row in rows
-    ]
-    columns = ("method", "seeds", *scores.values(), *ENERGIES, "ms per step", "peak memory MiB")
-    return tabulate(lines, columns, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 8))
-
-
-def _caption(base: Recipe, rows: Sequence[Row], rule: str) -> str:
-    runs = [run for row in rows for run in row.runs]
-    first = runs[0]
-
-    def every(name: str) -> str:
-        return ", ".join(map(str, dict.fromkeys(run[name] for run in runs)))
-
-    lines = [
-        f"Recipe {base.name}: {base.model.backbone}, {_pixels(base)} px, {first['steps']} steps of {base.optim.batch}, "
-        f"trained on {', '.join(Path(s).name for s in base.data.train)}, measured on {first['images']} images of "
-        f"{', '.join(Path(s).name for s in base.data.real)}; mean ± deviation over seeds; "
-        f"{every('precision')} on {every('device')}, threads {every('threads')}.",
-        "E_s: hyperspherical energy of the pooled real embeddings; lower is more diverse.",
-        rule,
-    ]
-    if any(row.chosen for row in rows):
-        lines.append("Chosen: " + "; ".join(f"{row.label} {_words(row.chosen)}" for row in rows) + ".")
-    if clamped := sum(run["clamped_pairs"] for run in runs):
-        lines.append(f"{clamped} pairs of embeddings were nearer than 1e-4 and count as 1e-4 apart.")
-    if any(run["sampled"] for run in runs):
-        lines.append("The energies are those of a sample of 20,000 embeddings.")
-    lines += [
-        f"{row.label} also used the files in {path} ({setting}) in training."
-        for row in rows
-        for setting, path in row.paths.items()
-    ]
-    return "\n".join(lines)
-
-
-def _pixels(base: Recipe) -> str:
-    return " x ".join(map(str, base.data.crop)) if isinstance(base.data, SegmentationData) else str(base.data.size)
-
-
-def _words(changes: dict[str, Any]) -> str:
-    return " ".join(f"{name.rpartition('.')[2]}={value:.2g}" for name, value in changes.items())
-
-
-def keep_panel(folder: Path, spec: MethodSpec, run: Run) -> None:
-    """Measure a run once more, and keep what the figures need of it in `panels/`."""
-    images, measured = measure_run(run)
-    score = measured.evaluation.model_dump()[next(iter(TASKS[run.recipe().task].SCORES))]
-    energy, buffer = hyperspherical_energy(measured.embeddings), io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        angles=angles(measured.embeddings).astype(np.float32),
-        true=np.array([], np.int64) if measured.true is None else measured.true,
-        confusion=measured.confusion,
-        classes=np.array(images.class_spec.names),
-        score=score,
-        energies=np.array([getattr(energy, name) for name in ENERGIES] if energy else []),
-    )
-    atomic_write(folder / PANELS / f"{spec.file_name}.npz", buffer.getvalue())
-
-
-def draw(folder: Path, labels: Sequence[str]) -> None:
-    """`circle.png` and `confusion.png`, from the panels of the systems that have one."""
-    log("drawing the figures")
-    panels, classes = [], ()
-    for name in labels:
-        file = folder / PANELS / f"{file_name(name)}.npz"
-        if file.is_file():
-            with np.load(file) as kept:
-                classes = tuple(kept["classes"].tolist())
-                panels.append(
-                    Panel(
-                        name=name,
-                        score=float(kept["score"]),
-                        angles=kept["angles"],
-                        true=kept["true"] if len(kept["true"]) else None,
-                        confusion=kept["confusion"],
-                        energies=tuple(kept["energies"].tolist()),
-                    )
-                )
-    if not panels:
-        return
-    save_figure(circle_figure(panels, classes), folder / "circle.png")
-    save_figure(confusion_figure(panels, classes), folder / "confusion.png")
+def _row(label: str, run: RunFigures) -> dict[str, Any]:
+    return {
+        "method": label,
+        "seed": run.seed,
+        **run.scores,
+        "hse": {name.removeprefix("E_"): run.value(name) for name in ENERGIES},
+        "step_ms": 1000 * run.seconds_per_step,
+        "peak_mb": run.peak_memory_mib,
+    }

@@ -1,31 +1,33 @@
-"""Which methods a comparison trains, with which recipes, and what is tried to tune each."""
+"""Which methods a comparison trains, with which recipes, and how each is tuned."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from csg.errors import UsageError
+from csg_train.compare.results import Trial
 from csg_train.methods import METHODS, load_method
 from csg_train.methods.spec import MethodSpec, parse_method
-from csg_train.recipe import Recipe, apply_settings, parse_recipe
+from csg_train.recipe import Recipe, SegmentationData, apply_settings, parse_recipe
+from csg_train.tasks import TASKS
 
 WEIGHT_FACTORS = (1.0, 0.1, 10.0)
 RATE_FACTORS = (1.0, 1 / 3, 3.0)
-RULE = (
-    "each method gets three tries, of a quarter of the steps at four times the learning rates: its own weight times 1, "
-    "1/10, 10, or, if it has none, the learning rates times 1, 1/3, 3; {score} on synthetic images kept from "
-    "training decides ({kept}), and the first value stays unless another is better by more than a standard error; "
-    "no real image is used"
-)
+TUNING_DIVISOR = 4
+"""A tuning run has a quarter of the steps, at four times the learning rates."""
+HELD_OUT = 0.2
+"""Share of the images that tuning is scored on, if there is one synthetic source only."""
 
 
-def choose(texts: Sequence[str] | None, base: Recipe) -> tuple[list[MethodSpec], list[MethodSpec]]:
+def choose(texts: Sequence[str], base: Recipe) -> tuple[list[MethodSpec], list[MethodSpec]]:
     """The methods to compare, and those of the default that are left out because a setting without a default is unset.
 
     Args:
-        texts: the methods as a user writes them; by default all of METHODS.
-        base: the recipe that all of them share; it may hold the missing settings.
+        texts: the methods as a user writes them; none: all of METHODS.
+        base: the recipe that all of them share; it may contain the missing settings.
 
     Raises:
         UsageError: a method does not exist, has an invalid setting, or is given twice.
@@ -41,25 +43,75 @@ def choose(texts: Sequence[str] | None, base: Recipe) -> tuple[list[MethodSpec],
 
 
 def missing_settings(spec: MethodSpec, base: Recipe) -> list[str]:
-    """Settings of the method that have no default and no value."""
+    """Settings of the method that have neither a default nor a value."""
     given = spec.settings.keys() | base.methods.get(spec.name, {}).keys()
     fields = load_method(spec.name).Settings.model_fields
     return [name for name, field in fields.items() if field.is_required() and name not in given]
 
 
 def recipe_for(spec: MethodSpec, base: Recipe, changes: dict[str, Any] | None = None) -> Recipe:
-    """The shared recipe with a method, its settings, and `changes` by dotted name."""
+    """The shared recipe with a method, its settings, and changes by dotted name."""
     tree = base.model_dump(mode="json")
     tree["methods"] = {spec.name: tree["methods"].get(spec.name, {})}
     apply_settings(tree, spec.changes | (changes or {}))
     return parse_recipe(tree, spec.label)
 
 
-def tries(spec: MethodSpec, base: Recipe) -> list[dict[str, Any]]:
-    """Changes of the recipe to try, by dotted name; the first are its own values."""
+def candidates(spec: MethodSpec, base: Recipe) -> list[dict[str, Any]]:
+    """The settings that tuning tries, by dotted name; the first are the method's own values."""
     tuned = load_method(spec.name).tuned_setting
     if tuned is None:
         rates = {f"optim.{name}": getattr(base.optim, name) for name in ("lr_backbone", "lr_heads")}
         return [{name: rate * factor for name, rate in rates.items()} for factor in RATE_FACTORS]
     weight = recipe_for(spec, base).methods[spec.name][tuned]
     return [{f"methods.{spec.name}.{tuned}": weight * factor} for factor in WEIGHT_FACTORS]
+
+
+def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict[str, Any]:
+    """All changes of the recipe for a tuning run.
+
+    It has fewer steps at higher learning rates: with fewer steps alone, tuning would prefer rates that are too high
+    for the whole run. It is measured on synthetic images, never on real ones.
+
+    Args:
+        base: the recipe that all methods share.
+        images: number of its synthetic images.
+        candidate: the settings to try, by dotted name.
+    """
+    optim, data = base.optim, base.data
+    steps = optim.epochs * (images // min(optim.batch, images))
+    changes: dict[str, Any] = candidate | {
+        "seed": 0,
+        "evaluate_every": 0,
+        "optim.max_steps": math.ceil(min(steps, optim.max_steps or steps) / TUNING_DIVISOR),
+    }
+    for name in ("optim.lr_backbone", "optim.lr_heads"):
+        changes[name] = TUNING_DIVISOR * candidate.get(name, getattr(optim, name.removeprefix("optim.")))
+    if isinstance(data, SegmentationData):
+        changes["data.real_labels"] = None
+    if len(data.train) > 1:
+        return changes | {"data.train": data.train[:-1], "data.real": data.train[-1:]}
+    return changes | {"data.real": (), "data.holdout": HELD_OUT}
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial:
+    """The best trial if it beats the first by more than the standard error of its score, otherwise the first."""
+    best = max(trials, key=lambda trial: trial.held_out)
+    error = math.sqrt(best.held_out * (1 - best.held_out) / best.images)
+    return best if best.held_out - trials[0].held_out > error else trials[0]
+
+
+def tuning_rule(base: Recipe, tune: bool) -> str:
+    """How the methods were tuned, in a sentence for the table."""
+    if not tune:
+        return "Tuning: none; all methods have the settings of the recipe."
+    images = f"{HELD_OUT:.0%} of them, the same for all"
+    if len(base.data.train) > 1:
+        images = f"all of {Path(base.data.train[-1]).name}, the last synthetic source"
+    score = next(iter(TASKS[base.task].scores.values())).removesuffix(" %")
+    return (
+        "Tuning: each method gets three short runs, of a quarter of the steps at four times the learning rates, with "
+        "its own weight times 1, 1/10 and 10, or, if it has none, with the learning rates times 1, 1/3 and 3; "
+        f"{score} on synthetic images that were not trained on ({images}) decides; the first value stays unless "
+        "another is better by more than a standard error; no real image is used."
+    )

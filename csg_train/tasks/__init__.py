@@ -1,10 +1,14 @@
-"""What differs between classification and segmentation, in the same words; the trainer knows nothing else of a task."""
+"""Classification and segmentation: everything that differs between the two, behind one interface."""
 
 from __future__ import annotations
 
-from csg_train.tasks import classification, segmentation
-from csg_train.tasks.base import Images, Measured, Predict, Prediction, Task, predicting
+from typing import Any
 
-TASKS: dict[str, Task] = {"cls": classification, "seg": segmentation}
+from csg_train.tasks.base import Images, Measurement, Predict, Prediction, Task, predicting
+from csg_train.tasks.classification import Classification
+from csg_train.tasks.segmentation import Segmentation
 
-__all__ = ["TASKS", "Images", "Measured", "Predict", "Prediction", "Task", "predicting"]
+TASKS: dict[str, Task[Any, Any, Any]] = {"cls": Classification(), "seg": Segmentation()}
+"""The tasks by the name that commands and recipes use."""
+
+__all__ = ["TASKS", "Images", "Measurement", "Predict", "Prediction", "Task", "predicting"]

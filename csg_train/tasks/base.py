@@ -1,12 +1,13 @@
-"""The questions that a task answers; a module answers them."""
+"""The interface of a task: its images, its student, its training views, and how it is measured."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +17,8 @@ from torch.utils.data import Dataset
 from csg.card import ClassSpec
 from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg_train.data.loading import Item
-from csg_train.models.classifier import Classifier
-from csg_train.models.segmenter import Segmenter
+from csg_train.methods.base import Student
+from csg_train.recipe import Recipe
 
 
 class Images(Protocol):
@@ -31,7 +32,12 @@ class Images(Protocol):
     def paths(self) -> tuple[Path, ...]: ...
     def __len__(self) -> int: ...
     def fingerprint(self) -> str: ...
-    def subset(self, indices: np.ndarray, name: str) -> Any: ...
+    def subset(self, indices: np.ndarray, name: str, /) -> Self: ...
+
+
+RecipeT = TypeVar("RecipeT", bound=Recipe)
+StudentT = TypeVar("StudentT", bound=Student)
+DatasetT = TypeVar("DatasetT", bound=Images)
 
 
 class Prediction(NamedTuple):
@@ -48,7 +54,7 @@ Predict = Callable[[Tensor], Prediction]
 
 
 @contextmanager
-def predicting(student: Classifier | Segmenter) -> Iterator[Predict]:
+def predicting(student: Student) -> Iterator[Predict]:
     """The student's predictions, in eval mode; its mode is restored afterwards."""
 
     def predict(images: Tensor) -> Prediction:
@@ -64,8 +70,8 @@ def predicting(student: Classifier | Segmenter) -> Iterator[Predict]:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A measurement of a network on a set of N images with K classes."""
+class Measurement:
+    """A measurement of a network on N images with K classes."""
 
     evaluation: ClassificationEvaluation | SegmentationEvaluation
     """The scores, for the run's result and the model card."""
@@ -79,29 +85,52 @@ class Measured:
     """Class indices (N,); None for segmentation."""
 
 
-class Task(Protocol):
-    """A task, with functions that all take the recipe of a run of it.
+class Task(ABC, Generic[RecipeT, StudentT, DatasetT]):
+    """What differs between the tasks; each method takes the recipe of a run."""
 
-    EMBEDDED: the name of its embedded set, and of the recipe that trains on it. SCORES: two figures of an evaluation
-    and what they are called in a table; the first decides in tuning.
-    """
+    embedded: ClassVar[str]
+    """Name of the embedded dataset, and of the recipe that trains on it."""
+    scores: ClassVar[dict[str, str]]
+    """Two fields of an evaluation, and their names in a table; the first decides in tuning."""
 
-    @property
-    def EMBEDDED(self) -> str: ...
-    @property
-    def SCORES(self) -> dict[str, str]: ...
-
-    def read_synthetic(self, recipe: Any) -> Any:
+    @abstractmethod
+    def read_synthetic(self, recipe: RecipeT) -> DatasetT:
         """The training images."""
 
-    def read_real(self, recipe: Any, classes: ClassSpec, sources: Sequence[str | Path], partly: bool) -> Any:
-        """Images to measure a student of `classes` on; `partly`: some of the classes may have none."""
+    @abstractmethod
+    def read_real(
+        self, recipe: RecipeT, classes: ClassSpec, sources: Sequence[str | Path], partly: bool = False
+    ) -> DatasetT:
+        """Images to measure a student on.
 
-    def student(self, recipe: Any, classes: int, weights: dict[str, Tensor] | None) -> Any:
-        """The network, with ImageNet's weights or random ones."""
+        Args:
+            recipe: of the run.
+            classes: the classes of the student.
+            sources: folders or list files.
+            partly: some of the classes may have no image.
+        """
 
-    def views(self, images: Any, recipe: Any, count: int) -> Dataset[Item]:
+    @abstractmethod
+    def student(self, recipe: RecipeT, classes: int, weights: dict[str, Tensor] | None) -> StudentT:
+        """The network; `weights` is the ImageNet state dict of its backbone, None for random weights."""
+
+    @abstractmethod
+    def views(self, images: DatasetT, recipe: RecipeT, count: int) -> Dataset[Item]:
         """`count` augmented views of each image, with its label."""
 
-    def measure(self, predict: Predict, classes: ClassSpec, images: Any, recipe: Any, device: torch.device) -> Measured:
-        """Measure a network on a set that training never saw."""
+    @abstractmethod
+    def measure(
+        self, predict: Predict, classes: ClassSpec, images: DatasetT, recipe: RecipeT, device: torch.device
+    ) -> Measurement:
+        """Measure a network on images that it was not trained on.
+
+        Args:
+            predict: the network.
+            classes: its classes.
+            images: with labels.
+            recipe: of the run.
+            device: where `predict` expects images.
+
+        Raises:
+            InputError: an image cannot be read and the recipe does not skip it, or no image can be read.
+        """

@@ -1,4 +1,4 @@
-"""Classification as a task: labelled images, views of them, the classifier, and its accuracy."""
+"""Classification: labelled images, their views, the classifier, and its accuracy."""
 
 from __future__ import annotations
 
@@ -23,76 +23,71 @@ from csg_train.data.views import Views
 from csg_train.models.backbones import Encoder
 from csg_train.models.classifier import Classifier
 from csg_train.recipe import ClassificationRecipe
-from csg_train.tasks.base import Measured, Predict
-
-EMBEDDED = EMBEDDED_DIGITS
-SCORES = {"mean_class_accuracy": "mean class accuracy %", "accuracy": "accuracy %"}
+from csg_train.tasks.base import Measurement, Predict, Task
 
 
-def read_synthetic(recipe: ClassificationRecipe) -> ClassificationDataset:
-    return read_classification_dataset(
-        [_drawn(recipe) if source == EMBEDDED else source for source in recipe.data.train]
-    )
+class Classification(Task[ClassificationRecipe, Classifier, ClassificationDataset]):
+    """One class for each image."""
+
+    embedded = EMBEDDED_DIGITS
+    scores = {"mean_class_accuracy": "mean class accuracy %", "accuracy": "accuracy %"}  # noqa: RUF012
+
+    def read_synthetic(self, recipe: ClassificationRecipe) -> ClassificationDataset:
+        return read_classification_dataset(
+            [_drawn(recipe) if source == EMBEDDED_DIGITS else source for source in recipe.data.train]
+        )
+
+    def read_real(
+        self, recipe: ClassificationRecipe, classes: ClassSpec, sources: Sequence[str | Path], partly: bool = False
+    ) -> ClassificationDataset:
+        return read_classification_dataset(sources).with_classes(classes.names, partly)
+
+    def student(self, recipe: ClassificationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Classifier:
+        model = recipe.model
+        return Classifier(Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine), classes)
+
+    def views(self, images: ClassificationDataset, recipe: ClassificationRecipe, count: int) -> Dataset[Item]:
+        return Views(images, recipe.data, recipe.augment, count, recipe.seed)
+
+    @torch.inference_mode()
+    def measure(
+        self,
+        predict: Predict,
+        classes: ClassSpec,
+        images: ClassificationDataset,
+        recipe: ClassificationRecipe,
+        device: torch.device,
+    ) -> Measurement:
+        errors: list[InputError] = []
+
+        def note(error: InputError) -> None:
+            errors.append(error)
+            log(f"skipped: {error.message}")
+
+        true, predicted, embeddings = [], [], []
+        with progress_bar(f"measuring on {images.name}", len(images)) as advance:
+            unreadable = note if recipe.data.on_unreadable == "skip" else None
+            for indices, batch in image_batches(images.paths, recipe.data.image_input(), unreadable):
+                logits, embedding = predict(torch.from_numpy(batch).to(device))
+                embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
+                predicted.append(logits.argmax(1).cpu().numpy())
+                true.append(images.labels[indices])
+                advance(len(indices))
+        if not true:
+            raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
+        all_true, all_predicted = np.concatenate(true), np.concatenate(predicted)
+        scores = classification_scores(all_true, all_predicted, len(classes))
+        evaluation = ClassificationEvaluation(
+            dataset=images.name,
+            images=scores.images,
+            skipped=len(errors),
+            accuracy=scores.accuracy,
+            mean_class_accuracy=scores.mean_class_accuracy,
+        )
+        return Measurement(evaluation, scores.confusion, np.concatenate(embeddings), all_true, all_predicted)
 
 
 def _drawn(recipe: ClassificationRecipe) -> Path:
     count = recipe.data.count
     with progress_bar("drawing synthetic digits", count) as advance:
         return digits(count, seed=0, progress=advance)
-
-
-def read_real(
-    recipe: ClassificationRecipe, classes: ClassSpec, sources: Sequence[str | Path], partly: bool
-) -> ClassificationDataset:
-    return read_classification_dataset(sources).with_classes(classes.names, partly)
-
-
-def student(recipe: ClassificationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Classifier:
-    model = recipe.model
-    return Classifier(Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine), classes)
-
-
-def views(images: ClassificationDataset, recipe: ClassificationRecipe, count: int) -> Dataset[Item]:
-    return Views(images, recipe.data, recipe.augment, count, recipe.seed)
-
-
-@torch.inference_mode()
-def measure(
-    predict: Predict,
-    classes: ClassSpec,
-    images: ClassificationDataset,
-    recipe: ClassificationRecipe,
-    device: torch.device,
-) -> Measured:
-    """Accuracies, and what they are made of.
-
-    Raises:
-        InputError: an image can't be read and the recipe does not skip such, or none can.
-    """
-    errors: list[InputError] = []
-
-    def note(error: InputError) -> None:
-        errors.append(error)
-        log(f"left out: {error.message}")
-
-    true, predicted, embeddings = [], [], []
-    with progress_bar(f"measuring on {images.name}", len(images)) as advance:
-        unreadable = note if recipe.data.on_unreadable == "skip" else None
-        for places, batch in image_batches(images.paths, recipe.data.image_input(), unreadable):
-            logits, embedding = predict(torch.from_numpy(batch).to(device))
-            embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
-            predicted.append(logits.argmax(1).cpu().numpy())
-            true.append(images.labels[places])
-            advance(len(places))
-    if not true:
-        raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
-    all_true, all_predicted = np.concatenate(true), np.concatenate(predicted)
-    scores = classification_scores(all_true, all_predicted, len(classes))
-    evaluation = ClassificationEvaluation(
-        dataset=images.name,
-        images=scores.images,
-        skipped=len(errors),
-        accuracy=scores.accuracy,
-        mean_class_accuracy=scores.mean_class_accuracy,
-    )
-    return Measured(evaluation, scores.confusion, np.concatenate(embeddings), all_true, all_predicted)

@@ -1,6 +1,8 @@
-"""Everything the next training step depends on, as named tensors; the data's order depends on the step alone."""
+"""Everything that the next training step depends on, as named tensors; the order of the data depends on the step."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,35 +10,40 @@ from torch import Tensor
 from csg_train.methods.base import Method
 
 
-def pack(
-    method: Method, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler, device: torch.device
-) -> dict[str, Tensor]:
-    """State of the method, momenta, scale of the gradients, random generators."""
-    tensors = {f"method.{name}": value for name, value in method.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors[f"momentum.{index}"] = state["momentum_buffer"]
-    tensors["rng.cpu"] = torch.get_rng_state()
-    if device.type == "cuda":
-        tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
-    tensors["scale"] = torch.tensor(scaler.get_scale(), dtype=torch.float64)
-    return tensors
+@dataclass(frozen=True)
+class TrainingState:
+    """The objects whose state changes from step to step."""
 
+    method: Method
+    """The method, with its student."""
+    optimiser: torch.optim.Optimizer
+    """SGD, with its momenta."""
+    scaler: torch.amp.GradScaler
+    """The gradient scaler; disabled unless the precision is fp16."""
+    device: torch.device
+    """The device, with its random generator."""
 
-def unpack(
-    tensors: dict[str, Tensor],
-    method: Method,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-) -> None:
-    """Put everything back as it was when `pack` was called."""
-    method.load_state_dict({n.removeprefix("method."): t for n, t in tensors.items() if n.startswith("method.")})
-    momenta = {int(n.split(".")[1]): t for n, t in tensors.items() if n.startswith("momentum.")}
-    plain = optimiser.state_dict()
-    plain["state"] = {index: {"momentum_buffer": tensor} for index, tensor in momenta.items()}
-    optimiser.load_state_dict(plain)
-    torch.set_rng_state(tensors["rng.cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["rng.cuda"], device)
-    if scaler.is_enabled():
-        scaler.load_state_dict(scaler.state_dict() | {"scale": float(tensors["scale"])})
+    def pack(self) -> dict[str, Tensor]:
+        """The state of the method, momenta, gradient scale and random generators."""
+        tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors[f"momentum.{index}"] = state["momentum_buffer"]
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors["scale"] = torch.tensor(self.scaler.get_scale(), dtype=torch.float64)
+        return tensors
+
+    def unpack(self, tensors: dict[str, Tensor]) -> None:
+        """Restore the state that `pack` returned."""
+        prefix = "method."
+        self.method.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+        momenta = {int(n.split(".")[1]): t for n, t in tensors.items() if n.startswith("momentum.")}
+        plain = self.optimiser.state_dict()
+        plain["state"] = {index: {"momentum_buffer": tensor} for index, tensor in momenta.items()}
+        self.optimiser.load_state_dict(plain)
+        torch.set_rng_state(tensors["rng.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": float(tensors["scale"])})

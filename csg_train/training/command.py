@@ -1,8 +1,7 @@
-"""`csg train cls` and `csg train seg`: recipe and data to a finished run folder."""
+"""`csg train cls` and `csg train seg`: from recipe and data to a finished run folder."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,16 @@ import torch
 from csg.console import log, print_json
 from csg.errors import InputError, UsageError
 from csg.files import next_free_path
-from csg_train.distributed import barrier, broadcast_object, main_process_first, process_group, rank, world_size
+from csg_train.distributed import barrier, broadcast_object, main_process_first, process_group, rank
 from csg_train.methods import load_method
 from csg_train.methods.base import Method
 from csg_train.models.teacher import Teacher
 from csg_train.models.weights import load_weights
 from csg_train.recipe import Recipe, load_recipe
 from csg_train.tasks import TASKS, Images
+from csg_train.training.environment import current_environment
 from csg_train.training.optimizer import precision_for
-from csg_train.training.run_folder import Run, environment, newest_run
+from csg_train.training.run_folder import ENVIRONMENT, RECIPE, Run, RunResult, newest_run
 from csg_train.training.trainer import Trainer
 
 RUNS = Path("runs")
@@ -52,7 +52,7 @@ def train_command(request: TrainRequest, as_json: bool) -> None:
             _print_result(result, as_json)
 
 
-def _train_or_resume(request: TrainRequest) -> dict[str, Any]:
+def _train_or_resume(request: TrainRequest) -> RunResult:
     if request.resume:
         run = _run_to_resume(request)
         recipe = run.recipe()
@@ -69,18 +69,31 @@ def _train_or_resume(request: TrainRequest) -> dict[str, Any]:
     return train(recipe, run)
 
 
-def train(recipe: Recipe, run: Run) -> dict[str, Any]:
-    """Train `recipe` into the folder of `run`, from its last checkpoint if it has one."""
+def train(recipe: Recipe, run: Run) -> RunResult:
+    """Train a recipe into a run folder, from its last checkpoint if it has one.
+
+    Raises:
+        UsageError: a setting does not fit the data, the method or the number of processes.
+        InputError: the data cannot be read, or are not those that the run was started with; or the training diverged.
+        Stopped: by Ctrl-C or SIGTERM; the run can be resumed.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     refuse_random_teacher(recipe)
-    with main_process_first():  # it draws and fetches what the others then find in the caches
-        images, measured = _data(recipe)
+    with main_process_first():  # it fills the caches that the others read
+        images, test_images = _data(recipe)
         method = build_method(recipe, len(images.class_spec), device)
-    begun = (run.path / "environment.json").is_file()
-    precision = precision_for(run.environment()["precision"] if begun else recipe.precision, device)
-    trainer = Trainer(run, recipe, method, images, measured, device, broadcast_object(lambda: precision))
+    precision = precision_for(run.environment().precision if run.recorded else recipe.precision, device)
+    trainer = Trainer(
+        run=run,
+        recipe=recipe,
+        method=method,
+        images=images,
+        test_images=test_images,
+        device=device,
+        precision=broadcast_object(lambda: precision),
+    )
     if rank() == 0:
-        _keep_record(run, recipe, trainer, images)
+        _record_start(trainer)
     barrier()
     log(
         f"{len(images)} synthetic images of {len(images.class_spec)} classes, "
@@ -90,7 +103,7 @@ def train(recipe: Recipe, run: Run) -> dict[str, Any]:
 
 
 def build_method(recipe: Recipe, classes: int, device: torch.device) -> Method:
-    """Student, teacher and method with their initial weights, fixed by the recipe's seed.
+    """Student, teacher and method with their initial weights, which depend on the recipe's seed.
 
     Raises:
         UsageError: the method needs a pretrained teacher, and the recipe's weights are `none`.
@@ -108,7 +121,7 @@ def build_method(recipe: Recipe, classes: int, device: torch.device) -> Method:
 
 
 def refuse_random_teacher(recipe: Recipe) -> None:
-    """Raise UsageError for a method that learns from the ImageNet network when there is none."""
+    """Raise UsageError if the method needs the ImageNet network and the recipe's weights are `none`."""
     if recipe.model.weights == "none" and load_method(recipe.method).needs_teacher:
         raise UsageError(
             f"method {recipe.method} needs a pretrained teacher, and model.weights=none makes it a random one",
@@ -117,15 +130,15 @@ def refuse_random_teacher(recipe: Recipe) -> None:
 
 
 def _data(recipe: Recipe) -> tuple[Images, Images | None]:
-    """Training images and the set to measure on."""
+    """Training images, and the images to measure on."""
     task = TASKS[recipe.task]
     images = task.read_synthetic(recipe)
     if recipe.data.holdout:
-        order = np.random.default_rng(0).permutation(len(images))  # the same images for every system and seed
+        order = np.random.default_rng(0).permutation(len(images))  # the same images for every method and seed
         held_out = round(recipe.data.holdout * len(images))
         return images.subset(order[held_out:], images.name), images.subset(order[:held_out], f"{images.name}, held out")
     real = recipe.data.real
-    return images, task.read_real(recipe, images.class_spec, real, partly=False) if real else None
+    return images, task.read_real(recipe, images.class_spec, real) if real else None
 
 
 def load_task_recipe(task: str, source: str | None, settings: Mapping[str, Any]) -> Recipe:
@@ -136,7 +149,7 @@ def load_task_recipe(task: str, source: str | None, settings: Mapping[str, Any])
     """
     if "data.train" in settings:  # the recipe's real images belong to the recipe's own training images
         settings = {"data.real": []} | dict(settings)
-    recipe = load_recipe(source or TASKS[task].EMBEDDED, settings)
+    recipe = load_recipe(source or TASKS[task].embedded, settings)
     if recipe.task != task:
         raise UsageError(f"recipe {recipe.name} is for `csg train {recipe.task}`", "name another with --recipe")
     return recipe
@@ -145,7 +158,7 @@ def load_task_recipe(task: str, source: str | None, settings: Mapping[str, Any])
 def _new_run(recipe: Recipe, out: Path | None) -> Path:
     path = out or next_free_path(RUNS / recipe.task, f"{recipe.name}-{recipe.method}")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} exists already", "go on with it by --resume, or name another folder with --out")
+        raise UsageError(f"{path} exists already", "continue it with --resume, or name another folder with --out")
     return path
 
 
@@ -154,7 +167,7 @@ def _run_to_resume(request: TrainRequest) -> Run:
         raise UsageError("--resume continues with the run's own recipe", "leave out all options but --out")
     run = Run(request.out or newest_run(RUNS, request.task, unfinished=True))
     if run.recipe().task != request.task:
-        raise UsageError(f"run {run.path} is one of `csg train {run.recipe().task}`", "resume it with that command")
+        raise UsageError(f"run {run.path} belongs to `csg train {run.recipe().task}`", "resume it with that command")
     return run
 
 
@@ -162,7 +175,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths, so that the run can be resumed from any folder."""
 
     def absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
-        embedded = TASKS[recipe.task].EMBEDDED
+        embedded = TASKS[recipe.task].embedded
         return tuple(s if s == embedded else str(Path(s).resolve()) for s in sources)
 
     data, model = recipe.data, recipe.model
@@ -175,26 +188,22 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data.model_copy(update=changes), "model": model})
 
 
-def _keep_record(run: Run, recipe: Recipe, trainer: Trainer, images: Images) -> None:
-    """Write what the run is made with; a resumed run must find the images it was started with."""
-    fingerprint = images.fingerprint()
-    if (run.path / "environment.json").is_file():
-        if (recorded := run.environment()["data_fingerprint"]) != fingerprint:
+def _record_start(trainer: Trainer) -> None:
+    """Write what the run is started with; a resumed run must have the images that it was started with."""
+    run, recipe, images = trainer.run, trainer.recipe, trainer.images
+    if run.recorded:
+        if (recorded := run.environment().data_fingerprint) != images.fingerprint():
             raise InputError(
                 f"the training images are not those that run {run.path} was started with ({recorded[:12]})",
                 "restore them, or start a new run",
             )
         return
-    record = environment(trainer.device, trainer.precision.name, recipe.seed, fingerprint)
-    class_spec = images.class_spec
-    record |= {"classes": list(class_spec.names), "label_set": class_spec.label_set, "colours": class_spec.colours}
-    record |= {"recipe_digest": recipe.digest(), "processes": world_size()}
-    run.write("recipe.yaml", recipe.to_yaml())
-    run.write("environment.json", json.dumps(record, indent=2) + "\n")
+    run.write(RECIPE, recipe.to_yaml())
+    run.write_record(ENVIRONMENT, current_environment(recipe, images, trainer.precision.name, trainer.device))
 
 
-def _print_result(result: dict[str, Any], as_json: bool) -> None:
+def _print_result(result: RunResult, as_json: bool) -> None:
     if as_json:
-        print_json(result)
+        print_json(result.model_dump(mode="json"))
     else:
-        log(f"run {result['run']}: {result['steps']} steps, {result['images_per_s']:.0f} images/s")
+        log(f"run {result.run}: {result.steps} steps, {result.images_per_s:.0f} images/s")

@@ -1,51 +1,67 @@
-"""A run's curves: JSON lines and TensorBoard, written by the first process alone."""
+"""The metrics of a run: `metrics.jsonl` and TensorBoard, written by the first process."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch.utils.tensorboard import SummaryWriter
 
 from csg_train.distributed import rank
-from csg_train.training.run_folder import Run
+from csg_train.training.run_folder import METRICS, Run
 
 
-class Curves:
-    """Where figures of a step are written."""
+@dataclass(frozen=True)
+class MetricsLine:
+    """A line of `metrics.jsonl`: a JSON object with `step` and figures by name."""
+
+    step: int
+    """Steps made so far."""
+    figures: dict[str, float]
+    """Losses (`loss`, `loss/task`, ...), learning rates (`lr/heads`, ...), scores (`real/accuracy`, ...)."""
+
+    def to_json(self) -> str:
+        """The line, without a line break."""
+        return json.dumps({"step": self.step} | self.figures)
+
+    @classmethod
+    def from_json(cls, line: str) -> MetricsLine | None:
+        """The record of a line; None if the line is incomplete, after a kill."""
+        try:
+            figures = json.loads(line)
+            return cls(int(figures.pop("step")), figures)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+class MetricsLog:
+    """Writes the metrics of a run."""
 
     def __init__(self, run: Run):
         self.run = run
 
     @contextmanager
     def open(self, step: int) -> Iterator[None]:
-        """Continue the curves after `step`; what a killed run wrote beyond it is dropped."""
+        """Continue after `step`; what a killed run wrote after its last checkpoint is dropped."""
         if rank():
             yield
             return
-        self._cut(step)
+        self._truncate(step)
         with SummaryWriter(str(self.run.path), purge_step=step) as self.board, self.run.metrics.open("a") as self.lines:
             yield
 
-    def write(self, step: int, figures: dict[str, float]) -> None:
-        """One line, and a point on each curve."""
+    def write(self, line: MetricsLine) -> None:
+        """Write a line, and a point on each curve."""
         if rank():
             return
-        self.lines.write(json.dumps({"step": step} | figures) + "\n")
+        self.lines.write(line.to_json() + "\n")
         self.lines.flush()
-        for name, value in figures.items():
-            self.board.add_scalar(name, value, step)
+        for name, value in line.figures.items():
+            self.board.add_scalar(name, value, line.step)
 
-    def _cut(self, step: int) -> None:
-        lines = self.run.metrics.read_text().splitlines() if self.run.metrics.is_file() else []
-        kept = [line for line in lines if step and _step_of(line) <= step]
-        self.run.write("metrics.jsonl", "".join(f"{line}\n" for line in kept))
-
-
-def _step_of(line: str) -> int:
-    """The step of a line of metrics; a line cut short by a kill counts as later than any."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return 2**62
+    def _truncate(self, step: int) -> None:
+        text = self.run.metrics.read_text() if self.run.metrics.is_file() else ""
+        lines = [line for line in map(MetricsLine.from_json, text.splitlines()) if line and step and line.step <= step]
+        self.run.write(METRICS, "".join(f"{line.to_json()}\n" for line in lines))

@@ -1,38 +1,50 @@
-"""Arithmetic, optimiser and schedule of a training step (docs/method.md section 6)."""
+"""Precision, optimiser and learning-rate schedule of a training step (docs/method.md section 6)."""
 
 from __future__ import annotations
 
 import functools
 import time
 from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 
 from csg_train.methods.base import Method
 from csg_train.recipe import Optim
 
+PrecisionName = Literal["bf16", "fp16", "fp32"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
 
 @dataclass(frozen=True)
-class Precision:
-    """The arithmetic of the forward pass; parameters and their updates are float32."""
+class TrainingPrecision:
+    """The precision of the forward pass; parameters and their updates are float32."""
 
-    name: str
+    name: PrecisionName
+    """As recipes call it."""
     dtype: torch.dtype
+    """The type of autocast."""
 
 
-def precision_for(wanted: str, device: torch.device) -> Precision:
-    """`auto` is bf16 where the device is faster in it, else fp16 on a GPU and fp32 on a CPU."""
+def precision_for(wanted: str, device: torch.device) -> TrainingPrecision:
+    """The precision for a setting of the recipe.
+
+    Args:
+        wanted: bf16, fp16, fp32 or auto. auto is bf16 if the device is faster in it, otherwise fp16 on a GPU and fp32
+            on a CPU.
+        device: the device to train on.
+    """
     if wanted == "auto":
         if device.type == "cuda":
             wanted = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:
-            wanted = "bf16" if _cpu_gains_by_bf16() else "fp32"
-    return Precision(wanted, {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[wanted])
+            wanted = "bf16" if _cpu_is_faster_in_bf16() else "fp32"
+    return TrainingPrecision(cast(PrecisionName, wanted), _DTYPES[wanted])
 
 
 @functools.cache
-def _cpu_gains_by_bf16() -> bool:
-    """Whether a matrix product is at least 1.2 times as fast in bf16; not all CPUs with its instructions gain."""
+def _cpu_is_faster_in_bf16() -> bool:
+    """Whether a matrix product is at least 1.2 times as fast in bf16; not every CPU with bf16 instructions is."""
     best = {}
     for dtype in (torch.float32, torch.bfloat16):
         matrix = torch.ones(1024, 1024, dtype=dtype)
@@ -46,7 +58,7 @@ def _cpu_gains_by_bf16() -> bool:
 
 
 def make_optimiser(method: Method, optim: Optim) -> torch.optim.SGD:
-    """SGD with a named group for each stage of the student's encoder, and one, `heads`, for all that is new."""
+    """SGD with a named group for each stage of the student's encoder, and one, `heads`, for all new layers."""
     named = method.student.encoder.groups() | {"heads": list(method.head_parameters())}
     groups = [{"params": parameters, "name": name} for name, parameters in named.items() if parameters]
     return torch.optim.SGD(groups, lr=optim.lr_heads, momentum=optim.momentum, weight_decay=optim.weight_decay)
@@ -58,6 +70,6 @@ def poly(step: int, steps: int, power: float) -> float:
 
 
 def set_learning_rates(optimiser: torch.optim.Optimizer, method: Method, optim: Optim, factor: float) -> None:
-    """Each group's rate, as the method wants it, times the schedule's factor."""
+    """Set the rate of each group: the method's choice times the factor of the schedule."""
     for group in optimiser.param_groups:
         group["lr"] = method.learning_rate(group["name"], optim.lr_backbone, optim.lr_heads) * factor

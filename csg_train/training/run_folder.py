@@ -1,48 +1,77 @@
-"""The run folder: what a training leaves behind, and what a resumed one continues from.
+"""The run folder: what a training leaves, and what a resumed one continues from.
 
-recipe.yaml            every setting, resolved
-environment.json       versions, device, seed, data fingerprint, commit
-metrics.jsonl          one line each logged step and each evaluation; the same curves for TensorBoard beside it
+recipe.yaml            every setting
+environment.json       software, hardware, seed, data, classes (csg_train/training/environment.py)
+metrics.jsonl          a line for each logged step and each evaluation; TensorBoard events hold the same figures
 checkpoints/           the last two states of an unfinished run
-student.safetensors    the trained student; written last but one
-result.json            what `csg train --json` prints; its presence says that the run is finished
-diverged.txt           in place of the last two, why there is no student
+student.safetensors    the trained student
+result.json            the result, as `csg train --json` prints it; written last, so a run without it is unfinished
+diverged.txt           instead of the last two: why there is no student
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import re
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 import yaml
+from pydantic import ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-import csg
 from csg.card import ClassSpec
 from csg.console import log
-from csg.errors import InputError
+from csg.errors import InputError, one_line
 from csg.files import atomic_write
+from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
+from csg.records import Record, read_record
+from csg_train.energy import Energy
 from csg_train.recipe import Recipe, parse_recipe
+from csg_train.training.environment import Environment
 
-RECIPE, ENVIRONMENT, METRICS, STUDENT, RESULT = (
-    "recipe.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "student.safetensors",
-    "result.json",
-)
+RECIPE = "recipe.yaml"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+STUDENT = "student.safetensors"
+RESULT = "result.json"
 DIVERGED = "diverged.txt"
-KEEP = 2
+KEEP_CHECKPOINTS = 2
+
+
+class RunResult(Record):
+    """The result of a finished run."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    version: Literal[1] = 1
+    """Version of the format."""
+    run: str
+    """The run folder."""
+    steps: int
+    """Optimiser steps made."""
+    images_per_s: float
+    """Training throughput, over all processes, since the run was started or resumed."""
+    seconds_per_step: float
+    """Mean duration of a step, since the run was started or resumed."""
+    peak_memory_mib: int
+    """Peak memory of the GPU, or of the process on a CPU."""
+    unreadable: int
+    """Training images that could not be read and were skipped, counted each time."""
+    real: ClassificationEvaluation | SegmentationEvaluation | None = None
+    """Scores on the real images; None if the recipe has none."""
+    held_out: ClassificationEvaluation | SegmentationEvaluation | None = None
+    """Scores on the held-out synthetic images; None if the recipe holds none out."""
+    energy: Energy | None = None
+    """Hyperspherical energy of the embeddings of the same images (docs/method.md section 9)."""
+
+    @property
+    def evaluation(self) -> ClassificationEvaluation | SegmentationEvaluation | None:
+        """The scores on the images that the run was measured on."""
+        return self.held_out or self.real
 
 
 @dataclass(frozen=True)
@@ -50,98 +79,110 @@ class Run:
     """A run folder."""
 
     path: Path
+    """Its path."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the folder has a recipe, so that the run can be resumed."""
+        return (self.path / RECIPE).is_file()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the folder has the environment that the run was started with."""
+        return (self.path / ENVIRONMENT).is_file()
 
     @property
     def finished(self) -> bool:
-        """Whether the training came to its end."""
+        """Whether the training is complete."""
         return (self.path / RESULT).is_file()
 
     @property
     def diverged(self) -> bool:
-        """Whether the training ended in numbers that are none."""
+        """Whether the training ended because its weights were not finite."""
         return (self.path / DIVERGED).is_file()
 
     @property
     def metrics(self) -> Path:
+        """The file of metrics."""
         return self.path / METRICS
 
     def recipe(self) -> Recipe:
-        """The resolved recipe.
+        """All settings.
 
         Raises:
-            InputError: this is no run folder.
+            InputError: this is not a run folder.
         """
         try:
             tree = yaml.safe_load((self.path / RECIPE).read_text())
         except (OSError, yaml.YAMLError):
             raise InputError(
-                f"{self.path} is no run folder: {RECIPE} is missing or broken", "name a run folder"
+                f"{self.path} is not a run folder: {RECIPE} is missing or damaged", "name a run folder"
             ) from None
         return parse_recipe(tree, str(self.path / RECIPE))
 
-    def environment(self) -> dict[str, Any]:
-        """The environment record."""
-        return self._json(ENVIRONMENT)
+    def environment(self) -> Environment:
+        """What the run was started with.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return read_record(self.path / ENVIRONMENT, Environment, "train again, or name another run")
 
     def class_spec(self) -> ClassSpec:
-        """What the run's student tells apart."""
-        record = self.environment()
-        colours = tuple((r, g, b) for r, g, b in record.get("colours", ()))
-        return ClassSpec(tuple(record["classes"]), record.get("label_set"), colours)
+        """The classes of the run's student; raises as `environment`."""
+        return self.environment().class_spec
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> RunResult:
         """The result of a finished run.
 
         Raises:
-            InputError: the run is not finished.
+            InputError: the run is not finished, or the file is damaged.
         """
         if not self.finished:
             raise InputError(
                 f"run {self.path} is not finished",
                 f"finish it with `csg train {self.path.parent.name} --resume --out {self.path}`",
             )
-        return self._json(RESULT)
+        return read_record(self.path / RESULT, RunResult, "train again, or name another run")
 
     def write(self, name: str, content: str) -> None:
-        """Write a text file of the run, whole or not at all."""
+        """Write a text file of the run atomically."""
         atomic_write(self.path / name, content.encode())
 
-    def _json(self, name: str) -> dict[str, Any]:
-        try:
-            return dict(json.loads((self.path / name).read_text()))
-        except (OSError, ValueError):
-            raise InputError(f"{self.path / name} is missing or broken", "train again, or name another run") from None
+    def write_record(self, name: str, record: Record) -> None:
+        """Write a record as JSON, atomically."""
+        self.write(name, json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
 
     def student(self) -> dict[str, torch.Tensor]:
-        """The trained student's state dict.
+        """The state dict of the trained student.
 
         Raises:
-            InputError: the file is missing or broken.
+            InputError: the file is missing or damaged.
         """
         return _load(self.path / STUDENT)[0]
 
     def write_student(self, state: dict[str, torch.Tensor]) -> None:
-        """Write the trained student."""
+        """Write the state dict of the trained student."""
         atomic_write(self.path / STUDENT, save(_plain(state)))
 
     def save_checkpoint(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
-        """Write the state after `step` steps; of older ones, the one before is kept."""
+        """Write the state after `step` steps, and remove all older checkpoints but the last."""
         atomic_write(self._checkpoint(step), save(_plain(tensors), {"step": str(step)}))
-        for old in self._checkpoints()[:-KEEP]:
+        for old in self._checkpoints()[:-KEEP_CHECKPOINTS]:
             self._checkpoint(old).unlink()
 
     def load_checkpoint(self) -> tuple[int, dict[str, torch.Tensor]] | None:
-        """The newest whole checkpoint, None if there is none; a broken one is passed over with a warning."""
+        """The step and state of the newest intact checkpoint, None if there is none; warns of damaged ones."""
         for step in reversed(self._checkpoints()):
             try:
                 tensors, notes = _load(self._checkpoint(step))
                 return int(notes["step"]), tensors
             except (InputError, KeyError, ValueError) as error:
-                log(f"warning: {error}; taking the checkpoint before it")
+                log(f"warning: {error}; using the checkpoint before it")
         return None
 
     def drop_checkpoints(self) -> None:
-        """Remove the checkpoints: the run is finished."""
+        """Remove all checkpoints of a finished run."""
         for step in self._checkpoints():
             self._checkpoint(step).unlink()
         if self._folder.is_dir():
@@ -165,16 +206,21 @@ def _plain(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if not path.is_file():
-        raise InputError(f"{path} is not there", "finish the run with --resume, or name another")
+        raise InputError(f"{path} does not exist", "finish the run with --resume, or name another")
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is broken: {error}", "restore it, or train again") from None
+        raise InputError(f"{path} is damaged: {one_line(error)}", "restore it, or train again") from None
 
 
 def newest_run(folder: Path, task: str = "*", unfinished: bool = False) -> Path:
-    """The run below `folder` (runs/<task>/<name>) that was started last, among the unfinished ones if so asked.
+    """The run below `folder` (runs/<task>/<name>) that was started last.
+
+    Args:
+        folder: of all runs.
+        task: of the run, cls or seg; by default either.
+        unfinished: look at unfinished runs only.
 
     Raises:
         InputError: there is none.
@@ -183,36 +229,5 @@ def newest_run(folder: Path, task: str = "*", unfinished: bool = False) -> Path:
     runs = [file.parent for file in recipes if not (unfinished and Run(file.parent).finished)]
     if not runs:
         kind = "unfinished run" if unfinished else "run"
-        raise InputError(f"no {kind} in {folder}/", "train one with `csg train`, or name its folder")
+        raise InputError(f"there is no {kind} in {folder}/", "train one with `csg train`, or name its folder")
     return runs[-1]
-
-
-def environment(device: torch.device, precision: str, seed: int, fingerprint: str) -> dict[str, Any]:
-    """What a run was made with."""
-    packages = ("torch", "torchvision", "numpy", "pillow", "safetensors")
-    return {
-        "csg": csg.__version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-        "precision": precision,
-        "seed": seed,
-        "data_fingerprint": fingerprint,
-        "command": sys.argv,
-    }
-
-
-def _commit() -> str | None:
-    """Commit of csg's own checkout, with `-dirty` if it was changed; None for an installed package."""
-    if shutil.which("git") is None:
-        return None
-    git = ["git", "-C", str(Path(csg.__file__).parent)]
-    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True)
-    if tracked.returncode:
-        return None
-    described = subprocess.run(
-        [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True
-    )
-    return described.stdout.strip() or None

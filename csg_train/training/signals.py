@@ -1,4 +1,4 @@
-"""Stopping a training: the first Ctrl-C or SIGTERM lets the step in progress end, and a checkpoint be written."""
+"""Stopping a run: after the first Ctrl-C or SIGTERM the current step ends and a checkpoint is written."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ class Stopped(CsgError):
 
 @dataclass
 class Stop:
-    """wanted: a signal has come."""
+    """A request to stop."""
 
     wanted: bool = False
+    """A signal has arrived."""
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch the signals while the block runs; a second one falls through."""
+        """Catch the first signal inside the block; a second one has its usual effect."""
         old = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def note(number: int, _: FrameType | None) -> None:

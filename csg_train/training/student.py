@@ -1,8 +1,8 @@
-"""A finished run to its bare student: teacher, projection heads and queues stay behind."""
+"""The student of a finished run, without teacher, projection heads and queues."""
 
 from __future__ import annotations
 
-from csg.errors import InputError
+from csg.errors import InputError, one_line
 from csg_train.methods.base import Student
 from csg_train.tasks import TASKS
 from csg_train.training.run_folder import STUDENT, Run
@@ -12,7 +12,7 @@ def load_student(run: Run) -> Student:
     """The trained student of a finished run, float32, in eval mode.
 
     Raises:
-        InputError: the run is not finished, or its checkpoint is broken or another model's.
+        InputError: the run is not finished, or its student is damaged or belongs to another model.
     """
     run.result()
     recipe, classes = run.recipe(), run.class_spec()
@@ -20,9 +20,6 @@ def load_student(run: Run) -> Student:
     try:
         student.load_state_dict(run.student())
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{run.path / STUDENT} is no checkpoint of a {recipe.model.backbone} with {len(classes)} classes: {reason}",
-            "export the run that it belongs to",
-        ) from None
+        what = f"{run.path / STUDENT} does not fit a {recipe.model.backbone} with {len(classes)} classes"
+        raise InputError(f"{what}: {one_line(error, 200)}", "export the run it belongs to") from None
     return student.eval()

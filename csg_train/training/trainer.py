@@ -1,4 +1,4 @@
-"""The trainer: the loop, readable top to bottom, for any Method.
+"""The trainer: the training loop for any method.
 
 Mixed precision, accumulation, several processes, logging, checkpoints and stopping are here; what is learned is the
 method's.
@@ -6,11 +6,11 @@ method's.
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -22,39 +22,47 @@ from torch.nn.parallel import DistributedDataParallel
 
 from csg.console import log, progress
 from csg.errors import InputError, UsageError
+from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg_train.data.loading import StepBatchSampler, batches
 from csg_train.distributed import any_rank, barrier, mean_over_processes, rank, world_size
-from csg_train.energy import hyperspherical_energy
+from csg_train.energy import Energy, hyperspherical_energy
 from csg_train.methods.base import Batch, Method
 from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS, Images, predicting
-from csg_train.training.checkpoint import pack, unpack
-from csg_train.training.metrics_log import Curves
-from csg_train.training.optimizer import Precision, make_optimiser, poly, set_learning_rates
-from csg_train.training.run_folder import DIVERGED, Run
+from csg_train.training.checkpoint import TrainingState
+from csg_train.training.metrics_log import MetricsLine, MetricsLog
+from csg_train.training.optimizer import TrainingPrecision, make_optimiser, poly, set_learning_rates
+from csg_train.training.run_folder import DIVERGED, RESULT, Run, RunResult
 from csg_train.training.signals import Stop, Stopped
 
 LOG_EVERY = 10  # steps
 CHECKPOINT_EVERY_S = 300.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Trainer:
-    """One run of a method.
-
-    measured: the set to measure on, in the order of the classes trained on; None: nothing is measured.
-    """
+    """One run of a method."""
 
     run: Run
+    """Its folder."""
     recipe: Recipe
+    """Its settings."""
     method: Method
+    """The method, on the device."""
     images: Images
-    measured: Images | None
+    """The training images."""
+    test_images: Images | None
+    """The images to measure on, with the classes of the training images; None: nothing is measured."""
     device: torch.device
-    precision: Precision
+    """The device to train on."""
+    precision: TrainingPrecision
+    """The precision of the forward pass."""
     step: int = 0
+    """Steps made so far."""
     unreadable: int = 0
+    """Images that were skipped so far."""
     stop: Stop = field(default_factory=Stop)
+    """Whether the user has stopped the run."""
 
     def __post_init__(self) -> None:
         optim = self.recipe.optim
@@ -71,47 +79,48 @@ class Trainer:
         self.optimiser = make_optimiser(self.method, optim)
         self.model = DistributedDataParallel(self.method, broadcast_buffers=False) if world_size() > 1 else self.method
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
-        self.curves = Curves(self.run)
+        self.state = TrainingState(self.method, self.optimiser, self.scaler, self.device)
+        self.metrics = MetricsLog(self.run)
         self.seconds, self.images_seen, self.steps_made = 0.0, 0, 0
         self.logged = (0, 0.0)
 
-    def train(self) -> dict[str, Any]:
-        """Run to the end, and measure.
-
-        Returns:
-            The run's result (csg_train/training/run_folder.py).
+    def train(self) -> RunResult:
+        """Train to the end, and measure.
 
         Raises:
             Stopped: by Ctrl-C or SIGTERM; the run can be resumed.
+            InputError: the training diverged, or an image cannot be read.
         """
         if not self._restore():
-            self.method.prepare(self._batches(endless=True))
-        with self.stop.listening(), self.curves.open(self.step):
+            self.method.prepare(self._batches(2**62))
+        with self.stop.listening(), self.metrics.open(self.step):
             self._steps()
-            figures = self._measure()
-        result = {
-            "run": str(self.run.path),
-            "steps": self.step,
-            "images_per_s": round(self.images_seen / self.seconds, 1) if self.seconds else 0.0,
-            "seconds_per_step": round(self.seconds / self.steps_made, 4) if self.steps_made else 0.0,
-            "peak_memory_mib": peak_memory_mib(self.device),
-            "unreadable": self.unreadable,
-        } | figures
+            evaluation, energy = self._measure()
+        result = RunResult(
+            run=str(self.run.path),
+            steps=self.step,
+            images_per_s=round(self.images_seen / self.seconds, 1) if self.seconds else 0.0,
+            seconds_per_step=round(self.seconds / self.steps_made, 4) if self.steps_made else 0.0,
+            peak_memory_mib=peak_memory_mib(self.device),
+            unreadable=self.unreadable,
+            real=None if self.recipe.data.holdout else evaluation,
+            held_out=evaluation if self.recipe.data.holdout else None,
+            energy=energy,
+        )
         if rank() == 0:
             self.run.write_student(self.method.student.state_dict())
-            self.run.write("result.json", json.dumps(result, indent=2) + "\n")
+            self.run.write_record(RESULT, result)
             self.run.drop_checkpoints()
         barrier()
         return result
 
-    def _batches(self, endless: bool = False) -> Any:
-        """This process's share of each batch of the steps to come, on the device."""
+    def _batches(self, end: int) -> Iterator[Batch]:
+        """This process's share of the batches from the current step to `end`, on the device."""
         recipe = self.recipe
         views = TASKS[recipe.task].views(self.images, recipe, self.method.views)
-        total = 2**62 if endless else self.steps
-        sampler = StepBatchSampler(len(self.images), self.batch, recipe.seed, range(self.step, total))
+        sampler = StepBatchSampler(len(self.images), self.batch, recipe.seed, range(self.step, end))
         data, pin = recipe.data, self.device.type == "cuda"
-        for loaded in batches(views, sampler, data.on_unreadable, data.workers, pin):
+        for loaded in batches(views, sampler, data.on_unreadable, workers=data.workers, pin_memory=pin):
             self._note_unreadable(loaded.unreadable)
             yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in (loaded.views, loaded.labels)))
 
@@ -120,7 +129,7 @@ class Trainer:
         saved, started = time.monotonic(), time.monotonic()
         with progress() as bar:
             task = bar.add_task("training", total=self.steps, completed=self.step, note="")
-            for batch in self._batches():
+            for batch in self._batches(self.steps):
                 values = self._one_step(batch)
                 self.steps_made += 1
                 self.images_seen += world_size() * len(batch.labels)
@@ -136,14 +145,14 @@ class Trainer:
                 if stop:
                     raise Stopped(
                         f"stopped after step {self.step} of {self.steps}",
-                        f"go on with `csg train {self.recipe.task} --resume --out {self.run.path}`",
+                        f"continue with `csg train {self.recipe.task} --resume --out {self.run.path}`",
                     )
                 every = self.recipe.evaluate_every * self.steps_per_epoch
                 if every and self.step % every == 0 and self.step < self.steps:
                     self._measure()
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
-        """One optimiser step; returns what is logged, still on the device."""
+        """Make one optimiser step; returns what is logged, still on the device."""
         optim = self.recipe.optim
         set_learning_rates(self.optimiser, self.method, optim, poly(self.step, self.steps, optim.power))
         self.optimiser.zero_grad(set_to_none=True)
@@ -151,7 +160,7 @@ class Trainer:
         logged: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         for part in parts:
             share = len(part.labels) / len(batch.labels)
-            with self._gradients_shared(part is parts[-1]):
+            with self._gradient_sync(part is parts[-1]):
                 with torch.autocast(self.device.type, self.precision.dtype, enabled=self.precision.name != "fp32"):
                     losses, figures = self.model(part)
                 total = torch.stack(list(losses.values())).sum()
@@ -169,58 +178,59 @@ class Trainer:
         self.step += 1
         return logged
 
-    def _gradients_shared(self, now: bool) -> AbstractContextManager[Any]:
-        """Gradients are averaged over the processes once a step, with its last part."""
-        return nullcontext() if now or world_size() == 1 else cast(DistributedDataParallel, self.model).no_sync()
+    def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
+        """Average gradients over the processes once a step, with its last part."""
+        return nullcontext() if last or world_size() == 1 else cast(DistributedDataParallel, self.model).no_sync()
 
     def _log(self, values: dict[str, Tensor], bar: Progress, task: TaskID) -> None:
         bar.advance(task)
         if self.step % LOG_EVERY and self.step != self.steps:
             return
         means = mean_over_processes(torch.stack([value.float() for value in values.values()])).tolist()
-        line = {name: round(value, 6) for name, value in zip(values, means, strict=True)}
+        figures = {name: round(value, 6) for name, value in zip(values, means, strict=True)}
         if not all(math.isfinite(value) for value in means):
             self._stop_if_diverged()
             log(f"warning: step {self.step}: a loss is not finite")
-        line |= {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups}
+        figures |= {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups}
         seen, seconds = self.images_seen - self.logged[0], self.seconds - self.logged[1]
         self.logged = (self.images_seen, self.seconds)
-        line["images_per_s"] = round(seen / seconds, 1)
-        self.curves.write(self.step, line)
-        bar.update(task, note=f"loss {line['loss']:.3f}")
+        figures["images_per_s"] = round(seen / seconds, 1)
+        self.metrics.write(MetricsLine(self.step, figures))
+        bar.update(task, note=f"loss {figures['loss']:.3f}")
         if self.step % self.steps_per_epoch < LOG_EVERY and not bar.live.is_started:
-            log(f"step {self.step}/{self.steps}  loss {line['loss']:.3f}  {line['images_per_s']:.0f} images/s")
+            log(f"step {self.step}/{self.steps}  loss {figures['loss']:.3f}  {figures['images_per_s']:.0f} images/s")
 
     def _stop_if_diverged(self) -> None:
         if all(bool(weight.isfinite().all()) for weight in self.method.student.parameters()):
             return
-        what = f"training diverged: at step {self.step} weights are not finite any more"
+        what = f"training diverged: at step {self.step} weights are not finite"
         self.run.write(DIVERGED, f"{what}\n")
         raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
 
-    def _measure(self) -> dict[str, Any]:
-        """Accuracy and energies in fp32, by the first process: `real` or `held_out`, and `energy`."""
-        if self.measured is None or rank():
-            return {}
+    def _measure(self) -> tuple[ClassificationEvaluation | SegmentationEvaluation | None, Energy | None]:
+        """Scores and energies, measured in fp32 by the first process."""
+        if self.test_images is None or rank():
+            return None, None
         task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
         with predicting(self.method.student) as predict:
-            found = task.measure(predict, self.images.class_spec, self.measured, self.recipe, self.device)
-        evaluation = found.evaluation.model_dump()
-        line = {name: evaluation[name] for name in task.SCORES}
-        words = ", ".join(f"{task.SCORES[name].removesuffix(' %')} {value:.2%}" for name, value in line.items())
-        log(f"step {self.step}: {evaluation['images']} {kind.replace('_', '-')} images ({self.measured.name}): {words}")
+            found = task.measure(predict, self.images.class_spec, self.test_images, self.recipe, self.device)
+        scores = {name: float(getattr(found.evaluation, name)) for name in task.scores}
+        text = ", ".join(f"{task.scores[name].removesuffix(' %')} {value:.2%}" for name, value in scores.items())
+        count, name = found.evaluation.images, self.test_images.name
+        log(f"step {self.step}: {count} {kind.replace('_', '-')} images ({name}): {text}")
         energy = hyperspherical_energy(found.embeddings)
-        line |= {name: getattr(energy, name) for name in ("E_0", "E_1", "E_2") if energy}
-        self.curves.write(self.step, {f"{kind}/{name}": value for name, value in line.items()})
-        return {kind: evaluation, "energy": energy.as_dict() if energy else None}
+        if energy:
+            scores |= {"E_0": energy.E_0, "E_1": energy.E_1, "E_2": energy.E_2}
+        self.metrics.write(MetricsLine(self.step, {f"{kind}/{name}": value for name, value in scores.items()}))
+        return found.evaluation, energy
 
     def _note_unreadable(self, lines: list[str]) -> None:
         for line in lines:
-            log(f"left out: {line}")
+            log(f"skipped: {line}")
         self.unreadable += len(lines)
 
     def _save(self) -> None:
-        tensors = pack(self.method, self.optimiser, self.scaler, self.device)
+        tensors = self.state.pack()
         if rank() == 0:
             self.run.save_checkpoint(self.step, tensors | {"unreadable": torch.tensor(self.unreadable)})
         barrier()
@@ -230,14 +240,14 @@ class Trainer:
         if found is None:
             return False
         self.step, tensors = found
-        unpack(tensors, self.method, self.optimiser, self.scaler, self.device)
+        self.state.unpack(tensors)
         self.unreadable = int(tensors["unreadable"])
         log(f"resumed after step {self.step} of {self.steps}")
         return True
 
 
 def peak_memory_mib(device: torch.device) -> int:
-    """Most memory that was in use: the GPU's that torch took, or this process's resident set."""
+    """Peak memory in MiB: what torch allocated on the GPU, or the resident set of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) // 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts KiB

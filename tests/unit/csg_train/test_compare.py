@@ -2,15 +2,16 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from csg.errors import UsageError
-from csg_train.compare.command import keep_plan
-from csg_train.compare.results import Try, decide
-from csg_train.compare.tuning import choose, recipe_for, tries
+from csg_train.compare.plan import keep_plan
+from csg_train.compare.results import Trial, read_results
+from csg_train.compare.tuning import best_trial, candidates, choose, recipe_for, trial_settings, tuning_rule
 from csg_train.energy import hyperspherical_energy
 from csg_train.methods import METHODS
 from csg_train.methods.spec import parse_method
@@ -46,10 +47,11 @@ def test_table_and_json_are_the_runs_own_figures(compared):
     ].keys()
     for method, name in zip(result["methods"], ("none", "csg-apool-false"), strict=True):
         own = [Run(folder / "runs" / f"{name}-{seed}").result() for seed in (0, 1)]
-        accuracies = [run["real"]["accuracy"] for run in own]
-        assert method["mean"]["accuracy"] == pytest.approx(np.mean(accuracies))
-        assert method["deviation"]["accuracy"] == pytest.approx(np.std(accuracies, ddof=1))
-        assert method["mean"]["E_2"] == pytest.approx(np.mean([run["energy"]["E_2"] for run in own]))
+        accuracies = [run.real.accuracy for run in own]
+        summary = read_results(folder)[method["label"]]
+        assert summary.mean("accuracy") == pytest.approx(np.mean(accuracies))
+        assert summary.deviation("accuracy") == pytest.approx(np.std(accuracies, ddof=1))
+        assert summary.mean("E_2") == pytest.approx(np.mean([run.energy.E_2 for run in own]))
         cell = f"{100 * np.mean(accuracies):.1f} ± {100 * np.std(accuracies, ddof=1):.1f}"
         assert cell in (folder / "table.md").read_text()
     assert Run(folder / "runs" / "csg-apool-false-1").recipe().methods["csg"]["apool"] is False
@@ -92,20 +94,20 @@ def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
     done = compare(folder, "--seeds", "1", "--method", "csg", "--json")
     assert done.returncode == 0, done.stderr
     (method,) = json.loads(done.stdout)["methods"]
-    assert [t["changes"]["methods.csg.weight"] for t in method["tries"]] == pytest.approx([0.1, 0.01, 1.0])
-    scores = [t["held_out"] for t in method["tries"]]
+    assert [t["changes"]["methods.csg.weight"] for t in method["trials"]] == pytest.approx([0.1, 0.01, 1.0])
+    scores = [t["held_out"] for t in method["trials"]]
     best = int(np.argmax(scores))
     clear = scores[best] - scores[0] > (scores[best] * (1 - scores[best]) / 16) ** 0.5
-    assert method["chosen"] == method["tries"][best if clear else 0]["changes"]
+    assert method["chosen"] == method["trials"][best if clear else 0]["changes"]
     for number in range(3):
         run = Run(folder / "tune" / f"csg-{number}")
         recipe, result = run.recipe(), run.result()
         assert recipe.data.real == ()
         assert recipe.optim.max_steps == 1
-        assert "real" not in result
-        assert result["held_out"]["images"] == 16
+        assert result.real is None
+        assert result.held_out.images == 16
     assert Run(folder / "runs" / "csg-0").recipe().methods["csg"]["weight"] == method["chosen"]["methods.csg.weight"]
-    assert "three tries" in (folder / "table.md").read_text()
+    assert "three short runs" in (folder / "table.md").read_text()
 
 
 def test_a_method_that_diverges_is_named_and_holds_nothing_up(weights, tmp_path):
@@ -124,28 +126,27 @@ def test_every_method_has_three_tries_of_its_own_weight(small_recipe):
     base = small_recipe()
     for name in METHODS:
         spec = parse_method(f"{name}:styles=somewhere" if name == "drpc" else name)
-        recipes = [recipe_for(spec, base, changes) for changes in tries(spec, base)]
+        recipes = [recipe_for(spec, base, changes) for changes in candidates(spec, base)]
         assert len(recipes) == 3
         assert recipes[0] == recipe_for(spec, base)
         assert len({recipe.digest() for recipe in recipes}) == 3
 
 
-def test_several_sources_are_tuned_on_the_last(small_recipe, tmp_path):
-    from csg_train.compare.command import Comparison, kept
-
+def test_several_sources_are_tuned_on_the_last(small_recipe):
     base = small_recipe(data__train=["a", "b"], data__real=["c"])
-    changes = Comparison(tmp_path, base, 1600)._tuning({"optim.lr_heads": 0.5})
+    changes = trial_settings(base, 1600, {"optim.lr_heads": 0.5})
     recipe = recipe_for(parse_method("none"), base, changes)
     assert (recipe.data.train, recipe.data.real, recipe.data.holdout) == (("a",), ("b",), 0.0)
     assert recipe.optim.max_steps == 25
     assert (recipe.optim.lr_heads, recipe.optim.lr_backbone) == (2.0, 4 * base.optim.lr_backbone)
-    assert "all of b" in kept(base)
+    assert "all of b" in tuning_rule(base, True)
 
 
 def test_the_first_value_stays_unless_another_is_better_by_more_than_a_standard_error():
-    tries = [Try({"weight": weight}, score, 400) for weight, score in ((1, 0.5), (2, 0.52), (3, 0.4))]
-    assert decide(tries) is tries[0]
-    assert decide([*tries, Try({"weight": 4}, 0.53, 400)]).changes == {"weight": 4}
+    scores = {1: 0.5, 2: 0.52, 3: 0.4, 4: 0.53}
+    trials = [Trial(changes={"weight": w}, held_out=score, images=400) for w, score in scores.items()]
+    assert best_trial(trials[:3]) is trials[0]
+    assert best_trial(trials).changes == {"weight": 4}
 
 
 def test_methods_are_chosen_and_refused(small_recipe):
@@ -171,7 +172,7 @@ def test_a_wrong_setting_of_a_method_is_one_line(compared):
 
 def test_a_strange_folder_is_left_alone(small_recipe, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
-    with pytest.raises(UsageError, match="no comparison"):
+    with pytest.raises(UsageError, match="not the folder of a comparison"):
         keep_plan(tmp_path, small_recipe(), True, "0")
 
 
@@ -186,10 +187,12 @@ def test_embed_writes_what_was_measured(trained, tmp_path, capsys):
     with np.load(tmp_path / "x.npz") as file:
         assert file["embeddings"].shape == (1797, 1280)
         assert file["embeddings"].dtype == np.float32
-        assert float((file["predicted"] == file["labels"]).mean()) == trained.result()["real"]["accuracy"]
-        assert list(file["classes"]) == trained.environment()["classes"]
+        assert float((file["predicted"] == file["labels"]).mean()) == trained.result().real.accuracy
+        assert tuple(file["classes"]) == trained.environment().classes
         assert len(file["paths"]) == 1797
-        assert result["energy"] == hyperspherical_energy(file["embeddings"]).as_dict() == trained.result()["energy"]
+        energy = hyperspherical_energy(file["embeddings"])
+        assert energy == trained.result().energy
+        assert result["energy"] == asdict(energy)
     with pytest.raises(UsageError, match="npz"):
         embed_command(trained.path, None, tmp_path / "x.txt", False)
 
@@ -203,7 +206,7 @@ def test_segmenters_are_compared_by_their_miou(weights, tmp_path):
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["rows"]
     own = Run(folder / "runs" / "none-0").result()
-    assert (row["miou"], row["pixel_accuracy"]) == (own["real"]["miou"], own["real"]["pixel_accuracy"])
-    assert row["hse"] == {"0": own["energy"]["E_0"], "1": own["energy"]["E_1"], "2": own["energy"]["E_2"]}
+    assert (row["miou"], row["pixel_accuracy"]) == (own.real.miou, own.real.pixel_accuracy)
+    assert row["hse"] == {"0": own.energy.E_0, "1": own.energy.E_1, "2": own.energy.E_2}
     assert "mIoU %" in (folder / "table.md").read_text()
     assert {"circle.png", "confusion.png"} < {path.name for path in folder.iterdir()}

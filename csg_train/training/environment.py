@@ -1,0 +1,107 @@
+"""What a run is made with: software, hardware, data, classes (`environment.json` of a run folder)."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+import csg
+from csg.card import ClassSpec, Colour
+from csg.records import Record
+from csg_train.distributed import world_size
+from csg_train.recipe import Recipe
+from csg_train.tasks import Images
+from csg_train.training.optimizer import PrecisionName
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
+
+
+class Environment(Record):
+    """What a run was started with."""
+
+    version: Literal[1] = 1
+    """Version of the format."""
+    csg: str
+    """Version of csg."""
+    commit: str | None
+    """Commit of the checkout that csg ran from, with `-dirty` if it had changes; None for an installed package."""
+    python: str
+    """Version of Python."""
+    packages: dict[str, str]
+    """Versions of the packages that matter for the result."""
+    device: str
+    """Name of the GPU or the processor."""
+    threads: int
+    """Threads of torch on the CPU."""
+    processes: int
+    """Processes that trained together."""
+    precision: PrecisionName
+    """Precision of the forward pass, never `auto`."""
+    seed: int
+    """Seed of all random numbers."""
+    data_fingerprint: str
+    """Hash of the training images."""
+    recipe_digest: str
+    """Hash of all settings."""
+    classes: tuple[str, ...]
+    """Names of the classes in the order of the student's outputs."""
+    label_set: str | None
+    """Label set of a segmenter."""
+    colours: tuple[Colour, ...]
+    """Colours of the classes of a segmenter."""
+    command: tuple[str, ...]
+    """Command line."""
+
+    @property
+    def class_spec(self) -> ClassSpec:
+        """The classes of the run's student."""
+        return ClassSpec(self.classes, self.label_set, self.colours)
+
+
+def current_environment(recipe: Recipe, images: Images, precision: PrecisionName, device: torch.device) -> Environment:
+    """The environment of a run that starts now.
+
+    Args:
+        recipe: with all settings.
+        images: the training images.
+        precision: of the forward pass.
+        device: that the run trains on.
+    """
+    class_spec = images.class_spec
+    return Environment(
+        csg=csg.__version__,
+        commit=_commit(),
+        python=platform.python_version(),
+        packages={name: metadata.version(name) for name in PACKAGES},
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        threads=torch.get_num_threads(),
+        processes=world_size(),
+        precision=precision,
+        seed=recipe.seed,
+        data_fingerprint=images.fingerprint(),
+        recipe_digest=recipe.digest(),
+        classes=class_spec.names,
+        label_set=class_spec.label_set,
+        colours=class_spec.colours,
+        command=tuple(sys.argv),
+    )
+
+
+def _commit() -> str | None:
+    if shutil.which("git") is None:
+        return None
+    git = ["git", "-C", str(Path(csg.__file__).parent)]
+    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", "__init__.py"], capture_output=True)
+    if tracked.returncode:
+        return None
+    described = subprocess.run(
+        [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True
+    )
+    return described.stdout.strip() or None
