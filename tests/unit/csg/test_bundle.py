@@ -1,0 +1,70 @@
+"""Bundles: written once, verified on read."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from csg.bundle import newest_bundle, read_bundle, write_bundle
+from csg.errors import InputError, VerificationError
+from tests.helpers.tiny_bundle import write_colour_bundle
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write_colour_bundle(tmp_path / "bundles" / "one")
+
+
+def test_a_bundle_comes_back_as_it_was_written(bundle):
+    assert read_bundle(bundle.path) == bundle
+    assert bundle.labels.read_text().split() == list(bundle.card.classes)
+    assert newest_bundle(bundle.path.parent) == bundle.path
+
+
+@pytest.mark.parametrize("name", ["card.json", "model.onnx", "labels.txt"])
+def test_a_changed_file_is_refused(bundle, name):
+    file = bundle.path / name
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(VerificationError, match=name):
+        read_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0" * 64 + b"  ../../etc/passwd\n"])
+def test_invalid_checksum_files_are_refused(bundle, content):
+    (bundle.path / "SHA256SUMS").write_bytes(content)
+    with pytest.raises(VerificationError, match=r"card\.json does not match"):
+        read_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["model.plan", "model.onnx.data"])
+def test_a_file_without_a_checksum_is_refused(bundle, name):
+    (bundle.path / name).write_bytes(b"anything")
+    with pytest.raises(VerificationError, match=name):
+        read_bundle(bundle.path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["card.json", "model.onnx", "labels.txt"]), st.floats(0, 1, exclude_max=True), st.integers(1, 255)
+)
+def test_every_changed_byte_and_every_cut_is_noticed(bundle, name, where, by):
+    file = bundle.path / name
+    whole = file.read_bytes()
+    index = int(where * len(whole))
+    for content in (whole[:index], whole[:index] + bytes([whole[index] ^ by]) + whole[index + 1 :]):
+        file.write_bytes(content)
+        with pytest.raises(VerificationError, match=name):
+            read_bundle(bundle.path)
+    file.write_bytes(whole)
+    assert read_bundle(bundle.path) == bundle
+
+
+@pytest.mark.parametrize("name", ["card.json", "model.onnx", "labels.txt", "SHA256SUMS"])
+def test_a_missing_file_is_named(bundle, name):
+    (bundle.path / name).unlink()
+    with pytest.raises(InputError, match=name):
+        read_bundle(bundle.path)
+
+
+def test_a_bundle_is_never_written_over(bundle):
+    with pytest.raises(InputError, match="already exists"):
+        write_bundle(bundle.path, bundle.card, {})
