@@ -22,6 +22,7 @@ def test_one_switch_for_processes_and_sessions(bundle, tmp_path, tuning):
     """A lone client of two instances on four cores."""
     repository = tmp_path / "repository"
     deploy(bundle.path, repository, "--no-encoded", "--no-warm-up", "--instances", 2)
+    files = set((repository / "colour").rglob("*"))
     with serving(repository, "--threads", 4, "--tuning", tuning) as state:
         server = psutil.Process(state["pid"])
         stubs = server.children(recursive=True)
@@ -34,6 +35,7 @@ def test_one_switch_for_processes_and_sessions(bundle, tmp_path, tuning):
         client = Client(state["grpc"])
         for _ in range(REQUESTS):
             client.predict([tmp_path / "red.png"])
+    assert set((repository / "colour").rglob("*")) == files, "a polling server would load the model again"
     log = (repository / LOG).read_text()
     batches = dict.fromkeys(("in the wide session", "with 2 of 4 cores"), 0)
     for how in batches:
