@@ -14,10 +14,10 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from csg.errors import InputError
 from csg.provenance import (
-    Calibration,
     ClassificationEvaluation,
     Engine,
     Format,
+    Int8Calibration,
     Parity,
     Provenance,
     SegmentationEvaluation,
@@ -166,7 +166,7 @@ class ModelCard(Record):
     """Number type of most of the model's arithmetic."""
     format: Format = "onnx"
     """An ONNX graph alone, or with an engine of this library."""
-    calibration: Calibration | None = None
+    calibration: Int8Calibration | None = None
     """int8: how it was calibrated."""
     engine: Engine | None = None
     """The engine, if the bundle has one."""

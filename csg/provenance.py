@@ -46,7 +46,7 @@ class Parity(Record):
     """Every stage of the export on real images and on hard inputs; the last one on real images is the graph itself."""
 
 
-class Calibration(Record):
+class Int8Calibration(Record):
     """What the ranges of an int8 model were measured on."""
 
     source: str

@@ -18,7 +18,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from csg.provenance import Calibration, CalibrationMethod
+from csg.provenance import CalibrationMethod, Int8Calibration
 from csg_export.onnx_graph import INPUT, LAYERS, check_graph
 
 CALIBRATION_BATCH = 8
@@ -70,7 +70,7 @@ TENSORRT_INT8 = Int8Dialect(
 
 
 def to_int8(
-    model: ModelProto, batches: Sequence[np.ndarray], settings: Calibration, dialect: Int8Dialect
+    model: ModelProto, batches: Sequence[np.ndarray], settings: Int8Calibration, dialect: Int8Dialect
 ) -> ModelProto:
     """Quantise a float32 graph; its inputs and outputs keep their types.
 

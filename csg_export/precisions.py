@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from csg.card import ComputeType, Runtime
 from csg.errors import UsageError
-from csg.provenance import Calibration, Format
+from csg.provenance import Format, Int8Calibration
 from csg_export.formats import FORMATS, int8_dialect
 from csg_export.fp16 import to_fp16
 from csg_export.int8 import to_int8
@@ -45,7 +45,7 @@ class Converted:
     """What the model card adds to the precision's note about this graph."""
     intermediate: Mapping[str, ModelProto] = field(default_factory=dict)
     """Further graphs to compare with PyTorch in ONNX Runtime, by the name of their stage."""
-    calibration: Calibration | None = None
+    calibration: Int8Calibration | None = None
     """What the ranges of a quantised graph were measured on."""
 
 
@@ -89,7 +89,7 @@ def _fp16(conversion: Conversion) -> Converted:
 def _int8(conversion: Conversion) -> Converted:
     source, options = conversion.source, conversion.options
     dialect, batches = int8_dialect(options.format), list(source.training.batches())
-    settings = Calibration(
+    settings = Int8Calibration(
         source=source.training.name,
         images=sum(map(len, batches)),
         method=options.calibration or dialect.calibration[source.task],

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from csg.card import ClassificationInput
-from csg.provenance import Calibration
+from csg.provenance import Int8Calibration
 from csg_export.onnx_graph import to_onnx
 from csg_export.runners import onnx_runner
 
 SPEC = ClassificationInput(height=24, width=24, resize_shorter_side=24)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
-CALIBRATION = Calibration(source="x", images=6, method="minmax", fp32_first_last=False)
+CALIBRATION = Int8Calibration(source="x", images=6, method="minmax", fp32_first_last=False)
 
 
 class Chain(nn.Module):
