@@ -1,0 +1,21 @@
+"""The comparisons in docs/results can be continued, and their tables say what their figures say."""
+
+import pytest
+
+from csg.records import read_record
+from csg_train.compare.plan import PLAN, Plan
+from csg_train.compare.results import read_results
+from csg_train.compare.table import TABLE, write_table
+from csg_train.compare.tuning import tuning_rule
+from csg_train.recipe import parse_recipe
+from tests.conftest import ROOT
+
+FOLDERS = sorted(path.parent for path in (ROOT / "docs" / "results").glob(f"*/{PLAN}"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_figures_and_table_agree(folder, tmp_path):
+    plan = read_record(folder / PLAN, Plan, "restore it")
+    base = parse_recipe(plan.recipe, str(folder / PLAN))
+    write_table(tmp_path, base, tuning_rule(base, plan.tune), list(read_results(folder).values()))
+    assert (tmp_path / TABLE).read_text() == (folder / TABLE).read_text()
