@@ -84,6 +84,11 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
         if not embeddings:
             raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
         scores = counts.scores()
+        if not scores.confusion.any():
+            raise InputError(
+                f"no pixel of {images.name} belongs to a class of label set {images.labels.name}",
+                "check the masks and the label set",
+            )
         evaluation = SegmentationEvaluation(
             dataset=images.name,
             images=len(embeddings),

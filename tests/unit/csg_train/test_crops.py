@@ -10,10 +10,12 @@ from PIL import Image
 from csg.card import SegmentationInput
 from csg.datasets.label_sets import IGNORED
 from csg.datasets.segmentation import read_segmentation_dataset
+from csg.errors import InputError
 from csg_train.data.crops import Crops, joint_crop
 from csg_train.data.synthetic_scenes import draw_scene, write_scenes
-from csg_train.recipe import SegmentationAugment, SegmentationData
-from tests.helpers.mask_files import write_gta5
+from csg_train.recipe import SegmentationAugment, SegmentationData, load_recipe
+from csg_train.tasks import TASKS
+from tests.helpers.mask_files import save_image, write_gta5
 
 
 @pytest.fixture
@@ -69,3 +71,15 @@ def test_drawn_scenes_are_reproducible_and_labelled(tmp_path):
     found = np.bincount(np.concatenate([scenes.load(i)[1].ravel() for i in range(20)]), minlength=11)
     assert found[0] > found[1:].sum()
     assert (found[1:] > 0).sum() >= 8
+
+
+def test_images_without_a_labelled_pixel_cannot_be_measured(tmp_path):
+    save_image(tmp_path / "images" / "0.png", np.zeros((8, 8, 3), np.uint8))
+    save_image(tmp_path / "labels" / "0.png", np.full((8, 8), IGNORED, np.uint8))
+    images, recipe = read_segmentation_dataset([tmp_path], "camvid11"), load_recipe("camvid")
+
+    def predict(batch):
+        return torch.zeros(1, 11, *batch.shape[1:3]), None
+
+    with pytest.raises(InputError, match=r"no pixel of .* belongs to a class of label set camvid11"):
+        TASKS["seg"].measure(predict, images.class_spec, images, recipe, torch.device("cpu"))

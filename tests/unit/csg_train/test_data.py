@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from csg.datasets.classification import read_classification_dataset
-from csg.errors import InputError, UsageError, VerificationError
+from csg.errors import InputError, VerificationError
 from csg_train.data import loading
 from csg_train.data.fonts import font_faces
 from csg_train.data.synthetic_digits import draw, write_digits
 from csg_train.data.views import Views
 from csg_train.models.weights import load_weights, pull
-from csg_train.recipe import ClassificationAugment, ClassificationData, load_recipe, parse_settings, recipe_names
+from csg_train.recipe import ClassificationAugment, ClassificationData
 
 
 @pytest.fixture
@@ -155,31 +155,6 @@ def test_an_unreadable_image_stops_or_is_counted(folders):
     found = batches(folders, 0, unreadable="skip")
     assert sum(len(b.unreadable) for b in found) == 2
     assert sum(len(b.labels) for b in found) == 10
-
-
-def test_recipes_load_and_say_what_is_wrong(tmp_path):
-    assert recipe_names() == ["camvid", "digit-scenes", "digits", "gta5", "pacs", "visda17"]
-    for name in recipe_names():
-        assert load_recipe(name).name == name
-    recipe = load_recipe("visda17", {"seed": 3, "optim.lr_heads": 0.5, "methods.csg.stages": ["layer4"]})
-    assert (recipe.seed, recipe.optim.lr_heads, recipe.methods["csg"]["stages"]) == (3, 0.5, ["layer4"])
-    assert recipe.methods["csg"]["temperature"] == 0.07
-    file = tmp_path / "own.yaml"
-    file.write_text(recipe.to_yaml())
-    assert load_recipe(str(file)).digest() == recipe.digest()
-    for source, settings, message in [
-        ("nothing", [], "no recipe 'nothing'"),
-        ("digits", ["optim.batches=3"], r"no setting optim.batches; did you mean optim.batch\?"),
-        ("digits", ["optim.batch=0"], "optim.batch"),
-        ("digits", ["method=magic"], "no method 'magic'"),
-        ("digits", ["methods.csg.tau=1"], "tau"),
-        ("digits", ["model.backbone=vgg"], "no backbone 'vgg'"),
-        ("digits", ["batch"], "not of the form"),
-        ("digits", ["optim.batch.x=1"], "not a group of settings"),
-        ("digits", ["data.size=99"], "larger than resize"),
-    ]:
-        with pytest.raises(UsageError, match=message):
-            load_recipe(source, parse_settings(settings))
 
 
 def test_weights_are_checked_and_their_absence_is_said_in_one_line(tmp_path, monkeypatch, weights):

@@ -1,0 +1,57 @@
+"""Recipes: loaded by name or file, changed by settings, documented, and checked before training."""
+
+import pytest
+
+from csg.card import ModelCard
+from csg.datasets.label_sets import LabelSet
+from csg.errors import UsageError
+from csg.records import Record
+from csg_train.recipe import Recipe, load_recipe, parse_settings, recipe_names
+
+
+def test_the_recipes_of_csg():
+    assert recipe_names() == ["camvid", "digit-scenes", "digits", "gta5", "pacs", "visda17"]
+    for name in recipe_names():
+        assert load_recipe(name).name == name
+
+
+def test_a_resolved_recipe_is_a_recipe(tmp_path):
+    recipe = load_recipe("visda17", {"seed": 3, "optim.lr_heads": 0.5, "methods.csg.stages": ["layer4"]})
+    assert (recipe.seed, recipe.optim.lr_heads, recipe.methods["csg"]["stages"]) == (3, 0.5, ["layer4"])
+    assert recipe.methods["csg"]["temperature"] == 0.07
+    file = tmp_path / "own.yaml"
+    file.write_text(recipe.to_yaml())
+    assert load_recipe(str(file)) == recipe
+    assert load_recipe(str(file)).digest() == recipe.digest()
+
+
+@pytest.mark.parametrize(
+    ("source", "setting", "message"),
+    [
+        ("nothing", "seed=1", "no recipe 'nothing'"),
+        ("digits", "optim.batches=3", r"no setting optim.batches; did you mean optim.batch\?"),
+        ("digits", "optim.batch=0", "recipe digits: optim.batch: "),
+        ("digits", "method=magic", "no method 'magic'"),
+        ("digits", "methods.csg.tau=1", "tau"),
+        ("digits", "model.backbone=vgg", "no backbone 'vgg'"),
+        ("digits", "batch", "not of the form"),
+        ("digits", "optim.batch.x=1", "not a group of settings"),
+        ("digits", "data.size=99", "larger than resize"),
+    ],
+)
+def test_what_is_wrong_is_named(source, setting, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe(source, parse_settings([setting]))
+
+
+@pytest.mark.parametrize("record", [*Recipe.__subclasses__(), ModelCard, LabelSet])
+def test_every_field_is_documented(record):
+    records, seen = [record], set()
+    while records:
+        record = records.pop()
+        seen.add(record)
+        for name, field in record.model_fields.items():
+            inherited = any(base.model_fields.get(name) for base in record.__bases__ if issubclass(base, Record))
+            assert field.description or inherited, f"{record.__name__}.{name}"
+            kinds = (field.annotation, *getattr(field.annotation, "__args__", ()))
+            records += [k for k in kinds if isinstance(k, type) and issubclass(k, Record) and k not in seen]
