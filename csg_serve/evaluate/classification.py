@@ -15,9 +15,9 @@ from csg.errors import InputError
 from csg.metrics import ClassificationScores, Reliability, by_class_name, scores_from_confusion
 from csg_serve.evaluate.progress import Progress
 from csg_serve.evaluate.records import (
-    ClassificationAnswer,
     ClassificationResult,
     EvaluationSpec,
+    JournalRecord,
     SegmentationAnswer,
     Session,
     Skipped,
@@ -90,7 +90,7 @@ def summarise_classification(
     folder: Path,
     spec: EvaluationSpec,
     classes: tuple[str, ...],
-    records: Iterable[Session | ClassificationAnswer | SegmentationAnswer | Skipped],
+    records: Iterable[JournalRecord],
 ) -> ClassificationReport:
     """Compute the figures from the records of the journal, in any order and in constant memory.
 

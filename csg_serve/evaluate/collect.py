@@ -17,10 +17,10 @@ from csg.errors import InputError, ServerError
 from csg.metrics import PixelConfusion
 from csg_serve.client.client import Answer, iter_answers, probabilities
 from csg_serve.client.connection import ServedModel
-from csg_serve.evaluate.records import ClassificationAnswer, SegmentationAnswer, Skipped
+from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, SegmentationAnswer, Skipped
 from csg_serve.evaluate.session import EvaluationSession
 
-MakeRecord = Callable[[int, np.ndarray, float], Awaitable[ClassificationAnswer | SegmentationAnswer]]
+MakeRecord = Callable[[int, np.ndarray, float], Awaitable[AnswerRecord]]
 """Makes the record of an image from its index, the model's prediction and the latency in milliseconds."""
 
 
@@ -56,7 +56,7 @@ async def collect_into_journal(session: EvaluationSession, make_record: MakeReco
 
 async def _record(
     session: EvaluationSession, index: int, answer: Answer, make_record: MakeRecord
-) -> ClassificationAnswer | SegmentationAnswer | Skipped:
+) -> AnswerRecord | Skipped:
     if not isinstance(answer.prediction, InputError):
         return await make_record(index, answer.prediction, round(1000 * answer.request_s, 3))
     error = answer.prediction

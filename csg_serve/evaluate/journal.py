@@ -18,14 +18,7 @@ from pydantic import ValidationError
 
 from csg.errors import InputError, UsageError
 from csg.records import Record
-from csg_serve.evaluate.records import (
-    JOURNAL_RECORD,
-    ClassificationAnswer,
-    ImageRecord,
-    SegmentationAnswer,
-    Session,
-    Skipped,
-)
+from csg_serve.evaluate.records import JOURNAL_RECORD, AnswerRecord, ImageRecord, JournalRecord, Session, Skipped
 
 JOURNAL = "journal.jsonl"
 SYNC_S = 2.0
@@ -87,7 +80,7 @@ class Journal:
         self._started = time.monotonic()
         self._write(Session(started=datetime.now(UTC).replace(microsecond=0), server=server))
 
-    def add(self, record: ClassificationAnswer | SegmentationAnswer | Skipped) -> None:
+    def add(self, record: AnswerRecord | Skipped) -> None:
         """Append the record of an image. It survives a crash of the program at once, of the machine after SYNC_S.
 
         Raises:
@@ -96,7 +89,7 @@ class Journal:
         self._write(record)
         self._done[record.index] = True
 
-    def records(self) -> Iterator[Session | ClassificationAnswer | SegmentationAnswer | Skipped]:
+    def records(self) -> Iterator[JournalRecord]:
         """All records, in the order they were written, read from the file one at a time.
 
         Raises:

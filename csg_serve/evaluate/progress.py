@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from csg_serve.evaluate.latency_histogram import LatencyHistogram
-from csg_serve.evaluate.records import ClassificationAnswer, SegmentationAnswer, Session, Skipped
+from csg_serve.evaluate.records import JournalRecord, Session, Skipped
 
 
 class Progress:
@@ -28,7 +28,7 @@ class Progress:
         self.seconds = self._elapsed_s = 0.0
         self.latencies = LatencyHistogram()
 
-    def add(self, record: Session | ClassificationAnswer | SegmentationAnswer | Skipped) -> None:
+    def add(self, record: JournalRecord) -> None:
         """Count one record; the records of a session must come in the order they were written."""
         if isinstance(record, Session):
             self.started = self.started or record.started

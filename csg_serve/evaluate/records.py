@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AwareDatetime, Field, TypeAdapter
 
@@ -100,8 +100,12 @@ class Skipped(ImageRecord):
     """Why it could not be read."""
 
 
-JournalRecord = Annotated[Session | ClassificationAnswer | SegmentationAnswer | Skipped, Field(discriminator="kind")]
-JOURNAL_RECORD: TypeAdapter[Session | ClassificationAnswer | SegmentationAnswer | Skipped] = TypeAdapter(JournalRecord)
+AnswerRecord: TypeAlias = ClassificationAnswer | SegmentationAnswer
+"""The record of an image that was answered."""
+JournalRecord: TypeAlias = Session | AnswerRecord | Skipped
+"""A line of the journal."""
+JOURNAL_RECORD: TypeAdapter[JournalRecord] = TypeAdapter(Annotated[JournalRecord, Field(discriminator="kind")])
+"""Parses a line of the journal."""
 
 
 class EvaluationResult(Record):

@@ -24,7 +24,7 @@ from csg_serve.evaluate.progress import Progress
 from csg_serve.evaluate.records import (
     ClassificationAnswer,
     EvaluationSpec,
-    SegmentationAnswer,
+    JournalRecord,
     SegmentationResult,
     Session,
     Skipped,
@@ -89,7 +89,7 @@ def summarise_segmentation(
     folder: Path,
     spec: EvaluationSpec,
     labels: LabelSet,
-    records: Iterable[Session | ClassificationAnswer | SegmentationAnswer | Skipped],
+    records: Iterable[JournalRecord],
 ) -> SegmentationReport:
     """Compute the figures from the records of the journal, in any order; memory grows by eight bytes per image.
 
