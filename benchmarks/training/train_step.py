@@ -1,17 +1,21 @@
-"""Where a training step's time goes: csg and none, bf16 and fp32, the loaders alone, and convolutions made faster.
+"""Times of training steps and of their parts, and what each of the fast layers gains (docs/performance-notes.md).
 
     python -m benchmarks.training.train_step
 
-Random pixels at the embedded recipe's size; medians of one process. Ratios hold within one run only.
+Random pixels at the size of the embedded recipe; medians of one process. Compare figures of one run only.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +30,10 @@ from csg_train.data.loading import StepBatchSampler, batches
 from csg_train.data.synthetic_digits import write_digits
 from csg_train.data.views import Views
 from csg_train.methods.base import Batch
-from csg_train.models.fast_layers import DilatedConv2d, FoldingConv2d
-from csg_train.recipe import load_recipe
+from csg_train.models.fast_layers import DilatedConv2d, FoldingConv2d, use_fast_layers
+from csg_train.recipe import SegmentationData, load_recipe
 from csg_train.training.command import build_method
-from csg_train.training.trainer import make_optimiser
+from csg_train.training.optimizer import make_optimiser
 
 CPU = torch.device("cpu")
 
@@ -44,14 +48,25 @@ def median_ms(work: Callable[[], object], repeats: int = 15, warm_up: int = 3) -
     return statistics.median(times[warm_up:])
 
 
-def step_ms(method_name: str, dtype: torch.dtype | None) -> float:
-    """One optimiser step of the embedded recipe on random pixels."""
-    recipe = load_recipe("digits", {"method": method_name})
-    method = build_method(recipe, 10, CPU).train()
+STEPS: tuple[tuple[str, dict[str, Any], int], ...] = (
+    ("digits", {"method": "csg", "model.freeze_batch_norm": True}, 10),
+    ("camvid", {"method": "csg", "model.freeze_batch_norm": True, "optim.batch": 4}, 11),
+)
+"""Steps that are measured with plain and with fast layers: recipe, settings, classes."""
+
+
+def step_ms(name: str, settings: dict[str, Any], classes: int, dtype: torch.dtype | None) -> float:
+    """One optimiser step of a recipe on random pixels."""
+    recipe = load_recipe(name, settings)
+    method = build_method(recipe, classes, CPU).train()
     optimiser = make_optimiser(method, recipe.optim)
-    side, images = recipe.data.size, recipe.optim.batch
-    pixels = torch.randint(0, 256, (method.views, images, side, side, 3), dtype=torch.uint8)
-    batch = Batch(pixels, torch.arange(images) % 10)
+    data, images = recipe.data, recipe.optim.batch
+    height, width = data.crop if isinstance(data, SegmentationData) else (data.size, data.size)
+    pixels = torch.randint(0, 256, (method.views, images, height, width, 3), dtype=torch.uint8)
+    labels = torch.arange(images) % classes
+    if isinstance(data, SegmentationData):
+        labels = torch.randint(0, classes, (images, height, width), dtype=torch.uint8)
+    batch = Batch(pixels, labels)
 
     def step() -> None:
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
@@ -78,20 +93,74 @@ def loader_images_per_s(views: int) -> float:
         return count / (time.perf_counter() - started)
 
 
-def strided_depthwise_ms(dtype: torch.dtype) -> float:
-    """Forward and backward of MobileNetV2's first strided depthwise convolution."""
-    layer = nn.Conv2d(96, 96, 3, 2, 1, groups=96, bias=False).to(dtype, memory_format=torch.channels_last)
-    x = torch.randn(64, 96, 20, 20, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
-    return median_ms(lambda: layer(x).sum().backward())
+@contextlib.contextmanager
+def plain_layers(plain: bool) -> Iterator[None]:
+    """Networks built inside the block have plain or fast layers."""
+    os.environ["CSG_PLAIN_LAYERS"] = str(int(plain))
+    try:
+        yield
+    finally:
+        del os.environ["CSG_PLAIN_LAYERS"]
 
 
-def dilated_ms(layer: FoldingConv2d | DilatedConv2d, fast: bool) -> float:
-    """Forward and backward of a dilated convolution in bf16 on a 30 x 40 map, as csg trains it or as torch does."""
-    layer = layer.to(torch.bfloat16, memory_format=torch.channels_last)
-    x = torch.randn(8, layer.in_channels, 30, 40, dtype=torch.bfloat16)
-    x = x.to(memory_format=torch.channels_last).requires_grad_()
-    forward = layer if fast else lambda x: nn.Conv2d.forward(layer, x)
-    return median_ms(lambda: forward(x).sum().backward())
+def forward_backward_ms(layer: nn.Module, channels: int, sides: tuple[int, int], autocast: bool) -> float:
+    """Forward and backward of a layer in train mode, on a batch of 8 maps in channels_last layout."""
+    layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(8, channels, *sides).to(memory_format=torch.channels_last).requires_grad_()
+
+    def work() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = layer(x)
+        y.float().sum().backward()
+
+    return median_ms(work)
+
+
+def frozen_block(fast: bool) -> nn.Module:
+    """A convolution with a frozen batch norm, as the encoder has it or plain."""
+    block = nn.Sequential(nn.Conv2d(256, 256, 1, bias=False), nn.BatchNorm2d(256).eval())
+    if fast:
+        use_fast_layers(block)
+    return block
+
+
+def depthwise(fast: bool, channels: int, stride: int = 1, dilation: int = 1) -> nn.Module:
+    """A depthwise convolution, as the encoder has it or plain."""
+    conv = nn.Conv2d(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
+    return FoldingConv2d(conv) if fast else conv
+
+
+def deeplab_branch(fast: bool) -> nn.Module:
+    """A branch of the DeepLabv2 head at rate 6, as the head has it or plain."""
+    return (DilatedConv2d if fast else nn.Conv2d)(1280, 19, 3, padding=6, dilation=6)
+
+
+dilated_depthwise = functools.partial(depthwise, channels=960, dilation=4)
+LAYERS: dict[str, tuple[Callable[[bool], nn.Module], int, tuple[int, int], bool]] = {
+    "frozen batch norm, 1 x 1, 256 channels, fp32": (frozen_block, 256, (56, 56), False),
+    "strided depthwise, 96 channels, bf16": (functools.partial(depthwise, channels=96, stride=2), 96, (20, 20), True),
+    "dilated depthwise, 960 channels, rate 4, fp32": (dilated_depthwise, 960, (30, 40), False),
+    "dilated depthwise, 960 channels, rate 4, bf16": (dilated_depthwise, 960, (30, 40), True),
+    "DeepLabv2 branch, rate 6, fp32": (deeplab_branch, 1280, (30, 40), False),
+    "DeepLabv2 branch, rate 6, bf16": (deeplab_branch, 1280, (30, 40), True),
+}
+"""Each fast layer: how it is built, its input channels, the sides of its map, and whether under bf16 autocast."""
+
+
+def fast_layer_rows() -> list[tuple[str, str, str, str]]:
+    """Times of each layer, and of whole steps, with plain and with fast layers, and their ratio."""
+    times: dict[str, tuple[float, float]] = {}
+    for name, (build, channels, sides, autocast) in LAYERS.items():
+        plain, fast = (forward_backward_ms(build(kind), channels, sides, autocast) for kind in (False, True))
+        times[name] = (plain, fast)
+    for recipe, settings, classes in STEPS:
+        for name, dtype in (("fp32", None), ("bf16", torch.bfloat16)):
+            both = []
+            for plain_too in (True, False):
+                with plain_layers(plain_too):
+                    both.append(step_ms(recipe, settings, classes, dtype))
+            times[f"whole step, {recipe}, csg, {name}"] = (both[0], both[1])
+    return [(name, f"{a:.1f} ms", f"{b:.1f} ms", f"{a / b:.2f}") for name, (a, b) in times.items()]
 
 
 def scene_loader_images_per_s() -> float:
@@ -117,22 +186,10 @@ def main() -> None:
     """Measure and print."""
     rows = []
     for method in ("none", "csg"):
-        fp32, bf16 = step_ms(method, None), step_ms(method, torch.bfloat16)
+        fp32, bf16 = (step_ms("digits", {"method": method}, 10, dtype) for dtype in (None, torch.bfloat16))
         rows.append((f"step, {method}, batch 64", f"{fp32:.0f} ms", f"{bf16:.0f} ms", f"{fp32 / bf16:.2f}"))
-    fp32, bf16 = strided_depthwise_ms(torch.float32), strided_depthwise_ms(torch.bfloat16)
-    rows.append(("strided depthwise alone", f"{fp32:.1f} ms", f"{bf16:.1f} ms", f"{fp32 / bf16:.2f}"))
     show_table(f"MobileNetV2, {torch.get_num_threads()} threads", ("", "fp32", "bf16", "fp32 / bf16"), rows)
-    layers = {
-        "depthwise, 960 channels, rate 4": FoldingConv2d(
-            nn.Conv2d(960, 960, 3, padding=4, dilation=4, groups=960, bias=False)
-        ),
-        "DeepLabv2 branch, 1280 to 19 channels, rate 6": DilatedConv2d(1280, 19, 3, padding=6, dilation=6),
-    }
-    rows = []
-    for name, layer in layers.items():
-        plain, ours = dilated_ms(layer, False), dilated_ms(layer, True)
-        rows.append((name, f"{plain:.0f} ms", f"{ours:.0f} ms", f"{plain / ours:.2f}"))
-    show_table("dilated, forward and backward, bf16", ("", "torch", "csg", "torch / csg"), rows)
+    show_table("fast layers, forward and backward", ("", "plain", "fast", "plain / fast"), fast_layer_rows())
     rates = [(f"loader alone, {views} views", f"{loader_images_per_s(views):.0f} images/s") for views in (1, 2)]
     rates.append(("scene loader alone, 2 views", f"{scene_loader_images_per_s():.0f} images/s"))
     show_table("data", ("", "rate"), rates)

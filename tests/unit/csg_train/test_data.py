@@ -169,7 +169,7 @@ def test_weights_are_checked_and_their_absence_is_said_in_one_line(tmp_path, mon
         pull("mobilenet_v2")
     cached.write_bytes(weights.read_bytes())
     assert pull("mobilenet_v2") == cached
-    with pytest.raises(InputError, match="no checkpoint of torchvision's resnet18"):
+    with pytest.raises(InputError, match="does not fit torchvision's resnet18"):
         load_weights("resnet18", cached)
 
 
