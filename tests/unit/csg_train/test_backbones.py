@@ -1,16 +1,23 @@
 """Stages, instance norms, the frozen teacher, timm's models."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 
 from csg.errors import UsageError
 from csg_train.methods import METHODS, load_method
+from csg_train.models import backbones
 from csg_train.models.backbones import BACKBONES, PLAIN, Encoder, check_backbone
 from csg_train.models.ibn import InstanceBatchNorm
 from csg_train.models.teacher import Teacher
+from csg_train.training.run_folder import Run
+from tests.conftest import ROOT
+from tests.helpers.cli import csg
 
 PIXELS = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 RESNETS = ["resnet18", "resnet50"]
@@ -172,3 +179,26 @@ def test_folded_norms_change_neither_maps_nor_gradients(name, frozen):
     for found, reference in zip(gradients, expected, strict=True):
         size = reference.abs().max()
         torch.testing.assert_close(found / size, reference / size, rtol=0, atol=1e-3)
+
+
+def test_a_backbone_is_one_row(monkeypatch, tmp_path):
+    """The steps of docs/how-to/backbone.md: its row, the checks of all rows, a run."""
+    page = (ROOT / "docs" / "how-to" / "backbone.md").read_text()
+    (row,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    added = eval(f"{{{row}}}", vars(backbones))
+    (name,) = added
+    for table in (PLAIN, BACKBONES):
+        monkeypatch.setitem(table, name, added[name])
+    test_stages_are_the_torchvision_model(name)
+    test_the_folded_teacher_is_the_imagenet_network(name)
+    for label in ("dark", "light"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (32, 32), "white" if label == "light" else "black").save(
+                tmp_path / "images" / label / f"{number}.png"
+            )
+    settings = [f"model.backbone={name}", "model.weights=none", "optim.max_steps=1", "data.workers=0", "precision=fp32"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = csg("train", "cls", "--method", "none", "--data", tmp_path / "images", *words, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert Run(tmp_path / "run").recipe().model.backbone == name
