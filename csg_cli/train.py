@@ -40,13 +40,11 @@ class RunOptions:
         typer.Option(
             metavar="NAME[:SETTING=VALUE]",
             help=f"One of {', '.join(METHODS)}; settings follow after colons, as in csg:temperature=0.2.",
-            show_default="the recipe's, csg",
+            show_default="the recipe's",
             autocompletion=completion.methods,
         ),
     ] = None
-    seed: Annotated[Optional[int], typer.Option(help="Seed of all random numbers.", show_default="the recipe's, 0")] = (
-        None
-    )
+    seed: Annotated[Optional[int], typer.Option(help="Seed of all random numbers.", show_default="the recipe's")] = None
     out: Annotated[
         Optional[Path], typer.Option(help="Run folder.", show_default="runs/<task>/<recipe>-<method>-<n>")
     ] = None

@@ -1,4 +1,4 @@
-"""Decoding and preparing: one function, right on every kind of image."""
+"""Decoding and preprocessing of every kind of image."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ def encoded(image, kind="PNG", **options):
 
 
 def turned():
-    """Exif data of a camera that was turned: width and height change places."""
+    """EXIF data of a camera that was turned: width and height are swapped."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif
@@ -48,7 +48,7 @@ def test_any_size_gives_the_input_shape(width, height):
     assert np.array_equal(prepare(grey, SPEC), np.tile(np.uint8([7, 130, 250]), (24, 24, 1)))
 
 
-def test_an_extreme_strip_is_prepared():
+def test_a_very_long_image_is_prepared():
     assert prepare(Image.new("RGB", (60_000, 1)), SPEC).shape == (24, 24, 3)
     tall = prepare_segmentation(Image.new("RGB", (3, 1000)), SegmentationInput(resize_shorter_side=240))
     assert (tall.scaled, tall.pixels.shape) == ((25, 8192), (8192, 32, 3))
@@ -73,17 +73,17 @@ def test_every_mode_becomes_rgb(mode):
     assert pixels.min() >= 250
 
 
-def test_alpha_is_laid_over_black():
+def test_transparent_pixels_are_black():
     assert np.asarray(decode(encoded(Image.new("RGBA", (2, 2), (255, 255, 255, 0))))).max() == 0
 
 
-def test_first_frame_of_an_animation():
+def test_the_first_frame_of_an_animation_is_decoded():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     moving = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(moving).getpixel((0, 0)) == (255, 0, 0)
 
 
-def test_what_is_no_image_is_named(tmp_path):
+def test_a_file_that_is_not_an_image_is_named(tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"broken\.jpg"):
@@ -92,7 +92,7 @@ def test_what_is_no_image_is_named(tmp_path):
         load(tmp_path / "missing.jpg", SPEC)
 
 
-def test_a_truncated_image_is_an_error_not_half_a_picture():
+def test_a_truncated_image_is_refused():
     whole = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG")
     with pytest.raises(InputError, match="can't be read"):
         decode(whole[: len(whole) // 2])
@@ -106,25 +106,25 @@ def test_a_decompression_bomb_is_refused():
 
 
 def test_sixteen_bits_keep_their_scale():
-    """Also of an image so dark that its values would fit into 8 bits."""
+    """Even if the image is so dark that its values would fit into 8 bits."""
     ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
     assert np.array_equal(np.asarray(decode(encoded(Image.fromarray(ramp))))[..., 0].ravel(), np.arange(256))
     assert np.asarray(decode(encoded(Image.fromarray(np.full((8, 8), 255, np.uint16))))).max() == 1
 
 
-def test_exif_that_can_not_be_read_is_no_reason_to_refuse_an_image():
+def test_a_broken_exif_block_is_ignored():
     image = Image.new("RGB", (40, 20), "red")
     assert decode(encoded(image, "JPEG", exif=b"Exif\0\0no TIFF header here")).size == (40, 20)
 
 
-def test_only_formats_that_start_no_other_program_are_read():
+def test_formats_that_start_another_program_are_refused():
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     with pytest.raises(InputError, match="not an image file"):
         decode(postscript)
 
 
-def test_several_threads_may_decode_at_once():
-    """Each broken image raises, and no other: nothing of the process is changed meanwhile."""
+def test_threads_decode_in_parallel():
+    """Each broken image raises an error, and no other one does: no state is shared."""
     whole = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG")
     files = [whole if place % 3 else whole[: len(whole) // 2] for place in range(90)]
 
@@ -146,7 +146,7 @@ SAMPLES = [
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @given(st.sampled_from(SAMPLES), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=8), st.data())
-def test_damaged_bytes_are_an_image_or_an_input_error(whole, changes, data):
+def test_damaged_bytes_give_an_image_or_an_input_error(whole, changes, data):
     damaged = bytearray(whole)
     for place, value in changes:
         damaged[place % len(damaged)] = value

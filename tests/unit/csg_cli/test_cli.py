@@ -1,4 +1,4 @@
-"""What a user does wrong gets one clear line with the way out, a distinct exit code, and leaves nothing behind."""
+"""Errors of a user: one line with a hint, an exit code, and no files left behind."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def one_line(code, words, expected_code, *patterns):
     assert code == expected_code, words
     errors = [line for line in words.splitlines() if line.startswith(("error", "internal error", "Traceback"))]
     assert len(errors) == 1, words
-    assert "; " in errors[0], "no way out"
+    assert "; " in errors[0], "no hint"
     for pattern in patterns:
         assert re.search(pattern, errors[0]), errors[0]
 
@@ -67,7 +67,7 @@ BAD_COMMANDS = {
 
 
 @pytest.mark.parametrize("name", BAD_COMMANDS)
-def test_a_wrong_command_says_what_is_wrong(csg, tmp_path, name):
+def test_a_wrong_command_is_one_line(csg, tmp_path, name):
     args, expected, pattern = BAD_COMMANDS[name]
     code, out, words = csg(*args)
     one_line(code, words, expected, pattern)
@@ -90,7 +90,7 @@ def test_an_empty_class_folder_is_named(csg, tmp_path):
     one_line(code, words, 3, "synthetic/ox holds no image")
 
 
-def test_an_unreadable_image_is_named_and_may_be_left_out(csg, tmp_path, weights):
+def test_an_unreadable_image_is_named_or_skipped(csg, tmp_path, weights):
     class_folders(tmp_path / "synthetic", ["cat", "dog"], images=8)
     (tmp_path / "synthetic" / "cat" / "0.png").write_bytes(b"broken")
     short = ("--set", "optim.max_steps=1", "--method", "none", "--set", "optim.batch=16")
@@ -119,8 +119,8 @@ def test_a_wrong_checkpoint_is_refused(csg, tmp_path, trained):
     assert not (tmp_path / "bundles").exists()
 
 
-def test_weights_out_of_reach_name_file_address_and_option(tmp_path):
-    """A network without the address and without PyPI, in a process of its own: nothing is cached."""
+def test_an_error_of_a_download_names_file_address_and_setting(tmp_path):
+    """Without network, in a separate process with an empty cache."""
     environment = {"TORCH_HOME": str(tmp_path), "PATH": "", "https_proxy": "http://127.0.0.1:9"}
     environment |= {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null", "HOME": str(tmp_path)}
     done = subprocess.run(
@@ -145,13 +145,13 @@ def test_debug_shows_the_traceback(csg):
 
 
 @pytest.mark.parametrize("command", [(), ("train", "cls"), ("export",), ("deploy",), ("serve",), ("evaluate",)])
-def test_help_is_there(csg, command):
+def test_help_is_printed(csg, command):
     code, out, _ = csg(*command, "--help")
     assert code == 0
     assert "Usage: csg" in out
 
 
-def test_export_and_its_inspection(csg, trained, tmp_path):
+def test_export_and_inspect(csg, trained, tmp_path):
     bundle = tmp_path / "bundle"
     code, out, _ = csg("export", trained.path, "--out", bundle, "--json")
     assert (code, set(json.loads(out))) == (0, {"bundle", "precision", "format", "bytes", "parity"})
@@ -181,6 +181,6 @@ def test_export_and_its_inspection(csg, trained, tmp_path):
         (("--precision", "bf16", "--fp16"), "--fp16 and --precision both name a precision"),
     ],
 )
-def test_exports_that_can_not_be(csg, trained, words, says):
+def test_invalid_exports_are_refused(csg, trained, words, says):
     code, _, err = csg("export", trained.path, *words)
     one_line(code, err, 2, says)
