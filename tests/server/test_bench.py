@@ -113,6 +113,7 @@ def test_invalid_options_are_refused(folder, server):
     refused(csg("bench", "--server", server, "--accuracy"), 2, "--scenario")
 
 
+@pytest.mark.slow
 def test_a_scenario_ends_when_its_server_goes_away(folder, server):
     """The last test to use the server."""
     options = ("--scenario", "single-stream", "--seconds", "8", "--out", str(folder / "gone"))

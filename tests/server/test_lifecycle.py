@@ -39,7 +39,9 @@ def test_a_model_that_does_not_load_gives_its_reason_and_no_process_stays(colour
     assert not (colour_repository / ".csg-serve.json").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow)]
+)
 def test_a_server_in_the_foreground_ends_with_its_command(colour_repository, number, code):
     """And a model without a card is none of ours."""
     config = colour_repository / "colour" / "config.pbtxt"

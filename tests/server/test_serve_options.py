@@ -38,6 +38,7 @@ input { name: "image" data_type: TYPE_UINT8 dims: [-1] } output { name: "image" 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drain", [30, 1])
 def test_requests_under_way_are_answered_before_the_server_ends(drain, tmp_path):
     """SIGTERM to `csg serve`: the slow request is answered, a new one refused, but only for --drain-seconds."""

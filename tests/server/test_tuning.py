@@ -12,7 +12,7 @@ from csg_serve.server.state import LOG
 from csg_serve.server.tuning import GLIBC_ENV
 from tests.helpers.served import deploy, serving
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 REQUESTS = 6
 
