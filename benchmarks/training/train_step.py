@@ -27,7 +27,7 @@ from csg.datasets.classification import read_classification_dataset
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg_train.data.crops import Crops
 from csg_train.data.loading import StepBatchSampler, batches
-from csg_train.data.synthetic_digits import write_digits
+from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
 from csg_train.data.views import Views
 from csg_train.methods.base import Batch
 from csg_train.models.fast_layers import DilatedConv2d, FoldingConv2d, use_fast_layers
@@ -83,7 +83,7 @@ def loader_images_per_s(views: int) -> float:
     """Images a second out of the loader alone, each in `views` views."""
     recipe = load_recipe("digits")
     with tempfile.TemporaryDirectory() as folder:
-        write_digits(Path(folder, "set"), 1280, 0)
+        SYNTHETIC_DIGITS.write(Path(folder, "set"), 1280, 0)
         images = read_classification_dataset([Path(folder, "set")])
         sampler = StepBatchSampler(len(images), recipe.optim.batch, 0, range(len(images) // recipe.optim.batch))
         loaded = batches(Views(images, recipe.data, recipe.augment, views, 0), sampler, "fail", None, False)

@@ -7,10 +7,10 @@ from pathlib import Path
 from csg.console import log, progress_bar
 from csg.errors import UsageError
 from csg.files import atomic_directory
-from csg_train.data.synthetic_digits import write_digits
-from csg_train.data.synthetic_scenes import write_scenes
+from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
+from csg_train.data.synthetic_scenes import DIGIT_SCENES
 
-KINDS = {"digits": write_digits, "digit-scenes": write_scenes}
+KINDS = {dataset.name: dataset for dataset in (SYNTHETIC_DIGITS, DIGIT_SCENES)}
 
 
 def synth_command(kind: str, out: Path, count: int, seed: int) -> None:
@@ -28,5 +28,5 @@ def synth_command(kind: str, out: Path, count: int, seed: int) -> None:
     if out.exists():
         raise UsageError(f"{out} exists already", "name a folder that does not exist yet")
     with progress_bar(f"drawing {kind}", count) as advance, atomic_directory(out) as fresh:
-        KINDS[kind](fresh, count, seed, advance)
+        KINDS[kind].write(fresh, count, seed, advance)
     log(f"{count} images of {kind} in {out}")

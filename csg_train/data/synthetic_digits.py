@@ -9,9 +9,6 @@ Shape letters: S side of the image in pixels.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +16,8 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from csg.console import log
-from csg.files import atomic_directory, cache_dir
+from csg_train.data.embedded import EmbeddedDataset
 from csg_train.data.fonts import font_faces
-
-Progress = Callable[[int], None]
-"""Called with the number of images that were just drawn."""
 
 DIGITS = "0123456789"
 SIDE = 64
@@ -131,47 +124,7 @@ def _write_chunk(folder: Path, seed: int, indices: range) -> int:
     return len(indices)
 
 
-def write_in_chunks(
-    write_chunk: Callable[[Path, int, range], int],
-    folder: Path,
-    count: int,
-    seed: int,
-    size: int,
-    progress: Progress | None,
-) -> None:
-    """Draw images 0 to count - 1 into `folder` in chunks of `size`, with one process per core."""
-    chunks = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
-    with ProcessPoolExecutor(cores) as pool:
-        for done in pool.map(write_chunk, [folder] * len(chunks), [seed] * len(chunks), chunks):
-            if progress:
-                progress(done)
-
-
-def drawn_once(
-    what: str,
-    name: str,
-    write: Callable[[Path, int, int, Progress | None], None],
-    count: int,
-    seed: int,
-    progress: Progress | None,
-) -> Path:
-    """The folder of an embedded dataset in the cache, drawn by `write` on first use."""
-    folder = cache_dir() / f"{name}-{count}-seed{seed}"
-    if not folder.is_dir():
-        log(f"drawing {count} synthetic {what} into {folder}; later runs reuse them")
-        with atomic_directory(folder) as fresh:
-            write(fresh, count, seed, progress)
-    return folder
-
-
-def write_digits(folder: Path, count: int, seed: int, progress: Progress | None = None) -> None:
-    """Draw `count` images into class folders below `folder`, with one process per core."""
-    for digit in DIGITS:
-        (folder / digit).mkdir(parents=True)
-    write_in_chunks(_write_chunk, folder, count, seed, 250, progress)
-
-
-def digits(count: int, seed: int, progress: Progress | None = None) -> Path:
-    """The folder of the embedded synthetic digits, drawn on first use and then read from the cache."""
-    return drawn_once("digits", f"digits-v{VERSION}", write_digits, count, seed, progress)
+SYNTHETIC_DIGITS = EmbeddedDataset(
+    name="digits", version=VERSION, folders=tuple(DIGITS), write_chunk=_write_chunk, chunk=250
+)
+"""The embedded digits."""

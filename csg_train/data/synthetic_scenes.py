@@ -15,8 +15,9 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from csg.datasets.digit_scenes import SIDE, free_corner
+from csg_train.data.embedded import EmbeddedDataset
 from csg_train.data.fonts import font_faces
-from csg_train.data.synthetic_digits import DIGITS, Progress, coverage, drawn_once, texture, write_in_chunks
+from csg_train.data.synthetic_digits import DIGITS, coverage, texture
 
 VERSION = 1
 """Increased when the drawing changes, so that an old cache is not used."""
@@ -24,7 +25,6 @@ GLYPHS = (1, 3)
 """Fewest and most glyphs in a scene."""
 GLYPH_SIDE = (36, 72)
 """Smallest side of a glyph in pixels, and the first that is too large."""
-CHUNK = 50
 
 
 def draw_scene(rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -95,13 +95,7 @@ def _write_chunk(folder: Path, seed: int, indices: range) -> int:
     return len(indices)
 
 
-def write_scenes(folder: Path, count: int, seed: int, progress: Progress | None = None) -> None:
-    """Draw `count` scenes into images/ and labels/ below `folder`, with one process per core."""
-    for kind in ("images", "labels"):
-        (folder / kind).mkdir(parents=True)
-    write_in_chunks(_write_chunk, folder, count, seed, CHUNK, progress)
-
-
-def digit_scenes(count: int, seed: int, progress: Progress | None = None) -> Path:
-    """The folder of the embedded synthetic scenes, drawn on first use and then read from the cache."""
-    return drawn_once("scenes", f"digit-scenes-v{VERSION}", write_scenes, count, seed, progress)
+DIGIT_SCENES = EmbeddedDataset(
+    name="digit-scenes", version=VERSION, folders=("images", "labels"), write_chunk=_write_chunk, chunk=50
+)
+"""The embedded scenes."""

@@ -15,7 +15,8 @@ from csg.images import decode
 from csg_train.data.loading import Item, seed_sample
 from csg_train.recipe import ClassificationAugment, ClassificationData
 
-MAGNITUDES = 11  # 0-10, so that magnitude 6 is "6 of 10" (docs/method.md section 6)
+MAGNITUDES = 11
+"""0 to 10: magnitude 6 is 6/10 of each range. The published code counts on a scale of 30 (docs/method.md section 6)."""
 
 
 class Views(Dataset[Item]):

@@ -68,7 +68,7 @@ def attention(map_BCHW: Tensor, grid: int = 1) -> Tensor:
 
     a_ij = <v_ij, v_mean> / sum over positions; mean and sum are those of the patch (section 5). The map goes through a
     ReLU first, for backbones whose stages end without one. An all-zero patch gets uniform weights. No gradient flows
-    through the weights.
+    through the weights, unlike in the published code (section 6).
 
     Returns:
         float32 (B, H, W), non-negative; the sum over each of the grid x grid patches is 1.

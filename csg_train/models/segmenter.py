@@ -42,6 +42,7 @@ def make_head(kind: str, channels: int, classes: int) -> nn.Module:
 class Segmenter(nn.Module):
     """Encoder, head on layer4, logits upsampled eight times (docs/method.md section 7).
 
+    The upsampling has align_corners=False, unlike the published code.
     The batch norms of the head are in train mode while it trains.
     """
 

@@ -18,7 +18,7 @@ from csg.metrics import classification_scores
 from csg.provenance import ClassificationEvaluation
 from csg_train.data.evaluation_batches import image_batches
 from csg_train.data.loading import Item
-from csg_train.data.synthetic_digits import digits
+from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
 from csg_train.data.views import Views
 from csg_train.models.backbones import Encoder
 from csg_train.models.classifier import Classifier
@@ -90,4 +90,4 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
 def _drawn(recipe: ClassificationRecipe) -> Path:
     count = recipe.data.count
     with progress_bar("drawing synthetic digits", count) as advance:
-        return digits(count, seed=0, progress=advance)
+        return SYNTHETIC_DIGITS.cached(count, seed=0, progress=advance)

@@ -20,7 +20,7 @@ from csg.metrics import PixelConfusion, by_class_name
 from csg.provenance import SegmentationEvaluation
 from csg_train.data.crops import Crops
 from csg_train.data.loading import Item
-from csg_train.data.synthetic_scenes import digit_scenes
+from csg_train.data.synthetic_scenes import DIGIT_SCENES
 from csg_train.models.backbones import Encoder
 from csg_train.models.segmenter import Segmenter
 from csg_train.recipe import SegmentationRecipe
@@ -104,4 +104,4 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
 def _drawn(recipe: SegmentationRecipe) -> Path:
     count = recipe.data.count
     with progress_bar("drawing synthetic scenes", count) as advance:
-        return digit_scenes(count, seed=0, progress=advance)
+        return DIGIT_SCENES.cached(count, seed=0, progress=advance)

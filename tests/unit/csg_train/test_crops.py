@@ -12,7 +12,7 @@ from csg.datasets.label_sets import IGNORED
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.errors import InputError
 from csg_train.data.crops import Crops, joint_crop
-from csg_train.data.synthetic_scenes import draw_scene, write_scenes
+from csg_train.data.synthetic_scenes import DIGIT_SCENES, draw_scene
 from csg_train.recipe import SegmentationAugment, SegmentationData, load_recipe
 from csg_train.tasks import TASKS
 from tests.helpers.mask_files import save_image, write_gta5
@@ -66,7 +66,7 @@ def test_drawn_scenes_are_reproducible_and_labelled(tmp_path):
     one, other = (draw_scene(np.random.default_rng([1, 0, 7])) for _ in range(2))
     assert np.array_equal(one[0], other[0])
     assert np.array_equal(one[1], other[1])
-    write_scenes(tmp_path / "x", 20, seed=0)
+    DIGIT_SCENES.write(tmp_path / "x", 20, seed=0)
     scenes = read_segmentation_dataset([tmp_path / "x"], "digit-scenes")
     found = np.bincount(np.concatenate([scenes.load(i)[1].ravel() for i in range(20)]), minlength=11)
     assert found[0] > found[1:].sum()

@@ -9,7 +9,7 @@ from csg.datasets.classification import read_classification_dataset
 from csg.errors import InputError, VerificationError
 from csg_train.data import loading
 from csg_train.data.fonts import font_faces
-from csg_train.data.synthetic_digits import draw, write_digits
+from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS, draw
 from csg_train.data.views import Views
 from csg_train.models.weights import load_weights, pull
 from csg_train.recipe import ClassificationAugment, ClassificationData
@@ -90,7 +90,7 @@ def test_the_real_digits_are_scikit_learns(real_digits):
 
 def test_synthetic_digits_depend_on_seed_and_index_alone(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_digits(tmp_path / name, 300, seed)
+        SYNTHETIC_DIGITS.write(tmp_path / name, 300, seed)
     content = [
         {f.relative_to(d).as_posix(): f.read_bytes() for f in sorted(d.glob("*/*"))} for d in sorted(tmp_path.iterdir())
     ]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from csg.errors import InputError, UsageError
-from csg_train.data.synthetic_digits import digits
+from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
 from csg_train.methods import METHODS
 from csg_train.methods.base import Batch
 from csg_train.models.weights import load_weights
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 def recipe_of(small_recipe, method, **changes):
     """The small recipe with a method; drpc gets the digits themselves for styles."""
-    styles = {"methods__drpc__styles": str(digits(200, seed=0))} if method == "drpc" else {}
+    styles = {"methods__drpc__styles": str(SYNTHETIC_DIGITS.cached(200, seed=0))} if method == "drpc" else {}
     return small_recipe(method=method, **styles, **changes)
 
 
