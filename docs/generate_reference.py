@@ -74,8 +74,8 @@ def help_texts(app: typer.Typer, command: Any, path: list[str]) -> Iterator[str]
     """The help of a command, then of the commands below it."""
     shown = CliRunner().invoke(app, [*path, "--help"], prog_name="csg")
     yield f"## {' '.join(['csg', *path])}\n\n```text\n{shown.stdout.strip()}\n```\n"
-    for name, child in getattr(command, "commands", {}).items():
-        yield from help_texts(app, child, [*path, name])
+    for name in command.list_commands(None) if hasattr(command, "commands") else ():
+        yield from help_texts(app, command.commands[name], [*path, name])
 
 
 def models_page(title: str, models: list[type[BaseModel]]) -> str:
@@ -182,10 +182,11 @@ def plain_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any,
         if blank:
             result += block
             continue
-        indented = all(line.startswith("    ") for line in block)
-        code = COLUMNS.search("\n".join(block)) is not None or (indented and (code or not before.startswith("    ")))
+        continued = code and all(line.startswith("    ") for line in block)
+        indented = all(line.startswith("    ") for line in block) and not before.startswith("    ")
+        code = continued or indented or COLUMNS.search("\n".join(block)) is not None
         if code:
-            result += ["::", "", *(f"    {line}" for line in block)]
+            result += [*([] if continued else ["::", ""]), *(f"    {line}" for line in block)]
         else:
             result += [re.sub(r"(`[^`]*`)|([*|])", escaped, line) for line in block]
         before = block[-1]
