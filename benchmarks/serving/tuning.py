@@ -1,6 +1,6 @@
 """Gain of each setting of `csg serve --tuning`, and of the second instance: with it and without it, in one run.
 
-    python -m benchmarks.serving.tuning [--models mobilenet_v2 resnet50] [--precision fp32] [--rounds 7] [--seconds 5]
+    python -m benchmarks.serving.tuning [--models mobilenet_v2 resnet50] [--precision fp32] [--rounds 5] [--seconds 4]
 
 For each setting two servers run on the same bundle, one with all tuning, one without the setting. They take turns under
 load while the other one is idle; the order alternates. Printed is the median over the rounds of the ratio of their
@@ -28,12 +28,26 @@ from csg.console import log, show_table
 from csg_serve.bench.load import generate_load, open_sender
 from csg_serve.bench.samples import prepare_requests, read_samples
 from csg_serve.client.connection import open_model
-from csg_serve.server.tuning import ALL_TUNING
+from csg_serve.python_backend.scheduling import SIDE_BY_SIDE, SPINNING, TRIAL, WIDE_SESSION
+from csg_serve.server.tuning import ALL_TUNING, BATCH_POLICY, LARGE_PAGES
 
 LOADS = {"lone": (1, 1), "loaded": (8, 1), "batches": (1, 32)}
 """Requests in flight, and images in each."""
 
+DEPLOY = ["--no-encoded"]
 ALL, SECOND_INSTANCE = "all", "second-instance"
+
+PURPOSE = {
+    ALL: ["lone", "loaded", "batches"],
+    SECOND_INSTANCE: ["loaded"],
+    BATCH_POLICY: ["loaded"],
+    LARGE_PAGES: ["loaded", "batches"],
+    SIDE_BY_SIDE: ["loaded", "batches"],
+    TRIAL: ["batches"],
+    WIDE_SESSION: ["lone", "batches"],
+    SPINNING: ["lone"],
+}
+"""The loads that a setting is for."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +82,17 @@ async def images_per_s(address: str, model: str, load: str, seconds: float) -> f
 def options_without(setting: str) -> dict[str, list[str]]:
     """Options of `csg deploy` and `csg serve` that leave out a setting."""
     if setting == ALL:
-        return {"serve": ["--tuning", "off"]}
+        return {"deploy": DEPLOY, "serve": ["--tuning", "off"]}
     if setting == SECOND_INSTANCE:
-        return {"deploy": ["--instances", "1"]}
-    return {"serve": ["--tuning", ",".join(name for name in ALL_TUNING if name != setting)]}
+        return {"deploy": [*DEPLOY, "--instances", "1"]}
+    return {"deploy": DEPLOY, "serve": ["--tuning", ",".join(name for name in ALL_TUNING if name != setting)]}
 
 
 def measure(bundle: Path, setting: str, folder: Path, given: argparse.Namespace) -> list[Gain]:
     """Serve a bundle with and without a setting, and compare them under each load."""
-    variants: dict[str, dict[str, list[str]]] = {"with": {}, "without": options_without(setting)}
-    rates: dict[str, dict[str, list[float]]] = {load: {name: [] for name in variants} for load in given.loads}
+    variants: dict[str, dict[str, list[str]]] = {"with": {"deploy": DEPLOY}, "without": options_without(setting)}
+    loads = given.loads or PURPOSE[setting]
+    rates: dict[str, dict[str, list[float]]] = {load: {name: [] for name in variants} for load in loads}
     with ExitStack() as stack:
         addresses = {}
         for name, options in variants.items():
@@ -86,7 +101,7 @@ def measure(bundle: Path, setting: str, folder: Path, given: argparse.Namespace)
             addresses[name] = state["grpc"]
         for number in range(given.rounds):
             order = list(variants) if number % 2 == 0 else list(variants)[::-1]
-            for load in given.loads:
+            for load in loads:
                 for name in order:
                     rate = asyncio.run(images_per_s(addresses[name], bundle.name, load, given.seconds))
                     rates[load][name].append(rate)
@@ -101,13 +116,12 @@ def measure(bundle: Path, setting: str, folder: Path, given: argparse.Namespace)
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    settings = (ALL, SECOND_INSTANCE, *ALL_TUNING)
     parser.add_argument("--models", nargs="+", default=["mobilenet_v2", "resnet50"])
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--settings", nargs="+", default=settings, choices=settings)
-    parser.add_argument("--loads", nargs="+", default=list(LOADS), choices=list(LOADS))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--settings", nargs="+", default=list(PURPOSE), choices=list(PURPOSE))
+    parser.add_argument("--loads", nargs="+", choices=list(LOADS), help="default: the loads that a setting is for")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
