@@ -6,7 +6,7 @@ Shape letters: N images, H W height and width of the model's input.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -76,14 +76,8 @@ async def open_model(server: str | Sequence[str] | Servers, model: str | None = 
         searches = (find_model(transport, address, model) for address, transport in transports.items())
         found = await asyncio.gather(*searches, return_exceptions=True)
         first = _common_model(servers, found)
-        pool = Pool(
-            _replica(transport, address, answer, first)
-            for (address, transport), answer in zip(transports.items(), found, strict=True)
-        )
+        pool = _open_pool(transports, found, first)
         stack.push_async_callback(pool.close)
-        for replica, answer in zip(pool.replicas, found, strict=True):
-            if isinstance(answer, TransportError):
-                pool.mark_down(replica, answer.detail)
         max_batch = min(answer.max_batch for answer in found if isinstance(answer, FoundModel))
         yield ServedModel(
             server=str(servers),
@@ -157,6 +151,20 @@ async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, 
         what = f"model {served.name} answered {len(images)} images with {output.name} of shape {answer.shape}"
         raise ServerError(f"{what}, not {inference.shape}", "deploy its bundle again")
     return answer
+
+
+def _open_pool(
+    transports: Mapping[Address, Transport], found: Sequence[FoundModel | BaseException], first: FoundModel
+) -> Pool:
+    """The pool of all servers; those that did not answer are marked down."""
+    pool = Pool(
+        _replica(transport, address, answer, first)
+        for (address, transport), answer in zip(transports.items(), found, strict=True)
+    )
+    for replica, answer in zip(pool.replicas, found, strict=True):
+        if isinstance(answer, TransportError):
+            pool.mark_down(replica, answer.detail)
+    return pool
 
 
 def _replica(transport: Transport, address: Address, found: FoundModel | BaseException, first: FoundModel) -> Replica:
