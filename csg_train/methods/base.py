@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from csg.datasets.label_sets import IGNORED
+from csg.records import Record
 from csg_train.models.classifier import Classifier
 from csg_train.models.segmenter import Segmenter
 from csg_train.models.teacher import Teacher
@@ -40,10 +40,8 @@ class Batch:
         return [Batch(views, labels) for views, labels in chunks if len(labels)]
 
 
-class MethodSettings(BaseModel):
+class MethodSettings(Record):
     """Settings of a method. Each method has a subclass; a field without a default must be set by the user."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     def paths(self) -> dict[str, Path]:
         """The settings that name a file or folder."""

@@ -55,6 +55,7 @@ def test_variants_are_their_method_with_other_defaults():
     ("given", "message"),
     [
         ({"temprature": 1}, "method csg: temprature: is not a setting of this method; did you mean temperature?"),
+        ({"weight": float("inf")}, "method csg: weight: Input should be a finite number"),
         ({"temperature": 0}, "method csg: temperature: Input should be greater than 0"),
     ],
 )
