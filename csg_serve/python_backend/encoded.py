@@ -41,7 +41,7 @@ Answer = dict[str, np.ndarray] | Exception
 
 
 class TritonPythonModel:
-    """One instance of the model, in a process of its own. Triton calls its methods by name."""
+    """One instance of the model, in a separate process. Triton calls its methods by name."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the preprocessing of the tensor model's version with the same number."""

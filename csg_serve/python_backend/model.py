@@ -19,7 +19,7 @@ from .sessions import Graph, session_opener
 
 
 class TritonPythonModel:
-    """One instance of the model, in a process of its own. Triton calls its methods by name."""
+    """One instance of the model, in a separate process. Triton calls its methods by name."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the ONNX file of this version."""

@@ -46,7 +46,7 @@ class SessionOptions:
     """Threads that compute one run."""
 
     streams: int = 1
-    """Runs that may be computed at the same time, each with threads of its own."""
+    """Runs that may be computed at the same time, each with separate threads."""
 
     spinning: bool | None = None
     """Whether threads spin while they wait within a run. None: the library's default."""
@@ -122,7 +122,7 @@ class Scheduler:
             return self.wide(images)
 
     def _compute(self, images: np.ndarray, threads: int) -> list[np.ndarray]:
-        """Compute a batch in chunks, so many at the same time; or with one run."""
+        """Compute a batch with the narrow session: in chunks on `threads` threads, or in one run."""
         self.runs[f"with {threads} of {self.cores} cores"] += 1
         chunks = split_batch(images, threads, self.chunk) if self.chunk else [images]
         if len(chunks) == 1:
@@ -167,7 +167,7 @@ def best_chunk(open_session: OpenSession, instance: Instance, log: Callable[[str
     A network whose activations leave the caches (MobileNetV2) prefers few, one with many weights (ResNet-50) many. CPU
     time is measured, not elapsed time: it does not depend on what else runs on the machine.
     """
-    run = open_session(SessionOptions(threads=1))  # of its own: a session keeps the memory of its largest run
+    run = open_session(SessionOptions(threads=1))  # not kept: a session keeps the memory of its largest run
     sizes = [size for size in CHUNKS if size <= instance.max_batch]
     best = dict.fromkeys(sizes, float("inf"))
     deadline = time.perf_counter() + TRIAL_S
