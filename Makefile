@@ -18,7 +18,7 @@ $(VENV)/ready: pyproject.toml
 
 setup: $(VENV)/ready  ## everything into .venv
 
-demo: setup    ## the whole road on the embedded digits: train, export, deploy, serve, evaluate
+demo: setup    ## the whole pipeline on the embedded digits: train, export, deploy, serve, evaluate
 	$(BIN)/csg demo
 
 test: setup    ## the tests in minutes: all but those marked slow
