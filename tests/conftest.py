@@ -29,11 +29,12 @@ settings.load_profile("quick")
 
 
 def pytest_sessionstart(session):
-    session.config.stash[LISTING] = listing(ROOT)
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[LISTING] = listing(ROOT)
 
 
 def pytest_sessionfinish(session):
-    """Fail a session that leaves files in the checkout; its workers leave that to the main process."""
+    """Fail a session that leaves files in the checkout; the main process looks, its workers do not."""
     if not hasattr(session.config, "workerinput"):
         left = sorted(listing(ROOT) - session.config.stash[LISTING])
         if left:

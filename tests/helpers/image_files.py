@@ -11,17 +11,20 @@ RNG = np.random.default_rng(0)
 
 
 def encoded(image, kind="PNG", **options):
+    """The bytes of an image file; the options are Pillow's."""
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
 
 
 def noise(mode="RGB", size=(37, 23)):
+    """An image of random pixels; size is width and height."""
     channels = len(Image.new(mode, (1, 1)).getbands())
     return Image.fromarray(RNG.integers(0, 256, (*size[::-1], channels), np.uint8).squeeze(), mode)
 
 
 def turned():
+    """EXIF data of a camera that was turned: width and height are swapped."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif

@@ -1,6 +1,5 @@
 """Decoding and preprocessing of every kind of image."""
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,21 +12,9 @@ import csg.images
 from csg.card import ClassificationInput, SegmentationInput
 from csg.errors import InputError
 from csg.images import decode, load, prepare, prepare_segmentation
+from tests.helpers.image_files import encoded, turned
 
 SPEC = ClassificationInput(height=24, width=24, resize_shorter_side=32)
-
-
-def encoded(image, kind="PNG", **options):
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def turned():
-    """EXIF data of a camera that was turned: width and height are swapped."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
 
 
 def test_an_image_of_the_input_size_passes_untouched():
