@@ -112,10 +112,10 @@ def test_a_wrong_checkpoint_is_refused(csg, tmp_path, trained):
     shutil.copytree(trained.path, run)
     save_file({"encoder.weight": torch.zeros(3)}, run / "student.safetensors")
     code, _, words = csg("export", run)
-    one_line(code, words, 3, r"student\.safetensors is does not fit a mobilenet_v2")
+    one_line(code, words, 3, r"student\.safetensors does not fit a mobilenet_v2")
     (run / "student.safetensors").write_bytes(b"cut")
     code, _, words = csg("export", run)
-    one_line(code, words, 3, r"student\.safetensors is broken")
+    one_line(code, words, 3, r"student\.safetensors is damaged")
     assert not (tmp_path / "bundles").exists()
 
 
