@@ -1,7 +1,8 @@
 """What all tests share: an empty folder to run in, pretrained weights, and runs that are trained once a session.
 
 Run on several workers, a session has one folder for all of them: what is costly is made by the first worker that needs
-it, and the others wait for it (`once`). Tests of one file stay on one worker, and so do all of one `xdist_group`.
+it, and the others wait for it (`once`). Tests of one file stay on one worker, and so do those of a folder in
+`ONE_SERVER`.
 """
 
 import fcntl
@@ -20,6 +21,7 @@ from hypothesis import settings
 from tests.helpers.checkout import listing
 
 ROOT = Path(__file__).resolve().parent.parent
+ONE_SERVER = ("tests/server/client/", "tests/faults/server/")  # the tests of such a folder share their servers
 SHARED = ROOT.parent / "shared" / "data"  # real images, where there are some
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job, and its children, ignore it
@@ -50,12 +52,17 @@ def pytest_terminal_summary(terminalreporter, config):
 LISTING, LEFT = pytest.StashKey(), pytest.StashKey()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Keep the tests of a file on one worker, where they name no other group."""
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file on one worker, and those of a folder whose tests share a server."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServer(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            path = nodeid.partition("::")[0]
+            return next((folder for folder in ONE_SERVER if path.startswith(folder)), path)
+
+    return ByServer(config, log)
 
 
 @pytest.fixture(scope="session")

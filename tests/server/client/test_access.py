@@ -15,7 +15,7 @@ from tests.helpers.cli import csg, refused
 from tests.helpers.client import SECRET, classes_of, relayed
 from tests.helpers.tiny_bundle import COLOURS
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("client")]
+pytestmark = pytest.mark.server
 
 
 def test_several_servers_have_the_same_model(plain, guarded, folder):

@@ -17,7 +17,7 @@ from csg_serve.client.shared_memory import Region
 from tests.helpers.client import classes_of, regions
 from tests.helpers.tiny_bundle import COLOURS
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("client")]
+pytestmark = pytest.mark.server
 
 
 @pytest.mark.parametrize("form", ["{1}", "grpc://{1}", "http://{0}", "{1} http://{0}"])

@@ -14,7 +14,7 @@ from csg.errors import ServerError
 from csg_serve import Client, open_model, stream
 from tests.helpers.client import classes_of, regions, relayed, shorten_deadlines
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("client")]
+pytestmark = pytest.mark.server
 
 
 def test_an_outage_is_survived_and_logged_once(plain, images, capsys):

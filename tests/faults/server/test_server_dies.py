@@ -18,7 +18,7 @@ from tests.helpers.served import processes_of
 from tests.helpers.small_disk import right
 from tests.server.test_evaluate import TIMES
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("faults")]
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def test_an_evaluation_lives_through_the_death_of_its_server(colour_repository, tmp_path):

@@ -10,7 +10,7 @@ from csg_serve.client.client import Client
 from tests.helpers.cli import csg, csg_process, refused
 from tests.helpers.small_disk import content, right
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("faults")]
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def test_a_disk_that_is_full_at_a_deployment(served):

@@ -23,7 +23,7 @@ from tests.helpers.cli import csg
 from tests.helpers.evaluations import evaluate, figures
 from tests.helpers.small_disk import right
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group("faults")]
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def test_ten_thousand_requests_five_percent_of_them_broken(served):
