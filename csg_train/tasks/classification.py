@@ -47,7 +47,7 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
         return Classifier(Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine), classes)
 
     def views(self, images: ClassificationDataset, recipe: ClassificationRecipe, count: int) -> Dataset[Item]:
-        return Views(images, recipe.data, recipe.augment, count, recipe.seed)
+        return Views(images, recipe.data, recipe.augment, count, seed=recipe.seed)
 
     @torch.inference_mode()
     def measure(
@@ -84,7 +84,9 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
             accuracy=scores.accuracy,
             mean_class_accuracy=scores.mean_class_accuracy,
         )
-        return Measurement(evaluation, scores.confusion, np.concatenate(embeddings), all_true, all_predicted)
+        return Measurement(
+            evaluation, scores.confusion, np.concatenate(embeddings), true=all_true, predicted=all_predicted
+        )
 
 
 def _drawn(recipe: ClassificationRecipe) -> Path:

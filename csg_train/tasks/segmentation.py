@@ -51,7 +51,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
         return Segmenter(encoder, classes, model.head)
 
     def views(self, images: SegmentationDataset, recipe: SegmentationRecipe, count: int) -> Dataset[Item]:
-        return Crops(images, recipe.data, recipe.augment, count, recipe.seed)
+        return Crops(images, recipe.data, recipe.augment, count, seed=recipe.seed)
 
     @torch.inference_mode()
     def measure(

@@ -66,4 +66,4 @@ def measure_run(run: Run, data: list[str] | None = None) -> tuple[Images, Measur
     task = TASKS[recipe.task]
     images = task.read_real(recipe, classes, sources, partly=True)
     with predicting(load_student(run)) as predict:
-        return images, task.measure(predict, classes, images, recipe, torch.device("cpu"))
+        return images, task.measure(predict, classes, images, recipe, device=torch.device("cpu"))

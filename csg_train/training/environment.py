@@ -16,6 +16,7 @@ import csg
 from csg.card import ClassSpec, Colour
 from csg.records import Record
 from csg_train.distributed import world_size
+from csg_train.models.fast_layers import fast_layers_enabled
 from csg_train.recipe import Recipe
 from csg_train.tasks import Images
 from csg_train.training.optimizer import PrecisionName
@@ -40,6 +41,8 @@ class Environment(Record):
     """Name of the GPU or the processor."""
     threads: int
     """Threads of torch on the CPU."""
+    fast_layers: bool
+    """Whether csg_train.models.fast_layers was on; its results agree with the plain layers up to rounding."""
     processes: int
     """Processes that trained together."""
     precision: PrecisionName
@@ -82,6 +85,7 @@ def current_environment(recipe: Recipe, images: Images, precision: PrecisionName
         packages={name: metadata.version(name) for name in PACKAGES},
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         threads=torch.get_num_threads(),
+        fast_layers=fast_layers_enabled(),
         processes=world_size(),
         precision=precision,
         seed=recipe.seed,

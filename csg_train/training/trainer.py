@@ -213,7 +213,7 @@ class Trainer:
             return None, None
         task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
         with predicting(self.method.student) as predict:
-            found = task.measure(predict, self.images.class_spec, self.test_images, self.recipe, self.device)
+            found = task.measure(predict, self.images.class_spec, self.test_images, self.recipe, device=self.device)
         scores = {name: float(getattr(found.evaluation, name)) for name in task.scores}
         text = ", ".join(f"{task.scores[name].removesuffix(' %')} {value:.2%}" for name, value in scores.items())
         count, name = found.evaluation.images, self.test_images.name

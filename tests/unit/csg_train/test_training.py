@@ -40,6 +40,7 @@ def test_a_run_leaves_what_it_promises(trained):
     }  # fmt: skip
     assert list(trained.path.glob("events.out.tfevents*"))
     record = trained.environment()
+    assert record.fast_layers
     assert record.seed == 0
     assert {"torch", "torchvision"} < record.packages.keys()
     lines = [json.loads(line) for line in trained.metrics.read_text().splitlines()]
