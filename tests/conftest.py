@@ -7,6 +7,7 @@ it, and the others wait for it (`once`). Tests of one file stay on one worker, a
 
 import fcntl
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def once(tmp_path_factory, worker_id):
             fcntl.flock(made, fcntl.LOCK_EX)
             made.seek(0)
             if not made.read():
+                shutil.rmtree(shared / name, ignore_errors=True)  # what a failed attempt left
                 make(shared / name)
                 made.write("yes")
         return shared / name

@@ -2,9 +2,10 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
+
+from tests.helpers.cli import CSG, csg
 
 PLUGIN = """
 from csg_train.methods.base import Method
@@ -12,16 +13,9 @@ class Mine(Method): ...
 """
 
 
-def completed(line, *paths):
-    """The words that bash is offered for the last word of a command line."""
-    environment = os.environ | {
-        "_CSG_COMPLETE": "complete_bash",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(line.count(" ")),
-        "PYTHONPATH": os.pathsep.join([*map(str, paths), os.environ.get("PYTHONPATH", "")]),
-    }
-    done = subprocess.run([sys.executable, "-m", "csg"], env=environment, capture_output=True, text=True, check=True)
-    return done.stdout.split()
+def asking(line):
+    """The variables with which bash asks for the last word of a command line."""
+    return {"_CSG_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
 
 
 @pytest.mark.parametrize(
@@ -39,8 +33,10 @@ def completed(line, *paths):
         ("csg weights pull resnet34", ["resnet34", "resnet34_ibn_a", "resnet34_ibn_b"]),
     ],
 )
-def test_values_complete(line, words):
-    assert completed(line) == words
+def test_values_complete(line, words, monkeypatch):
+    for name, value in asking(line).items():
+        monkeypatch.setenv(name, value)
+    assert csg().stdout.split() == words
 
 
 def test_a_method_of_another_package_completes(tmp_path):
@@ -49,4 +45,7 @@ def test_a_method_of_another_package_completes(tmp_path):
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text("[csg.methods]\nmine = mine:Mine\n")
-    assert completed("csg train cls --method mi", tmp_path) == ["mine"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | asking("csg train cls --method mi") | {"PYTHONPATH": path}
+    done = subprocess.run(CSG, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["mine"]
