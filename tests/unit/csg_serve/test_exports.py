@@ -1,4 +1,4 @@
-"""What `import csg_serve` exports, and how fast."""
+"""What `import csg_serve` exports, and what it loads."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 import csg_serve
 
 HEAVY = "torch torchvision sklearn scipy matplotlib onnx onnxruntime aiohttp gevent jinja2 yaml csg_train csg_export"
-IMPORT = "import time, sys; started = time.process_time(); from csg_serve import Client, open_model, stream"
+IMPORT = "import sys; from csg_serve import Client, open_model, stream"
 
 
 def run(code):
@@ -21,11 +21,6 @@ def test_every_exported_name_exists():
         assert getattr(csg_serve, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Server'"):
         _ = csg_serve.Server
-
-
-def test_the_client_is_imported_in_under_half_a_second():
-    """CPU time, the best of three: other processes do not count."""
-    assert min(float(run(f"{IMPORT}; print(time.process_time() - started)")) for _ in range(3)) < 0.5
 
 
 def test_the_client_imports_nothing_heavy():
