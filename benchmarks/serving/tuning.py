@@ -7,7 +7,8 @@ load while the other one is idle; the order alternates. Printed is the median ov
 throughputs, and the smallest and largest ratio: 1.05 means 5 % more images per second with the setting.
 
 Loads: `lone` is one client with one image a request, `loaded` eight of them, `batches` one client with 32 images a
-request. Client and servers share the cores. Run it on an idle machine; `bf16` needs a CPU that computes it.
+request; `files` is sixteen clients with one JPEG file a request, through the model that takes image files.
+Client and servers share the cores. Run it on an idle machine; `bf16` needs a CPU that computes it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import export_torchvision, serving
+from benchmarks.common import export_torchvision, file_request, photographs, serving
 from csg.console import log, show_table
 from csg_serve.bench.load import generate_load, open_sender
 from csg_serve.bench.samples import prepare_requests, read_samples
@@ -31,17 +32,17 @@ from csg_serve.client.connection import open_model
 from csg_serve.python_backend.scheduling import SIDE_BY_SIDE, SPINNING, TRIAL, WIDE_SESSION
 from csg_serve.server.tuning import ALL_TUNING, BATCH_POLICY, LARGE_PAGES
 
-LOADS = {"lone": (1, 1), "loaded": (8, 1), "batches": (1, 32)}
+LOADS = {"lone": (1, 1), "loaded": (8, 1), "batches": (1, 32), "files": (16, 1)}
 """Requests in flight, and images in each."""
 
-DEPLOY = ["--no-encoded"]
+FILES = 32
 ALL, SECOND_INSTANCE = "all", "second-instance"
 
 PURPOSE = {
     ALL: ["lone", "loaded", "batches"],
-    SECOND_INSTANCE: ["loaded"],
-    BATCH_POLICY: ["loaded"],
-    LARGE_PAGES: ["loaded", "batches"],
+    SECOND_INSTANCE: ["loaded", "files"],
+    BATCH_POLICY: ["loaded", "files"],
+    LARGE_PAGES: ["loaded", "batches", "files"],
     SIDE_BY_SIDE: ["loaded", "batches"],
     TRIAL: ["batches"],
     WIDE_SESSION: ["lone", "batches"],
@@ -74,7 +75,11 @@ async def images_per_s(address: str, model: str, load: str, seconds: float) -> f
     """Throughput under a load, after a second of warm-up."""
     concurrency, batch = LOADS[load]
     async with open_model(address, model) as served, open_sender(address) as send:
-        requests = prepare_requests(served, read_samples(served.card, ()), batch)
+        if load == "files":
+            output = served.card.outputs[0].name
+            requests = [file_request(f"{model}_encoded", file, output) for file in photographs(FILES)]
+        else:
+            requests = prepare_requests(served, read_samples(served.card, ()), batch)
         await generate_load(send, requests, concurrency, 1)
         return batch * (await generate_load(send, requests, concurrency, seconds)).requests_per_s
 
@@ -82,15 +87,15 @@ async def images_per_s(address: str, model: str, load: str, seconds: float) -> f
 def options_without(setting: str) -> dict[str, list[str]]:
     """Options of `csg deploy` and `csg serve` that leave out a setting."""
     if setting == ALL:
-        return {"deploy": DEPLOY, "serve": ["--tuning", "off"]}
+        return {"serve": ["--tuning", "off"]}
     if setting == SECOND_INSTANCE:
-        return {"deploy": [*DEPLOY, "--instances", "1"]}
-    return {"deploy": DEPLOY, "serve": ["--tuning", ",".join(name for name in ALL_TUNING if name != setting)]}
+        return {"deploy": ["--instances", "1"]}
+    return {"serve": ["--tuning", ",".join(name for name in ALL_TUNING if name != setting)]}
 
 
 def measure(bundle: Path, setting: str, folder: Path, given: argparse.Namespace) -> list[Gain]:
     """Serve a bundle with and without a setting, and compare them under each load."""
-    variants: dict[str, dict[str, list[str]]] = {"with": {"deploy": DEPLOY}, "without": options_without(setting)}
+    variants: dict[str, dict[str, list[str]]] = {"with": {}, "without": options_without(setting)}
     loads = given.loads or PURPOSE[setting]
     rates: dict[str, dict[str, list[float]]] = {load: {name: [] for name in variants} for load in loads}
     with ExitStack() as stack:
