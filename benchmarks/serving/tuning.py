@@ -30,7 +30,7 @@ from csg_serve.bench.load import generate_load, open_sender
 from csg_serve.bench.samples import prepare_requests, read_samples
 from csg_serve.client.connection import open_model
 from csg_serve.python_backend.scheduling import SIDE_BY_SIDE, SPINNING, TRIAL, WIDE_SESSION
-from csg_serve.server.tuning import ALL_TUNING, BATCH_POLICY, LARGE_PAGES
+from csg_serve.server.tuning import ALL_TUNING, BATCH_POLICY
 
 LOADS = {"lone": (1, 1), "loaded": (8, 1), "batches": (1, 32), "files": (16, 1)}
 """Requests in flight, and images in each."""
@@ -42,7 +42,6 @@ PURPOSE = {
     ALL: ["lone", "loaded", "batches"],
     SECOND_INSTANCE: ["loaded", "files"],
     BATCH_POLICY: ["loaded", "files"],
-    LARGE_PAGES: ["loaded", "batches", "files"],
     SIDE_BY_SIDE: ["loaded", "batches"],
     TRIAL: ["batches"],
     WIDE_SESSION: ["lone", "batches"],

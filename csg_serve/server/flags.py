@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from csg_serve.server.options import ANY_ADDRESS, LogLevel, ServerOptions
-from csg_serve.server.tuning import TUNING_VARIABLE, tuning_environment
+from csg_serve.server.tuning import TUNING_VARIABLE
 from csg_serve.triton.executable import Triton
 from csg_serve.triton.protocol import POLL_S, SECRET_HEADER
 
@@ -69,5 +69,5 @@ def script_variables(options: ServerOptions) -> dict[str, str]:
 
 
 def environment(triton: Triton, options: ServerOptions) -> dict[str, str]:
-    """Return the environment of a server on this machine. GLIBC_TUNABLES of the user takes precedence over ours."""
-    return tuning_environment(options.tuning) | triton.environment | script_variables(options)
+    """Return the environment of a server on this machine."""
+    return triton.environment | script_variables(options)

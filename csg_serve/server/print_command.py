@@ -18,7 +18,7 @@ from csg_serve.server.flags import (
     triton_flags,
 )
 from csg_serve.server.options import ServerOptions, TlsFiles
-from csg_serve.server.tuning import scheduling_command, tuning_environment
+from csg_serve.server.tuning import scheduling_command
 from csg_serve.triton.config import repository_flags
 from csg_serve.triton.executable import find_triton
 
@@ -74,12 +74,11 @@ def _command_in_container(repository: Path, options: ServerOptions) -> str:
         mounts |= {f"/tls/{name}.pem": file for name, file in files.items()}
         tls = TlsFiles(**{name: Path(f"/tls/{name}.pem") for name in files})
     published = zip(options.hosts.values(), options.ports, CONTAINER_PORTS.values(), strict=True)
-    variables = tuning_environment(options.tuning) | script_variables(options)
     run = [
         f"--stop-timeout={options.drain_s + 5}",
         *(f"--publish={host}:{port}:{inside}" for host, port, inside in published),
         *(f"--volume={file.resolve()}:{inside}:ro" for inside, file in mounts.items()),
-        *(f"--env={name}={value}" for name, value in variables.items()),
+        *(f"--env={name}={value}" for name, value in script_variables(options).items()),
         IMAGE,
         "tritonserver",
     ]

@@ -2,7 +2,6 @@
 
 batch-policy  Triton and its Python stubs run under Linux's SCHED_BATCH: a waking thread does not preempt one that is
               computing.
-large-pages   glibc asks for transparent huge pages for weights and activations, where Linux has them enabled.
 
 Tuning of the Python backend's sessions has its names in `csg_serve.python_backend.scheduling`. What each setting gains
 is in docs/performance-notes.md.
@@ -16,13 +15,12 @@ from contextlib import suppress
 from csg.errors import UsageError
 from csg_serve.python_backend.scheduling import SESSION_TUNING, TUNING_VARIABLE, is_tuned
 
-__all__ = ["TUNING_VARIABLE", "check_tuning", "scheduling_command", "set_scheduling_policy", "tuning_environment"]
+__all__ = ["TUNING_VARIABLE", "check_tuning", "scheduling_command", "set_scheduling_policy"]
 
-BATCH_POLICY, LARGE_PAGES = "batch-policy", "large-pages"
-ALL_TUNING = (BATCH_POLICY, LARGE_PAGES, *SESSION_TUNING)
+BATCH_POLICY = "batch-policy"
+ALL_TUNING = (BATCH_POLICY, *SESSION_TUNING)
 
 CHRT = ["chrt", "--batch", "0"]
-GLIBC_ENV = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 def check_tuning(text: str) -> str:
@@ -39,11 +37,6 @@ def check_tuning(text: str) -> str:
                     f"use on, off, or a comma-separated list of {', '.join(ALL_TUNING)}",
                 )
     return text
-
-
-def tuning_environment(tuning: str) -> dict[str, str]:
-    """Return the environment variables that tune Triton and its stubs."""
-    return dict(GLIBC_ENV) if is_tuned(LARGE_PAGES, tuning) else {}
 
 
 def scheduling_command(tuning: str) -> list[str]:

@@ -13,7 +13,6 @@ import yaml
 from csg_serve.server.flags import CONTAINER_PORTS, container_flags
 from csg_serve.server.options import ServerOptions
 from csg_serve.server.print_command import IMAGE
-from csg_serve.server.tuning import GLIBC_ENV
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs" / "deploy"
 KUBERNETES = list(yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text()))
@@ -77,7 +76,7 @@ def test_compose_starts_what_the_command_line_prints():
     triton = yaml.safe_load((FOLDER / "compose.yaml").read_text())["services"]["triton"]
     assert triton["image"] == IMAGE
     assert triton["command"] == ["tritonserver", *container_flags(ServerOptions(threads=CORES), None)]
-    assert (triton["cpus"], triton["environment"]) == (CORES, {"CSG_THREADS": str(CORES), **GLIBC_ENV})
+    assert (triton["cpus"], triton["environment"]) == (CORES, {"CSG_THREADS": str(CORES)})
     assert [port.split(":") for port in triton["ports"]] == [
         ["127.0.0.1", str(port), str(port)] for port in CONTAINER_PORTS.values()
     ]
@@ -97,7 +96,7 @@ def test_kubernetes_and_kserve_start_what_the_command_line_prints():
     assert model["args"] == [flag for flag in flags if not of_the_runtime.match(flag)]
     for container in (triton, model):
         *plain, secret = container["env"]
-        assert {one["name"]: one["value"] for one in plain} == {"CSG_THREADS": str(CORES), **GLIBC_ENV}
+        assert {one["name"]: one["value"] for one in plain} == {"CSG_THREADS": str(CORES)}
         assert secret["valueFrom"]["secretKeyRef"] == {"name": "csg-control", "key": "secret"}
         assert {of["cpu"] for of in container["resources"].values()} == {str(CORES)}
     patience = pod["terminationGracePeriodSeconds"]

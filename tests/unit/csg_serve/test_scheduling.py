@@ -19,10 +19,8 @@ from csg_serve.python_backend.scheduling import (
 from csg_serve.server.tuning import (
     ALL_TUNING,
     CHRT,
-    GLIBC_ENV,
     check_tuning,
     scheduling_command,
-    tuning_environment,
 )
 
 
@@ -149,9 +147,8 @@ def test_settings_that_are_off_leave_one_session_with_a_share_of_the_cores(graph
 
 
 def test_one_switch_for_all_tuning():
-    assert (scheduling_command("on"), tuning_environment("on")) == (CHRT, GLIBC_ENV)
-    assert (scheduling_command("off"), tuning_environment("off")) == ([], {})
-    assert (scheduling_command("large-pages,trial"), tuning_environment("large-pages,trial")) == ([], GLIBC_ENV)
+    assert scheduling_command("on") == scheduling_command("trial,batch-policy") == CHRT
+    assert scheduling_command("off") == scheduling_command("trial") == []
 
 
 def test_an_unknown_tuning_setting_is_refused():
