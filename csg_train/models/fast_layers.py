@@ -45,11 +45,11 @@ class FoldingConv2d(nn.Conv2d):
         super().__init__(
             conv.in_channels,
             conv.out_channels,
-            cast(tuple[int, int], conv.kernel_size),
-            cast(tuple[int, int], conv.stride),
-            cast(tuple[int, int], conv.padding),
-            cast(tuple[int, int], conv.dilation),
-            conv.groups,
+            kernel_size=cast(tuple[int, int], conv.kernel_size),
+            stride=cast(tuple[int, int], conv.stride),
+            padding=cast(tuple[int, int], conv.padding),
+            dilation=cast(tuple[int, int], conv.dilation),
+            groups=conv.groups,
             bias=conv.bias is not None,
             device="meta",  # draws no random numbers
         )
