@@ -14,12 +14,18 @@ import typer
 from typer.core import TyperGroup
 
 from csg import __version__
-from csg.errors import CsgError
+from csg.errors import CsgError, UsageError
 from csg_cli import compare, demo, deploy, evaluate, export, serve, train
 from csg_cli.options import examples
 
 PIPELINE = ("train", "compare", "embed", "export", "deploy", "serve", "evaluate", "predict", "bench")
 ORDER = (*PIPELINE, "models", "weights", "data", "demo")
+EXTRAS = {
+    **dict.fromkeys(("train", "compare", "embed", "weights", "data"), "train"),
+    **dict.fromkeys(("deploy", "evaluate", "predict", "models"), "serve"),
+    **{"export": "export", "serve": "server", "bench": "bench"},
+}
+"""The extra of pyproject.toml that brings the packages of a command."""
 
 
 class _InOrder(TyperGroup):
@@ -87,7 +93,18 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, ModuleNotFoundError) and (missing := _missing_extra(error, args)):
+            typer.echo(f"error: {missing}", err=True)
+            sys.exit(missing.exit_code)
         typer.echo(
             f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback", err=True
         )
         sys.exit(1)
+
+
+def _missing_extra(error: ModuleNotFoundError, args: list[str]) -> CsgError | None:
+    """What to tell a user who installed csg without the packages of a command; None if the module is one of csg's."""
+    command = next((arg for arg in args if arg in EXTRAS), None)
+    if command is None or not error.name or error.name.partition(".")[0].startswith("csg"):
+        return None
+    return UsageError(f"csg {command} needs the module {error.name}", f"pip install 'csg[{EXTRAS[command]}]'")
