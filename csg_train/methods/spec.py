@@ -53,7 +53,7 @@ def parse_method(text: str) -> MethodSpec:
     """Read `name` or `name:setting=value:...`; the values are YAML.
 
     Raises:
-        UsageError: there is no such method, or a setting is not of the form setting=value.
+        UsageError: there is no such method, a setting is not of the form setting=value, or it is given twice.
     """
     name, *assignments = text.split(":")
     fields = load_method(name).Settings.model_fields
@@ -63,6 +63,8 @@ def parse_method(text: str) -> MethodSpec:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise UsageError(f"--method {text}: {assignment!r} is not of the form setting=value", EXAMPLE)
+        if key in settings:
+            raise UsageError(f"--method {text}: setting {key} is given twice", "give it once")
         try:
             settings[key] = yaml.safe_load(value)
         except yaml.YAMLError:

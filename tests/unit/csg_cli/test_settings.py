@@ -40,6 +40,7 @@ def test_set_and_method_say_the_same(monkeypatch):
         (("--set", "method.temprature=0.2"), "temprature.*did you mean temperature?"),
         (("--method", "csg:temprature=0.2"), "temprature.*did you mean temperature?"),
         (("--method", "cgs"), "no method 'cgs'.*csg"),
+        (("--method", "csg:queue=64:queue=32"), "setting queue is given twice"),
         (("--set", "optm.batch=3"), "no setting optm.*did you mean optim"),
         (("--set", "seeds=3"), "no setting seeds; did you mean seed?"),
         (("--set", "method.temperature=hot"), "temperature.*valid number"),
