@@ -62,10 +62,8 @@ def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes]) -> Bu
         models: content of the model files by name: model.onnx, and model.onnx.data or model.plan.
 
     Raises:
-        InputError: `path` already exists.
+        InputError: `path` exists and is not empty.
     """
-    if path.exists():
-        raise InputError(f"{path} already exists", "choose another folder with --out, or remove it")
     with atomic_directory(path) as folder:
         (folder / CARD).write_text(card.to_json(indent=2) + "\n")
         for name, content in models.items():

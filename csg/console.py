@@ -25,30 +25,32 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from csg.errors import printable
+
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
 
 
 def log(line: str) -> None:
     """Print a line on standard error."""
-    stderr.print(line, markup=False)
+    stderr.print(printable(line), markup=False)
 
 
 def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Print a table on standard output; all columns but the first are right-aligned."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     stdout.print(table)
 
 
 def show_key_values(title: str, values: Mapping[str, str]) -> None:
     """Print a table of two columns, names and values, on standard output."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=Text(printable(title)), title_justify="left", show_header=False)
     for name, value in values.items():
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(printable(name)), Text(printable(value)))
     stdout.print(table)
 
 

@@ -6,6 +6,8 @@ not ready; 5: a verification failed (parity, checksum); 130: Ctrl-C.
 
 from __future__ import annotations
 
+import unicodedata
+
 
 class CsgError(Exception):
     """An error with a one-line message and a hint.
@@ -22,7 +24,7 @@ class CsgError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str):
-        message, hint = (" ".join(text.splitlines()) for text in (message, hint))  # file names may hold line breaks
+        message, hint = (printable(text) for text in (message, hint))
         super().__init__(message, hint)
         self.message, self.hint = message, hint
 
@@ -52,6 +54,28 @@ class VerificationError(CsgError):
     """A verification failed: parity with PyTorch, or a checksum."""
 
     exit_code = 5
+
+
+def printable(text: str) -> str:
+    """A text on one line in which control characters and bytes that are not UTF-8 are shown, not sent to a terminal.
+
+    Names of files, classes and models come from outside: they may hold line breaks, escape codes, marks that reverse
+    the direction of writing, or bytes that are not UTF-8 (which Python keeps as lone surrogates).
+
+    Example:
+        >>> printable("red \\x1b[31m.jpg\\ncaf\\udce9")
+        'red \\\\x1b[31m.jpg\\\\ncaf\\\\xe9'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00
+    if 0x80 <= byte <= 0xFF:  # a byte that is not UTF-8
+        return f"\\x{byte:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def one_line(text: object, limit: int = 300) -> str:

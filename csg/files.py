@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -13,8 +15,10 @@ from pathlib import Path
 
 import platformdirs
 
-from csg.errors import UsageError
+from csg.errors import InputError, UsageError
 
+LOCK = ".lock"
+"""Name of the file that is locked while a process works in a folder."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -39,12 +43,86 @@ def validate_name(name: str, kind: str) -> str:
     return name
 
 
-def next_free_path(folder: Path, stem: str) -> Path:
-    """The first of stem-1, stem-2, ... that does not exist in `folder`."""
+@contextmanager
+def new_folder(out: Path | None, parent: Path, stem: str) -> Iterator[Path]:
+    """Create a folder to work in, and lock it: two processes never work in one.
+
+    Args:
+        out: the folder, which may exist if it is empty; None: the first free one of stem-1, stem-2, ... in `parent`.
+        parent: where the numbered folders are.
+        stem: start of their names.
+
+    Yields:
+        The folder. It is removed if the block fails and has written nothing into it.
+
+    Raises:
+        UsageError: `out` is not empty, or another process is working in it.
+        OSError: it can't be created.
+    """
+    folder = _create(out) if out else _create_next(parent, stem)
+    with locked(folder):
+        if out:
+            check_new(folder)
+        try:
+            yield folder
+        except BaseException:
+            if folder.is_dir() and is_empty(folder):
+                shutil.rmtree(folder)
+            raise
+
+
+def check_new(folder: Path) -> None:
+    """Raise UsageError if `folder` exists and is not empty, before work is done for it."""
+    if folder.is_dir() and not is_empty(folder):
+        raise UsageError(f"{folder} exists already and is not empty", "name another folder with --out")
+
+
+def _create(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _create_next(parent: Path, stem: str) -> Path:
+    """Create the first of stem-1, stem-2, ... that does not exist: mkdir decides between processes."""
+    parent.mkdir(parents=True, exist_ok=True)
     number = 1
-    while (folder / f"{stem}-{number}").exists():
-        number += 1
-    return folder / f"{stem}-{number}"
+    while True:
+        try:
+            (parent / f"{stem}-{number}").mkdir()
+            return parent / f"{stem}-{number}"
+        except FileExistsError:
+            number += 1
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but its lock file."""
+    return all(entry.name == LOCK for entry in folder.iterdir())
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder, the file `.lock` in it. The lock ends with the process, however it ends.
+
+    On a file system without locks the block runs unlocked.
+
+    Args:
+        folder: an existing folder.
+        wait: wait until another process releases the lock.
+
+    Raises:
+        UsageError: another process holds the lock, and `wait` is false.
+    """
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise UsageError(
+                f"another process is working in {folder}", "wait for it to finish, or name another folder with --out"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        yield
 
 
 def cache_dir() -> Path:
@@ -91,13 +169,18 @@ def atomic_write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 @contextmanager
-def atomic_directory(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path, shared: bool = False) -> Iterator[Path]:
     """Create a folder atomically.
 
-    If another process creates `path` in the meantime, its folder is kept: both are expected to hold the same.
+    Args:
+        path: the folder; an empty one, such as that of `new_folder`, is replaced.
+        shared: another process may create the same folder with the same content, as in a cache; its folder is kept.
 
     Yields:
         A temporary folder to fill. It is renamed to `path` if the block succeeds, and removed if it fails.
+
+    Raises:
+        InputError: `path` exists at the end and is not empty, and `shared` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -107,11 +190,15 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         for file in temporary.rglob("*"):
             sync(file)
         sync(temporary)
+        if path.is_dir() and is_empty(path):
+            (path / LOCK).unlink(missing_ok=True)
         try:
             temporary.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
+            if not shared:
+                raise InputError(f"{path} exists already", "name another folder, or remove it") from None
         sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

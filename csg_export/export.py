@@ -10,7 +10,7 @@ from onnx import ModelProto
 from csg.bundle import PLAN, Bundle, write_bundle
 from csg.card import ModelCard, Output
 from csg.errors import UsageError, VerificationError
-from csg.files import next_free_path
+from csg.files import check_new, new_folder
 from csg.provenance import ClassificationEvaluation, Parity, SegmentationEvaluation
 from csg_export.formats import export_format
 from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, bundle_files, strip, to_onnx, without_logits
@@ -35,12 +35,15 @@ def export(source: Source, options: ExportOptions, out: Path | None = None) -> B
         out: the bundle's folder; None: a new one in bundles/.
 
     Raises:
-        UsageError: an option does not fit the task, the precision or the format, or a library is missing.
-        InputError: `out` exists, or the format's library can't build the graph.
+        UsageError: an option does not fit the task, the precision or the format, a library is missing, or `out` is not
+            empty.
+        InputError: the format's library can't build the graph.
         VerificationError: a stage differs from PyTorch by more than its tolerance, or the precision loses too much
             accuracy on the real images. Nothing is written.
     """
     _check_outputs(source, options)
+    if out:
+        check_new(out)
     precision, reference, bare = export_precision(options), torch_runner(source.network), strip(source.network)
     float32 = to_onnx(bare, source.spec, options.embedding)
     within_tolerance = _tolerance_check(source, reference, precision)
@@ -65,7 +68,8 @@ def export(source: Source, options: ExportOptions, out: Path | None = None) -> B
     card = _card(source, options, converted, parity).model_copy(update={"engine": engine, "evaluations": evaluations})
     suffix = options.precision if engine is None else f"{options.precision}-{options.format}"
     files |= bundle_files(shipped, card.to_json())
-    return write_bundle(out or next_free_path(BUNDLES, f"{source.stem}-{suffix}"), card, files)
+    with new_folder(out, BUNDLES, f"{source.stem}-{suffix}") as folder:
+        return write_bundle(folder, card, files)
 
 
 def _check_outputs(source: Source, options: ExportOptions) -> None:

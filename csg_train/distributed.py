@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar, cast
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from csg.console import stderr
+from csg.errors import CsgError
 
 Value = TypeVar("Value")
 
@@ -63,11 +65,26 @@ def main_process_first() -> Iterator[None]:
 
 
 def broadcast_object(make: Callable[..., Value], *arguments: object) -> Value:
-    """What `make` gives in the first process, in all of them."""
-    box = [make(*arguments) if rank() == 0 else None]
-    if world_size() > 1:
-        dist.broadcast_object_list(box)
-    return cast(Value, box[0])
+    """What `make` gives in the first process, in all of them.
+
+    Raises:
+        CsgError: `make` raised it. The other processes end with the same exit code, and print nothing.
+    """
+    if world_size() == 1:
+        return make(*arguments)
+    box: list[object] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = make(*arguments)
+        except CsgError as error:
+            box[1] = error
+    shared = [box[0], box[1].exit_code if isinstance(box[1], CsgError) else None]
+    dist.broadcast_object_list(shared)
+    if isinstance(box[1], CsgError):
+        raise box[1]
+    if isinstance(shared[1], int):
+        sys.exit(shared[1])
+    return cast(Value, shared[0])
 
 
 def gather(tensor: Tensor) -> Tensor:

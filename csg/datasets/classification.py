@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,8 @@ class ClassificationDataset:
     """The image files."""
     labels: np.ndarray
     """Class index of each image, int64 (N,)."""
+    notes: tuple[str, ...] = ()
+    """What a user has to know about how the sources were read, such as files that were passed over."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -54,7 +56,7 @@ class ClassificationDataset:
 
     def subset(self, indices: np.ndarray, name: str) -> ClassificationDataset:
         """The images at `indices`, int (M,), as a dataset with another name."""
-        return ClassificationDataset(name, self.classes, tuple(self.paths[i] for i in indices), self.labels[indices])
+        return replace(self, name=name, paths=tuple(self.paths[i] for i in indices), labels=self.labels[indices])
 
     def with_classes(self, classes: Sequence[str], allow_missing: bool = False) -> ClassificationDataset:
         """The same images with labels that are indices into `classes`.
@@ -72,7 +74,7 @@ class ClassificationDataset:
             only += [f"missing in {self.name}: {', '.join(missing)}"] if missing and not allow_missing else []
             raise InputError(f"the classes differ ({'; '.join(only)})", "use the same class folders in both datasets")
         index = np.array([list(classes).index(name) for name in self.classes])
-        return ClassificationDataset(self.name, tuple(classes), self.paths, index[self.labels])
+        return replace(self, classes=tuple(classes), labels=index[self.labels])
 
 
 def read_classification_dataset(sources: Sequence[str | Path]) -> ClassificationDataset:
@@ -176,7 +178,7 @@ def _real_digits() -> Path:
         from sklearn.datasets import load_digits
 
         scans = load_digits()
-        with atomic_directory(folder) as temporary:
+        with atomic_directory(folder, shared=True) as temporary:
             for digit in range(10):
                 (temporary / str(digit)).mkdir()
             for number, (scan, digit) in enumerate(zip(scans.images, scans.target, strict=True)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,8 @@ class SegmentationDataset:
     """The mask file of each image."""
     tables: tuple[np.ndarray, ...]
     """For each mask, the class index of each mask value, uint8 (256,) (`LabelSet.id_table`)."""
+    notes: tuple[str, ...] = ()
+    """What a user has to know about how the sources were read, such as files that were passed over."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -59,9 +61,9 @@ class SegmentationDataset:
 
     def subset(self, indices: np.ndarray, name: str) -> SegmentationDataset:
         """The images at `indices`, int (M,), as a dataset with another name."""
-        return SegmentationDataset(
+        return replace(
+            self,
             name=name,
-            labels=self.labels,
             paths=tuple(self.paths[i] for i in indices),
             masks=tuple(self.masks[i] for i in indices),
             tables=tuple(self.tables[i] for i in indices),
@@ -242,6 +244,6 @@ def _real_scenes() -> Path:
 
     folder = cache_dir() / f"digit-scenes-real-v{VERSION}"
     if not folder.is_dir():
-        with atomic_directory(folder) as temporary:
+        with atomic_directory(folder, shared=True) as temporary:
             write_real_scenes(temporary)
     return folder

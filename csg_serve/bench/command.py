@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from csg.console import log, print_json, show_table
-from csg.errors import InputError, UsageError
-from csg.files import atomic_directory, next_free_path
+from csg.errors import UsageError
+from csg.files import atomic_directory, new_folder, validate_name
 from csg_serve.bench.load import Send, generate_load, open_sender
 from csg_serve.bench.results import SCENARIOS, BenchOptions, BenchResult, LoadPoint, ScenarioName
 from csg_serve.bench.samples import prepare_requests, read_samples
@@ -60,10 +60,8 @@ def bench_command(options: BenchOptions, as_json: bool) -> None:
     Raises:
         UsageError: an option does not fit the model, or a package is missing.
         ServerError: as `csg_serve.client.connection.open_model`, or a request failed.
-        InputError: the data can't be used, or the folder exists already.
+        InputError: the data can't be used.
     """
-    if options.out and options.out.exists():
-        raise InputError(f"{options.out} exists already", "choose another folder with --out, or remove it")
     _check_packages(options)
     result = asyncio.run(_bench(options))
     if as_json:
@@ -91,8 +89,8 @@ async def _bench(options: BenchOptions) -> BenchResult:
             raise UsageError(
                 f"model {served.name} takes at most {served.max_batch} images per request", "choose a lower --batch"
             )
-        folder = options.out or next_free_path(MEASUREMENTS, f"{served.name}-{served.version}")
-        with atomic_directory(folder) as unfinished:
+        stem = f"{validate_name(served.name, 'model name')}-{served.version}"
+        with new_folder(options.out, MEASUREMENTS, stem) as folder, atomic_directory(folder) as unfinished:
             measure = _measure_scenarios if options.scenarios else _measure_load
             result = await measure(served, options, folder, unfinished)
             (unfinished / RESULT).write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")

@@ -94,7 +94,7 @@ def _assemble(package: Path) -> Path:
                 f"{WHEEL} has no Python backend for Python {PYTHON}",
                 "use another version of Python, or NVIDIA's container",
             )
-        with atomic_directory(folder) as fresh:
+        with atomic_directory(folder, shared=True) as fresh:
             shutil.copytree(package / "tritonserver/backends", fresh, dirs_exist_ok=True)
             shutil.copy(stub, fresh / "python")
     return folder

@@ -79,11 +79,10 @@ def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict
         candidate: the settings to try, by dotted name.
     """
     optim, data = base.optim, base.data
-    steps = optim.epochs * (images // min(optim.batch, images))
     changes: dict[str, Any] = candidate | {
         "seed": 0,
         "evaluate_every": 0,
-        "optim.max_steps": math.ceil(min(steps, optim.max_steps or steps) / TUNING_DIVISOR),
+        "optim.max_steps": math.ceil(base.schedule(images) / TUNING_DIVISOR),
     }
     for name in ("optim.lr_backbone", "optim.lr_heads"):
         changes[name] = TUNING_DIVISOR * candidate.get(name, getattr(optim, name.removeprefix("optim.")))

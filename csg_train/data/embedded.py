@@ -46,6 +46,6 @@ class EmbeddedDataset:
         folder = cache_dir() / f"{self.name}-v{self.version}-{count}-seed{seed}"
         if not folder.is_dir():
             log(f"drawing {count} images of {self.name} into {folder}; later runs reuse them")
-            with atomic_directory(folder) as fresh:
+            with atomic_directory(folder, shared=True) as fresh:
                 self.write(fresh, count, seed, progress)
         return folder

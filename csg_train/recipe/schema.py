@@ -149,9 +149,11 @@ class Optim(Record):
     batch: Count = 32
     """Images in a step, over all processes."""
     epochs: Count = 30
-    """Passes over the synthetic images."""
+    """Passes over the synthetic images, unless `steps` is set."""
+    steps: Count | None = None
+    """Length of the schedule in steps, whatever the number of images; null: `epochs` decides."""
     max_steps: Count | None = None
-    """Length of the schedule in steps, if it is shorter than `epochs`."""
+    """Maximum length of the schedule in steps; null: no maximum."""
     accumulate: Count = 1
     """Number of equal parts in which a batch is processed, to save memory."""
     clip: Positive | None = None
@@ -205,6 +207,12 @@ class Recipe(Record):
             model = self.model.model_copy(update={"backbone": _check_backbone(backbone + suffix)})
             object.__setattr__(self, "model", model)
         return self
+
+    def schedule(self, images: int) -> int:
+        """The number of steps of a training with `images` images."""
+        optim = self.optim
+        steps = optim.steps or optim.epochs * (images // min(optim.batch, images))
+        return min(steps, optim.max_steps or steps)
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from csg.console import log, print_json
 from csg.errors import InputError, UsageError
-from csg.files import next_free_path
+from csg.files import locked, new_folder
 from csg_train.distributed import barrier, broadcast_object, main_process_first, process_group, rank
 from csg_train.methods import load_method
 from csg_train.methods.base import Method
@@ -54,19 +55,27 @@ def train_command(request: TrainRequest, as_json: bool) -> None:
 
 def _train_or_resume(request: TrainRequest) -> RunResult:
     if request.resume:
-        run = _run_to_resume(request)
-        recipe = run.recipe()
+        return _resume(request)
+    recipe = with_absolute_paths(load_task_recipe(request.task, request.recipe, request.settings))
+    with ExitStack() as stack:
+        folder = new_folder(request.out, RUNS / recipe.task, f"{recipe.name}-{recipe.method}")
+        run = Run(broadcast_object(stack.enter_context, folder))
+        chosen = [f"recipe {recipe.name}" + ("" if request.recipe else " (default)"), f"method {recipe.method}"]
+        chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
+        log(f"train {request.task}: " + ", ".join(chosen))
+        return train(recipe, run)
+
+
+def _resume(request: TrainRequest) -> RunResult:
+    run = Run(broadcast_object(_run_to_resume, request))
+    recipe = run.recipe()
+    with ExitStack() as stack:
+        broadcast_object(stack.enter_context, locked(run.path))
         if run.finished:
             log(f"run {run.path} is already finished")
             return run.result()
         log(f"resuming run {run.path}")
-    else:
-        recipe = with_absolute_paths(load_task_recipe(request.task, request.recipe, request.settings))
-        run = Run(broadcast_object(_new_run, recipe, request.out))
-        chosen = [f"recipe {recipe.name}" + ("" if request.recipe else " (default)"), f"method {recipe.method}"]
-        chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
-        log(f"train {request.task}: " + ", ".join(chosen))
-    return train(recipe, run)
+        return train(recipe, run)
 
 
 def train(recipe: Recipe, run: Run) -> RunResult:
@@ -155,20 +164,13 @@ def load_task_recipe(task: str, source: str | None, settings: Mapping[str, Any])
     return recipe
 
 
-def _new_run(recipe: Recipe, out: Path | None) -> Path:
-    path = out or next_free_path(RUNS / recipe.task, f"{recipe.name}-{recipe.method}")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} exists already", "continue it with --resume, or name another folder with --out")
-    return path
-
-
-def _run_to_resume(request: TrainRequest) -> Run:
+def _run_to_resume(request: TrainRequest) -> Path:
     if request.recipe or request.settings:
         raise UsageError("--resume continues with the run's own recipe", "leave out all options but --out")
-    run = Run(request.out or newest_run(RUNS, request.task, unfinished=True))
-    if run.recipe().task != request.task:
-        raise UsageError(f"run {run.path} belongs to `csg train {run.recipe().task}`", "resume it with that command")
-    return run
+    path = request.out or newest_run(RUNS, request.task, unfinished=True)
+    if (task := Run(path).recipe().task) != request.task:
+        raise UsageError(f"run {path} belongs to `csg train {task}`", "resume it with that command")
+    return path
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -199,7 +201,9 @@ def _record_start(trainer: Trainer) -> None:
             )
         return
     run.write(RECIPE, recipe.to_yaml())
-    run.write_record(ENVIRONMENT, current_environment(recipe, images, trainer.precision.name, trainer.device))
+    real = None if recipe.data.holdout else trainer.test_images
+    environment = current_environment(recipe, images, real, precision=trainer.precision.name, device=trainer.device)
+    run.write_record(ENVIRONMENT, environment)
 
 
 def _print_result(result: RunResult, as_json: bool) -> None:

@@ -50,7 +50,9 @@ class Environment(Record):
     seed: int
     """Seed of all random numbers."""
     data_fingerprint: str
-    """Hash of the training images."""
+    """Fingerprint of the training images."""
+    real_fingerprint: str | None
+    """Fingerprint of the real images to measure on; None without any."""
     recipe_digest: str
     """Hash of all settings."""
     classes: tuple[str, ...]
@@ -68,12 +70,15 @@ class Environment(Record):
         return ClassSpec(self.classes, self.label_set, self.colours)
 
 
-def current_environment(recipe: Recipe, images: Images, precision: PrecisionName, device: torch.device) -> Environment:
+def current_environment(
+    recipe: Recipe, images: Images, real: Images | None, *, precision: PrecisionName, device: torch.device
+) -> Environment:
     """The environment of a run that starts now.
 
     Args:
         recipe: with all settings.
         images: the training images.
+        real: the real images to measure on.
         precision: of the forward pass.
         device: that the run trains on.
     """
@@ -90,6 +95,7 @@ def current_environment(recipe: Recipe, images: Images, precision: PrecisionName
         precision=precision,
         seed=recipe.seed,
         data_fingerprint=images.fingerprint(),
+        real_fingerprint=real.fingerprint() if real else None,
         recipe_digest=recipe.digest(),
         classes=class_spec.names,
         label_set=class_spec.label_set,

@@ -75,7 +75,7 @@ class Trainer:
                 "several processes must have equal shares of each batch", "leave out --set data.on_unreadable=skip"
             )
         self.steps_per_epoch = len(self.images) // self.batch
-        self.steps = min(optim.epochs * self.steps_per_epoch, optim.max_steps or 2**62)
+        self.steps = self.recipe.schedule(len(self.images))
         self.optimiser = make_optimiser(self.method, optim)
         self.model = DistributedDataParallel(self.method, broadcast_buffers=False) if world_size() > 1 else self.method
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")

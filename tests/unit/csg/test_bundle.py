@@ -66,5 +66,5 @@ def test_a_missing_file_is_named(bundle, name):
 
 
 def test_a_bundle_is_never_written_over(bundle):
-    with pytest.raises(InputError, match="already exists"):
+    with pytest.raises(InputError, match="exists already"):
         write_bundle(bundle.path, bundle.card, {})

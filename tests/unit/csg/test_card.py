@@ -5,7 +5,7 @@ import json
 import pytest
 
 from csg.card import parse_card
-from csg.errors import InputError
+from csg.errors import InputError, printable
 from tests.helpers.tiny_bundle import tiny_card
 
 
@@ -24,7 +24,7 @@ def test_a_line_break_in_a_field_name_keeps_the_error_on_one_line(field):
     card = json.loads(tiny_card().to_json()) | {field: 1}
     with pytest.raises(InputError) as caught:
         parse_card(json.dumps(card), "card.json")
-    assert "a b: Extra inputs are not permitted" in str(caught.value)
+    assert f"{printable(field)}: Extra inputs are not permitted" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 

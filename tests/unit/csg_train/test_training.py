@@ -120,7 +120,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_kill_loses_nothing(weights, tmp_path
     process.communicate()
     assert Run(run).load_checkpoint()[0] > stopped_at
     refused(csg("export", run), 3, "not finished")
-    refused(csg(*command[3:]), 2, "exists already")
+    refused(csg(*command[3:]), 2, "exists already and is not empty")
 
 
 def _wait_for(process, ready):
