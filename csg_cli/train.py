@@ -49,7 +49,12 @@ class RunOptions:
         Optional[Path], typer.Option(help="Run folder.", show_default="runs/<task>/<recipe>-<method>-<n>")
     ] = None
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the newest unfinished run, or the one at --out.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the newest unfinished run, or the one at --out; --data and --real-data say where its images "
+            "have moved.",
+        ),
     ] = False
     as_json: Json = False
 

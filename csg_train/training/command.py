@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from csg.console import log, print_json
-from csg.errors import InputError, UsageError
+from csg.errors import UsageError
 from csg.files import locked, new_folder
 from csg_train.distributed import barrier, broadcast_object, main_process_first, process_group, rank
 from csg_train.methods import load_method
@@ -20,9 +20,10 @@ from csg_train.methods.base import Method
 from csg_train.models.teacher import Teacher
 from csg_train.models.weights import load_weights
 from csg_train.recipe import Recipe, load_recipe
-from csg_train.tasks import TASKS, Images
-from csg_train.training.environment import current_environment
+from csg_train.tasks import TASKS
+from csg_train.training.environment import current_environment, training_device
 from csg_train.training.optimizer import precision_for
+from csg_train.training.run_data import check_images, moved, read_images, require_sources
 from csg_train.training.run_folder import ENVIRONMENT, RECIPE, Run, RunResult, newest_run
 from csg_train.training.trainer import Trainer
 
@@ -68,12 +69,15 @@ def _train_or_resume(request: TrainRequest) -> RunResult:
 
 def _resume(request: TrainRequest) -> RunResult:
     run = Run(broadcast_object(_run_to_resume, request))
-    recipe = run.recipe()
+    recipe = with_absolute_paths(moved(run, request.settings)) if request.settings else run.recipe()
     with ExitStack() as stack:
         broadcast_object(stack.enter_context, locked(run.path))
         if run.finished:
             log(f"run {run.path} is already finished")
             return run.result()
+        require_sources(run, recipe.data.train, "training", "--data")
+        if not recipe.data.holdout:
+            require_sources(run, recipe.data.real, "real", "--real-data")
         log(f"resuming run {run.path}")
         return train(recipe, run)
 
@@ -86,11 +90,11 @@ def train(recipe: Recipe, run: Run) -> RunResult:
         InputError: the data cannot be read, or are not those that the run was started with; or the training diverged.
         Stopped: by Ctrl-C or SIGTERM; the run can be resumed.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    refuse_random_teacher(recipe)
+    device = training_device()
     with main_process_first():  # it fills the caches that the others read
-        images, test_images = _data(recipe)
-        method = build_method(recipe, len(images.class_spec), device)
+        weights = pretrained_weights(recipe)
+        images, test_images = read_images(recipe)
+        method = build_method(recipe, len(images.class_spec), device, weights)
     precision = precision_for(run.environment().precision if run.recorded else recipe.precision, device)
     trainer = Trainer(
         run=run,
@@ -111,43 +115,47 @@ def train(recipe: Recipe, run: Run) -> RunResult:
     return trainer.train()
 
 
-def build_method(recipe: Recipe, classes: int, device: torch.device) -> Method:
-    """Student, teacher and method with their initial weights, which depend on the recipe's seed.
+def pretrained_weights(recipe: Recipe) -> dict[str, Tensor]:
+    """The ImageNet weights of the recipe's backbone; empty for random ones.
 
     Raises:
         UsageError: the method needs a pretrained teacher, and the recipe's weights are `none`.
+        InputError: the file is missing, or belongs to another model.
     """
-    refuse_random_teacher(recipe)
-    kind, name, weights = load_method(recipe.method), recipe.model.backbone, recipe.model.weights
-    state = None if weights == "none" else load_weights(name, Path(weights) if weights else None)
-    torch.manual_seed(recipe.seed)
-    student = TASKS[recipe.task].student(recipe, classes, state)
-    teacher = None
-    if kind.needs_teacher and state is not None:
-        teacher = Teacher(name, state, dilated=recipe.task == "seg").to(device)
-    method = kind(student, teacher, kind.Settings(**recipe.methods[recipe.method]))
-    return method.to(device)
-
-
-def refuse_random_teacher(recipe: Recipe) -> None:
-    """Raise UsageError if the method needs the ImageNet network and the recipe's weights are `none`."""
-    if recipe.model.weights == "none" and load_method(recipe.method).needs_teacher:
+    weights = recipe.model.weights
+    if weights != "none":
+        return load_weights(recipe.model.backbone, Path(weights) if weights else None)
+    if load_method(recipe.method).needs_teacher:
         raise UsageError(
             f"method {recipe.method} needs a pretrained teacher, and model.weights=none makes it a random one",
             "leave out model.weights, or use --method none",
         )
+    return {}
 
 
-def _data(recipe: Recipe) -> tuple[Images, Images | None]:
-    """Training images, and the images to measure on."""
-    task = TASKS[recipe.task]
-    images = task.read_synthetic(recipe)
-    if recipe.data.holdout:
-        order = np.random.default_rng(0).permutation(len(images))  # the same images for every method and seed
-        held_out = round(recipe.data.holdout * len(images))
-        return images.subset(order[held_out:], images.name), images.subset(order[:held_out], f"{images.name}, held out")
-    real = recipe.data.real
-    return images, task.read_real(recipe, images.class_spec, real) if real else None
+def build_method(
+    recipe: Recipe, classes: int, device: torch.device, weights: dict[str, Tensor] | None = None
+) -> Method:
+    """Student, teacher and method with their initial weights, which depend on the recipe's seed.
+
+    Args:
+        recipe: of the run.
+        classes: of the student.
+        device: to train on.
+        weights: what `pretrained_weights` returns for the recipe; None: they are loaded.
+
+    Raises:
+        UsageError, InputError: as `pretrained_weights`.
+    """
+    state = (pretrained_weights(recipe) if weights is None else weights) or None
+    kind = load_method(recipe.method)
+    torch.manual_seed(recipe.seed)
+    student = TASKS[recipe.task].student(recipe, classes, state)
+    teacher = None
+    if kind.needs_teacher and state is not None:
+        teacher = Teacher(recipe.model.backbone, state, dilated=recipe.task == "seg").to(device)
+    method = kind(student, teacher, kind.Settings(**recipe.methods[recipe.method]))
+    return method.to(device)
 
 
 def load_task_recipe(task: str, source: str | None, settings: Mapping[str, Any]) -> Recipe:
@@ -165,8 +173,8 @@ def load_task_recipe(task: str, source: str | None, settings: Mapping[str, Any])
 
 
 def _run_to_resume(request: TrainRequest) -> Path:
-    if request.recipe or request.settings:
-        raise UsageError("--resume continues with the run's own recipe", "leave out all options but --out")
+    if request.recipe:
+        raise UsageError("--resume continues with the run's own recipe", "leave out --recipe")
     path = request.out or newest_run(RUNS, request.task, unfinished=True)
     if (task := Run(path).recipe().task) != request.task:
         raise UsageError(f"run {path} belongs to `csg train {task}`", "resume it with that command")
@@ -193,15 +201,13 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 def _record_start(trainer: Trainer) -> None:
     """Write what the run is started with; a resumed run must have the images that it was started with."""
     run, recipe, images = trainer.run, trainer.recipe, trainer.images
+    real = None if recipe.data.holdout else trainer.test_images
     if run.recorded:
-        if (recorded := run.environment().data_fingerprint) != images.fingerprint():
-            raise InputError(
-                f"the training images are not those that run {run.path} was started with ({recorded[:12]})",
-                "restore them, or start a new run",
-            )
+        check_images(run, images, real)
+        if run.started and run.recipe() != recipe:
+            run.write(RECIPE, recipe.to_yaml())
         return
     run.write(RECIPE, recipe.to_yaml())
-    real = None if recipe.data.holdout else trainer.test_images
     environment = current_environment(recipe, images, real, precision=trainer.precision.name, device=trainer.device)
     run.write_record(ENVIRONMENT, environment)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from csg.console import log, print_json
 from csg.errors import InputError, UsageError
 from csg.files import atomic_write
 from csg_train.energy import hyperspherical_energy
 from csg_train.tasks import TASKS, Images, Measurement, predicting
+from csg_train.training.environment import training_device
+from csg_train.training.run_data import real_images
 from csg_train.training.run_folder import Run, newest_run
 from csg_train.training.student import load_student
 
@@ -35,7 +37,7 @@ def embed_command(path: Path | None, data: list[str] | None, out: Path | None, a
     if out.suffix != ".npz":
         raise UsageError(f"{out} does not end in .npz", "name the file *.npz")
     log(f"embed: run {run.path}" + ("" if path else " (newest)") + f", to {out}")
-    images, measurement = measure_run(run, data)
+    images, measurement = measure_run(run, data or ())
     buffer, of_images = io.BytesIO(), {"labels": measurement.true, "predicted": measurement.predicted}
     np.savez_compressed(
         buffer,
@@ -53,17 +55,20 @@ def embed_command(path: Path | None, data: list[str] | None, out: Path | None, a
         print_json({"file": str(out), "energy": asdict(energy) if energy else None})
 
 
-def measure_run(run: Run, data: list[str] | None = None) -> tuple[Images, Measurement]:
-    """Measure the student of a finished run on its real images, or on `data`.
+def measure_run(run: Run, data: Sequence[str] = ()) -> tuple[Images, Measurement]:
+    """Measure the student of a finished run on its real images, or on any others, on the GPU if there is one.
+
+    Args:
+        run: a finished run.
+        data: other images; none: the run's real images, which must be those that it was started with.
 
     Raises:
-        InputError: the run has no real images and none are named, or their classes are not those of the run.
+        InputError: the run has no real images and none are named, they have changed, or the classes are others.
     """
-    recipe, classes = run.recipe(), run.class_spec()
-    sources = data or list(recipe.data.real)
-    if not sources:
-        raise InputError(f"run {run.path} was trained without real images", "name images with --data")
+    student, recipe, classes, device = load_student(run), run.recipe(), run.class_spec(), training_device()
     task = TASKS[recipe.task]
-    images = task.read_real(recipe, classes, sources, partly=True)
-    with predicting(load_student(run)) as predict:
-        return images, task.measure(predict, classes, images, recipe, device=torch.device("cpu"))
+    images = task.read_real(recipe, classes, data, partly=True) if data else real_images(run, option="--data")
+    if images is None:
+        raise InputError(f"run {run.path} was trained without real images", "name images with --data")
+    with predicting(student.to(device)) as predict:
+        return images, task.measure(predict, classes, images, recipe, device=device)

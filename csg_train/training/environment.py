@@ -70,6 +70,11 @@ class Environment(Record):
         return ClassSpec(self.classes, self.label_set, self.colours)
 
 
+def training_device() -> torch.device:
+    """The GPU, if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def current_environment(
     recipe: Recipe, images: Images, real: Images | None, *, precision: PrecisionName, device: torch.device
 ) -> Environment:

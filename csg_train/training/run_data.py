@@ -1,0 +1,139 @@
+"""The images of a run: at the places that its recipe names, or at new ones if they have moved.
+
+A run records fingerprints of its images when it starts (csg_train/training/environment.py). Whoever reads them again
+gets the same images or an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csg.errors import InputError, UsageError
+from csg_train.recipe import Recipe, apply_settings, parse_recipe
+from csg_train.tasks import TASKS, Images
+from csg_train.training.run_folder import RECIPE, Run
+
+CHANGEABLE = (
+    "data.train",
+    "data.real",
+    "data.labels",
+    "data.real_labels",
+    "data.on_unreadable",
+    "data.workers",
+    "model.weights",
+)
+"""Settings that may differ when a run is resumed: where its files are, and how they are read."""
+
+
+def read_images(recipe: Recipe) -> tuple[Images, Images | None]:
+    """The training images of a recipe, and the images to measure on: held-out ones, real ones, or none.
+
+    Raises:
+        InputError: a source can't be read, or the classes of the real images are others.
+    """
+    task = TASKS[recipe.task]
+    images = task.read_synthetic(recipe)
+    if recipe.data.holdout:
+        order = np.random.default_rng(0).permutation(len(images))  # the same images for every method and seed
+        held_out = round(recipe.data.holdout * len(images))
+        return images.subset(order[held_out:], images.name), images.subset(order[:held_out], f"{images.name}, held out")
+    real = recipe.data.real
+    return images, task.read_real(recipe, images.class_spec, real) if real else None
+
+
+def check_images(run: Run, images: Images, real: Images | None) -> None:
+    """Raise InputError if these are not the images that the run was started with.
+
+    Args:
+        run: a recorded run.
+        images: training images, without those held out.
+        real: real images; None: they are not checked.
+    """
+    recorded = run.environment()
+    _check("training", run, recorded.data_fingerprint, images)
+    if real is not None and recorded.real_fingerprint:
+        _check("real", run, recorded.real_fingerprint, real)
+
+
+def _check(kind: str, run: Run, recorded: str, images: Images) -> None:
+    if images.fingerprint() != recorded:
+        raise InputError(
+            f"the {kind} images {images.name} are not those that run {run.path} was started with ({recorded[:12]})",
+            "restore them, name the folder with the same files, or start a new run",
+        )
+
+
+def training_images(run: Run, sources: Sequence[str] = ()) -> Images:
+    """The images that a run was trained on, without those held out.
+
+    Args:
+        run: a recorded run.
+        sources: where the images are now; none: where the recipe says.
+
+    Raises:
+        InputError: they can't be read, or are not those that the run was started with.
+    """
+    recipe = moved(run, {"data.train": list(sources)} if sources else {})
+    require_sources(run, recipe.data.train, "training", "--data")
+    data = recipe.data.model_copy(update={"real": ()})
+    images, _ = read_images(recipe.model_copy(update={"data": data}))
+    _check("training", run, run.environment().data_fingerprint, images)
+    return images
+
+
+def real_images(run: Run, sources: Sequence[str] = (), option: str = "--real-data") -> Images | None:
+    """The real images that a run was measured on; None if its recipe has none and none are named.
+
+    Args:
+        run: a recorded run.
+        sources: where the images are now; none: where the recipe says.
+        option: that names them, for an error.
+
+    Raises:
+        InputError: they can't be read, or are not those that the run was started with.
+    """
+    recipe = moved(run, {"data.real": list(sources)} if sources else {})
+    if not recipe.data.real:
+        return None
+    require_sources(run, recipe.data.real, "real", option)
+    images: Images = TASKS[recipe.task].read_real(recipe, run.class_spec(), recipe.data.real, partly=True)
+    if recorded := run.environment().real_fingerprint:
+        _check("real", run, recorded, images)
+    return images
+
+
+def moved(run: Run, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run with some of its files at other places.
+
+    Args:
+        run: the run.
+        settings: values by dotted name, of CHANGEABLE.
+
+    Raises:
+        UsageError: another setting is named, or a value is invalid.
+    """
+    other = [name for name in settings if name not in CHANGEABLE]
+    if other:
+        raise UsageError(
+            f"a run continues with its own recipe: {other[0]} can't be changed",
+            "give only --data, --real-data, --labels, or --set of data.on_unreadable, data.workers or model.weights",
+        )
+    if not settings:
+        return run.recipe()
+    tree = run.recipe().model_dump(mode="json")
+    apply_settings(tree, settings)
+    return parse_recipe(tree, str(run.path / RECIPE))
+
+
+def require_sources(run: Run, sources: Sequence[str], kind: str, option: str) -> None:
+    """Raise InputError if images of a run are no longer where they were, with the option that names the new place."""
+    embedded = {task.embedded for task in TASKS.values()}
+    for source in sources:
+        if source not in embedded and not Path(source).exists():
+            raise InputError(
+                f"the {kind} images of run {run.path} are not at {source}", f"name their place with {option}"
+            )
