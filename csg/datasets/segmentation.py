@@ -1,23 +1,24 @@
 """Images with masks on disk: folders with `images/` and `labels/` (GTA5, CamVid, your own), Cityscapes' tree, the
 embedded real scenes. Synthetic training images and real images are read in the same way.
 
-A label set gives the values in the masks a meaning: `labels.yaml` in the folder, or the one that is named. Masks are
-PNG files with one channel of 8 bits, palette or grey.
+A label set gives the values in the masks a meaning: `labels.yaml` in the folder, or the one that is named.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from csg.card import ClassSpec
 from csg.datasets.label_sets import UNKNOWN, LabelSet, read_label_set
-from csg.errors import InputError, one_line
+from csg.datasets.mask_values import VALUES, ValueShares, train_id_hint, value_shares
+from csg.datasets.masks import read_mask
+from csg.errors import InputError
 from csg.files import atomic_directory, cache_dir
 from csg.images import SUFFIXES, decode
 
@@ -76,8 +77,8 @@ class SegmentationDataset:
             The RGB image, and the class index of each pixel, uint8 (H, W), IGNORED (255) for pixels that do not count.
 
         Raises:
-            InputError: a file can't be read, the mask has another size than the image or more than 8 bits, or a value
-                is not in the label set.
+            InputError: a file can't be read, the mask has another size than the image, or a value is not in the label
+                set.
         """
         image = decode(self.paths[index])
         return image, self.load_labels(index, image.size)
@@ -105,25 +106,35 @@ class SegmentationDataset:
         labels: np.ndarray = found
         return labels
 
+    def value_counts(self, index: int) -> np.ndarray:
+        """The number of pixels of each value in the file of a mask, int64 (256,).
 
-def read_mask(path: Path) -> np.ndarray:
-    """The values of a mask, uint8 (H, W): palette indices or grey levels.
+        Raises:
+            InputError: as `csg.datasets.masks.read_mask`.
+        """
+        return np.bincount(read_mask(self.masks[index]).ravel(), minlength=VALUES)
 
-    Raises:
-        InputError: the file can't be read, or has several channels or more than 8 bits.
-    """
-    try:
-        with Image.open(path) as mask:
-            if mask.mode not in ("P", "L", "1"):
-                kind = "has 16 bits or more" if mask.mode[0] in "IF" else f"has the channels {mask.mode}"
-                raise InputError(f"mask {path} {kind}", "a mask has one channel of 8 bits: palette or grey")
-            return np.asarray(mask).astype(np.uint8)
-    except FileNotFoundError:
-        raise InputError(f"mask {path} does not exist", "check the path") from None
-    except UnidentifiedImageError:
-        raise InputError(f"mask {path} can't be read: not an image file", "repair or remove it") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"mask {path} can't be read: {one_line(error)}", "repair or remove it") from None
+    def value_shares(self, counts: Mapping[int, np.ndarray]) -> ValueShares:
+        """What the pixels of some masks are.
+
+        Args:
+            counts: `value_counts` of the masks by their indices.
+
+        Example:
+            >>> dataset.value_shares({index: dataset.value_counts(index) for index in (0, 7)}).ignored
+            0.1
+        """
+        return value_shares(self.labels, ((self.tables[index], row) for index, row in counts.items()))
+
+    def train_id_hint(self, counts: Mapping[int, np.ndarray]) -> str | None:
+        """A sentence if the values of some masks look like train ids that are read as other values; otherwise None.
+
+        Args:
+            counts: `value_counts` of the masks by their indices.
+        """
+        by_ids = self.labels.id_table()
+        rows = [row for index, row in counts.items() if np.array_equal(self.tables[index], by_ids)]
+        return train_id_hint(self.labels, np.sum(rows, axis=0)) if rows else None
 
 
 def read_segmentation_dataset(sources: Sequence[str | Path], labels: str | None = None) -> SegmentationDataset:

@@ -1,5 +1,8 @@
 """Images with masks on disk."""
 
+import struct
+import zlib
+
 import numpy as np
 from PIL import Image
 
@@ -12,6 +15,31 @@ def save_image(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+INTERLACED = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""The seven parts of an interlaced PNG file (Adam7): the first column and row, and the steps."""
+
+
+def png(values, bits, palette=False, interlaced=False):
+    """The bytes of a PNG file whose samples have this number of bits, written by hand so that none is changed.
+
+    Args:
+        values: grey levels or palette indices, int (H, W), or RGB, int (H, W, 3).
+    """
+    parts = [values[y::dy, x::dx] for x, y, dx, dy in INTERLACED] if interlaced else [values]
+    rows = b"".join(b"\0" + _packed(row.ravel(), bits) for part in parts if part.size for row in part)
+    kind = 2 if values.ndim == 3 else 3 if palette else 0
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, kind, 0, 0, interlaced)
+    colours = [(b"PLTE", bytes(index * 5 % 256 for index in range(3 * 2**bits)))] if palette else []
+    chunks = [(b"IHDR", header), *colours, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    framed = (struct.pack(">I", len(c)) + name + c + struct.pack(">I", zlib.crc32(name + c)) for name, c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def _packed(row, bits):
+    digits = "".join(f"{int(value):0{bits}b}" for value in row)
+    return bytes(int(digits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(digits), 8))
 
 
 def write_gta5(folder):

@@ -19,7 +19,7 @@ def test_label_sets_are_checked(tmp_path):
         file.write_text(text)
         with pytest.raises(InputError, match=message):
             read_label_set(str(file))
-    with pytest.raises(InputError, match="no label set 'ade20k'; use one of camvid11"):
+    with pytest.raises(InputError, match="no label set 'ade20k'; use one of bdd19, camvid11"):
         read_label_set("ade20k")
 
 

@@ -84,7 +84,7 @@ def test_a_folder_may_bring_its_own_label_set(tmp_path):
     [
         (np.zeros((40, 59), np.uint8), r"labels/00001\.png has 59 x 40 pixels, its image 60 x 40"),
         (np.full((40, 60), 77, np.uint8), r"labels/00001\.png holds 77"),
-        (np.zeros((40, 60), np.uint16), r"labels/00001\.png has 16 bits"),
+        (np.full((40, 60), 256, np.uint16), r"labels/00001\.png holds the value 256"),
         (np.zeros((40, 60, 3), np.uint8), r"labels/00001\.png has the channels RGB"),
     ],
 )
