@@ -125,6 +125,11 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root, without `.` and `..`; links are kept, so that its name is the one that was given."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve follows links
+
+
 def cache_dir() -> Path:
     """The folder of generated datasets: $CSG_CACHE, or else the user's cache folder."""
     return Path(os.environ.get("CSG_CACHE") or platformdirs.user_cache_dir("csg"))

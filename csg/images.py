@@ -21,9 +21,12 @@ from csg.errors import InputError, one_line
 
 ImageSource = Path | bytes | Image.Image
 """An image file, the content of one, or a decoded image."""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".tif", ".tiff"})
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff"}
+)
 """File names that end so are read as images."""
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
 """Formats to decode; Pillow decodes all of them without starting another program."""
 MAX_SIDE = 8192
 """Maximum side in pixels to which a segmenter's image is enlarged."""
