@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -29,11 +31,18 @@ from csg.errors import printable
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
+LINE_S = 10.0
+"""Seconds between two lines of progress where standard error is not a terminal."""
 
 
 def log(line: str) -> None:
     """Print a line on standard error."""
-    stderr.print(printable(line), markup=False)
+    stderr.print(Text(printable(line)))
+
+
+def show_line(line: str) -> None:
+    """Print a line on standard output."""
+    stdout.print(Text(printable(line)))
 
 
 def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -72,7 +81,7 @@ class _Rate(ProgressColumn):
 def progress() -> Progress:
     """A progress bar with rate and remaining time; invisible if standard error is not a terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -86,8 +95,13 @@ def progress() -> Progress:
 
 
 @contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar around one loop.
+def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A progress bar around one loop; without a terminal, a line every ten seconds.
+
+    Args:
+        description: what is done.
+        total: number of items.
+        done: items that were finished before.
 
     Yields:
         A function that takes the number of items finished since its last call.
@@ -98,6 +112,24 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]
         ...         read(path)
         ...         advance(1)
     """
+    if not stderr.is_terminal:
+        yield _progress_lines(description, total, done)
+        return
     with progress() as bar:
-        task = bar.add_task(description, total=total, note="")
-        yield lambda done: bar.advance(task, done)
+        task = bar.add_task(description, total=total, completed=done, note="")
+        yield lambda finished: bar.advance(task, finished)
+
+
+def _progress_lines(description: str, total: int, before: int) -> Callable[[int], None]:
+    started = shown = time.monotonic()
+    done = before
+
+    def advance(finished: int) -> None:
+        nonlocal done, shown
+        done, now = done + finished, time.monotonic()
+        if now - shown >= LINE_S and before < done < total:
+            left = timedelta(seconds=round((now - started) / (done - before) * (total - done)))
+            log(f"{description}: {done:,} of {total:,}, {left} left")
+            shown = now
+
+    return advance

@@ -10,18 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from csg.confidence_intervals import mean_class_accuracy_interval, wilson
-from csg.console import show_table, stdout
+from csg.console import show_line, show_table
 from csg.errors import InputError
 from csg.metrics import ClassificationScores, Reliability, by_class_name, scores_from_confusion
 from csg_serve.evaluate.progress import Progress
-from csg_serve.evaluate.records import (
-    ClassificationResult,
-    EvaluationSpec,
-    JournalRecord,
-    SegmentationAnswer,
-    Session,
-    Skipped,
-)
+from csg_serve.evaluate.records import ClassificationAnswer, ClassificationResult, EvaluationSpec, JournalRecord
 
 SHOWN_ERRORS = 24
 """Wrong answers that the report shows with pictures."""
@@ -94,20 +87,22 @@ def summarise_classification(
 ) -> ClassificationReport:
     """Compute the figures from the records of the journal, in any order and in constant memory.
 
+    Args:
+        folder: folder of the evaluation.
+        spec: the model and the images.
+        classes: class names.
+        records: the records, as `Journal.records` has checked them.
+
     Raises:
-        InputError: no image was answered, or an answer does not belong to this model.
+        InputError: no image was answered.
     """
     progress, reliability = Progress(), Reliability()
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     top: list[tuple[float, int, Misclassification]] = []  # a heap; of equal confidences the lower index stays
     for record in records:
         progress.add(record)
-        if isinstance(record, Session | Skipped):
+        if not isinstance(record, ClassificationAnswer):
             continue
-        if isinstance(record, SegmentationAnswer) or max(record.true, record.predicted) >= len(classes):
-            raise InputError(
-                f"the journal in {folder} belongs to another model", "start a new evaluation, without --resume"
-            )
         confusion[record.true, record.predicted] += 1
         reliability.add(record.confidence, record.true == record.predicted)
         if record.true != record.predicted:
@@ -139,7 +134,7 @@ def show_classification(report: ClassificationReport) -> None:
     title = f"{spec.model} version {spec.version} on {spec.dataset}"
     show_table(title, ("class", "images", "accuracy"), rows)
     low, high = report.accuracy_interval
-    stdout.print(f"accuracy             {scores.accuracy:.2%} ({low:.1%} to {high:.1%})")
-    stdout.print(f"mean class accuracy  {scores.mean_class_accuracy:.2%}")
-    stdout.print(f"calibration error    {report.reliability.ece:.2%}")
-    stdout.print(f"images               {scores.images}, {progress.skipped} skipped, {progress.images_per_s:.1f}/s")
+    show_line(f"accuracy             {scores.accuracy:.2%} ({low:.1%} to {high:.1%})")
+    show_line(f"mean class accuracy  {scores.mean_class_accuracy:.2%}")
+    show_line(f"calibration error    {report.reliability.ece:.2%}")
+    show_line(f"images               {scores.images}, {progress.skipped} skipped, {progress.images_per_s:.1f}/s")

@@ -45,8 +45,7 @@ async def collect_into_journal(session: EvaluationSession, make_record: MakeReco
         return
     journal.start_session(served.server)
     paths = [dataset.paths[index] for index in pending]
-    with progress_bar(f"{served.name} version {served.version}", len(dataset)) as advance:
-        advance(len(dataset) - len(pending))
+    with progress_bar(f"{served.name} version {served.version}", len(dataset), journal.done) as advance:
         answers = iter_answers(served, paths, session.spec.tile, ordered=session.options.ordered)
         async with aclosing(answers):
             async for answer in answers:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
+from typing import TypeAlias
 
-from csg.console import print_json, stdout
+from csg.console import print_json, show_line
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import UsageError
 from csg_serve.evaluate.classification import ClassificationReport, show_classification, summarise_classification
@@ -19,6 +21,8 @@ from csg_serve.evaluate.segmentation import (
     with_examples,
 )
 from csg_serve.evaluate.session import EvaluateOptions, EvaluationSession, open_evaluation
+
+Report: TypeAlias = ClassificationReport | SegmentationReport
 
 
 def evaluate_command(options: EvaluateOptions, as_json: bool) -> None:
@@ -33,16 +37,33 @@ def evaluate_command(options: EvaluateOptions, as_json: bool) -> None:
         raise UsageError(
             f"unexpected argument {str(options.page)!r}", "a page is written with --report, images are given by --data"
         )
-    report, page = asyncio.run(evaluate(options))
+    try:
+        report, page = asyncio.run(evaluate_until_signal(options))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     if as_json:
         print_json(json.loads(report.to_result(page).model_dump_json()))
     else:
         show(report, page)
 
 
-async def evaluate(
+async def evaluate_until_signal(
     options: EvaluateOptions,
-) -> tuple[ClassificationReport | SegmentationReport, Path | None]:
+) -> tuple[Report, Path | None]:
+    """As `evaluate`; SIGTERM and SIGHUP end it as Ctrl-C does, unless they are ignored, as under nohup."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task
+    numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]
+    for number in numbers:
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        return await evaluate(options)
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def evaluate(options: EvaluateOptions) -> tuple[Report, Path | None]:
     """Open the evaluation, collect the answers, summarise them, and write the results.
 
     Returns:
@@ -56,7 +77,7 @@ async def evaluate(
     return report, page
 
 
-async def summarise(session: EvaluationSession) -> ClassificationReport | SegmentationReport:
+async def summarise(session: EvaluationSession) -> Report:
     """Compute the figures from the journal; of a segmenter also write the pictures of the examples."""
     folder, spec, dataset, records = session.folder, session.spec, session.dataset, session.journal.records()
     if isinstance(dataset, SegmentationDataset):
@@ -65,21 +86,22 @@ async def summarise(session: EvaluationSession) -> ClassificationReport | Segmen
     return summarise_classification(folder, spec, dataset.classes, records)
 
 
-def write_page(session: EvaluationSession, report: ClassificationReport | SegmentationReport) -> Path:
+def write_page(session: EvaluationSession, report: Report) -> Path:
     """Write the HTML page, and return its path."""
     from csg_serve.evaluate.report import write_report  # Jinja is imported only when a page is written
 
     page = session.options.page or session.folder / "report.html"
-    write_report(page, report, session.served.card, session.dataset.paths)
+    dataset = session.dataset
+    write_report(page, report, session.served.card, dataset.paths, notes=dataset.notes)
     return page
 
 
-def show(report: ClassificationReport | SegmentationReport, page: Path | None) -> None:
+def show(report: Report, page: Path | None) -> None:
     """Print the figures, and where they are kept."""
     if isinstance(report, SegmentationReport):
         show_segmentation(report)
     else:
         show_classification(report)
-    stdout.print(f"folder               {report.folder}/", markup=False)
+    show_line(f"folder               {report.folder}/")
     if page:
-        stdout.print(f"report               {page}", markup=False)
+        show_line(f"report               {page}")

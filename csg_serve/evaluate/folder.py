@@ -7,7 +7,7 @@ result.json      the figures, as `--json` prints them; written last, so a folder
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,33 +15,67 @@ from pydantic import ValidationError
 
 from csg.console import log
 from csg.errors import InputError, UsageError
-from csg.files import atomic_write, validate_name
+from csg.files import atomic_write, locked, new_folder, validate_name
 from csg.records import Record
 from csg_serve.evaluate.journal import JOURNAL, Journal
-from csg_serve.evaluate.records import ClassificationResult, EvaluationSpec, SegmentationResult
+from csg_serve.evaluate.records import AnswerRecord, ClassificationResult, EvaluationSpec, SegmentationResult
 
 EVALUATIONS = Path("evaluations")
 SPEC, RESULT = "evaluation.json", "result.json"
+PLACES = ("data", "labels")
+"""Fields of the specification that say where the images are: they may move, and the fingerprint tells whether they are
+the same."""
 
 
-def create_folder(spec: EvaluationSpec, out: Path | None) -> Path:
-    """Create the folder of a new evaluation: `out`, or the next free one in evaluations/.
+@contextmanager
+def new_evaluation(spec: EvaluationSpec, out: Path | None, fits: Callable[[AnswerRecord], bool]) -> Iterator[Journal]:
+    """Create the folder of an evaluation, `out` or the next free one in evaluations/, and open its journal.
+
+    The folder is removed if the block fails before an image or a pixel was counted.
+
+    Args:
+        spec: the model and the images.
+        out: the folder.
+        fits: as `Journal` takes it.
 
     Raises:
         UsageError: `out` holds an evaluation already, or the model's name can't be the name of a folder.
-        InputError: the folder can't be created.
     """
-    try:
-        folder = out or _next_free(f"{validate_name(spec.model, 'model name')}-{spec.version}")
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / SPEC).exists():
-            raise UsageError(
-                f"{folder} holds an evaluation already", "continue it with --resume, or choose another folder"
-            )
+    if out and (out / SPEC).exists():
+        raise UsageError(f"{out} holds an evaluation already", "continue it with --resume, or choose another folder")
+    with new_folder(out, EVALUATIONS, f"{validate_name(spec.model, 'model name')}-{spec.version}") as folder:
         atomic_write(folder / SPEC, _json(spec))
-    except OSError as error:
-        raise InputError(f"{error.filename} can't be written: {error.strerror}", "choose a folder with --out") from None
-    return folder
+        with _journal(folder, spec.images, fits) as journal:
+            try:
+                yield journal
+            except BaseException:
+                if not journal.counted:
+                    for name in (SPEC, JOURNAL):
+                        (folder / name).unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def resumed_evaluation(folder: Path, spec: EvaluationSpec, fits: Callable[[AnswerRecord], bool]) -> Iterator[Journal]:
+    """Open the journal of an evaluation, and record where its images are now.
+
+    Args:
+        folder: folder of the evaluation.
+        spec: the model and the images as they are now.
+        fits: as `Journal` takes it.
+
+    Raises:
+        UsageError: another process is working in the folder.
+        InputError: the model or the images differ from those it started with; a file of it is damaged.
+    """
+    with locked(folder):
+        recorded = read_spec(folder)
+        check_same(folder, recorded, spec)
+        if recorded != spec:
+            atomic_write(folder / SPEC, _json(spec))
+        with _journal(folder, spec.images, fits) as journal:
+            log(f"resuming {folder}: {journal.done} of {spec.images} images are recorded")
+            yield journal
 
 
 def find_folder(out: Path | None, given: Mapping[str, object]) -> tuple[Path, EvaluationSpec]:
@@ -49,25 +83,28 @@ def find_folder(out: Path | None, given: Mapping[str, object]) -> tuple[Path, Ev
 
     Args:
         out: folder of the evaluation, None for the newest unfinished one.
-        given: fields of the specification that the user gave again; None means not given.
+        given: fields of the specification that the user gave again; None means not given. Those of `PLACES` choose
+            between several unfinished evaluations, and may name the new place of moved images.
 
     Raises:
         InputError: there is no such evaluation, or it is damaged.
         UsageError: the one at `out` differs from what was given.
     """
     wanted = {name: value for name, value in given.items() if value is not None}
+    fixed = {name: value for name, value in wanted.items() if name not in PLACES}
     if out:
         spec = read_spec(out)
-        for name, value in wanted.items():
+        for name, value in fixed.items():
             if (recorded := getattr(spec, name)) != value:
-                text = ", ".join(recorded) if isinstance(recorded, tuple) else recorded
-                raise UsageError(f"{out} was started with --{name} {text}", f"leave out --{name}, or --resume")
+                raise UsageError(f"{out} was started with --{name} {recorded}", f"leave out --{name}, or --resume")
         return out, spec
     found = sorted(EVALUATIONS.glob(f"[!.]*/{SPEC}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for folder in (file.parent for file in found if not (file.parent / RESULT).exists()):
-        spec = read_spec(folder)
-        if all(getattr(spec, name) == value for name, value in wanted.items()):
-            return folder, spec
+    unfinished = [file.parent for file in found if not (file.parent / RESULT).exists()]
+    specs = [(folder, read_spec(folder)) for folder in unfinished]
+    for same in (wanted, fixed):
+        for folder, spec in specs:
+            if all(getattr(spec, name) == value for name, value in same.items()):
+                return folder, spec
     matching = " with these options" if wanted else ""
     raise InputError(
         f"there is no unfinished evaluation{matching} in {EVALUATIONS}/",
@@ -101,29 +138,25 @@ def check_same(folder: Path, recorded: EvaluationSpec, current: EvaluationSpec) 
             f"{folder} measures version {recorded.version} of {recorded.model}, but the server has {found}",
             "serve that version again (csg deploy --rollback), or start a new evaluation without --resume",
         )
-    if recorded != current:
+    if (recorded.images, recorded.fingerprint) != (current.images, current.fingerprint):
         raise InputError(
-            f"the images of {recorded.dataset} have changed since {folder} was started",
-            "start a new evaluation without --resume",
+            f"the images of {current.dataset} are not those that {folder} was started with",
+            "name their place with --data, or start a new evaluation without --resume",
         )
 
 
 @contextmanager
-def open_journal(folder: Path, images: int) -> Iterator[Journal]:
-    """The journal of a folder. On an error, log how to resume, or remove a folder in which nothing was recorded."""
-    journal = Journal(folder, images)
+def _journal(folder: Path, images: int, fits: Callable[[AnswerRecord], bool]) -> Iterator[Journal]:
+    """The journal of a folder. On an error, log how to resume, if something was counted."""
+    journal = Journal(folder, images, fits)
     try:
         yield journal
     except BaseException:
-        if journal.done:
+        if journal.counted:
             log(
                 f"{journal.done} of {images} images are recorded; continue with "
                 f"`csg evaluate --resume --out {folder}` and the server's address"
             )
-        elif not any(file.name not in (SPEC, JOURNAL) for file in folder.iterdir()):
-            for name in (SPEC, JOURNAL):
-                (folder / name).unlink()
-            folder.rmdir()
         raise
     finally:
         journal.close()
@@ -132,16 +165,6 @@ def open_journal(folder: Path, images: int) -> Iterator[Journal]:
 def write_result(result: ClassificationResult | SegmentationResult) -> None:
     """Write result.json, which marks the evaluation as finished."""
     atomic_write(result.folder / RESULT, _json(result))
-
-
-def _next_free(stem: str) -> Path:
-    number = 1
-    while True:
-        try:
-            (EVALUATIONS / f"{stem}-{number}").mkdir(parents=True)
-            return EVALUATIONS / f"{stem}-{number}"
-        except FileExistsError:
-            number += 1
 
 
 def _json(record: Record) -> bytes:

@@ -1,24 +1,31 @@
 """The journal of an evaluation: one JSON line per image, written as soon as its answer arrives.
 
 All figures are computed from the journal, so an interrupted evaluation ends with the same figures as an
-undisturbed one.
+undisturbed one. A line that appears twice counts once, and an image has one record: the first.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
-from csg.errors import InputError, UsageError
+from csg.errors import InputError
 from csg.records import Record
-from csg_serve.evaluate.records import JOURNAL_RECORD, AnswerRecord, ImageRecord, JournalRecord, Session, Skipped
+from csg_serve.evaluate.records import (
+    JOURNAL_RECORD,
+    AnswerRecord,
+    ClassificationAnswer,
+    JournalRecord,
+    SegmentationAnswer,
+    Session,
+    Skipped,
+)
 
 JOURNAL = "journal.jsonl"
 SYNC_S = 2.0
@@ -26,32 +33,28 @@ SYNC_S = 2.0
 
 
 class Journal:
-    """The records of an evaluation, locked against other processes.
+    """The records of an evaluation. One process at a time may have it open: it holds the lock of the folder.
 
     Args:
         folder: folder of the evaluation.
         images: number of images of the data set.
+        fits: whether an answer can be one of this model on the image that it names.
+
+    Attributes:
+        counted: images with an answer that counts: a class, or a pixel that is not ignored.
 
     Raises:
-        UsageError: another process has the journal open.
         InputError: the file is damaged. An incomplete last line, as a crash leaves it, is removed instead.
     """
 
-    def __init__(self, folder: Path, images: int):
-        self.folder, self.path = folder, folder / JOURNAL
-        self._done = np.zeros(images, bool)
+    def __init__(self, folder: Path, images: int, fits: Callable[[AnswerRecord], bool]):
+        self.folder, self.path, self.counted = folder, folder / JOURNAL, 0
+        self._done, self._fits = np.zeros(images, bool), fits
         self._file = self.path.open("ab+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._drop_incomplete_line()
             for record in self.records():
-                if isinstance(record, ImageRecord):
-                    self._done[record.index] = True
-        except BlockingIOError:
-            self._file.close()
-            raise UsageError(
-                f"another process is working on {folder}", "wait for it to finish, or choose another folder"
-            ) from None
+                self._note(record)
         except BaseException:
             self._file.close()
             raise
@@ -78,7 +81,7 @@ class Journal:
             InputError: the journal can't be written.
         """
         self._started = time.monotonic()
-        self._write(Session(started=datetime.now(UTC).replace(microsecond=0), server=server))
+        self._write(Session(started=datetime.now(UTC), server=server))
 
     def add(self, record: AnswerRecord | Skipped) -> None:
         """Append the record of an image. It survives a crash of the program at once, of the machine after SYNC_S.
@@ -87,30 +90,49 @@ class Journal:
             InputError: the journal can't be written.
         """
         self._write(record)
-        self._done[record.index] = True
+        self._note(record)
 
     def records(self) -> Iterator[JournalRecord]:
-        """All records, in the order they were written, read from the file one at a time.
+        """The records in the order they were written, read from the file one at a time: every image and session once.
 
         Raises:
-            InputError: a line is damaged.
+            InputError: a line is damaged, or is no answer of this model on these images.
         """
+        seen, sessions = np.zeros(len(self._done), bool), set[Session]()
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                try:
-                    record = JOURNAL_RECORD.validate_json(line)
-                except ValidationError:
-                    raise self._damaged(number) from None
-                if isinstance(record, ImageRecord) and record.index >= len(self._done):
-                    raise self._damaged(number)
-                yield record
+                record = self._parse(line, number)
+                if isinstance(record, Session):
+                    if record not in sessions:
+                        sessions.add(record)
+                        yield record
+                elif not seen[record.index]:
+                    seen[record.index] = True
+                    yield record
 
     def close(self) -> None:
         """Close the file and release the lock."""
         self._file.close()
 
-    def _damaged(self, number: int) -> InputError:
-        return InputError(f"{self.path} is damaged in line {number}", "start a new evaluation, without --resume")
+    def _parse(self, line: bytes, number: int) -> JournalRecord:
+        hint = "remove the line, or start a new evaluation without --resume"
+        try:
+            record = JOURNAL_RECORD.validate_json(line)
+        except ValidationError:
+            raise InputError(f"{self.path} is damaged in line {number}", hint) from None
+        if not isinstance(record, Session) and not self._belongs(record):
+            raise InputError(f"{self.path} line {number} is no answer of this model on these images", hint)
+        return record
+
+    def _belongs(self, record: AnswerRecord | Skipped) -> bool:
+        return record.index < len(self._done) and (isinstance(record, Skipped) or self._fits(record))
+
+    def _note(self, record: JournalRecord) -> None:
+        if not isinstance(record, Session):
+            self._done[record.index] = True
+            self.counted += isinstance(record, ClassificationAnswer) or (
+                isinstance(record, SegmentationAnswer) and bool(record.cells)
+            )
 
     def _write(self, record: Record) -> None:
         try:

@@ -29,14 +29,15 @@ class Progress:
         self.latencies = LatencyHistogram()
 
     def add(self, record: JournalRecord) -> None:
-        """Count one record; the records of a session must come in the order they were written."""
+        """Count one record; those of a session come after its own record, in any order."""
         if isinstance(record, Session):
             self.started = self.started or record.started
             if record.server not in self.servers:
                 self.servers.append(record.server)
             self.sessions, self._elapsed_s = self.sessions + 1, 0.0
             return
-        self.seconds, self._elapsed_s = self.seconds + record.elapsed_s - self._elapsed_s, record.elapsed_s
+        if record.elapsed_s > self._elapsed_s:
+            self.seconds, self._elapsed_s = self.seconds + record.elapsed_s - self._elapsed_s, record.elapsed_s
         if isinstance(record, Skipped):
             self.skipped += 1
         else:

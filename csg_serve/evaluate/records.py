@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import AwareDatetime, Field, TypeAdapter
+from pydantic import AfterValidator, AwareDatetime, Field, PlainSerializer, TypeAdapter, model_validator
 
+from csg.errors import printable
+from csg.images import MAX_PIXELS
 from csg.records import Record
 
 SCHEMA_VERSION: Final = 1
 
-Index = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Index = Annotated[int, Field(ge=0, lt=2**31)]
+Time = Annotated[float, Field(ge=0, le=1e10)]
+Source = Annotated[str, AfterValidator(printable)]
+"""A path or a name; bytes that are not UTF-8, which JSON does not have, are written as printable text."""
+WrittenPath = Annotated[Path, PlainSerializer(lambda path: printable(str(path)), when_used="json")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[float, float]
 
@@ -23,22 +31,22 @@ class EvaluationSpec(Record):
     """Version of the file format."""
     model: str
     """Name of the model."""
-    version: int
+    version: Count
     """Version of the model that the server had ready."""
     card: str
     """SHA-256 of the model card."""
-    data: tuple[str, ...]
+    data: tuple[Source, ...]
     """Sources of the images, as given to --data."""
-    labels: str | None
+    labels: Source | None
     """Label set of the masks, segmentation only; None for the model's own."""
-    tile: int | None
+    tile: Count | None
     """Side of the tiles in pixels, segmentation only; None sends whole images."""
-    dataset: str
+    dataset: Source
     """Name of the data set."""
-    images: int
+    images: Annotated[int, Field(ge=1, lt=2**31)]
     """Number of images."""
     fingerprint: str
-    """SHA-256 over class names, file names, sizes and labels."""
+    """Fingerprint of the images and their labels, wherever they are."""
 
 
 class Session(Record):
@@ -59,7 +67,7 @@ class ImageRecord(Record):
 
     index: Index
     """Index of the image in the data set."""
-    elapsed_s: float
+    elapsed_s: Time
     """Seconds since the session started."""
 
 
@@ -68,7 +76,7 @@ class ClassificationAnswer(ImageRecord):
 
     kind: Literal["classification"] = "classification"
     """Tells the kinds of lines apart."""
-    latency_ms: float
+    latency_ms: Time
     """Milliseconds from sending the request to its answer."""
     true: Index
     """Index of the true class, in the model's order."""
@@ -83,12 +91,20 @@ class SegmentationAnswer(ImageRecord):
 
     kind: Literal["segmentation"] = "segmentation"
     """Tells the kinds of lines apart."""
-    latency_ms: float
+    latency_ms: Time
     """Milliseconds from sending the request to its answer."""
     cells: tuple[Index, ...]
     """Flat indices into the confusion matrix, rows true, columns predicted; the last column is "no class"."""
     pixels: tuple[Index, ...]
     """Number of pixels in each of these cells."""
+
+    @model_validator(mode="after")
+    def _one_image(self) -> SegmentationAnswer:
+        if len(self.cells) != len(self.pixels) or any(a >= b for a, b in pairwise(self.cells)):
+            raise ValueError("cells ascend, and each has its pixels")
+        if sum(self.pixels) > MAX_PIXELS:
+            raise ValueError("an image has fewer pixels")
+        return self
 
 
 class Skipped(ImageRecord):
@@ -115,11 +131,11 @@ class EvaluationResult(Record):
     """Version of the file format."""
     model: str
     """Name of the model."""
-    version: int
+    version: Count
     """Version of the model."""
-    images: int
+    images: Count
     """Images that were answered."""
-    skipped: int
+    skipped: Count
     """Images that could not be read."""
     per_class: dict[str, float | None]
     """Accuracy or IoU of each class; None for a class without images or pixels."""
@@ -127,9 +143,9 @@ class EvaluationResult(Record):
     """Images answered per second, over all sessions."""
     latency_ms: dict[str, float]
     """Percentiles of the request latency in milliseconds: p50, p90, p99."""
-    folder: Path
+    folder: WrittenPath
     """Folder of the evaluation."""
-    report: Path | None
+    report: WrittenPath | None
     """The HTML page, if one was written."""
 
 
@@ -155,15 +171,15 @@ class SegmentationResult(EvaluationResult):
 
     task: Literal["segmentation"] = "segmentation"
     """The model's task."""
-    miou: float | None
-    """Mean IoU of the classes that occur in labels or predictions; None if no pixel counts."""
+    miou: float
+    """Mean IoU of the classes that occur in labels or predictions."""
     miou_interval: Interval | None
     """95 % confidence interval of the mIoU: bootstrap over images; None for a single image."""
-    pixel_accuracy: float | None
-    """Correct pixels over all pixels; None if no pixel counts."""
-    frequency_weighted_iou: float | None
-    """IoU of the classes, weighted by their pixels; None if no pixel counts."""
+    pixel_accuracy: float
+    """Correct pixels over all pixels."""
+    frequency_weighted_iou: float
+    """IoU of the classes, weighted by their pixels."""
     label_map: dict[str, str]
     """The model's classes by their names in the label set of the images, if that is another set."""
-    pictures: tuple[Path, ...]
+    pictures: tuple[WrittenPath, ...]
     """Image, prediction and labels of the best, the median and the worst image."""

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from csg import __version__
 from csg.card import ModelCard
-from csg.errors import InputError
+from csg.errors import InputError, printable
 from csg.files import atomic_write
 from csg_serve.evaluate import charts
 from csg_serve.evaluate.card_tables import card_tables
@@ -23,7 +23,12 @@ from csg_serve.evaluate.segmentation import SegmentationReport
 
 
 def write_report(
-    path: Path, report: ClassificationReport | SegmentationReport, card: ModelCard, images: Sequence[Path]
+    path: Path,
+    report: ClassificationReport | SegmentationReport,
+    card: ModelCard,
+    images: Sequence[Path],
+    *,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write the page.
 
@@ -32,6 +37,7 @@ def write_report(
         report: the figures.
         card: card of the served model.
         images: files of the data set, by index.
+        notes: what a reader has to know about how the data set was read.
 
     Raises:
         InputError: the page can't be written there.
@@ -50,7 +56,7 @@ def write_report(
             sections=sections,
             latency=charts.latency_chart(report.progress.latencies),
             card=card_tables(card),
-            about=_about(report),
+            about=_about(report, notes),
             charts=charts,
         )
     )
@@ -64,6 +70,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "page"),
         autoescape=True,  # names of classes and files come from the user
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not Markup
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -87,7 +94,7 @@ def short_path(path: str) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def _about(report: ClassificationReport | SegmentationReport) -> list[tuple[str, str]]:
+def _about(report: ClassificationReport | SegmentationReport, notes: Sequence[str]) -> list[tuple[str, str]]:
     """How the figures were obtained: names and values, the date first."""
     spec, progress = report.spec, report.progress
     sessions = "one session" if progress.sessions == 1 else f"{progress.sessions} sessions"
@@ -97,6 +104,7 @@ def _about(report: ClassificationReport | SegmentationReport) -> list[tuple[str,
         ("duration", f"{progress.seconds:,.1f} s, in {sessions}"),
         ("server", ", ".join(progress.servers)),
         ("images", ", ".join(spec.data)),
+        *(("note", note) for note in notes),
         ("fingerprint", spec.fingerprint),
         *([("labels", spec.labels)] if spec.labels else []),
         *([("tiles", f"{spec.tile} x {spec.tile} pixels")] if spec.tile else []),

@@ -11,7 +11,7 @@ import numpy as np
 
 from csg.card import Colour
 from csg.confidence_intervals import SegmentationBootstrap
-from csg.console import show_table, stdout
+from csg.console import show_line, show_table
 from csg.datasets.label_sets import IGNORED, LabelSet, class_index_table, class_map
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
@@ -21,14 +21,7 @@ from csg.overlays import overlay, png_bytes, side_by_side
 from csg_serve.client.connection import ServedModel
 from csg_serve.evaluate.collect import iter_predictions
 from csg_serve.evaluate.progress import Progress
-from csg_serve.evaluate.records import (
-    ClassificationAnswer,
-    EvaluationSpec,
-    JournalRecord,
-    SegmentationResult,
-    Session,
-    Skipped,
-)
+from csg_serve.evaluate.records import EvaluationSpec, JournalRecord, SegmentationAnswer, SegmentationResult
 
 
 @dataclass(frozen=True)
@@ -71,10 +64,10 @@ class SegmentationReport:
             version=self.spec.version,
             images=self.progress.answered,
             skipped=self.progress.skipped,
-            miou=_or_none(scores.miou),
+            miou=scores.miou,
             miou_interval=self.interval,
-            pixel_accuracy=_or_none(scores.pixel_accuracy),
-            frequency_weighted_iou=_or_none(scores.frequency_weighted_iou),
+            pixel_accuracy=scores.pixel_accuracy,
+            frequency_weighted_iou=scores.frequency_weighted_iou,
             per_class=by_class_name(self.classes, scores.per_class),
             label_map=self.label_map,
             pictures=self.pictures,
@@ -93,19 +86,21 @@ def summarise_segmentation(
 ) -> SegmentationReport:
     """Compute the figures from the records of the journal, in any order; memory grows by eight bytes per image.
 
+    Args:
+        folder: folder of the evaluation.
+        spec: the model and the images.
+        labels: the label set of the images.
+        records: the records, as `Journal.records` has checked them.
+
     Raises:
-        InputError: no image was answered, or an answer does not belong to this model.
+        InputError: no image was answered, or every pixel is ignored.
     """
     progress, confusion = Progress(), PixelConfusion(len(labels.classes))
     bootstrap, miou_per_image = SegmentationBootstrap(confusion.classes), np.full(spec.images, np.nan)
     for record in records:
         progress.add(record)
-        if isinstance(record, Session | Skipped):
+        if not isinstance(record, SegmentationAnswer):
             continue
-        if isinstance(record, ClassificationAnswer) or max(record.cells, default=0) >= confusion.matrix.size:
-            raise InputError(
-                f"the journal in {folder} belongs to another model", "start a new evaluation, without --resume"
-            )
         matrix = np.zeros_like(confusion.matrix)
         matrix.flat[list(record.cells)] = record.pixels
         confusion.matrix += matrix
@@ -113,6 +108,11 @@ def summarise_segmentation(
         miou_per_image[record.index] = segmentation_scores(matrix).miou
     if not progress.answered:
         raise InputError(f"none of the {spec.images} images of {spec.dataset} can be read", "repair them")
+    if not confusion.matrix.any():
+        raise InputError(
+            f"every pixel of the {spec.images} masks of {spec.dataset} is ignored: there is nothing to measure",
+            f"check that the values of the masks are those of the label set {labels.name}",
+        )
     return SegmentationReport(
         folder=folder,
         spec=spec,
@@ -161,15 +161,11 @@ def show_segmentation(report: SegmentationReport) -> None:
     show_table(title, ("class", "pixels", "IoU"), rows)
     if report.label_map:
         renamed = ", ".join(f"{old} = {new}" for old, new in report.label_map.items() if old != new)
-        stdout.print(f"class map            {renamed}; other classes keep their name or have no counterpart")
+        show_line(f"class map            {renamed}; other classes keep their name or have no counterpart")
     interval = " ({:.1%} to {:.1%})".format(*report.interval) if report.interval else ""
-    stdout.print(f"mIoU                 {scores.miou:.2%}{interval}")
-    stdout.print(f"pixel accuracy       {scores.pixel_accuracy:.2%}")
-    stdout.print(f"weighted IoU         {scores.frequency_weighted_iou:.2%}")
-    stdout.print(f"images               {progress.answered}, {progress.skipped} skipped, {progress.images_per_s:.1f}/s")
+    show_line(f"mIoU                 {scores.miou:.2%}{interval}")
+    show_line(f"pixel accuracy       {scores.pixel_accuracy:.2%}")
+    show_line(f"weighted IoU         {scores.frequency_weighted_iou:.2%}")
+    show_line(f"images               {progress.answered}, {progress.skipped} skipped, {progress.images_per_s:.1f}/s")
     if report.pictures:
-        stdout.print(f"pictures             {', '.join(map(str, report.pictures))}: image, prediction, labels")
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value
+        show_line(f"pictures             {', '.join(map(str, report.pictures))}: image, prediction, labels")

@@ -6,19 +6,20 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from csg.console import log
 from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
-from csg.errors import UsageError
+from csg.errors import InputError, UsageError
 from csg_serve.client.client import check_tile
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
-from csg_serve.evaluate.folder import check_same, create_folder, find_folder, open_journal
+from csg_serve.evaluate.folder import find_folder, new_evaluation, resumed_evaluation
 from csg_serve.evaluate.journal import Journal
-from csg_serve.evaluate.records import EvaluationSpec
+from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, EvaluationSpec, SegmentationAnswer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class EvaluateOptions:
     ordered: bool = False
     """Record answers in the order of the images instead of the order of arrival."""
     resume: bool = False
-    """Continue the newest unfinished evaluation, or the one at `out`."""
+    """Continue the newest unfinished evaluation, or the one at `out`; `data` may name the new place of its images."""
     report: bool = False
     """Write an HTML page."""
     page: Path | None = None
@@ -79,24 +80,46 @@ async def open_evaluation(options: EvaluateOptions) -> AsyncIterator[EvaluationS
         InputError: the data can't be used, or its classes are unknown to the model; there is no evaluation to resume.
         ServerError: as `csg_serve.client.connection.open_model`.
     """
-    options = _with_absolute_paths(options)
-    recorded = folder = None
+    options, folder = _with_absolute_paths(options), None
     if options.resume:
-        given = {"data": options.data or None, "labels": options.labels, "tile": options.tile, "model": options.model}
-        folder, recorded = find_folder(options.out, given)
-        options = replace(options, model=recorded.model, data=recorded.data, labels=recorded.labels, tile=recorded.tile)
+        folder, options = _as_recorded(options)
     async with open_model(options.servers, options.model) as served:
         dataset, spec = _read_dataset(served, options)
         default = "" if options.data else " (default)"
         log(f"evaluating {served.name} on {', '.join(spec.data)}{default} through {options.servers}")
-        if folder and recorded:
-            check_same(folder, recorded, spec)
-        else:
-            folder = create_folder(spec, options.out)
-        with open_journal(folder, len(dataset)) as journal:
-            if recorded:
-                log(f"resuming {folder}: {journal.done} of {len(dataset)} images are recorded")
+        for note in dataset.notes:
+            log(f"{dataset.name}: {note}")
+        check = partial(fits, dataset)
+        opened = resumed_evaluation(folder, spec, check) if folder else new_evaluation(spec, options.out, check)
+        with opened as journal:
             yield EvaluationSession(options=options, served=served, dataset=dataset, spec=spec, journal=journal)
+
+
+def _as_recorded(options: EvaluateOptions) -> tuple[Path, EvaluateOptions]:
+    """The folder to resume, and the options that it was started with; images that moved are where --data says.
+
+    Raises:
+        UsageError, InputError: as `find_folder`; the images are gone.
+    """
+    given = {"data": options.data or None, "labels": options.labels, "tile": options.tile, "model": options.model}
+    folder, recorded = find_folder(options.out, given)
+    data, labels = options.data or recorded.data, options.labels or recorded.labels
+    for source in data:
+        if source not in (EMBEDDED_DIGITS, EMBEDDED_SCENES) and not Path(source).exists():
+            raise InputError(f"the images of {folder} are not at {source}", "name their place with --data")
+    return folder, replace(options, model=recorded.model, data=data, labels=labels, tile=recorded.tile)
+
+
+def fits(dataset: ClassificationDataset | SegmentationDataset, answer: AnswerRecord) -> bool:
+    """Whether an answer can be one on its image."""
+    if isinstance(dataset, SegmentationDataset):
+        classes = len(dataset.labels.classes)
+        return isinstance(answer, SegmentationAnswer) and max(answer.cells, default=0) < classes * (classes + 1)
+    return (
+        isinstance(answer, ClassificationAnswer)
+        and answer.predicted < len(dataset.classes)
+        and answer.true == int(dataset.labels[answer.index])
+    )
 
 
 def _with_absolute_paths(options: EvaluateOptions) -> EvaluateOptions:
@@ -108,7 +131,7 @@ def _with_absolute_paths(options: EvaluateOptions) -> EvaluateOptions:
 def _absolute(source: str) -> str:
     """An existing path made absolute; names of embedded data sets and label sets stay as they are."""
     named = source in (EMBEDDED_DIGITS, EMBEDDED_SCENES) or not Path(source).exists()
-    return source if named else str(Path(source).resolve())
+    return source if named else str(Path(source).absolute())
 
 
 def _read_dataset(

@@ -2,15 +2,21 @@
 
 import asyncio
 import json
+import os
+import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import csg.console
 import csg_serve.client.pool
+import csg_serve.evaluate.session
+from csg.console import progress_bar
 from csg.errors import InputError, ServerError, UsageError
 from csg_serve.client.endpoints import Servers
-from csg_serve.evaluate.command import evaluate, evaluate_command
+from csg_serve.evaluate.command import evaluate, evaluate_command, evaluate_until_signal, show
 from csg_serve.evaluate.records import ClassificationResult
 from csg_serve.evaluate.session import EvaluateOptions
 from tests.helpers.evaluations import TIMES
@@ -116,3 +122,71 @@ def test_logits_that_are_not_finite_are_an_error(data):
     server.logits = lambda pixels: np.full((len(pixels), 3), np.nan, np.float32)
     with pytest.raises(ServerError, match=r"with logits that are not finite; export it again"):
         evaluated(server, data=(data,))
+
+
+def test_images_that_moved_are_named_on_resume(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(csg_serve.client.pool, "RETRY_BUDGET_S", 0.3)
+    expected, _ = evaluated(SmallServer(), data=(data,), out=tmp_path / "whole")
+    failing = SmallServer()
+    failing.requests_until_stop = 3
+    with pytest.raises(ServerError):
+        evaluated(failing, data=(data,))
+    (tmp_path / "data").rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=r"the images of evaluations/colour-1-1 are not at .*data; name their place"):
+        evaluated(SmallServer(), resume=True)
+    report, _ = evaluated(SmallServer(), resume=True, data=(str(tmp_path / "moved"),))
+    assert figures(report) == figures(expected)
+    assert json.loads((report.folder / "evaluation.json").read_text())["data"] == [str(tmp_path / "moved")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_keeps_what_is_recorded(data, number, capsys):
+    server = SmallServer()
+    server.delay_s = 0.05
+
+    async def run():
+        async with running(server):
+            asyncio.get_running_loop().call_later(0.3, os.kill, os.getpid(), number)
+            await evaluate_until_signal(EvaluateOptions(servers=Servers((server.address,)), data=(data,) * 20))
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
+    assert "images are recorded; continue with `csg evaluate --resume" in capsys.readouterr().err
+
+
+def test_names_of_any_bytes_and_markup_are_shown_as_text(tmp_path, capsys):
+    hostile = tmp_path / "[red]real\x1b[31m <b>\udce9"
+    for colour in COLOURS:
+        (hostile / colour).mkdir(parents=True)
+        Image.new("RGB", (9, 9), "red").save(hostile / colour / "[bold]caf\udce9\n<script>.png")
+    (hostile / "red" / "broken\udce9.png").write_bytes(b"broken")
+    report, page = evaluated(
+        SmallServer(), data=(str(hostile),), out=tmp_path / "\udcff", report=True, on_unreadable="skip"
+    )
+    show(report, page)
+    printed = "".join(capsys.readouterr())
+    shown = "[red]real\\x1b[31m <b>\\xe9"
+    assert f"colour version 1 on {shown}" in printed
+    assert f"{shown}/red/broken\\xe9.png" in printed
+    assert "\x1b" not in printed
+    written = page.read_text()
+    assert "[bold]caf\\xe9\\n&lt;script&gt;.png" in written
+    assert "<script" not in written
+    assert json.loads((report.folder / "result.json").read_text())["folder"].endswith("/\\xff")
+
+
+def test_how_the_images_were_read_is_said_and_kept_in_the_page(data, monkeypatch, capsys):
+    read = csg_serve.evaluate.session.read_classification_dataset
+    noted = lambda sources: replace(read(sources), notes=("2 files passed over: <2> .gif",))  # noqa: E731
+    monkeypatch.setattr(csg_serve.evaluate.session, "read_classification_dataset", noted)
+    _, page = evaluated(SmallServer(), data=(data,), report=True)
+    assert "data: 2 files passed over: <2> .gif" in capsys.readouterr().err
+    assert "<dd>2 files passed over: &lt;2&gt; .gif</dd>" in page.read_text()
+
+
+def test_without_a_terminal_there_are_lines_of_progress(capsys, monkeypatch):
+    monkeypatch.setattr(csg.console, "LINE_S", 0)
+    with progress_bar("m version 1", 3000, 1000) as advance:
+        for _ in range(2):
+            advance(1000)
+    assert capsys.readouterr().err == "m version 1: 2,000 of 3,000, 0:00:00 left\n"

@@ -1,14 +1,35 @@
 """The journal of an evaluation and its folder: crashes, damage, resuming."""
 
 import json
+from contextlib import nullcontext, suppress
+from functools import partial
 
 import pytest
 
+from csg.datasets.label_sets import read_label_set
+from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError, UsageError
-from csg_serve.evaluate.folder import check_same, create_folder, find_folder, open_journal, read_spec
+from csg_serve.evaluate import session
+from csg_serve.evaluate.folder import check_same, find_folder, new_evaluation, read_spec, resumed_evaluation
 from csg_serve.evaluate.journal import Journal
-from csg_serve.evaluate.records import SCHEMA_VERSION, Session, Skipped
+from csg_serve.evaluate.records import SCHEMA_VERSION, ClassificationAnswer, EvaluationSpec, Session, Skipped
 from tests.helpers.evaluations import make_answer, make_spec
+
+SCENES = SegmentationDataset("scenes", read_label_set("digit-scenes"), (), masks=(), tables=())
+
+
+def fits(answer):
+    """Answers of a classifier of two classes, on images of the first one."""
+    return isinstance(answer, ClassificationAnswer) and answer.true == 0 and answer.predicted < 2
+
+
+def started(images=5, out=None):
+    """The folder of an evaluation with one answer that was interrupted."""
+    with suppress(KeyboardInterrupt), new_evaluation(make_spec(images), out, fits) as journal:
+        journal.start_session("localhost:8001")
+        journal.add(make_answer(2, 0, 0))
+        raise KeyboardInterrupt
+    return journal.folder
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +40,7 @@ def current_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def journal(tmp_path):
     """A journal of five images, with the answers 3 and 1."""
-    found = Journal(tmp_path, 5)
+    found = Journal(tmp_path, 5, fits)
     found.start_session("localhost:8001")
     for index in (3, 1):
         found.add(make_answer(index, 0, 0))
@@ -43,18 +64,26 @@ def test_every_line_is_json_of_a_known_kind(journal):
     assert {line["kind"] for line in rest} == {"classification"}
 
 
-def test_one_process_at_a_time(journal, tmp_path):
-    with pytest.raises(UsageError, match="another process is working on"):
-        Journal(tmp_path, 5)
-    journal.close()
-    Journal(tmp_path, 5).close()
+def test_one_process_at_a_time(tmp_path):
+    folder = started(out=tmp_path / "out")
+    with resumed_evaluation(folder, make_spec(5), fits):
+        for again in (resumed_evaluation(folder, make_spec(5), fits), new_evaluation(make_spec(5), folder, fits)):
+            with pytest.raises(UsageError), again:
+                pass
+    with resumed_evaluation(folder, make_spec(5), fits) as journal:
+        assert journal.done == 1
+
+
+def test_evaluations_that_start_together_have_folders_of_their_own():
+    with new_evaluation(make_spec(5), None, fits) as one, new_evaluation(make_spec(5), None, fits) as other:
+        assert (one.folder.name, other.folder.name) == ("m-1-1", "m-1-2")
 
 
 def test_an_incomplete_last_line_is_dropped(journal, tmp_path):
     journal.close()
     complete = journal.path.read_bytes()
     journal.path.write_bytes(complete + b'{"kind":"classification","index":4,"elap')
-    again = Journal(tmp_path, 5)
+    again = Journal(tmp_path, 5, fits)
     again.add(make_answer(0, 0, 0))
     again.close()
     assert journal.path.read_bytes().startswith(complete)
@@ -67,10 +96,22 @@ def test_an_incomplete_last_line_is_dropped(journal, tmp_path):
         (b'"index":3', b'"in'),
         (b'"index":3', b'"index":5'),
         (b'"index":3', b'"index":-1'),
+        (b'"index":3', b'"index":1' + 400 * b"0"),
+        (b'"index":3', b'"index":"3"' + 10_000 * b"["),
         (b'"kind":"classification"', b'"kind":"guess"'),
         (b'"schema_version":1', b'"schema_version":2'),
         (b'"confidence":0.5', b'"confidence":NaN'),
+        (b'"confidence":0.5', b'"confidence":1.5'),
+        (b'"latency_ms":1.0', b'"latency_ms":1e999'),
+        (b'"latency_ms":1.0', b'"latency_ms":1e300'),
+        (b'"elapsed_s":0.0', b'"elapsed_s":-0.0'),
         (b'"true":0', b'"true":0,"more":0'),
+        (b'"true":0', b'"true":1'),
+        (b'"predicted":0', b'"predicted":2'),
+        (b'"predicted":0', b'"predicted":-1'),
+        (b'"server":"local', b'"server":"\\ud800local'),
+        (b'"server":"local', b'"server":"\xfflocal'),
+        (b'"server":"local', b'"server":"\0local'),
     ],
 )
 def test_a_damaged_line_is_named(journal, tmp_path, old, new):
@@ -78,32 +119,58 @@ def test_a_damaged_line_is_named(journal, tmp_path, old, new):
     content = journal.path.read_bytes()
     assert old in content
     journal.path.write_bytes(content.replace(old, new))
-    with pytest.raises(InputError, match=r"journal\.jsonl is damaged in line [12]; start a new evaluation"):
-        Journal(tmp_path, 5)
+    with pytest.raises(InputError, match=r"journal\.jsonl (is damaged in )?line [12].*; remove the line, or start"):
+        Journal(tmp_path, 5, fits)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cells": [1, 1]},
+        {"cells": [2, 1]},
+        {"cells": [1]},
+        {"cells": [-1, 1]},
+        {"cells": [0, 10_000]},
+        {"pixels": [4, -4]},
+        {"pixels": [10**18, 10**18]},
+        {"kind": "classification", "true": 0, "predicted": 0, "confidence": 0.5},
+    ],
+)
+def test_a_damaged_line_of_a_segmenter_is_named(tmp_path, change):
+    line = {"kind": "segmentation", "index": 0, "elapsed_s": 0.1, "latency_ms": 1.0, "cells": [0, 1], "pixels": [3, 4]}
+    for number, (tree, is_whole) in enumerate([(line, True), (line | change, False)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "journal.jsonl").write_text(json.dumps(tree) + "\n")
+        with nullcontext() if is_whole else pytest.raises(InputError, match="line 1"):
+            Journal(folder, 5, partial(session.fits, SCENES)).close()
+
+
+def test_a_line_that_appears_twice_counts_once(journal):
+    journal.add(Skipped(index=0, elapsed_s=journal.elapsed_s, reason="broken"))
+    whole = list(journal.records())
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join([*lines, lines[2].replace(b"0.5", b"0.9"), *lines, lines[0]]))
+    assert list(journal.records()) == whole
 
 
 def test_a_failure_keeps_what_is_recorded_and_says_how_to_resume(capsys):
-    folder = create_folder(make_spec(5), None)
-    with pytest.raises(KeyboardInterrupt), open_journal(folder, 5) as journal:
-        journal.start_session("localhost:8001")
-        journal.add(make_answer(2, 0, 0))
-        raise KeyboardInterrupt
-    assert (
-        f"1 of 5 images are recorded; continue with `csg evaluate --resume --out {folder}`" in capsys.readouterr().err
-    )
-    with open_journal(folder, 5) as journal:
+    folder = started()
+    says = f"1 of 5 images are recorded; continue with `csg evaluate --resume --out {folder}`"
+    assert says in capsys.readouterr().err
+    with resumed_evaluation(folder, make_spec(5), fits) as journal:
         assert journal.pending() == [0, 1, 3, 4]
 
 
 def test_a_failure_before_the_first_answer_leaves_nothing(tmp_path):
-    folder = create_folder(make_spec(5), None)
-    with pytest.raises(KeyboardInterrupt), open_journal(folder, 5):
+    with pytest.raises(KeyboardInterrupt), new_evaluation(make_spec(5), None, fits) as journal:
+        journal.add(Skipped(index=1, elapsed_s=0, reason="broken"))
         raise KeyboardInterrupt
     assert list((tmp_path / "evaluations").iterdir()) == []
 
 
 def test_folders_are_numbered_and_the_newest_unfinished_one_is_resumed():
-    first, second = (create_folder(make_spec(5), None) for _ in range(2))
+    first, second = (started() for _ in range(2))
     assert [folder.name for folder in (first, second)] == ["m-1-1", "m-1-2"]
     assert find_folder(None, {"data": None}) == (second, make_spec(5))
     (second / "result.json").write_text("{}")
@@ -113,12 +180,26 @@ def test_folders_are_numbered_and_the_newest_unfinished_one_is_resumed():
 
 
 def test_what_is_given_again_has_to_be_the_same(tmp_path):
-    folder = create_folder(make_spec(5), tmp_path / "out")
+    folder = started(out=tmp_path / "out")
     assert find_folder(folder, {"data": ("s",), "tile": None})[1] == make_spec(5)
-    with pytest.raises(UsageError, match="was started with --data s; leave out --data"):
-        find_folder(folder, {"data": ("t",)})
-    with pytest.raises(UsageError, match="holds an evaluation already"):
-        create_folder(make_spec(5), folder)
+    with pytest.raises(UsageError, match="was started with --model m; leave out --model"):
+        find_folder(folder, {"model": "n"})
+    with pytest.raises(UsageError, match="holds an evaluation already"), new_evaluation(make_spec(5), folder, fits):
+        pass
+
+
+def test_images_that_moved_are_found_at_their_new_place():
+    """The fingerprint tells whether they are the same; the folder then records the new place."""
+    folder, moved = started(), make_spec(5).model_copy(update={"data": ("elsewhere",), "dataset": "elsewhere"})
+    assert find_folder(None, {"data": ("elsewhere",)})[0] == folder
+    with resumed_evaluation(folder, moved, fits) as journal:
+        assert journal.done == 1
+    assert read_spec(folder) == moved
+    with (
+        pytest.raises(InputError, match="not those that"),
+        resumed_evaluation(folder, moved.model_copy(update={"fingerprint": "other"}), fits),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -126,7 +207,7 @@ def test_what_is_given_again_has_to_be_the_same(tmp_path):
     [
         ({"version": 2}, "measures version 1 of m, but the server has version 2"),
         ({"card": "other"}, "measures version 1 of m, but the server has another model"),
-        ({"fingerprint": "other"}, "the images of d have changed since"),
+        ({"fingerprint": "other"}, "the images of d are not those that"),
     ],
 )
 def test_another_model_and_other_images_are_refused(tmp_path, change, message):
@@ -136,11 +217,23 @@ def test_another_model_and_other_images_are_refused(tmp_path, change, message):
         check_same(tmp_path, spec, spec.model_copy(update=change))
 
 
-def test_a_folder_of_another_format_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "null", "{" * 10_000, "\0", '{"version": 1e999}', "\udcff", '{"schema_version": 2}', '{"images": -1}'],
+)
+def test_a_damaged_specification_is_one_line(tmp_path, content):
     with pytest.raises(InputError, match="holds no evaluation"):
         read_spec(tmp_path)
-    folder = create_folder(make_spec(5), tmp_path / "out")
-    spec = json.loads((folder / "evaluation.json").read_text())
-    (folder / "evaluation.json").write_text(json.dumps(spec | {"schema_version": SCHEMA_VERSION + 1}))
+    folder = started(out=tmp_path / "out")
+    if content.startswith('{"'):
+        content = json.dumps(json.loads((folder / "evaluation.json").read_text()) | json.loads(content))
+    (folder / "evaluation.json").write_text(content, errors="surrogateescape")
     with pytest.raises(InputError, match="holds no evaluation"):
         read_spec(folder)
+
+
+def test_names_that_are_not_utf_8_are_written_as_text(tmp_path):
+    spec = EvaluationSpec(**{**make_spec(5).model_dump(), "data": ("caf\udce9",), "dataset": "caf\udce9"})
+    folder = started(out=tmp_path / "caf\udce9")
+    with resumed_evaluation(folder, spec, fits):
+        assert read_spec(folder).data == ("caf\\xe9",)

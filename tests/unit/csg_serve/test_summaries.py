@@ -95,19 +95,17 @@ def test_segmentation_counts_pixels_of_all_images(tmp_path):
 
 def test_without_a_labelled_pixel_there_is_no_score(tmp_path):
     records = [SESSION, make_segmentation_answer(0, (), ())]
-    report = summarise_segmentation(tmp_path, make_spec(1), read_label_set("digit-scenes"), records)
-    result = report.to_result(None)
-    assert (result.miou, result.pixel_accuracy, result.miou_interval, report.examples) == (None, None, None, {})
+    with pytest.raises(InputError, match=r"every pixel of the 1 masks of d is ignored.*label set digit-scenes"):
+        summarise_segmentation(tmp_path, make_spec(1), read_label_set("digit-scenes"), records)
 
 
-def test_records_of_another_model_are_refused(tmp_path):
-    labels = read_label_set("digit-scenes")
-    for records in ([make_answer(0, 0, 7)], [make_segmentation_answer(0, (0,), (1,))]):
-        with pytest.raises(InputError, match="belongs to another model"):
-            summarise_classification(tmp_path, make_spec(1), CLASSES, records)
-    for records in ([make_answer(0, 0, 0)], [make_segmentation_answer(0, (10_000,), (1,))]):
-        with pytest.raises(InputError, match="belongs to another model"):
-            summarise_segmentation(tmp_path, make_spec(1), labels, records)
+def test_an_image_without_a_labelled_pixel_does_not_change_the_score(tmp_path):
+    labels, one = read_label_set("digit-scenes"), make_segmentation_answer(0, (0, 1), (30, 10))
+    records = ([one], [one, make_segmentation_answer(1, (), ())])
+    alone, beside = (summarise_segmentation(tmp_path, make_spec(2), labels, some).to_result(None) for some in records)
+    assert beside.miou == alone.miou == 0.375
+    assert beside.images == 2
+    assert (alone.miou_interval, beside.miou_interval) == (None, (0.375, 0.375))
 
 
 def test_without_an_answer_there_are_no_figures(tmp_path):
