@@ -71,12 +71,12 @@ class SegmentationBootstrap:
             matrix: its matrix, as `csg.metrics.PixelConfusion.matrix_of` returns it.
         """
         times = np.random.default_rng(index).poisson(1, DRAWS)[:, None]
-        self.images += 1
+        self.images += bool(matrix.any())
         self.correct += times * matrix.diagonal()
         self.union += times * union_pixels(matrix)
 
     def miou(self) -> tuple[float, float] | None:
-        """The interval of the mIoU; None for fewer than two images, which allow no estimate."""
+        """The interval of the mIoU; None for fewer than two images with counted pixels, which allow no estimate."""
         if self.images < 2:
             return None
         drawn = self.union.any(1)

@@ -48,7 +48,11 @@ class EvaluationOptions:
         typer.Option(help="Folder of the evaluation.", show_default="evaluations/<model>-<version>-<n>"),
     ] = None
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the newest unfinished evaluation, or the one at --out.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the newest unfinished evaluation, or the one at --out. Images that moved are named by --data.",
+        ),
     ] = False
     ordered: Annotated[
         bool, typer.Option("--ordered/--unordered", help="Take answers in the order of the images, or as they arrive.")

@@ -51,7 +51,7 @@ class ClassificationDataset:
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for path, label in zip(self.paths, self.labels, strict=True):
             size = path.stat().st_size if path.exists() else "missing"
-            digest.update(f"{path.parent.name}/{path.name} {size} {label}\n".encode())
+            digest.update(f"{path.parent.name}/{path.name} {size} {label}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def subset(self, indices: np.ndarray, name: str) -> ClassificationDataset:

@@ -57,7 +57,11 @@ class SegmentationDataset:
         """SHA-256 of the label set and of the files' names and sizes; the pixels are not read."""
         digest = hashlib.sha256(self.labels.model_dump_json().encode())
         for path, mask in zip(self.paths, self.masks, strict=True):
-            digest.update(f"{path.name} {path.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode())
+            digest.update(
+                f"{path.name} {path.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode(
+                    errors="surrogateescape"
+                )
+            )
         return digest.hexdigest()
 
     def subset(self, indices: np.ndarray, name: str) -> SegmentationDataset:

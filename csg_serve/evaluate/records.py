@@ -174,7 +174,7 @@ class SegmentationResult(EvaluationResult):
     miou: float
     """Mean IoU of the classes that occur in labels or predictions."""
     miou_interval: Interval | None
-    """95 % confidence interval of the mIoU: bootstrap over images; None for a single image."""
+    """95 % confidence interval of the mIoU: bootstrap over images; None unless two images have counted pixels."""
     pixel_accuracy: float
     """Correct pixels over all pixels."""
     frequency_weighted_iou: float

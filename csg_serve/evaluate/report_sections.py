@@ -226,7 +226,7 @@ def segmentation_sections(report: SegmentationReport, images: Sequence[Path]) ->
     ]
     ranked = np.argsort(report.miou_per_image, kind="stable")[:LOWEST_IMAGES].tolist()
     lowest = [(str(images[index]), float(report.miou_per_image[index])) for index in ranked]
-    miou_interval = interval(report.interval) if report.interval else "of one image"
+    miou_interval = interval(report.interval) if report.interval else "of fewer than two images"
     headline = [
         Figure("mIoU", percent(scores.miou, 2), miou_interval),
         Figure("pixel accuracy", percent(scores.pixel_accuracy, 2), f"of {total:,} pixels"),

@@ -41,7 +41,7 @@ class SegmentationReport:
     scores: SegmentationScores
     """IoU and the confusion matrix over all pixels."""
     interval: tuple[float, float] | None
-    """95 % confidence interval of the mIoU, None for a single image."""
+    """95 % confidence interval of the mIoU, None unless two images have counted pixels."""
     miou_per_image: np.ndarray
     """mIoU of each image, float64 (N,); NaN for an image without an answer or without labelled pixels."""
     label_map: dict[str, str]
