@@ -51,7 +51,7 @@ class EvaluationOptions:
         bool,
         typer.Option(
             "--resume",
-            help="Continue the newest unfinished evaluation, or the one at --out. Images that moved are named by --data.",
+            help="Continue the newest unfinished evaluation, or the one at --out. --data names images that moved.",
         ),
     ] = False
     ordered: Annotated[

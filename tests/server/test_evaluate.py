@@ -154,15 +154,18 @@ def test_only_the_same_model_and_images_are_resumed(folder, server, tmp_path):
     assert "images are recorded; continue with `csg evaluate --resume" in failed.stderr
     refused(csg(*ask), 2, "kept holds an evaluation already", "--resume")
     resume = ("evaluate", "--server", server, "--resume", "--out", tmp_path / "kept")
-    refused(csg(*resume, "--data", folder / "colours"), 2, f"was started with --data {data}", "leave out --data")
+    refused(csg(*resume, "--data", folder / "colours"), 3, "images of colours are not those that", "--data")
     refused(csg(*resume, "--out", tmp_path / "none"), 3, "none holds no evaluation")
     deploy(folder / "bundles" / "colour", folder / "repository", "--no-encoded", "--instances", 1)
     refused(csg(*resume), 3, "measures version 1 of colour, but the server has version 2", "--rollback")
     back = ("deploy", "--rollback", "--name", "colour", "--repository", folder / "repository")
     assert csg(*back).returncode == 0
     Image.new("RGB", (50, 50), "red").save(data / "red" / "more.png")
-    refused(csg(*resume), 3, "images of data have changed", "start a new evaluation")
+    refused(csg(*resume), 3, "images of data are not those that", "start a new evaluation")
     (data / "red" / "more.png").unlink()
+    data = data.rename(tmp_path / "moved")
+    refused(csg(*resume), 3, "the images of .*kept are not at .*data; name their place with --data")
+    resume = (*resume, "--data", data)
     done = csg(*resume, "--on-unreadable", "skip", "--json")
     assert done.returncode == 0, done.stderr
     assert (json.loads(done.stdout)["images"], json.loads(done.stdout)["skipped"]) == (30, 1)
