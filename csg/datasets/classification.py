@@ -5,15 +5,16 @@ Synthetic training images and real images are read in the same way.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from csg.card import ClassSpec
+from csg.datasets.dataset_scan import DatasetScan, scan_dataset
 from csg.errors import InputError
 from csg.files import atomic_directory, cache_dir
 from csg.images import SUFFIXES
@@ -46,13 +47,14 @@ class ClassificationDataset:
         """The classes of a model that is trained on these images."""
         return ClassSpec(self.classes)
 
+    @cached_property
+    def scan(self) -> DatasetScan:
+        """What the image files are; each is read once, or not at all if it has not changed since the last scan."""
+        return scan_dataset(self.classes, (b"%d" % label for label in self.labels), self.paths)
+
     def fingerprint(self) -> str:
-        """SHA-256 of the classes and of each file's name, size and label; the pixels are not read."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
-        for path, label in zip(self.paths, self.labels, strict=True):
-            size = path.stat().st_size if path.exists() else "missing"
-            digest.update(f"{path.parent.name}/{path.name} {size} {label}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        """SHA-256 of the classes and of each image's file name, content and label; not of the folder they are in."""
+        return self.scan.fingerprint
 
     def subset(self, indices: np.ndarray, name: str) -> ClassificationDataset:
         """The images at `indices`, int (M,), as a dataset with another name."""

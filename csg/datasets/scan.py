@@ -25,9 +25,12 @@ THREADS = min(16, 4 * (os.cpu_count() or 1))
 """Files that are read at the same time; reading and hashing release the GIL."""
 SETTLED_NS = 2_000_000_000
 """A file that changed less than this before it was read is not kept in the cache: it may change once more within one
-tick of its file system's clock, which is up to two seconds long, and look the same."""
+tick of its file system's clock, which is up to two seconds long, and look the same. Nor is a file that is no image: a
+later version may read it."""
 DIGEST_BYTES = 32
 """Length of a digest."""
+MISSING = "does not exist"
+"""The problem of a file that does not exist."""
 TURNED = frozenset({5, 6, 7, 8})
 """EXIF orientations in which width and height are swapped."""
 
@@ -55,7 +58,7 @@ def scan_files(paths: Iterable[Path], advance: Callable[[int], None] = lambda do
     """
     folder, remaining = os.fsencode(Path.cwd()), iter(paths)
     with open_cache() as cache, ThreadPoolExecutor(THREADS) as pool:
-        while chunk := [os.path.join(folder, os.fsencode(path)) for path in islice(remaining, CHUNK)]:
+        while chunk := [os.path.join(folder, os.fsencode(path)) for path in islice(remaining, CHUNK)]:  # noqa: PTH118
             yield from _scan(chunk, cache, pool)
             advance(len(chunk))
 
@@ -96,9 +99,9 @@ def _read(path: bytes) -> tuple[FileScan, bool]:
             file.seek(0)
             header = _header(file)
             unchanged = state == _state_of(os.fstat(file.fileno()))
-        settled = unchanged and status.st_ctime_ns < started - SETTLED_NS
+        settled = unchanged and status.st_ctime_ns < started - SETTLED_NS and not header.problem
     except FileNotFoundError:
-        header = _Header(problem="does not exist")
+        header = _Header(problem=MISSING)
     except OSError as error:
         header = _Header(problem=f"can't be read: {error.strerror}")
     return FileScan(path, state, digest, *header), settled
@@ -110,7 +113,7 @@ def _header(file: BinaryIO) -> _Header:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 return _Header(problem=f"can't be read: {width} x {height} pixels, the maximum is {MAX_PIXELS}")
-            if _orientation(image) in TURNED:
+            if _turned(image):
                 width, height = height, width
             return _Header(image.format or "", image.mode, width, height)
     except UnidentifiedImageError:
@@ -119,11 +122,11 @@ def _header(file: BinaryIO) -> _Header:
         return _Header(problem=printable(f"can't be read: {one_line(error)}"))
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation as far as it is in the header; a PNG may have it behind the pixels."""
+def _turned(image: Image.Image) -> bool:
+    """Whether EXIF data in the header swap width and height; a PNG may have them behind its pixels."""
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the pixels to look behind them
+        return False  # Pillow would decode the pixels to look behind them
     try:
-        return int(image.getexif().get(Base.Orientation, 1))
+        return image.getexif().get(Base.Orientation, 1) in TURNED
     except Exception:  # a broken EXIF block: no orientation
-        return 1
+        return False

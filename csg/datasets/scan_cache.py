@@ -1,8 +1,8 @@
 """What reading a file has shown, kept in the user's cache folder, so that a file is read again only when it changed.
 
-The cache is one SQLite file. It may be removed at any time. Where it can't be used (read-only, damaged, a full disk), one
-line says so, and files are read each time. It keeps SQLite's default journal: the faster one, WAL, needs shared memory,
-which home folders on a network do not have.
+The cache is one SQLite file, which may be removed at any time. Where it can't be used (a folder without write access, a
+damaged file, a full disk), one line says so, and files are read each time. It has SQLite's default journal: the faster
+one, WAL, needs shared memory, which home folders on a network do not have.
 """
 
 from __future__ import annotations

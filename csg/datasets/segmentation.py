@@ -6,15 +6,16 @@ A label set gives the values in the masks a meaning: `labels.yaml` in the folder
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from csg.card import ClassSpec
+from csg.datasets.dataset_scan import DatasetScan, scan_dataset
 from csg.datasets.label_sets import UNKNOWN, LabelSet, read_label_set
 from csg.datasets.mask_values import VALUES, ValueShares, train_id_hint, value_shares
 from csg.datasets.masks import read_mask
@@ -53,16 +54,15 @@ class SegmentationDataset:
         """The classes of a model that is trained on these images."""
         return ClassSpec(self.labels.names, self.labels.name, self.labels.colours)
 
+    @cached_property
+    def scan(self) -> DatasetScan:
+        """What the files are; each is read once, or not at all if it has not changed since the last scan."""
+        return scan_dataset(self.labels.names, (table.tobytes() for table in self.tables), self.paths, self.masks)
+
     def fingerprint(self) -> str:
-        """SHA-256 of the label set and of the files' names and sizes; the pixels are not read."""
-        digest = hashlib.sha256(self.labels.model_dump_json().encode())
-        for path, mask in zip(self.paths, self.masks, strict=True):
-            digest.update(
-                f"{path.name} {path.stat().st_size} {mask.name} {mask.stat().st_size}\n".encode(
-                    errors="surrogateescape"
-                )
-            )
-        return digest.hexdigest()
+        """SHA-256 of the classes, of each file's name and content, and of the meaning of the masks' values; not of the
+        folder they are in."""
+        return self.scan.fingerprint
 
     def subset(self, indices: np.ndarray, name: str) -> SegmentationDataset:
         """The images at `indices`, int (M,), as a dataset with another name."""
