@@ -1,34 +1,42 @@
 """Label sets: the classes of masks with their values and colours, and the mapping of one set's classes to another's.
 
-Three sets come with csg (csg/labelsets/*.yaml: cityscapes19, camvid11, digit-scenes); a YAML file of the same form
-describes any other. A class index is the position of the class in its set.
+Some sets come with csg (csg/labelsets/*.yaml); a YAML file of the same form describes any other. A class index is the
+position of the class in its set.
 """
 
 from __future__ import annotations
 
+import os
+import unicodedata
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from csg.card import ClassName, ClassSpec, Colour, Name
-from csg.errors import InputError, one_line
+from csg.errors import InputError
 from csg.records import Record
+from csg.yaml_files import parse_yaml, read_yaml
 
 IGNORED = 255
 """Class index of pixels that are not counted."""
 UNKNOWN = 254
 """Class index of mask values that are not in the label set."""
+CITYSCAPES_IDS, CITYSCAPES_TRAIN_IDS = "cityscapes19", "bdd19"
+"""The label sets of masks with Cityscapes' labelIds and labelTrainIds."""
 MaskValue = Annotated[int, Field(ge=0, le=255)]
+NormalName = Annotated[ClassName, AfterValidator(lambda name: unicodedata.normalize("NFC", name))]
+"""A class name as Unicode's NFC: macOS writes some letters as two characters (NFD), Linux as one."""
+ClassNames = dict[NormalName, NormalName]
 
 
 class LabelClass(Record):
     """A class of a label set."""
 
-    name: ClassName
+    name: NormalName
     """Name of the class."""
     ids: Annotated[tuple[MaskValue, ...], Field(min_length=1)]
     """Values of the class in a mask."""
@@ -52,9 +60,9 @@ class LabelSet(Record):
     """The classes, in the order of their indices."""
     ignored: tuple[MaskValue, ...] = ()
     """Mask values that are not counted; 255 is always one of them."""
-    maps: dict[str, dict[str, str]] = Field(default_factory=dict)
+    maps: dict[str, ClassNames] = Field(default_factory=dict)
     """For other sets by name: this set's class names to those of the other set."""
-    maps_from: dict[str, dict[str, str]] = Field(default_factory=dict)
+    maps_from: dict[str, ClassNames] = Field(default_factory=dict)
     """For other sets by name: their class names to those of this set."""
 
     @model_validator(mode="after")
@@ -64,6 +72,15 @@ class LabelSet(Record):
             raise ValueError("a mask value is given twice")
         if len(set(self.names)) != len(self.names):
             raise ValueError("a class name is given twice")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_name_classes(self) -> LabelSet:
+        named = [("maps", other, name) for other, pairs in self.maps.items() for name in pairs]
+        named += [("maps_from", other, name) for other, pairs in self.maps_from.items() for name in pairs.values()]
+        for field, other, name in named:
+            if name not in self.names:
+                raise ValueError(f"{field}.{other} names the class {name}, which the set does not have")
         return self
 
     @property
@@ -86,11 +103,29 @@ class LabelSet(Record):
         return table
 
     def train_id_table(self) -> np.ndarray:
-        """The same for masks whose values are class indices already (Cityscapes' labelTrainIds)."""
+        """The same for Cityscapes' labelTrainIds: by the classes' names, or class indices for other classes."""
+        train_ids = _own_set(CITYSCAPES_TRAIN_IDS)
+        if set(self.names) <= set(train_ids.names):
+            return self._table_by_names(train_ids)
         table = np.full(256, UNKNOWN, np.uint8)
         table[: len(self.classes)] = np.arange(len(self.classes))
         table[IGNORED] = IGNORED
         return table
+
+    def label_id_table(self) -> np.ndarray:
+        """The same for Cityscapes' labelIds: a set of csg's own with Cityscapes' classes is read by their names."""
+        label_ids = _own_set(CITYSCAPES_IDS)
+        if set(self.names) <= set(label_ids.names) and self.name in label_set_names() and self == _own_set(self.name):
+            return self._table_by_names(label_ids)
+        return self.id_table()
+
+    def _table_by_names(self, other: LabelSet) -> np.ndarray:
+        """Class index of each value of another set; IGNORED for its classes that are not in this one."""
+        index = {name: position for position, name in enumerate(self.names)}
+        table = np.arange(256, dtype=np.uint8)
+        table[: len(other.classes)] = [index.get(name, IGNORED) for name in other.names]
+        found: np.ndarray = table[other.id_table()]
+        return found
 
 
 def label_set_names() -> list[str]:
@@ -106,19 +141,37 @@ def read_label_set(source: str) -> LabelSet:
         InputError: there is no set of that name, or the file is not a label set.
     """
     if source in (names := label_set_names()):
-        text = (resources.files("csg.labelsets") / f"{source}.yaml").read_text()
-    elif Path(source).is_file():
-        text = Path(source).read_text(errors="replace")
-    else:
-        raise InputError(f"there is no label set {source!r}", f"use one of {', '.join(names)}, or a YAML file")
+        return _own_set(source)
+    if not os.path.isfile(source):  # noqa: PTH113 - Path.is_file raises for a name that is too long
+        folder = os.path.isdir(source)  # noqa: PTH112
+        message = f"label set {source} is a folder" if folder else f"there is no label set {source[:200]!r}"
+        raise InputError(message, f"use one of {', '.join(names)}, or a YAML file")
+    return _checked(read_yaml(Path(source), f"label set {source}"), source)
+
+
+@cache
+def _own_set(name: str) -> LabelSet:
+    content = (resources.files("csg.labelsets") / f"{name}.yaml").read_bytes()
+    return _checked(parse_yaml(content, f"label set {name}"), name)
+
+
+def _checked(tree: object, source: str) -> LabelSet:
+    if not isinstance(tree, dict):
+        raise InputError(
+            f"label set {source} has no `name` and no `classes`", "write it as docs/how-to/dataset.md shows"
+        )
     try:
-        return LabelSet.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise InputError(f"label set {source} is not valid YAML: {one_line(error)}", "correct the file") from None
+        return LabelSet.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"label set {source}: {field}: {first['msg']}", "correct the file") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"label set {source}: {field}: {message}", "correct the file") from None
+
+
+def sets_with_values(values: np.ndarray) -> list[str]:
+    """The label sets of csg's own in which all of some mask values have a meaning, in alphabetical order."""
+    return [name for name in label_set_names() if (_own_set(name).id_table()[values] != UNKNOWN).all()]
 
 
 def class_map(classes: ClassSpec, target: LabelSet) -> dict[str, str]:
@@ -127,13 +180,19 @@ def class_map(classes: ClassSpec, target: LabelSet) -> dict[str, str]:
     Classes without a counterpart are left out.
 
     Raises:
-        InputError: the classes differ, and neither set has a map to the other.
+        InputError: the classes differ, and neither set has a map to the other, or a map names a class that neither has.
     """
     if set(classes.names) == set(target.names):
         return {name: name for name in classes.names}
     source = classes.label_set or "the model"
     if pairs := target.maps_from.get(source) or _map_of(source, target.name):
-        return {name: pairs[name] for name in classes.names if pairs.get(name) in target.names}
+        unknown = sorted({*pairs} - {*classes.names} | {*pairs.values()} - {*target.names})
+        if unknown:
+            raise InputError(
+                f"the map from {source} to {target.name} names {', '.join(unknown[:6])}, in none of their classes",
+                "correct `maps` or `maps_from` in the label set",
+            )
+        return {name: pairs[name] for name in classes.names if name in pairs}
     only = sorted(set(classes.names) ^ set(target.names))
     raise InputError(
         f"the classes of {source} and {target.name} differ ({', '.join(only[:6])}{' ...' if len(only) > 6 else ''})",
