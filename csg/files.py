@@ -9,12 +9,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
+from csg.console import log
 from csg.errors import InputError, UsageError
 
 LOCK = ".lock"
@@ -59,15 +60,27 @@ def new_folder(out: Path | None, parent: Path, stem: str) -> Iterator[Path]:
         UsageError: `out` is not empty, or another process is working in it.
         OSError: it can't be created.
     """
-    folder = _create(out) if out else _create_next(parent, stem)
+    with working_in(out or _create_next(parent, stem)) as folder:
+        check_new(folder)
+        yield folder
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[Path]:
+    """Create a folder unless it exists, and lock it; it is removed if the block fails and leaves it empty.
+
+    Raises:
+        UsageError: another process is working in it.
+        OSError: it can't be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        if out:
-            check_new(folder)
         try:
             yield folder
         except BaseException:
-            if folder.is_dir() and is_empty(folder):
-                shutil.rmtree(folder)
+            with suppress(OSError):  # it may be the root of a disk
+                if is_empty(folder):
+                    shutil.rmtree(folder)
             raise
 
 
@@ -75,11 +88,6 @@ def check_new(folder: Path) -> None:
     """Raise UsageError if `folder` exists and is not empty, before work is done for it."""
     if folder.is_dir() and not is_empty(folder):
         raise UsageError(f"{folder} exists already and is not empty", "name another folder with --out")
-
-
-def _create(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _create_next(parent: Path, stem: str) -> Path:
@@ -100,29 +108,47 @@ def is_empty(folder: Path) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the lock of a folder, the file `.lock` in it. The lock ends with the process, however it ends.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of an existing folder, the file `.lock` in it, while the block works there.
+
+    Raises:
+        UsageError: another process holds it.
+    """
+    with lock(folder / LOCK) as free:
+        if not free:
+            raise UsageError(
+                f"another process is working in {folder}", "wait for it to finish, or use another folder (--out)"
+            )
+        yield
+
+
+@contextmanager
+def lock(file: Path, wait: str | None = None) -> Iterator[bool]:
+    """Hold the lock of a file, which is created; the lock ends with the process, however that ends.
 
     On a file system without locks the block runs unlocked.
 
     Args:
-        folder: an existing folder.
-        wait: wait until another process releases the lock.
+        file: the file.
+        wait: wait for another process that holds the lock, and say this; None: do not wait.
 
-    Raises:
-        UsageError: another process holds the lock, and `wait` is false.
+    Yields:
+        Whether the lock is held: false if another process holds it and `wait` is None.
     """
-    with (folder / LOCK).open("a") as file:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as handle:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(
-                f"another process is working in {folder}", "wait for it to finish, or name another folder with --out"
-            ) from None
+            if wait is None:
+                yield False
+                return
+            log(wait)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
-        yield
+        yield True
 
 
 def absolute(path: Path) -> Path:
@@ -133,6 +159,22 @@ def absolute(path: Path) -> Path:
 def cache_dir() -> Path:
     """The folder of generated datasets: $CSG_CACHE, or else the user's cache folder."""
     return Path(os.environ.get("CSG_CACHE") or platformdirs.user_cache_dir("csg"))
+
+
+def cached_folder(name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder in the cache, filled on first use; a second process waits for the one that fills it.
+
+    Args:
+        name: its name, which states what it contains, with a version.
+        fill: writes its content into an empty folder.
+    """
+    folder = cache_dir() / name
+    if not folder.is_dir():
+        with lock(cache_dir() / f".{name}.lock", wait=f"waiting for another process, which is making {folder}"):
+            if not folder.is_dir():
+                with atomic_directory(folder, shared=True) as fresh:
+                    fill(fresh)
+    return folder
 
 
 def sha256(path: Path) -> str:
@@ -157,20 +199,24 @@ def atomic_write(path: Path, content: bytes, mode: int = 0o644) -> None:
         path: the file; its folder is created if it does not exist.
         content: the whole content.
         mode: permissions of the file.
+
+    Raises:
+        OSError: it can't be written; the error names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync(path.parent)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(mode)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync(path.parent)
 
 
 @contextmanager
@@ -186,24 +232,69 @@ def atomic_directory(path: Path, shared: bool = False) -> Iterator[Path]:
 
     Raises:
         InputError: `path` exists at the end and is not empty, and `shared` is false.
+        OSError: it can't be written; the error names a file in `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary.chmod(0o755)
+    inside = path.is_dir() and (path.is_mount() or not os.access(path.parent, os.W_OK))
+    home = path if inside else path.parent
+    with _naming(path):
+        home.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), dir=home))
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            sync(file)
-        sync(temporary)
-        if path.is_dir() and is_empty(path):
-            (path / LOCK).unlink(missing_ok=True)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if not path.is_dir():
-                raise
-            if not shared:
-                raise InputError(f"{path} exists already", "name another folder, or remove it") from None
-        sync(path.parent)
+        with _naming(path, temporary):
+            temporary.chmod(0o755)
+            yield temporary
+            for file in temporary.rglob("*"):
+                sync(file)
+            sync(temporary)
+            if inside:
+                _move_files(temporary, path)
+            else:
+                _rename(temporary, path, shared)
+            sync(home)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename(temporary: Path, path: Path, shared: bool) -> None:
+    if path.is_dir() and is_empty(path):
+        (path / LOCK).unlink(missing_ok=True)
+    try:
+        temporary.rename(path)
+    except OSError:
+        if not path.is_dir():
+            raise
+        if not shared:
+            raise InputError(f"{path} exists already", "name another folder, or remove it") from None
+
+
+def _move_files(temporary: Path, path: Path) -> None:
+    """Move the files of a folder to `path`, which can't be replaced: the root of a disk, or in a read-only folder."""
+    if any(entry.name not in (LOCK, temporary.name) for entry in path.iterdir()):
+        raise InputError(f"{path} exists already", "name another folder, or remove it")
+    for file in sorted(temporary.iterdir()):
+        file.rename(path / file.name)
+
+
+def _prefix(path: Path) -> str:
+    """Start of a temporary name beside `path`, short enough for every file system."""
+    return f".{path.name[:40]}."
+
+
+@contextmanager
+def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError name the file that a user knows, not a temporary one.
+
+    Args:
+        path: what is written.
+        temporary: a folder whose files will be in `path`; None: every error is about `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else None
+            if temporary is None or name is None:
+                error.filename = str(path)
+            elif Path(name).is_relative_to(temporary):
+                error.filename = str(path / Path(name).relative_to(temporary))
+        raise

@@ -7,14 +7,19 @@ train.py, compare.py, export.py, deploy.py, serve.py, evaluate.py, demo.py   the
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+import threading
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from csg import __version__
-from csg.errors import CsgError, UsageError
+from csg.errors import CsgError, UsageError, one_line, printable
+from csg.machine_errors import machine_error
 from csg_cli import compare, demo, deploy, evaluate, export, serve, train
 from csg_cli.options import examples
 
@@ -26,6 +31,8 @@ EXTRAS = {
     **{"export": "export", "serve": "server", "bench": "bench"},
 }
 """The extra of pyproject.toml that brings the packages of a command."""
+CLOSED_PIPE = 141
+"""Exit code of a command whose output nobody reads any more: 128 + SIGPIPE."""
 
 
 class _InOrder(TyperGroup):
@@ -79,27 +86,69 @@ def _options(
 def main() -> None:
     """Run the command line; an error of the user is one line and an exit code, a traceback needs --debug."""
     args = sys.argv[1:]
-    debug = "--debug" in args
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever a name or a terminal's encoding holds
+    if "--debug" not in args:
+        threading.excepthook = _thread_failed
     try:
-        app([arg for arg in args if arg != "--debug"], prog_name="csg")
-    except CsgError as error:
-        if debug:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _check_arguments(args)
+        try:
+            app([arg for arg in args if arg != "--debug"], prog_name="csg")
+        finally:
+            sys.stdout.flush()
+    except SystemExit as end:
+        if end.code == 1:  # typer's and rich's answer to a closed pipe
+            _end_quietly()
+        raise
+    except BrokenPipeError:
+        _end_quietly()
     except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
+        _say("stopped")
         sys.exit(130)
     except Exception as error:
-        if debug:
+        if "--debug" in args:
             raise
-        if isinstance(error, ModuleNotFoundError) and (missing := _missing_extra(error, args)):
-            typer.echo(f"error: {missing}", err=True)
-            sys.exit(missing.exit_code)
-        typer.echo(
-            f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback", err=True
-        )
-        sys.exit(1)
+        sys.exit(_report(error, args))
+
+
+def _check_arguments(args: list[str]) -> None:
+    """Raise UsageError for an empty argument, which would be taken for the current folder."""
+    for number, arg in enumerate(args):
+        if not arg or (arg.startswith("--") and arg.find("=") == len(arg) - 1):
+            where = f" after {args[number - 1]}" if number and not arg else f" in {arg}" if arg else ""
+            raise UsageError(f"an argument is empty{where}", "give it a value; a variable of the shell may be unset")
+
+
+def _report(error: Exception, args: list[str]) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    known = machine_error(error)
+    if known is None and isinstance(error, ModuleNotFoundError):
+        known = _missing_extra(error, args)
+    if known:
+        _say(f"error: {known}")
+        return known.exit_code
+    text = printable(one_line(error))
+    _say(f"internal error: {type(error).__name__}: {text}; run again with --debug for the traceback")
+    return 1
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Print nothing about an error of the machine in a thread, such as TensorBoard's: the main thread raises it too."""
+    if failed.exc_value is None or machine_error(failed.exc_value) is None:
+        threading.__excepthook__(failed)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # standard error may be a closed pipe or a full disk too
+        typer.echo(line, err=True)
+
+
+def _end_quietly() -> None:
+    """End as a process does whose output nobody reads any more, as in `csg models | head -1`."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(CLOSED_PIPE)
 
 
 def _missing_extra(error: ModuleNotFoundError, args: list[str]) -> CsgError | None:

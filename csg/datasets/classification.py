@@ -16,7 +16,7 @@ import numpy as np
 from csg.card import ClassSpec
 from csg.datasets.dataset_scan import DatasetScan, scan_dataset
 from csg.errors import InputError
-from csg.files import atomic_directory, cache_dir
+from csg.files import cached_folder
 from csg.images import SUFFIXES
 
 EMBEDDED_DIGITS = "digits"
@@ -174,16 +174,16 @@ def _parse_list(path: Path) -> tuple[list[str], list[int]]:
 
 def _real_digits() -> Path:
     """scikit-learn's 1,797 scanned handwritten digits (8 x 8, grey) as class folders, created in the cache."""
-    folder = cache_dir() / "digits-real-v1"
-    if not folder.is_dir():
-        from PIL import Image
-        from sklearn.datasets import load_digits
+    return cached_folder("digits-real-v1", _write_real_digits)
 
-        scans = load_digits()
-        with atomic_directory(folder, shared=True) as temporary:
-            for digit in range(10):
-                (temporary / str(digit)).mkdir()
-            for number, (scan, digit) in enumerate(zip(scans.images, scans.target, strict=True)):
-                grey = (scan * (255 / 16)).round().astype(np.uint8)
-                Image.fromarray(grey).save(temporary / str(digit) / f"{number:04d}.png")
-    return folder
+
+def _write_real_digits(folder: Path) -> None:
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    scans = load_digits()
+    for digit in range(10):
+        (folder / str(digit)).mkdir()
+    for number, (scan, digit) in enumerate(zip(scans.images, scans.target, strict=True)):
+        grey = (scan * (255 / 16)).round().astype(np.uint8)
+        Image.fromarray(grey).save(folder / str(digit) / f"{number:04d}.png")

@@ -20,7 +20,7 @@ from csg.datasets.label_sets import UNKNOWN, LabelSet, read_label_set
 from csg.datasets.mask_values import VALUES, ValueShares, train_id_hint, value_shares
 from csg.datasets.masks import read_mask
 from csg.errors import InputError
-from csg.files import atomic_directory, cache_dir
+from csg.files import cached_folder
 from csg.images import SUFFIXES, decode
 
 EMBEDDED_SCENES = "digit-scenes"
@@ -257,8 +257,4 @@ def _real_scenes() -> Path:
     """The embedded real scenes, created in the cache on first use."""
     from csg.datasets.digit_scenes import VERSION, write_real_scenes
 
-    folder = cache_dir() / f"digit-scenes-real-v{VERSION}"
-    if not folder.is_dir():
-        with atomic_directory(folder, shared=True) as temporary:
-            write_real_scenes(temporary)
-    return folder
+    return cached_folder(f"digit-scenes-real-v{VERSION}", write_real_scenes)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from csg.card import ModelCard
 from csg.errors import ServerError
-from csg.files import atomic_directory, cache_dir
+from csg.files import cached_folder
 
 WHEEL = "nvidia-pytriton"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -86,18 +86,18 @@ def _wheel() -> Path | None:
 
 def _assemble(package: Path) -> Path:
     """Return a folder with the wheel's backends and the stub for this Python, where Triton expects it."""
-    folder = cache_dir() / f"triton-backends-{importlib.metadata.version(WHEEL)}-python{PYTHON}"
-    if not folder.is_dir():
+
+    def fill(folder: Path) -> None:
         stub = package / "tritonserver/python_backend_stubs" / PYTHON / "triton_python_backend_stub"
         if not stub.is_file():
             raise ServerError(
                 f"{WHEEL} has no Python backend for Python {PYTHON}",
                 "use another version of Python, or NVIDIA's container",
             )
-        with atomic_directory(folder, shared=True) as fresh:
-            shutil.copytree(package / "tritonserver/backends", fresh, dirs_exist_ok=True)
-            shutil.copy(stub, fresh / "python")
-    return folder
+        shutil.copytree(package / "tritonserver/backends", folder, dirs_exist_ok=True)
+        shutil.copy(stub, folder / "python")
+
+    return cached_folder(f"triton-backends-{importlib.metadata.version(WHEEL)}-python{PYTHON}", fill)
 
 
 def _environment(package: Path) -> dict[str, str]:

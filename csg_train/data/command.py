@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from csg.console import log, progress_bar
-from csg.errors import UsageError
-from csg.files import atomic_directory
+from csg.files import atomic_directory, new_folder
 from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
 from csg_train.data.synthetic_scenes import DIGIT_SCENES
 
@@ -18,15 +17,17 @@ def synth_command(kind: str, out: Path, count: int, seed: int) -> None:
 
     Args:
         kind: a key of KINDS.
-        out: folder that does not exist yet.
+        out: the folder, new or empty.
         count: number of images.
         seed: of all random numbers.
 
     Raises:
-        UsageError: the folder exists.
+        UsageError: the folder is not empty, or another process is working in it.
     """
-    if out.exists():
-        raise UsageError(f"{out} exists already", "name a folder that does not exist yet")
-    with progress_bar(f"drawing {kind}", count) as advance, atomic_directory(out) as fresh:
+    with (
+        new_folder(out, out.parent, out.name) as folder,
+        atomic_directory(folder) as fresh,
+        progress_bar(f"drawing {kind}", count) as advance,
+    ):
         KINDS[kind].write(fresh, count, seed, advance)
     log(f"{count} images of {kind} in {out}")
