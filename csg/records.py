@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from csg.errors import InputError
+from csg.errors import InputError, one_line
+from csg.parsing import parse_json
 
 Shape = Annotated[tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(min_length=1)]
 """Shape of an array; -1 for a side that is not fixed."""
@@ -38,7 +38,7 @@ def read_record(path: Path, kind: type[RecordT], hint: str) -> RecordT:
         InputError: the file is missing, not JSON, not such a record, or of a newer version.
     """
     try:
-        tree = json.loads(path.read_text())
+        tree = parse_json(path.read_bytes())
     except (OSError, ValueError):
         raise InputError(f"{path} is missing or damaged", hint) from None
     version = tree.get("version") if isinstance(tree, dict) else None
@@ -49,5 +49,5 @@ def read_record(path: Path, kind: type[RecordT], hint: str) -> RecordT:
         return kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        name = one_line(".".join(map(str, first["loc"])), 100)
         raise InputError(f"{path} is damaged: {name}: {first['msg']}", hint) from None

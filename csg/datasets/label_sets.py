@@ -18,8 +18,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from csg.card import ClassName, ClassSpec, Colour, Name
 from csg.errors import InputError
+from csg.parsing import parse_yaml, read_yaml
 from csg.records import Record
-from csg.yaml_files import parse_yaml, read_yaml
 
 IGNORED = 255
 """Class index of pixels that are not counted."""
@@ -152,7 +152,7 @@ def read_label_set(source: str) -> LabelSet:
 @cache
 def _own_set(name: str) -> LabelSet:
     content = (resources.files("csg.labelsets") / f"{name}.yaml").read_bytes()
-    return _checked(parse_yaml(content, f"label set {name}"), name)
+    return _checked(parse_yaml(content), name)
 
 
 def _checked(tree: object, source: str) -> LabelSet:

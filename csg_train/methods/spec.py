@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
 from csg.errors import UsageError
+from csg.parsing import parse_yaml
 from csg_train.methods import load_method
 
 if TYPE_CHECKING:
@@ -66,9 +66,10 @@ def parse_method(text: str) -> MethodSpec:
         if key in settings:
             raise UsageError(f"--method {text}: setting {key} is given twice", "give it once")
         try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UsageError(f"--method {text}: the value of {key} is not YAML", "quote it") from None
+            settings[key] = parse_yaml(value)
+        except ValueError as error:
+            what = f"--method {text}: the value of {key} is not valid YAML: {error}"
+            raise UsageError(what, "correct or quote it") from None
         if key not in fields or fields[key].annotation is not Path:
             label += f":{assignment}"
     return MethodSpec(label, name, settings)

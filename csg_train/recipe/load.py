@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from csg.errors import InputError, UsageError, one_line
+from csg.parsing import parse_yaml, read_yaml
 from csg_train.recipe.schema import VERSION, ClassificationRecipe, Recipe, SegmentationRecipe
 from csg_train.recipe.settings import apply_settings
 
@@ -71,7 +71,7 @@ def parse_recipe(tree: Any, where: str) -> Recipe:
 def _setting_error(error: ValidationError) -> UsageError:
     """The first error of a validation: the setting's name, what is wrong, and the closest name if it is unknown."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"] if part not in ("cls", "seg"))
+    name = one_line(".".join(str(part) for part in first["loc"] if part not in ("cls", "seg")), 100)
     if first["type"] == "extra_forbidden":
         groups = {known.partition(".")[0] for known in setting_names()}
         close = difflib.get_close_matches(name, [*setting_names(), *groups], n=1)
@@ -100,15 +100,11 @@ def _names(record: type[BaseModel], prefix: str = "") -> list[str]:
 
 def _read(source: str) -> dict[str, Any]:
     if source in recipe_names():
-        text = (resources.files("csg_train.recipe") / f"{source}.yaml").read_text()
+        tree = parse_yaml((resources.files("csg_train.recipe") / f"{source}.yaml").read_bytes())
     elif Path(source).is_file():
-        text = Path(source).read_text(errors="replace")
+        tree = read_yaml(Path(source), f"recipe {source}")
     else:
         raise UsageError(f"there is no recipe {source!r}", f"use one of {', '.join(recipe_names())}, or a YAML file")
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {source} is not valid YAML: {one_line(error)}", "correct the file") from None
     if not isinstance(tree, dict):
         raise InputError(f"recipe {source} contains no settings", "start from one of csg's own recipes")
     return tree

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from csg.errors import UsageError
+from csg.parsing import parse_yaml
 
 DEFAULT_METHOD = "csg"
 METHOD_PREFIX = "method."
@@ -35,9 +34,9 @@ def _parse(assignment: str) -> dict[str, Any]:
     if not equals or not name.strip():
         raise UsageError(f"--set {assignment} is not of the form name=value", "for example --set optim.batch=32")
     try:
-        return {name.strip(): yaml.safe_load(value)}
-    except yaml.YAMLError:
-        raise UsageError(f"--set {assignment}: the value is not valid YAML", "put it in quotes") from None
+        return {name.strip(): parse_yaml(value)}
+    except ValueError as error:
+        raise UsageError(f"--set {assignment}: the value is not valid YAML: {error}", "correct or quote it") from None
 
 
 def merge_settings(*groups: Mapping[str, Any]) -> dict[str, Any]:

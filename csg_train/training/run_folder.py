@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import yaml
 from pydantic import ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -27,6 +26,7 @@ from csg.card import ClassSpec
 from csg.console import log
 from csg.errors import InputError, one_line
 from csg.files import atomic_write
+from csg.parsing import parse_yaml
 from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg.records import Record, read_record
 from csg_train.energy import Energy
@@ -113,8 +113,8 @@ class Run:
             InputError: this is not a run folder.
         """
         try:
-            tree = yaml.safe_load((self.path / RECIPE).read_text())
-        except (OSError, yaml.YAMLError):
+            tree = parse_yaml((self.path / RECIPE).read_bytes())
+        except (OSError, ValueError):
             raise InputError(
                 f"{self.path} is not a run folder: {RECIPE} is missing or damaged", "name a run folder"
             ) from None
