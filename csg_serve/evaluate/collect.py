@@ -28,7 +28,7 @@ async def collect(session: EvaluationSession) -> None:
     """Send every image that has no record in the journal yet, and record its answer.
 
     Raises:
-        InputError: an image can't be read and `on_unreadable` is "fail"; a mask can't be used.
+        InputError: an image can't be read, or its mask can't be used, and `on_unreadable` is "fail".
         ServerError: the server is gone, took too long, or does not answer as the card says.
     """
     if isinstance(session.dataset, SegmentationDataset):
@@ -56,13 +56,15 @@ async def collect_into_journal(session: EvaluationSession, make_record: MakeReco
 async def _record(
     session: EvaluationSession, index: int, answer: Answer, make_record: MakeRecord
 ) -> AnswerRecord | Skipped:
-    if not isinstance(answer.prediction, InputError):
+    try:
+        if isinstance(answer.prediction, InputError):
+            raise answer.prediction
         return await make_record(index, answer.prediction, round(1000 * answer.request_s, 3))
-    error = answer.prediction
-    if session.options.on_unreadable == "fail":
-        raise InputError(error.message, f"{error.hint}, or skip such images with --on-unreadable skip")
-    log(f"skipped: {error.message}")
-    return Skipped(index=index, elapsed_s=session.journal.elapsed_s, reason=error.message)
+    except InputError as error:
+        if session.options.on_unreadable == "fail":
+            raise InputError(error.message, f"{error.hint}, or skip such images with --on-unreadable skip") from None
+        log(f"skipped: {error.message}")
+        return Skipped(index=index, elapsed_s=session.journal.elapsed_s, reason=error.message)
 
 
 def _classification_record(session: EvaluationSession, dataset: ClassificationDataset) -> MakeRecord:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from csg.console import log
+from csg.datasets.check import check_dataset
 from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
+from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError, UsageError
 from csg_serve.client.client import check_tile
@@ -89,6 +91,7 @@ async def open_evaluation(options: EvaluateOptions) -> AsyncIterator[EvaluationS
         log(f"evaluating {served.name} on {', '.join(spec.data)}{default} through {options.servers}")
         for note in dataset.notes:
             log(f"{dataset.name}: {note}")
+        check_dataset(dataset, options.on_unreadable, "--on-unreadable skip")
         check = partial(fits, dataset)
         opened = resumed_evaluation(folder, spec, check) if folder else new_evaluation(spec, options.out, check)
         with opened as journal:
@@ -143,6 +146,7 @@ def _read_dataset(
         check_tile(card, options.tile)
         data = options.data or (EMBEDDED_SCENES,)
         dataset = read_segmentation_dataset(data, options.labels or card.label_set)
+        class_index_table(card.class_spec, dataset.labels)  # raises before the images are read
     else:
         if options.labels or options.tile:
             raise UsageError(f"model {served.name} is not a segmenter", "leave out --labels and --tile")

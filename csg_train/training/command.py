@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from csg.console import log, print_json
+from csg.datasets.check import check_dataset
 from csg.errors import UsageError
 from csg.files import locked, new_folder
 from csg_train.distributed import barrier, broadcast_object, main_process_first, process_group, rank
@@ -20,7 +21,7 @@ from csg_train.methods.base import Method
 from csg_train.models.teacher import Teacher
 from csg_train.models.weights import load_weights
 from csg_train.recipe import Recipe, load_recipe
-from csg_train.tasks import TASKS
+from csg_train.tasks import TASKS, Images
 from csg_train.training.environment import current_environment, training_device
 from csg_train.training.optimizer import precision_for
 from csg_train.training.run_data import check_images, moved, read_images, require_sources
@@ -95,6 +96,7 @@ def train(recipe: Recipe, run: Run) -> RunResult:
         weights = pretrained_weights(recipe)
         images, test_images = read_images(recipe)
         method = build_method(recipe, len(images.class_spec), device, weights)
+    broadcast_object(_check_datasets, recipe, images, test_images)
     precision = precision_for(run.environment().precision if run.recorded else recipe.precision, device)
     trainer = Trainer(
         run=run,
@@ -113,6 +115,12 @@ def train(recipe: Recipe, run: Run) -> RunResult:
         f"{trainer.steps} steps of {trainer.batch}, {trainer.precision.name} on {device.type}"
     )
     return trainer.train()
+
+
+def _check_datasets(recipe: Recipe, *datasets: Images | None) -> None:
+    for images in datasets:
+        if images:
+            check_dataset(images, recipe.data.on_unreadable, "--set data.on_unreadable=skip")
 
 
 def pretrained_weights(recipe: Recipe) -> dict[str, Tensor]:

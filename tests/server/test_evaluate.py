@@ -14,6 +14,7 @@ from PIL import Image
 from tests.helpers.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
 from tests.helpers.cli import csg, refused
 from tests.helpers.evaluations import TIMES
+from tests.helpers.image_files import encoded, noise
 from tests.helpers.served import deploy, serving
 from tests.helpers.tiny_bundle import write_colour_bundle, write_scene_bundle
 from tests.server.test_serve_segmentation import LABELS
@@ -146,7 +147,7 @@ def test_the_reports_of_both_tasks(folder, server, tmp_path, task, data, heading
 def test_only_the_same_model_and_images_are_resumed(folder, server, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(folder / "colours", data)
-    (data / "blue" / "99.png").write_bytes(b"broken")
+    (data / "blue" / "99.png").write_bytes((data / "blue" / "0.png").read_bytes()[:60])  # its header is whole
     (data / "list.txt").unlink()
     ask = ("evaluate", "--server", server, "--model", "colour", "--data", data, "--out", tmp_path / "kept")
     failed = csg(*ask, "--ordered")
@@ -174,7 +175,7 @@ def test_only_the_same_model_and_images_are_resumed(folder, server, tmp_path):
 def test_a_failure_before_the_first_answer_leaves_nothing(folder, server, tmp_path):
     for name in ("red", "green"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        (tmp_path / "data" / name / "0.png").write_bytes(b"broken")
+        (tmp_path / "data" / name / "0.png").write_bytes(encoded(noise())[:60])  # its header is whole
     ask = ("evaluate", "--server", server, "--model", "colour", "--data", tmp_path / "data")
     refused(csg(*ask), 3, r"0\.png")
     assert not list((tmp_path / "evaluations").iterdir())
