@@ -40,10 +40,10 @@ def hyperspherical_energy(embeddings: np.ndarray, seed: int = 0) -> Energy | Non
         seed: of the sample.
 
     Returns:
-        None for fewer than two embeddings.
+        None for fewer than two embeddings, or if one is NaN or infinite.
     """
     total = len(embeddings)
-    if total < 2:
+    if total < 2 or not np.isfinite(embeddings).all():
         return None
     if total > EXACT_UP_TO:
         embeddings = embeddings[np.sort(np.random.default_rng(seed).choice(total, EXACT_UP_TO, replace=False))]

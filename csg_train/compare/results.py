@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict
-
 from csg.files import atomic_write
 from csg.records import Record, read_record
 from csg_train.energy import Energy
@@ -38,14 +36,12 @@ class Trial(Record):
 class RunFigures(Record):
     """The figures of a finished run, and what it was made with."""
 
-    model_config = ConfigDict(allow_inf_nan=True)
-
     seed: int
     """Its seed."""
     scores: dict[str, float]
     """Scores on the real images, 0 to 1, by the names of the evaluation's fields."""
-    energy: Energy
-    """Hyperspherical energy of the embeddings of the real images."""
+    energy: Energy | None
+    """Hyperspherical energy of the embeddings of the real images; None for a single image."""
     seconds_per_step: float
     """Mean duration of a step."""
     peak_memory_mib: int
@@ -63,9 +59,11 @@ class RunFigures(Record):
     commit: str | None
     """Commit of csg."""
 
-    def value(self, name: str) -> float:
-        """A figure by name: a score, an energy, `seconds_per_step` or `peak_memory_mib`."""
-        return float(self.scores[name] if name in self.scores else getattr(self.energy, name, getattr(self, name, 0)))
+    def value(self, name: str) -> float | None:
+        """A figure by name: a score, an energy, `seconds_per_step` or `peak_memory_mib`; None if there is none."""
+        if name in ENERGIES:
+            return float(getattr(self.energy, name)) if self.energy else None
+        return float(self.scores[name] if name in self.scores else getattr(self, name))
 
 
 class MethodResult(Record):
@@ -86,13 +84,19 @@ class MethodResult(Record):
     runs: tuple[RunFigures, ...] = ()
     """One for each seed."""
 
-    def mean(self, name: str) -> float:
-        """Mean of a figure over the runs."""
-        return statistics.fmean(run.value(name) for run in self.runs)
+    def values(self, name: str) -> list[float]:
+        """A figure of each run that has it."""
+        return [value for run in self.runs if (value := run.value(name)) is not None]
+
+    def mean(self, name: str) -> float | None:
+        """Mean of a figure over the runs; None if no run has it."""
+        values = self.values(name)
+        return statistics.fmean(values) if values else None
 
     def deviation(self, name: str) -> float | None:
         """Standard deviation of a figure over the runs; None for a single run."""
-        return statistics.stdev(run.value(name) for run in self.runs) if len(self.runs) > 1 else None
+        values = self.values(name)
+        return statistics.stdev(values) if len(values) > 1 else None
 
 
 class ComparisonResult(Record):
@@ -126,7 +130,7 @@ def new_result(spec: MethodSpec, recipe: Recipe, trials: Sequence[Trial], chosen
 def figures_of(run: Run) -> RunFigures:
     """The figures of a finished run that was measured on real images."""
     result, recipe, environment = run.result(), run.recipe(), run.environment()
-    assert result.real is not None and result.energy is not None
+    assert result.real is not None
     return RunFigures(
         seed=recipe.seed,
         scores={name: getattr(result.real, name) for name in TASKS[recipe.task].scores},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ def write_table(folder: Path, base: Recipe, rule: str, methods: Sequence[MethodR
 
 def _table(methods: Sequence[MethodResult], scores: dict[str, str]) -> str:
     def cell(method: MethodResult, name: str, scale: float, digits: int) -> str:
-        deviation = method.deviation(name)
+        mean, deviation = method.mean(name), method.deviation(name)
         around = "" if deviation is None else f" ± {scale * deviation:.{digits}f}"
-        return f"{scale * method.mean(name):.{digits}f}{around}"
+        return "–" if mean is None else f"{scale * mean:.{digits}f}{around}"
 
     lines = [
         (
@@ -34,8 +35,8 @@ def _table(methods: Sequence[MethodResult], scores: dict[str, str]) -> str:
             str(len(method.runs)),
             *(cell(method, name, 100, 1) for name in scores),
             *(cell(method, name, 1, 3) for name in ENERGIES),
-            f"{1000 * method.mean('seconds_per_step'):.0f}",
-            f"{method.mean('peak_memory_mib'):.0f}",
+            f"{1000 * statistics.fmean(method.values('seconds_per_step')):.0f}",
+            f"{statistics.fmean(method.values('peak_memory_mib')):.0f}",
         )
         for method in methods
     ]
@@ -59,9 +60,10 @@ def _caption(base: Recipe, methods: Sequence[MethodResult], rule: str) -> list[s
     ]
     if any(method.chosen for method in methods):
         lines.append("Chosen: " + "; ".join(f"{method.label} {_short(method.chosen)}" for method in methods) + ".")
-    if clamped := sum(run.energy.clamped for run in runs):
+    energies = [run.energy for run in runs if run.energy]
+    if clamped := sum(energy.clamped for energy in energies):
         lines.append(f"{clamped} pairs of embeddings were nearer than 1e-4 and count as 1e-4 apart.")
-    if any(run.energy.sampled for run in runs):
+    if any(energy.sampled for energy in energies):
         lines.append("The energies are those of a sample of 20,000 embeddings.")
     lines += [
         f"{method.label} also trained with the images in {path} (setting {setting})."

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from csg.card import ClassSpec
 from csg.datasets.dataset_scan import DatasetScan
+from csg.errors import InputError
 from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg_train.data.loading import Item
 from csg_train.methods.base import Student
@@ -50,6 +51,18 @@ class Prediction(NamedTuple):
     """Float (B, K) for K classes, or (B, K, H, W)."""
     embedding: Tensor | None = None
     """Float (B, C): the pooled layer4, if the network returns it."""
+
+    def check(self, name: str) -> None:
+        """Raise InputError if a logit or an embedding is NaN or infinite.
+
+        Args:
+            name: of the images.
+        """
+        if not all(bool(tensor.isfinite().all()) for tensor in self if tensor is not None):
+            raise InputError(
+                f"the network gives NaN or infinity for images of {name}",
+                "train with lower learning rates, or use a higher precision",
+            )
 
 
 Predict = Callable[[Tensor], Prediction]
@@ -135,5 +148,6 @@ class Task(ABC, Generic[RecipeT, StudentT, DatasetT]):
             device: where `predict` expects images.
 
         Raises:
-            InputError: an image cannot be read and the recipe does not skip it, or no image can be read.
+            InputError: an image cannot be read and the recipe does not skip it, no image can be read, or a prediction
+                is NaN or infinite.
         """

@@ -68,7 +68,9 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
         with progress_bar(f"measuring on {images.name}", len(images)) as advance:
             unreadable = note if recipe.data.on_unreadable == "skip" else None
             for indices, batch in image_batches(images.paths, recipe.data.image_input(), unreadable):
-                logits, embedding = predict(torch.from_numpy(batch).to(device))
+                prediction = predict(torch.from_numpy(batch).to(device))
+                prediction.check(images.name)
+                logits, embedding = prediction
                 embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
                 predicted.append(logits.argmax(1).cpu().numpy())
                 true.append(images.labels[indices])

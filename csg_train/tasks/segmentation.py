@@ -77,7 +77,9 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
                     skipped += 1
                     continue
                 padded = prepare_segmentation(image, spec)
-                logits, embedding = predict(torch.from_numpy(padded.pixels)[None].to(device))
+                prediction = predict(torch.from_numpy(padded.pixels)[None].to(device))
+                prediction.check(images.name)
+                logits, embedding = prediction
                 embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
                 label_map = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
                 counts.add(labels, table[padded.restore(label_map)])

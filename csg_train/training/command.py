@@ -73,6 +73,7 @@ def _resume(request: TrainRequest) -> RunResult:
     recipe = with_absolute_paths(moved(run, request.settings)) if request.settings else run.recipe()
     with ExitStack() as stack:
         broadcast_object(stack.enter_context, locked(run.path))
+        run.require_not_diverged()
         if run.finished:
             log(f"run {run.path} is already finished")
             return run.result()

@@ -19,20 +19,21 @@ class MetricsLine:
 
     step: int
     """Steps made so far."""
-    figures: dict[str, float]
-    """Losses (`loss`, `loss/task`, ...), learning rates (`lr/heads`, ...), scores (`real/accuracy`, ...)."""
+    figures: dict[str, float | None]
+    """Losses (`loss`, `loss/task`, ...), learning rates (`lr/heads`, ...), scores (`real/accuracy`, ...); None for NaN
+    and infinity."""
 
     def to_json(self) -> str:
         """The line, without a line break."""
-        return json.dumps({"step": self.step} | self.figures)
+        return json.dumps({"step": self.step} | self.figures, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> MetricsLine | None:
         """The record of a line; None if the line is incomplete, after a kill."""
         try:
-            figures = json.loads(line)
+            figures = json.loads(line, parse_constant=lambda _: None)
             return cls(int(figures.pop("step")), figures)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
 
 
@@ -58,10 +59,11 @@ class MetricsLog:
             return
         self.lines.write(line.to_json() + "\n")
         self.lines.flush()
-        for name, value in line.figures.items():
+        known = {name: value for name, value in line.figures.items() if value is not None}
+        for name, value in known.items():
             self.board.add_scalar(name, value, line.step)
 
     def _truncate(self, step: int) -> None:
-        text = self.run.metrics.read_text() if self.run.metrics.is_file() else ""
+        text = self.run.metrics.read_text(errors="replace") if self.run.metrics.is_file() else ""
         lines = [line for line in map(MetricsLine.from_json, text.splitlines()) if line and step and line.step <= step]
         self.run.write(METRICS, "".join(f"{line.to_json()}\n" for line in lines))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -44,8 +43,6 @@ KEEP_CHECKPOINTS = 2
 
 class RunResult(Record):
     """The result of a finished run."""
-
-    model_config = ConfigDict(allow_inf_nan=True)
 
     version: Literal[1] = 1
     """Version of the format."""
@@ -102,6 +99,11 @@ class Run:
         return (self.path / DIVERGED).is_file()
 
     @property
+    def ended(self) -> bool:
+        """Whether there is nothing to resume."""
+        return self.finished or self.diverged
+
+    @property
     def metrics(self) -> Path:
         """The file of metrics."""
         return self.path / METRICS
@@ -112,6 +114,8 @@ class Run:
         Raises:
             InputError: this is not a run folder.
         """
+        if not self.path.exists():
+            raise InputError(f"there is no run {self.path}", "check the path")
         try:
             tree = parse_yaml((self.path / RECIPE).read_bytes())
         except (OSError, ValueError):
@@ -139,11 +143,20 @@ class Run:
             InputError: the run is not finished, or the file is damaged.
         """
         if not self.finished:
+            task = self.recipe().task
+            self.require_not_diverged()
             raise InputError(
-                f"run {self.path} is not finished",
-                f"finish it with `csg train {self.path.parent.name} --resume --out {self.path}`",
+                f"run {self.path} is not finished", f"finish it with `csg train {task} --resume --out {self.path}`"
             )
         return read_record(self.path / RESULT, RunResult, "train again, or name another run")
+
+    def require_not_diverged(self) -> None:
+        """Raise InputError if the training diverged: the run has no student, and can't be resumed."""
+        if self.diverged:
+            raise InputError(
+                f"run {self.path} diverged, so it has no student and can't be resumed",
+                "start a new run with lower learning rates (--set optim.lr_backbone=...)",
+            )
 
     def write(self, name: str, content: str) -> None:
         """Write a text file of the run atomically."""
@@ -220,13 +233,13 @@ def newest_run(folder: Path, task: str = "*", unfinished: bool = False) -> Path:
     Args:
         folder: of all runs.
         task: of the run, cls or seg; by default either.
-        unfinished: look at unfinished runs only.
+        unfinished: look only at runs that can be resumed: neither finished nor diverged.
 
     Raises:
         InputError: there is none.
     """
     recipes = sorted(folder.glob(f"{task}/*/{RECIPE}"), key=lambda file: file.stat().st_mtime_ns)
-    runs = [file.parent for file in recipes if not (unfinished and Run(file.parent).finished)]
+    runs = [file.parent for file in recipes if not (unfinished and Run(file.parent).ended)]
     if not runs:
         kind = "unfinished run" if unfinished else "run"
         raise InputError(f"there is no {kind} in {folder}/", "train one with `csg train`, or name its folder")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from csg.errors import InputError, one_line
 from csg_train.methods.base import Student
 from csg_train.tasks import TASKS
+from csg_train.training.finite import non_finite
 from csg_train.training.run_folder import STUDENT, Run
 
 
@@ -22,4 +23,6 @@ def load_student(run: Run) -> Student:
     except RuntimeError as error:
         what = f"{run.path / STUDENT} does not fit a {recipe.model.backbone} with {len(classes)} classes"
         raise InputError(f"{what}: {one_line(error, 200)}", "export the run it belongs to") from None
+    if bad := non_finite(student.state_dict()):
+        raise InputError(f"{run.path / STUDENT}: {bad[0]} holds NaN or infinity", "train again with lower rates")
     return student.eval()

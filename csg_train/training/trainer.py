@@ -6,7 +6,6 @@ method's.
 
 from __future__ import annotations
 
-import math
 import resource
 import time
 from collections import defaultdict
@@ -30,6 +29,7 @@ from csg_train.methods.base import Batch, Method
 from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS, Images, predicting
 from csg_train.training.checkpoint import TrainingState
+from csg_train.training.finite import finite_or_none, non_finite
 from csg_train.training.metrics_log import MetricsLine, MetricsLog
 from csg_train.training.optimizer import TrainingPrecision, make_optimiser, poly, set_learning_rates
 from csg_train.training.run_folder import DIVERGED, RESULT, Run, RunResult
@@ -187,8 +187,8 @@ class Trainer:
         if self.step % LOG_EVERY and self.step != self.steps:
             return
         means = mean_over_processes(torch.stack([value.float() for value in values.values()])).tolist()
-        figures = {name: round(value, 6) for name, value in zip(values, means, strict=True)}
-        if not all(math.isfinite(value) for value in means):
+        figures = {name: finite_or_none(round(value, 6)) for name, value in zip(values, means, strict=True)}
+        if None in figures.values():
             self._stop_if_diverged()
             log(f"warning: step {self.step}: a loss is not finite")
         figures |= {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups}
@@ -196,19 +196,23 @@ class Trainer:
         self.logged = (self.images_seen, self.seconds)
         figures["images_per_s"] = round(seen / seconds, 1)
         self.metrics.write(MetricsLine(self.step, figures))
-        bar.update(task, note=f"loss {figures['loss']:.3f}")
+        loss = "not finite" if figures["loss"] is None else f"{figures['loss']:.3f}"
+        bar.update(task, note=f"loss {loss}")
         if self.step % self.steps_per_epoch < LOG_EVERY and not bar.live.is_started:
-            log(f"step {self.step}/{self.steps}  loss {figures['loss']:.3f}  {figures['images_per_s']:.0f} images/s")
+            log(f"step {self.step}/{self.steps}  loss {loss}  {figures['images_per_s']:.0f} images/s")
 
     def _stop_if_diverged(self) -> None:
-        if all(bool(weight.isfinite().all()) for weight in self.method.student.parameters()):
+        """Raise InputError if the student's weights or running statistics are not finite in any process."""
+        if not any_rank(bool(non_finite(self.method.student.state_dict())))[0]:
             return
         what = f"training diverged: at step {self.step} weights are not finite"
-        self.run.write(DIVERGED, f"{what}\n")
+        if rank() == 0:
+            self.run.write(DIVERGED, f"{what}\n")
         raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
 
     def _measure(self) -> tuple[ClassificationEvaluation | SegmentationEvaluation | None, Energy | None]:
         """Scores and energies, measured in fp32 by the first process."""
+        self._stop_if_diverged()
         if self.test_images is None or rank():
             return None, None
         task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
@@ -230,6 +234,7 @@ class Trainer:
         self.unreadable += len(lines)
 
     def _save(self) -> None:
+        self._stop_if_diverged()
         tensors = self.state.pack()
         if rank() == 0:
             self.run.save_checkpoint(self.step, tensors | {"unreadable": torch.tensor(self.unreadable)})
