@@ -124,6 +124,11 @@ def is_image_name(name: str) -> bool:
     return name.lower().endswith(_ENDINGS)
 
 
+def header_words(field: str) -> set[str]:
+    """The words of a header's field, in lower case: those of `image_path` are `image` and `path`."""
+    return set(re.split(r"[\W_]+", field.lower()))
+
+
 def _exists(base: Path, name: str) -> bool:
     return _is_file(base / name) or ("\\" in name and _is_file(base / name.replace("\\", "/")))
 
@@ -204,4 +209,4 @@ def _quoted_fields(line: str, delimiter: str) -> tuple[str, ...]:
 
 def _is_header(fields: Sequence[str]) -> bool:
     """Whether the first line names the columns, such as `image_path,label`."""
-    return all(set(re.split(r"[\W_]+", field.lower())) <= HEADER_WORDS for field in fields)
+    return all(header_words(field) <= HEADER_WORDS for field in fields)

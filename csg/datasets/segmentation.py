@@ -1,12 +1,12 @@
-"""Images with masks on disk: folders with `images/` and `labels/` (GTA5, CamVid, your own), Cityscapes' tree, the
-embedded real scenes. Synthetic training images and real images are read in the same way.
+"""Images with masks on disk: folders with `images/` and `labels/` (GTA5, CamVid, your own), Cityscapes' tree, list
+files, the embedded real scenes. Synthetic training images and real images are read in the same way.
 
 A label set gives the values in the masks a meaning: `labels.yaml` in the folder, or the one that is named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,18 +15,19 @@ import numpy as np
 from PIL import Image
 
 from csg.card import ClassSpec
+from csg.datasets.cityscapes import MASK_SUFFIXES, is_cityscapes, read_cityscapes
 from csg.datasets.dataset_scan import DatasetScan, scan_dataset
-from csg.datasets.label_sets import UNKNOWN, LabelSet, read_label_set
+from csg.datasets.label_sets import CITYSCAPES_IDS, UNKNOWN, LabelSet, read_label_set, sets_with_values
 from csg.datasets.mask_values import VALUES, ValueShares, train_id_hint, value_shares
 from csg.datasets.masks import read_mask
+from csg.datasets.pairing import Pairs, pair
+from csg.datasets.scene_lists import read_scene_list
 from csg.errors import InputError
-from csg.files import cached_folder
-from csg.images import SUFFIXES, decode
+from csg.files import absolute, cached_folder
+from csg.images import decode
 
 EMBEDDED_SCENES = "digit-scenes"
 LABELS_FILE = "labels.yaml"
-CITYSCAPES_IMAGE = "_leftImg8bit.png"
-CITYSCAPES_MASKS = ("_gtFine_labelIds.png", "_gtFine_labelTrainIds.png")
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,12 @@ class SegmentationDataset:
             )
         found = self.tables[index][values]
         if (found == UNKNOWN).any():
-            unknown = sorted({int(v) for v in np.unique(values[found == UNKNOWN])})
+            unknown = np.unique(values[found == UNKNOWN])
+            others = ", ".join(sets_with_values(np.unique(values)))
             raise InputError(
                 f"mask {path} holds {', '.join(map(str, unknown[:5]))}, not in label set {self.labels.name}",
-                "name another set with --labels, or add the values to its classes or to `ignored`",
+                "name another set with --labels, or add the values to its classes or to `ignored`"
+                + (f" (all its values are in {others})" if others else ""),
             )
         labels: np.ndarray = found
         return labels
@@ -145,8 +148,8 @@ def read_segmentation_dataset(sources: Sequence[str | Path], labels: str | None 
     """Read one or more sources with the same label set, and join them.
 
     Args:
-        sources: folders with images/ and labels/, Cityscapes' tree or one of its splits, or `digit-scenes` for the
-            embedded real scenes.
+        sources: folders with images/ and labels/, Cityscapes' tree or one of its splits, list files, or `digit-scenes`
+            for the embedded real scenes.
         labels: name or YAML file of the label set, for sources without `labels.yaml`.
 
     Raises:
@@ -165,92 +168,69 @@ def read_segmentation_dataset(sources: Sequence[str | Path], labels: str | None 
         paths=tuple(path for part in parts for path in part.paths),
         masks=tuple(path for part in parts for path in part.masks),
         tables=tuple(table for part in parts for table in part.tables),
+        notes=tuple(f"{part.name}: {note}" if parts[1:] else note for part in parts for note in part.notes),
     )
 
 
 def _read_one(source: str | Path, labels: str | None) -> SegmentationDataset:
     if source == EMBEDDED_SCENES:
-        return _folders(_real_scenes(), read_label_set(EMBEDDED_SCENES), EMBEDDED_SCENES)
+        return _dataset(EMBEDDED_SCENES, read_label_set(EMBEDDED_SCENES), _folders(_real_scenes()))
     path = Path(source)
+    if path.is_file():
+        pairs = read_scene_list(path)
+        of_cityscapes = pairs.masks[0].name.lower().endswith(MASK_SUFFIXES)
+        chosen, notes = _label_set(path.parent, labels or (CITYSCAPES_IDS if of_cityscapes else None))
+        return _dataset(path.stem, chosen, pairs, notes)
     if not path.is_dir():
-        raise InputError(f"data {path} does not exist", "name a folder with images/ and labels/, or Cityscapes' tree")
-    if "leftImg8bit" in (*path.resolve().parts, *(entry.name for entry in path.iterdir())):
-        return _cityscapes(path, read_label_set(labels or "cityscapes19"))
-    labels_file = path / LABELS_FILE
-    if labels_file.is_file():
-        return _folders(path, read_label_set(str(labels_file)), path.resolve().name)
-    if labels is None:
         raise InputError(
-            f"the masks of {path} have no label set", f"name one with --labels, or add {LABELS_FILE} to the folder"
+            f"data {path} does not exist", "name a folder with images/ and labels/, Cityscapes' tree, or a list file"
         )
-    return _folders(path, read_label_set(labels), path.resolve().name)
+    name = absolute(path).name
+    if is_cityscapes(path):
+        return _dataset(name, read_label_set(labels or CITYSCAPES_IDS), read_cityscapes(path))
+    chosen, notes = _label_set(path, labels)
+    return _dataset(name, chosen, _folders(path), notes)
 
 
-def _folders(path: Path, labels: LabelSet, name: str) -> SegmentationDataset:
-    """Read images/NAME.* with labels/NAME.png."""
+def _folders(path: Path) -> Pairs:
+    """The images in images/ with their masks in labels/."""
     images, masks = path / "images", path / "labels"
     for folder in (images, masks):
         if not folder.is_dir():
             raise InputError(f"{folder} does not exist", "a dataset with masks has the folders images/ and labels/")
-    return _paired(name, labels, _images(images, SUFFIXES), lambda image: [masks / f"{image.stem}.png"])
+    return pair(images, masks)
 
 
-def _cityscapes(path: Path, labels: LabelSet) -> SegmentationDataset:
-    """Read leftImg8bit/{split}/{city}/*_leftImg8bit.png with gtFine/{split}/{city}/*_gtFine_labelIds.png (or
-    labelTrainIds).
+def _label_set(folder: Path, labels: str | None) -> tuple[LabelSet, tuple[str, ...]]:
+    """The label set of a folder's masks: that of its labels.yaml, or else the one that is named.
 
-    `path` is the root of a tree with one split, or leftImg8bit/{split}, or the folder of a city.
+    Returns:
+        The set, and a note if labels.yaml takes the place of another one.
     """
-    inside = "leftImg8bit" in path.resolve().parts
-    images = path if inside else path / "leftImg8bit"
-    splits = sorted(
-        e.name for e in images.iterdir() if e.is_dir() and e.name in ("train", "val", "test", "train_extra")
-    )
-    if len(splits) > 1:
-        raise InputError(f"{path} holds the splits {', '.join(splits)}", f"name one, for example {images / splits[0]}")
-
-    def possible_masks(image: Path) -> list[Path]:
-        parts = list(image.parts)
-        parts[len(parts) - 1 - parts[::-1].index("leftImg8bit")] = "gtFine"
-        stem = Path(*parts).name.removesuffix(CITYSCAPES_IMAGE)
-        return [Path(*parts).with_name(stem + ending) for ending in CITYSCAPES_MASKS]
-
-    return _paired(path.resolve().name, labels, _images(images, {CITYSCAPES_IMAGE}), possible_masks)
-
-
-def _images(folder: Path, endings: Collection[str]) -> list[Path]:
-    """All files below a folder whose names have one of the endings, sorted.
-
-    Raises:
-        InputError: there is none.
-    """
-    suffixes = tuple(ending.lower() for ending in endings)
-    paths = sorted(file for file in folder.resolve().rglob("*") if file.name.lower().endswith(suffixes))
-    if not paths:
-        raise InputError(f"{folder} holds no image", "add images to it")
-    return paths
-
-
-def _paired(
-    name: str, labels: LabelSet, paths: Sequence[Path], possible_masks: Callable[[Path], list[Path]]
-) -> SegmentationDataset:
-    """The images, each with the first of its possible masks that exists.
-
-    Raises:
-        InputError: an image has no mask.
-    """
-    found = [next((mask for mask in possible_masks(path) if mask.is_file()), None) for path in paths]
-    missing = [path for path, mask in zip(paths, found, strict=True) if mask is None]
-    if missing:
-        others = f", and {len(missing) - 1} others have none" if missing[1:] else ""
+    own = folder / LABELS_FILE
+    if own.is_file():
+        found = read_label_set(str(own))
+        known = labels is None or labels == found.name or absolute(Path(labels)) == absolute(own)
+        return found, () if known else (f"the label set is {found.name} of {own}, not {labels}",)
+    if labels is None:
         raise InputError(
-            f"image {missing[0]} has no mask {possible_masks(missing[0])[0]}{others}",
-            "add the masks, or remove the images",
+            f"the masks of {folder} have no label set", f"name one with --labels, or add {LABELS_FILE} to the folder"
         )
-    masks = tuple(mask for mask in found if mask)
-    ids, train_ids = labels.id_table(), labels.train_id_table()
-    tables = tuple(train_ids if mask.name.endswith(CITYSCAPES_MASKS[1]) else ids for mask in masks)
-    return SegmentationDataset(name=name, labels=labels, paths=tuple(paths), masks=masks, tables=tables)
+    return read_label_set(labels), ()
+
+
+def _dataset(name: str, labels: LabelSet, pairs: Pairs, notes: tuple[str, ...] = ()) -> SegmentationDataset:
+    values = labels.id_table()
+    endings = {
+        "_labelids.png": labels.label_id_table(),
+        "_labeltrainids.png": labels.train_id_table(),
+        "_train_id.png": labels.train_id_table(),
+    }
+    tables = [
+        next((table for ending, table in endings.items() if mask.name.lower().endswith(ending)), values)
+        for mask in pairs.masks
+    ]
+    return SegmentationDataset(name, labels, pairs.images, pairs.masks, tuple(tables), (*notes, *pairs.notes))
 
 
 def _real_scenes() -> Path:

@@ -52,3 +52,17 @@ def write_gta5(folder):
         (folder / "labels").mkdir(exist_ok=True)
         mask.save(folder / "labels" / f"{number:05d}.png")
     return folder
+
+
+def touch(folder, *names):
+    """Create empty files below a folder, and return the folder; pairs are made by names alone."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def pairs_of(scenes, root):
+    """The pairs of a dataset as `{image: mask}`, with paths relative to a folder."""
+    relative = [[str(path.absolute().relative_to(root)) for path in paths] for paths in (scenes.paths, scenes.masks)]
+    return dict(zip(*relative, strict=True))
