@@ -7,10 +7,11 @@ they need no file.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
 from csg.errors import InputError
 from csg.provenance import (
@@ -30,7 +31,6 @@ STRIDE = 8
 """Stride of a segmenter's logits: both sides of its input are multiples of it."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-ClassName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 InputSide = Annotated[int, Field(ge=1, le=8192)]
 SegmentationSide = Annotated[int, Field(ge=STRIDE, le=8192, multiple_of=STRIDE)]
 Channels = tuple[float, float, float]
@@ -38,6 +38,32 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Byte, Byte, Byte]
 Runtime = Literal["onnxruntime", "openvino"]
 ComputeType = Literal["fp32", "fp16", "bf16", "int8"]
+MAX_CLASS_NAME = 200
+"""Maximum length of a class name in characters."""
+
+
+def class_name(text: str) -> str:
+    """Check a class name, and return it in Unicode's composed form (NFC), the same from every operating system.
+
+    Raises:
+        ValueError: it is blank, too long, or holds a line break, another control character, or a byte that is not
+            UTF-8.
+
+    Example:
+        >>> class_name("cafe\\u0301") == "caf\\u00e9"
+        True
+    """
+    name = unicodedata.normalize("NFC", text)
+    if not name.strip():
+        raise ValueError("a class name is blank")
+    if len(name) > MAX_CLASS_NAME:
+        raise ValueError(f"a class name has {len(name)} characters, the maximum is {MAX_CLASS_NAME}")
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        raise ValueError("a class name holds a line break, a control character or bytes that are not UTF-8")
+    return name
+
+
+ClassName = Annotated[str, AfterValidator(class_name)]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Labelled images on disk: class folders, list files (VisDA-17), the embedded real digits.
+"""Labelled images on disk: class folders (csg/datasets/class_folders.py), list files (csg/datasets/class_lists.py), the
+embedded real digits.
 
 Synthetic training images and real images are read in the same way.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from csg.card import ClassSpec
+from csg.datasets.class_folders import LabelledFiles, read_class_folders
+from csg.datasets.class_lists import read_class_list
 from csg.datasets.dataset_scan import DatasetScan, scan_dataset
 from csg.errors import InputError
-from csg.files import cached_folder
-from csg.images import SUFFIXES
+from csg.files import absolute, cached_folder
 
 EMBEDDED_DIGITS = "digits"
-LIST_NAMES = ("image_list.txt",)
-MAX_LABEL = 100_000
+LIST_NAME = "image_list.txt"
+"""A folder with such a file is read as that list."""
+MAX_NAMES = 6
+"""Number of class names that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -72,104 +75,69 @@ class ClassificationDataset:
         """
         unknown, missing = sorted(set(self.classes) - set(classes)), sorted(set(classes) - set(self.classes))
         if unknown or (missing and not allow_missing):
-            only = [f"only in {self.name}: {', '.join(unknown)}"] if unknown else []
-            only += [f"missing in {self.name}: {', '.join(missing)}"] if missing and not allow_missing else []
-            raise InputError(f"the classes differ ({'; '.join(only)})", "use the same class folders in both datasets")
-        index = np.array([list(classes).index(name) for name in self.classes])
+            only = [f"only in {self.name}: {_names(unknown)}"] if unknown else []
+            only += [f"missing in {self.name}: {_names(missing)}"] if missing else []
+            raise InputError(f"the classes differ ({'; '.join(only)})", "use the same class names in both datasets")
+        position = {name: index for index, name in enumerate(classes)}
+        index = np.array([position[name] for name in self.classes])
         return replace(self, classes=tuple(classes), labels=index[self.labels])
 
 
-def read_classification_dataset(sources: Sequence[str | Path]) -> ClassificationDataset:
-    """Read one or more sources with the same classes, and join them.
+def read_classification_dataset(
+    sources: Sequence[str | Path], classes: Sequence[str] | None = None
+) -> ClassificationDataset:
+    """Read one or more sources, and join them.
 
     Args:
         sources: folders with one folder for each class, list files, folders with an `image_list.txt`, or `digits` for
             the embedded real digits.
+        classes: the classes that the images may have, in the order of a model; some may have no image. None: those of
+            the first source, of which every source must have images.
 
     Raises:
-        InputError: a source is missing, empty or malformed, or the classes of two sources differ.
+        InputError: a source is missing, empty or malformed, or has other classes.
 
     Example:
         >>> len(read_classification_dataset(["digits"]))
         1797
     """
-    parts = [_read_one(source) for source in sources]
-    classes = parts[0].classes
-    parts = [part.with_classes(classes) for part in parts]
-    return ClassificationDataset(
-        " + ".join(part.name for part in parts),
-        classes,
-        tuple(path for part in parts for path in part.paths),
-        np.concatenate([part.labels for part in parts]),
+    parts: list[ClassificationDataset] = []
+    for source in sources:
+        known = classes or (parts[0].classes if parts else None)
+        part = _read_one(source, known)
+        parts.append(part.with_classes(known, allow_missing=classes is not None) if known else part)
+    joined = ClassificationDataset(
+        name=" + ".join(part.name for part in parts),
+        classes=parts[0].classes,
+        paths=tuple([path for part in parts for path in part.paths]),
+        labels=np.concatenate([part.labels for part in parts]),
+        notes=tuple([f"{part.name}: {note}" if parts[1:] else note for part in parts for note in part.notes]),
     )
+    images = np.bincount(joined.labels, minlength=len(joined.classes))
+    missing = [name for name, count in zip(joined.classes, images, strict=True) if not count]
+    return replace(joined, notes=(*joined.notes, f"no image of class {_names(missing)}")) if missing else joined
 
 
-def _read_one(source: str | Path) -> ClassificationDataset:
+def _names(names: Sequence[str]) -> str:
+    """Class names for a message, at most MAX_NAMES."""
+    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if names[MAX_NAMES:] else "")
+
+
+def _read_one(source: str | Path, known: Sequence[str] | None) -> ClassificationDataset:
     if source == EMBEDDED_DIGITS:
-        return ClassificationDataset(EMBEDDED_DIGITS, *_class_folders(_real_digits()))
+        return _dataset(EMBEDDED_DIGITS, read_class_folders(_real_digits()))
     path = Path(source)
-    if path.is_file():
-        return ClassificationDataset(path.parent.name, *_list_file(path))
+    listed = path / LIST_NAME if path.is_dir() else path
+    if listed.is_file():
+        name = listed.stem if listed.name != LIST_NAME else absolute(listed).parent.name
+        return _dataset(name, read_class_list(listed, known))
     if not path.is_dir():
         raise InputError(f"data {path} does not exist", "name a folder with one folder for each class, or a list file")
-    for name in LIST_NAMES:
-        if (path / name).is_file():
-            return ClassificationDataset(path.name, *_list_file(path / name))
-    return ClassificationDataset(path.resolve().name, *_class_folders(path))
+    return _dataset(absolute(path).name, read_class_folders(path, partly=known is not None))
 
 
-def _class_folders(folder: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = [sorted(f for f in (folder / name).iterdir() if f.suffix.lower() in SUFFIXES) for name in names]
-    if len(names) < 2:
-        raise InputError(
-            f"{folder} holds {len(names)} class folders", "create a folder of images for each class, at least two"
-        )
-    for name, found in zip(names, files, strict=True):
-        if not found:
-            raise InputError(f"class folder {folder / name} holds no image", "add images to it or remove it")
-    labels = np.repeat(np.arange(len(names)), [len(found) for found in files])
-    return tuple(names), tuple(path for found in files for path in found), labels
-
-
-def _list_file(path: Path) -> tuple[tuple[str, ...], tuple[Path, ...], np.ndarray]:
-    """Read VisDA-17's format (docs/method.md section 6): a line `path label` for each image.
-
-    Paths are relative to the list file. A class is named after the folder of its images; if images of one class are in
-    several folders, or one folder holds images of several classes, all classes are named by their numbers.
-    """
-    names, labels = _parse_list(path)
-    count = max(labels, default=-1) + 1
-    if count < 2:
-        raise InputError(f"{path} lists {count} classes", "list images of two or more classes, with labels from 0")
-    for name in (names[0], names[-1]):
-        if not (path.parent / name).is_file():
-            raise InputError(
-                f"{path} lists {name}, which is not in {path.parent}", "paths are relative to the list file"
-            )
-    pairs = set(zip(labels, (Path(name).parent.name for name in names), strict=True))
-    one_to_one = len(pairs) == count and len({folder for _, folder in pairs}) == count
-    classes = [folder for _, folder in sorted(pairs)] if one_to_one else [str(label) for label in range(count)]
-    images = Counter(labels)
-    empty = [classes[label] for label in range(count) if label not in images]
-    if empty:
-        raise InputError(f"{path} lists no image of label {', '.join(empty)}", "number the labels from 0 without gaps")
-    return tuple(classes), tuple(path.parent / name for name in names), np.array(labels)
-
-
-def _parse_list(path: Path) -> tuple[list[str], list[int]]:
-    """The image paths and the labels of a list file."""
-    names: list[str] = []
-    labels: list[int] = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        if not line.strip():
-            continue
-        name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdecimal() or int(label) > MAX_LABEL:
-            raise InputError(f"{path} line {number} is not of the form 'path label': {line[:80]!r}", "correct the line")
-        names.append(name.strip())
-        labels.append(int(label))
-    return names, labels
+def _dataset(name: str, files: LabelledFiles) -> ClassificationDataset:
+    return ClassificationDataset(name, files.classes, files.paths, files.labels, files.notes)
 
 
 def _real_digits() -> Path:

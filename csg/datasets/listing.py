@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from csg.errors import InputError
 from csg.images import SUFFIXES
 
-SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
-"""Folders that operating systems add; like hidden ones, they are passed over."""
+SYSTEM_NAMES = frozenset(
+    {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+    | {"Thumbs.db", "ehthumbs.db", "desktop.ini", "Desktop.ini", "Icon\r"}
+)
+"""Folders and files that operating systems add; like hidden ones, they are passed over."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class Listing:
     """The files whose names end like an image's, sorted; their paths begin with the folder as it was given."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """The number of other files by ending; `hidden` for hidden files and folders, `without an ending`."""
+    folders: tuple[Path, ...] = ()
+    """The folders below the listed one that hold images, sorted."""
 
 
 def list_images(folder: Path, endings: Collection[str] = SUFFIXES) -> Listing:
@@ -36,42 +42,78 @@ def list_images(folder: Path, endings: Collection[str] = SUFFIXES) -> Listing:
         >>> list_images(Path("photos")).passed_over
         {'.txt': 1, 'hidden': 2}
     """
-    suffixes, images, others = tuple(endings), [], Counter[str]()
-    for file in _walk(folder, others):
-        if file.name.lower().endswith(suffixes):
-            images.append(file)
-        else:
-            others[file.suffix.lower() or "without an ending"] += 1
-    return Listing(tuple(sorted(images)), dict(others))
+    suffixes, images, others, folders = tuple(endings), list[Path](), Counter[str](), list[Path]()
+    for path, names in _walk(folder, others):
+        found = [name for name in names if name.lower().endswith(suffixes)]
+        images += [Path(path, name) for name in found]
+        if found and path != folder:
+            folders.append(path)
+        if len(found) < len(names):
+            others.update(ending_of(name) for name in set(names).difference(found))
+    images.sort(key=lambda image: image.parts)  # the order of paths, at a tenth of the time
+    return Listing(tuple(images), {kind: count for kind, count in others.items() if count}, tuple(sorted(folders)))
+
+
+def split_entries(folder: Path) -> tuple[list[Path], list[Path], int]:
+    """What lies directly in a folder.
+
+    Returns:
+        The folders and the other files, both sorted, and the number of hidden entries.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        _fail(error)
+    visible = [entry for entry in entries if not is_hidden(entry.name)]
+    folders = [entry for entry in visible if entry.is_dir()]
+    return folders, [entry for entry in visible if not entry.is_dir()], len(entries) - len(visible)
 
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is passed over: hidden, or added by an operating system."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+    return name.startswith(".") or name in SYSTEM_NAMES
 
 
-def _walk(folder: Path, hidden: Counter[str]) -> Iterator[Path]:
-    """All files below a folder but hidden ones, which are counted; a folder that is reached twice is read once."""
+def _walk(folder: Path, hidden: Counter[str]) -> Iterator[tuple[Path, list[str]]]:
+    """The folders below a folder, with the files in each but hidden ones, which are counted.
+
+    A folder that is reached twice is read once.
+    """
     seen = set()
     for path, folders, files in os.walk(folder, followlinks=True, onerror=_fail):
-        status = Path(path).stat()
+        here = Path(path)
+        status = here.stat()
         if (status.st_dev, status.st_ino) in seen:  # a link to a folder above it
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        visible = [name for name in folders if not is_hidden(name)]
-        hidden["hidden"] += len(folders) - len(visible)
-        folders[:] = sorted(visible)
-        for name in files:
-            if is_hidden(name):
-                hidden["hidden"] += 1
-            else:
-                yield Path(path, name)
+        visible = [name for name in files if not is_hidden(name)]
+        shown = [name for name in folders if not is_hidden(name)]
+        hidden["hidden"] += len(files) - len(visible) + len(folders) - len(shown)
+        folders[:] = sorted(shown)
+        yield here, visible
 
 
-def _fail(error: OSError) -> None:
+def ending_of(name: str) -> str:
+    """The ending of a file's name in lower case, as passed-over files are counted."""
+    return Path(name).suffix.lower() or "without an ending"
+
+
+def _fail(error: OSError) -> NoReturn:
     """A folder that can't be read is an error: its images would be left out."""
     raise InputError(f"folder {error.filename} can't be read: {error.strerror}", "check its permissions") from None
+
+
+def describe_files(counts: Mapping[str, int]) -> str:
+    """Files by ending, in words.
+
+    Example:
+        >>> describe_files({".txt": 1, ".gif": 5})
+        '6 files: 5 .gif, 1 .txt'
+    """
+    total = sum(counts.values())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(counts).most_common() if count)
+    return f"{total} file{'' if total == 1 else 's'}: {kinds}"
 
 
 def describe_passed_over(counts: Mapping[str, int]) -> str:
@@ -81,6 +123,4 @@ def describe_passed_over(counts: Mapping[str, int]) -> str:
         >>> describe_passed_over({".txt": 1, ".gif": 5})
         '6 files passed over: 5 .gif, 1 .txt'
     """
-    total = sum(counts.values())
-    kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(counts).most_common() if count)
-    return f"{total} file{'' if total == 1 else 's'} passed over: {kinds}"
+    return describe_files(counts).replace(":", " passed over:", 1)

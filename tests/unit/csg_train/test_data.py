@@ -49,7 +49,7 @@ def test_list_files(folders):
         ("cat/0.png 0\nno label here\n", "line 2"),
         ("cat/0.png -1\n", "line 1"),
         ("cat/0.png 0\n", "1 classes"),
-        ("", "0 classes"),
+        ("", "lists no image"),
         ("cat/9.png 0\ndog/0.png 1\n", "cat/9.png"),
         ("cat/0.png 0\ndog/0.png 2\n", "label 1"),
     ],
