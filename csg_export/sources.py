@@ -79,7 +79,7 @@ def from_run(run: Run, size: tuple[int, int] | None = None) -> Source:
     task, segmentation = TASKS[recipe.task], recipe.task == "seg"
     spec = _with_size(recipe.data.image_input(), size)
     training = task.read_synthetic(recipe)
-    real = task.read_real(recipe, class_spec, recipe.data.real, partly=True) if recipe.data.real else None
+    real = task.read_real(recipe, class_spec, recipe.data.real) if recipe.data.real else None
     compared = real or training
     mean, std = normalisation(recipe.model.backbone)
     measured = run.result().real

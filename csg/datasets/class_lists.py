@@ -38,7 +38,7 @@ def read_class_list(path: Path, known: Sequence[str] | None = None) -> LabelledF
     image, label = _columns(listed)
     paths, notes = listed.locate(image)
     texts = [line.fields[label] for line in listed.lines]
-    notes += _repeated(listed, paths, texts)
+    notes += listed.notes + _repeated(listed, paths, texts)
     numbers = {} if _all_known(set(texts), known or ()) else _numbers(listed, label)
     folders = _folder_names(texts, paths, numbers) if numbers else {}
     if not numbers:

@@ -59,6 +59,8 @@ class ListFile:
     """Its lines; at least one."""
     header: tuple[str, ...] = ()
     """The fields of the header line, if there is one."""
+    notes: tuple[str, ...] = ()
+    """What a user has to know about how it was read."""
 
     def where(self, line: ListLine) -> str:
         """A line, for an error: the file and the line's number."""
@@ -108,7 +110,9 @@ def read_list(path: Path) -> ListFile:
     Raises:
         InputError: it can't be read, is not text, or has no line.
     """
-    lines = list(_data_lines(_text(path)))
+    numbered = list(_numbered(_text(path)))
+    lines = [(number, line) for number, line in numbered if line[0] != "#"]
+    commented = sum(line[0] == "#" and bool(_AFTER_IMAGE.search(line)) for _, line in numbered)
     delimiter = _delimiter([line for _, line in lines[:SAMPLE]])
     rows = [ListLine(number, _fields(line, delimiter)) for number, line in lines]
     header: tuple[str, ...] = ()
@@ -116,7 +120,8 @@ def read_list(path: Path) -> ListFile:
         header = rows.pop(0).fields
     if not rows:
         raise InputError(f"{path} lists no image", "write a line for each image, its path first")
-    return ListFile(path, tuple(rows), header)
+    notes = (f"{commented} of its lines that name an image begin with # and are comments",) if commented else ()
+    return ListFile(path, tuple(rows), header, notes)
 
 
 def is_image_name(name: str) -> bool:
@@ -157,12 +162,12 @@ def _text(path: Path) -> str:
     return text
 
 
-def _data_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that are neither empty nor comments, with their numbers."""
+def _numbered(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are not empty, with their numbers."""
     lines = text.split("\n") if "\n" in text else text.split("\r")
     for number, line in enumerate(lines, 1):
         stripped = line.strip(" \t\r")
-        if stripped and stripped[0] != "#":
+        if stripped:
             yield number, stripped
 
 

@@ -70,7 +70,7 @@ def read_labelled_samples(card: ModelCard, sources: Sequence[str]) -> Samples:
     spec = card.input
     if isinstance(spec, SegmentationInput):
         raise UsageError(f"model {card.name} is a segmenter", "measure its mIoU with `csg evaluate`")
-    images = read_classification_dataset(sources).with_classes(card.classes, allow_missing=True)
+    images = read_classification_dataset(sources, card.classes)
     return Samples(images.name, len(images), lambda index: load(images.paths[index], spec), images.labels)
 
 

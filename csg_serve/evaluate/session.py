@@ -16,6 +16,7 @@ from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, 
 from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError, UsageError
+from csg.files import absolute
 from csg_serve.client.client import check_tile
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
@@ -134,7 +135,7 @@ def _with_absolute_paths(options: EvaluateOptions) -> EvaluateOptions:
 def _absolute(source: str) -> str:
     """An existing path made absolute; names of embedded data sets and label sets stay as they are."""
     named = source in (EMBEDDED_DIGITS, EMBEDDED_SCENES) or not Path(source).exists()
-    return source if named else str(Path(source).absolute())
+    return source if named else str(absolute(Path(source)))
 
 
 def _read_dataset(
@@ -151,7 +152,7 @@ def _read_dataset(
         if options.labels or options.tile:
             raise UsageError(f"model {served.name} is not a segmenter", "leave out --labels and --tile")
         data = options.data or (EMBEDDED_DIGITS,)
-        dataset = read_classification_dataset(data).with_classes(card.classes, allow_missing=True)
+        dataset = read_classification_dataset(data, card.classes)
     return dataset, EvaluationSpec(
         model=served.name,
         version=served.version,

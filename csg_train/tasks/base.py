@@ -33,6 +33,8 @@ class Images(Protocol):
     @property
     def paths(self) -> tuple[Path, ...]: ...
     @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
     def scan(self) -> DatasetScan: ...
     def __len__(self) -> int: ...
     def fingerprint(self) -> str: ...
@@ -114,16 +116,13 @@ class Task(ABC, Generic[RecipeT, StudentT, DatasetT]):
         """The training images."""
 
     @abstractmethod
-    def read_real(
-        self, recipe: RecipeT, classes: ClassSpec, sources: Sequence[str | Path], partly: bool = False
-    ) -> DatasetT:
-        """Images to measure a student on.
+    def read_real(self, recipe: RecipeT, classes: ClassSpec, sources: Sequence[str | Path]) -> DatasetT:
+        """Images to measure a student on; some of its classes may have none.
 
         Args:
             recipe: of the run.
             classes: the classes of the student.
             sources: folders or list files.
-            partly: some of the classes may have no image.
         """
 
     @abstractmethod

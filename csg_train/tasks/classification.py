@@ -38,9 +38,9 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
         )
 
     def read_real(
-        self, recipe: ClassificationRecipe, classes: ClassSpec, sources: Sequence[str | Path], partly: bool = False
+        self, recipe: ClassificationRecipe, classes: ClassSpec, sources: Sequence[str | Path]
     ) -> ClassificationDataset:
-        return read_classification_dataset(sources).with_classes(classes.names, partly)
+        return read_classification_dataset(sources, classes.names)
 
     def student(self, recipe: ClassificationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Classifier:
         model = recipe.model

@@ -39,7 +39,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
         return read_segmentation_dataset(sources, EMBEDDED_SCENES if embedded else recipe.data.labels)
 
     def read_real(
-        self, recipe: SegmentationRecipe, classes: ClassSpec, sources: Sequence[str | Path], partly: bool = False
+        self, recipe: SegmentationRecipe, classes: ClassSpec, sources: Sequence[str | Path]
     ) -> SegmentationDataset:
         images = read_segmentation_dataset(sources, recipe.data.real_labels or recipe.data.labels)
         class_index_table(classes, images.labels)  # raises before anything is trained

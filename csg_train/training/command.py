@@ -14,7 +14,7 @@ from torch import Tensor
 from csg.console import log, print_json
 from csg.datasets.check import check_dataset
 from csg.errors import UsageError
-from csg.files import locked, new_folder
+from csg.files import absolute, locked, new_folder
 from csg_train.distributed import barrier, broadcast_object, main_process_first, process_group, rank
 from csg_train.methods import load_method
 from csg_train.methods.base import Method
@@ -193,17 +193,17 @@ def _run_to_resume(request: TrainRequest) -> Path:
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths, so that the run can be resumed from any folder."""
 
-    def absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
+    def all_absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
         embedded = TASKS[recipe.task].embedded
-        return tuple(s if s == embedded else str(Path(s).resolve()) for s in sources)
+        return tuple(s if s == embedded else str(absolute(Path(s))) for s in sources)
 
     data, model = recipe.data, recipe.model
-    changes: dict[str, Any] = {"train": absolute(data.train), "real": absolute(data.real)}
+    changes: dict[str, Any] = {"train": all_absolute(data.train), "real": all_absolute(data.real)}
     for name in ("labels", "real_labels"):
         if (labels := getattr(data, name, None)) and Path(labels).is_file():
-            changes[name] = str(Path(labels).resolve())
+            changes[name] = str(absolute(Path(labels)))
     if model.weights and model.weights != "none":
-        model = model.model_copy(update={"weights": str(Path(model.weights).resolve())})
+        model = model.model_copy(update={"weights": str(absolute(Path(model.weights)))})
     return recipe.model_copy(update={"data": data.model_copy(update=changes), "model": model})
 
 

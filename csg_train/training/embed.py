@@ -15,7 +15,7 @@ from csg.files import atomic_write
 from csg_train.energy import hyperspherical_energy
 from csg_train.tasks import TASKS, Images, Measurement, predicting
 from csg_train.training.environment import training_device
-from csg_train.training.run_data import real_images
+from csg_train.training.run_data import real_images, with_notes
 from csg_train.training.run_folder import Run, newest_run
 from csg_train.training.student import load_student
 
@@ -67,7 +67,7 @@ def measure_run(run: Run, data: Sequence[str] = ()) -> tuple[Images, Measurement
     """
     student, recipe, classes, device = load_student(run), run.recipe(), run.class_spec(), training_device()
     task = TASKS[recipe.task]
-    images = task.read_real(recipe, classes, data, partly=True) if data else real_images(run, option="--data")
+    images = with_notes(task.read_real(recipe, classes, data)) if data else real_images(run, option="--data")
     if images is None:
         raise InputError(f"run {run.path} was trained without real images", "name images with --data")
     with predicting(student.to(device)) as predict:

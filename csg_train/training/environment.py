@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 import csg
-from csg.card import ClassSpec, Colour
+from csg.card import ClassName, ClassSpec, Colour
 from csg.records import Record
 from csg_train.distributed import world_size
 from csg_train.models.fast_layers import fast_layers_enabled
@@ -55,7 +55,7 @@ class Environment(Record):
     """Fingerprint of the real images to measure on; None without any."""
     recipe_digest: str
     """Hash of all settings."""
-    classes: tuple[str, ...]
+    classes: tuple[ClassName, ...]
     """Names of the classes in the order of the student's outputs."""
     label_set: str | None
     """Label set of a segmenter."""

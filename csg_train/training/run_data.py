@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from csg.console import log
 from csg.errors import InputError, UsageError
 from csg_train.recipe import Recipe, apply_settings, parse_recipe
 from csg_train.tasks import TASKS, Images
@@ -36,13 +37,20 @@ def read_images(recipe: Recipe) -> tuple[Images, Images | None]:
         InputError: a source can't be read, or the classes of the real images are others.
     """
     task = TASKS[recipe.task]
-    images = task.read_synthetic(recipe)
+    images = with_notes(task.read_synthetic(recipe))
     if recipe.data.holdout:
         order = np.random.default_rng(0).permutation(len(images))  # the same images for every method and seed
         held_out = round(recipe.data.holdout * len(images))
         return images.subset(order[held_out:], images.name), images.subset(order[:held_out], f"{images.name}, held out")
     real = recipe.data.real
-    return images, task.read_real(recipe, images.class_spec, real) if real else None
+    return images, with_notes(task.read_real(recipe, images.class_spec, real)) if real else None
+
+
+def with_notes(images: Images) -> Images:
+    """The images, after printing what a user has to know about how they were read."""
+    for note in images.notes:
+        log(f"{images.name}: {note}")
+    return images
 
 
 def check_images(run: Run, images: Images, real: Images | None) -> None:
@@ -100,7 +108,7 @@ def real_images(run: Run, sources: Sequence[str] = (), option: str = "--real-dat
     if not recipe.data.real:
         return None
     require_sources(run, recipe.data.real, "real", option)
-    images: Images = TASKS[recipe.task].read_real(recipe, run.class_spec(), recipe.data.real, partly=True)
+    images = with_notes(TASKS[recipe.task].read_real(recipe, run.class_spec(), recipe.data.real))
     if recorded := run.environment().real_fingerprint:
         _check("real", run, recorded, images)
     return images

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from csg.card import parse_card
+from csg.card import class_name, parse_card
 from csg.errors import InputError, printable
 from tests.helpers.tiny_bundle import tiny_card
 
@@ -33,3 +33,13 @@ def test_a_card_holds_finite_numbers(number):
     text = tiny_card().to_json().replace('"tolerance":0.0', f'"tolerance":{number}')
     with pytest.raises(InputError, match=r"parity\.tolerance: Input should be a finite number"):
         parse_card(text, "the card")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\tb", "a\x7f", "a\x9b", "a\u2028b", "a\udce9", "x" * 201])
+def test_a_name_that_no_class_can_have_is_refused(name):
+    with pytest.raises(ValueError, match="a class name "):
+        class_name(name)
+
+
+def test_class_names_are_composed():
+    assert class_name("cafe\u0301 \U0001f469\u200d\U0001f52c") == "caf\u00e9 \U0001f469\u200d\U0001f52c"

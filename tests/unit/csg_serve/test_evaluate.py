@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import signal
-from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,13 +175,12 @@ def test_names_of_any_bytes_and_markup_are_shown_as_text(tmp_path, capsys):
     assert json.loads((report.folder / "result.json").read_text())["folder"].endswith("/\\xff")
 
 
-def test_how_the_images_were_read_is_said_and_kept_in_the_page(data, monkeypatch, capsys):
-    read = csg_serve.evaluate.session.read_classification_dataset
-    noted = lambda sources: replace(read(sources), notes=("2 files passed over: <2> .gif",))  # noqa: E731
-    monkeypatch.setattr(csg_serve.evaluate.session, "read_classification_dataset", noted)
+def test_how_the_images_were_read_is_said_and_kept_in_the_page(data, capsys):
+    for number in range(2):
+        Path(data, f"{number}.<x>").touch()
     _, page = evaluated(SmallServer(), data=(data,), report=True)
-    assert "data: 2 files passed over: <2> .gif" in capsys.readouterr().err
-    assert "<dd>2 files passed over: &lt;2&gt; .gif</dd>" in page.read_text()
+    assert "data: 2 files passed over: 2 .<x>" in capsys.readouterr().err
+    assert "<dd>2 files passed over: 2 .&lt;x&gt;</dd>" in page.read_text()
 
 
 def test_without_a_terminal_there_are_lines_of_progress(capsys, monkeypatch):
