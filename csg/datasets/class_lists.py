@@ -54,7 +54,8 @@ def read_class_list(path: Path, known: Sequence[str] | None = None) -> LabelledF
     classes = list(dict.fromkeys(names.values()) if numbers else sorted(set(names.values())))
     if known is None and len(classes) < 2:
         raise InputError(f"{path} lists {len(classes)} classes", "list images of two or more classes")
-    index = {text: classes.index(name) for text, name in names.items()}
+    position = {name: index for index, name in enumerate(classes)}
+    index = {text: position[name] for text, name in names.items()}
     return LabelledFiles(tuple(classes), paths, np.array([index[text] for text in texts]), notes)
 
 

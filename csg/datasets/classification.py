@@ -78,7 +78,7 @@ class ClassificationDataset:
             only = [f"only in {self.name}: {_names(unknown)}"] if unknown else []
             only += [f"missing in {self.name}: {_names(missing)}"] if missing else []
             raise InputError(f"the classes differ ({'; '.join(only)})", "use the same class names in both datasets")
-        position = {name: index for index, name in enumerate(classes)}
+        position = {name: index for index, name in reversed(tuple(enumerate(classes)))}
         index = np.array([position[name] for name in self.classes])
         return replace(self, classes=tuple(classes), labels=index[self.labels])
 

@@ -8,8 +8,8 @@ UTF-8 are kept as they are.
 from __future__ import annotations
 
 import codecs
-import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -84,22 +84,25 @@ class ListFile:
         names = [line.fields[column] for line in self.lines]
         folder, ends = self.path.parent, (names[0], names[-1])
         bases = (folder, *absolute(folder).parents)
-        base = next((base for base in bases if all(_exists(base, name) for name in ends)), None)
+        base = next((base for base in bases if all(_on_disk(base, name) for name in ends)), None)
         if base is None:
             raise self._missing(bases, column)
-        if not all(_is_file(base / name) for name in ends):
+        if any("\\" in name and "\\" not in str(_on_disk(base, name)) for name in ends):
             names = [name.replace("\\", "/") for name in names]
-        above = base != folder and not all(map(os.path.isabs, ends))
+        names = [name if name.isascii() else _on_disk(base, name) or name for name in names]
+        above = base != folder and not all(Path(name).is_absolute() for name in ends)
         notes = (f"the paths in {self.path} start at {base}",) if above else ()
         return tuple([Path(base, name) for name in names]), notes
 
     def _missing(self, bases: Sequence[Path], column: int) -> InputError:
         """The error that the first or the last file is in none of the folders where it may be."""
         first, last = self.lines[0], self.lines[-1]
-        base = next((base for base in bases if _exists(base, first.fields[column])), None)
-        line, place = (last, f"not in {base}") if base else (first, f"neither in {bases[0]} nor in a folder above it")
+        base = next((base for base in bases if _on_disk(base, first.fields[column])), None)
+        line = last if base else first
+        name = line.fields[column]
+        place = f"is not in {base}" if base else f"is neither in {bases[0]} nor in a folder above it"
         return InputError(
-            f"{self.where(line)} names {line.fields[column]}, which is {place}",
+            f"{self.where(line)} names {name}, which {'does not exist' if Path(name).is_absolute() else place}",
             "correct the path; paths are relative to the list file or to a folder above it",
         )
 
@@ -134,8 +137,12 @@ def header_words(field: str) -> set[str]:
     return set(re.split(r"[\W_]+", field.lower()))
 
 
-def _exists(base: Path, name: str) -> bool:
-    return _is_file(base / name) or ("\\" in name and _is_file(base / name.replace("\\", "/")))
+def _on_disk(base: Path, name: str) -> str | None:
+    """The form of a path in which it exists: as it is, with `/` for `\\`, composed or decomposed; None if in none."""
+    forms = [name] if "\\" not in name else [name, name.replace("\\", "/")]
+    if not name.isascii():  # macOS decomposes the names of files
+        forms = [unicodedata.normalize(form, text) for text in forms for form in ("NFC", "NFD")]
+    return next((form for form in (name, *forms) if _is_file(base / form)), None)
 
 
 def _is_file(path: Path) -> bool:

@@ -114,6 +114,15 @@ def test_a_list_in_a_sub_folder_with_paths_from_the_root(tmp_path):
     assert read.notes == (f"the paths in {art} start at {tmp_path}",)
 
 
+def test_as_many_classes_as_images(read):
+    count = 5_000
+    lines = [f"cat/{number % 2}.png class{number}" for number in range(count)]
+    with pytest.raises(InputError, match=r"line 3: image .*cat/0.png has label class2, and in line 1 label class0"):
+        read("\n".join(lines))
+    lines = ["0.png a0", *(f"{number}.png a{number}" for number in range(2, count)), "1.png a1"]
+    assert len(read("\n".join(lines)).classes) == count
+
+
 WORDS = st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters='"'), min_size=1, max_size=8)
 
 

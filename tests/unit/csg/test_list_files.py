@@ -130,6 +130,19 @@ def test_paths_start_at_the_list_or_at_a_folder_above_it(tmp_path, monkeypatch):
         located("Art/9.png 0\n")
     with pytest.raises(InputError, match=r"line 2 names Art/9.png, which is not in .*/root;"):
         located("Art/0.png 0\nArt/9.png 0\n")
+    with pytest.raises(InputError, match=r"line 1 names /nowhere/9.png, which does not exist;"):
+        located("/nowhere/9.png 0\n")
     monkeypatch.chdir(file.parent)
     file.write_text("Art/0.png 0")
     assert read_list(file.relative_to(file.parent)).locate()[0] == (tmp_path / "root/Art/0.png",)
+
+
+def test_a_list_and_its_files_may_be_of_another_operating_system(tmp_path):
+    names = ["a.png", "caf\u00e9\\0.png", "cafe\u0301\\1.png", "b\\2.png"]
+    on_disk = ["a.png", "cafe\u0301/0.png", "caf\u00e9/1.png", "b/2.png"]
+    for name in on_disk:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    paths, _ = read_list(tmp_path / "list.txt").locate()
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == on_disk
