@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csg.card import ModelCard, SegmentationInput
+from csg.console import log
 from csg.datasets.classification import read_classification_dataset
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.errors import UsageError
@@ -71,6 +72,8 @@ def read_labelled_samples(card: ModelCard, sources: Sequence[str]) -> Samples:
     if isinstance(spec, SegmentationInput):
         raise UsageError(f"model {card.name} is a segmenter", "measure its mIoU with `csg evaluate`")
     images = read_classification_dataset(sources, card.classes)
+    for note in images.notes:
+        log(f"{images.name}: {note}")
     return Samples(images.name, len(images), lambda index: load(images.paths[index], spec), images.labels)
 
 
