@@ -30,7 +30,7 @@ class EvaluationOptions:
         Optional[list[str]],
         typer.Option(
             help="Real images: class folders, a list file, or 'digits'; for segmenters folders with images/ and "
-            "labels/, Cityscapes' tree, or 'digit-scenes'. Repeatable.",
+            "labels/, Cityscapes' tree, a list file, or 'digit-scenes'. Repeatable.",
             show_default="the task's embedded dataset",
         ),
     ] = None

@@ -98,7 +98,7 @@ class RecipeOptions:
         Optional[list[str]],
         typer.Option(
             help="Synthetic training images: class folders or a list file; for segmentation folders with images/ and "
-            "labels/, or Cityscapes' tree. Repeat it to join several."
+            "labels/, Cityscapes' tree, or a list file. Repeat it to join several."
         ),
     ] = None
     real_data: Annotated[

@@ -59,7 +59,7 @@ class LabelSet(Record):
     classes: Annotated[tuple[LabelClass, ...], Field(min_length=2, max_length=UNKNOWN)]
     """The classes, in the order of their indices."""
     ignored: tuple[MaskValue, ...] = ()
-    """Mask values that are not counted; 255 is always one of them."""
+    """Mask values that are not counted; 255 is one of them unless a class has it."""
     maps: dict[str, ClassNames] = Field(default_factory=dict)
     """For other sets by name: this set's class names to those of the other set."""
     maps_from: dict[str, ClassNames] = Field(default_factory=dict)

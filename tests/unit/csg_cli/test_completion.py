@@ -29,7 +29,7 @@ def asking(line):
         ("csg train cls --precision ", ["auto", "bf16", "fp16", "fp32"]),
         ("csg train cls --set optim.m", ["optim.momentum=", "optim.max_steps="]),
         ("csg export --precision ", ["fp32", "fp16", "bf16", "int8"]),
-        ("csg evaluate --labels c", ["camvid11", "cityscapes19"]),
+        ("csg evaluate --labels c", ["camvid11", "cityscapes16", "cityscapes19"]),
         ("csg weights pull resnet34", ["resnet34", "resnet34_ibn_a", "resnet34_ibn_b"]),
     ],
 )
