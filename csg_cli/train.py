@@ -25,9 +25,9 @@ weights_app = typer.Typer(
     epilog=examples("csg weights pull mobilenet_v2", "csg weights pull resnet50"),
 )
 data_app = typer.Typer(
-    help="The embedded synthetic datasets.",
+    help="Check data before a training; write the embedded synthetic datasets.",
     no_args_is_help=True,
-    epilog=examples("csg data synth digits/", "csg data synth scenes/ --kind digit-scenes"),
+    epilog=examples("csg data check pacs/cartoon --real-data pacs/photo", "csg data synth digits/"),
 )
 
 
@@ -133,3 +133,29 @@ def data_synth(
     from csg_train.data.command import synth_command
 
     synth_command(kind, out, count, seed)
+
+
+@data_app.command(
+    "check",
+    epilog=examples(
+        "csg data check pacs/cartoon --real-data pacs/photo",
+        "csg data check gta5 --labels cityscapes19 --real-data cityscapes/leftImg8bit/val --out gta5.png",
+    ),
+)
+def data_check(
+    sources: Annotated[list[str], typer.Argument(help="Training images, as `csg train --data` takes them.")],
+    real_data: Annotated[
+        Optional[list[str]], typer.Option(help="Real images to measure on. Repeat it to join several.")
+    ] = None,
+    labels: Labels = None,
+    out: Annotated[Path, typer.Option(help="Picture of samples to write (PNG).")] = Path("data-check.png"),
+    as_json: Json = False,
+) -> None:
+    """Decode all images and masks, and print what they are: counts, sizes, label values, damaged files, duplicates.
+
+    Exit code 3: a training would refuse the data.
+    """
+    from csg_train.data.check_command import CheckRequest, check_command
+
+    request = CheckRequest(sources=tuple(sources), real=tuple(real_data or ()), labels=labels, out=out)
+    check_command(request, as_json)

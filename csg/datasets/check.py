@@ -9,10 +9,10 @@ from typing import Literal, Protocol
 import numpy as np
 
 from csg.console import log
+from csg.datasets.contents import count_values
 from csg.datasets.dataset_scan import DatasetScan
 from csg.datasets.label_sets import UNKNOWN
 from csg.datasets.segmentation import SegmentationDataset
-from csg.datasets.value_counts import count_values
 from csg.errors import InputError
 
 SAMPLE = 100
