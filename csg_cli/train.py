@@ -139,7 +139,7 @@ def data_synth(
     "check",
     epilog=examples(
         "csg data check pacs/cartoon --real-data pacs/photo",
-        "csg data check gta5 --labels cityscapes19 --real-data cityscapes/leftImg8bit/val --out gta5.png",
+        "csg data check gta5 --labels cityscapes19 --out gta5.png",
     ),
 )
 def data_check(
