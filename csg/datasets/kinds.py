@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from csg.datasets.cityscapes import is_cityscapes
 from csg.datasets.list_files import read_list
 from csg.datasets.segmentation import EMBEDDED_SCENES, LABELS_FILE
-from csg.files import absolute
 from csg.images import SUFFIXES
-
-CITYSCAPES = "leftImg8bit"
 
 
 def task_of(source: str) -> Literal["cls", "seg"]:
@@ -26,4 +24,4 @@ def task_of(source: str) -> Literal["cls", "seg"]:
         _, *others = read_list(path).lines[0].fields
         return "seg" if any(field.lower().endswith(tuple(SUFFIXES)) for field in others) else "cls"
     scenes = (path / "images").is_dir() and ((path / "labels").is_dir() or (path / LABELS_FILE).is_file())
-    return "seg" if scenes or (path / CITYSCAPES).is_dir() or CITYSCAPES in absolute(path).parts else "cls"
+    return "seg" if scenes or is_cityscapes(path) else "cls"

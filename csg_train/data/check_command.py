@@ -105,16 +105,15 @@ def _read(
         labels: label set of the masks.
         training: the training set, whose classes a real set must have.
     """
+    images: Dataset
     if task == "seg":
-        scenes = read_segmentation_dataset(sources, labels)
+        images = read_segmentation_dataset(sources, labels)
         if training:
-            class_index_table(training.class_spec, scenes.labels)
+            class_index_table(training.class_spec, images.labels)
         counts = [len(read_segmentation_dataset([source], labels)) for source in sources[1:]]
-        return scenes, _parts(sources, len(scenes), counts)
-    images = read_classification_dataset(sources)
-    if training:
-        images = images.with_classes(training.class_spec.names, allow_missing=True)
-    counts = [len(read_classification_dataset([source])) for source in sources[1:]]
+    else:
+        images = read_classification_dataset(sources, training.class_spec.names if training else None)
+        counts = [len(read_classification_dataset([source], images.classes)) for source in sources[1:]]
     return images, _parts(sources, len(images), counts)
 
 
