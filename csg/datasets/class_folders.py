@@ -59,9 +59,9 @@ def read_class_folders(folder: Path, partly: bool = False) -> LabelledFiles:
     if by_class and {name.lower() for name in by_class} <= SPLITS:
         raise InputError(f"{folder} holds the splits {', '.join(by_class)}", f"name one, for example {folders[0]}")
     if len(by_class) < (1 if partly else 2):
+        found = f"1 class folder, {next(iter(by_class))}" if by_class else "0 class folders"
         beside = f", and {images_outside} images outside them" if images_outside else ""
-        hint = "create a folder of images for each class, at least two"
-        raise InputError(f"{folder} holds {len(by_class)} class folders{beside}", hint)
+        raise InputError(f"{folder} holds {found}{beside}", "create a folder of images for each class, at least two")
     if images_outside:
         passed_over["images outside the class folders"] = images_outside
     listings = {name: list_images(path) for name, path in by_class.items()}
@@ -116,8 +116,9 @@ def _check_none_empty(folders: Mapping[str, Path], listings: Mapping[str, Listin
 def _joined(listings: Mapping[str, Listing], notes: list[str]) -> LabelledFiles:
     nested = [folder for listing in listings.values() for folder in listing.folders]
     if nested:
+        count = f"{len(nested)} folder{'s' if len(nested) > 1 else ''}"
         names = ", ".join(map(str, nested[:SHOWN])) + (", ..." if nested[SHOWN:] else "")
-        notes = [*notes, f"images in {len(nested)} folders inside class folders are read too: {names}"]
+        notes = [*notes, f"images in {count} inside class folders are read too: {names}"]
     return LabelledFiles(
         classes=tuple(listings),
         paths=tuple([path for listing in listings.values() for path in listing.images]),

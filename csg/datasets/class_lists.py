@@ -38,11 +38,11 @@ def read_class_list(path: Path, known: Sequence[str] | None = None) -> LabelledF
     image, label = _columns(listed)
     paths, notes = listed.locate(image)
     texts = [line.fields[label] for line in listed.lines]
-    notes += listed.notes + _repeated(listed, paths, texts)
+    notes += listed.notes
     numbers = {} if _all_known(set(texts), known or ()) else _numbers(listed, label)
     folders = _folder_names(texts, paths, numbers) if numbers else {}
     if not numbers:
-        names = {text: read_class_name(text, f"{path}: label {text}") for text in sorted(set(texts))}
+        names = {text: read_class_name(text, f"{path}: label {text[:80]}") for text in sorted(set(texts))}
     elif known is None:
         _check_each_number(path, numbers.values())
         names = {text: read_class_name(folders.get(text, str(n)), str(path)) for text, n in numbers.items()}
@@ -56,7 +56,8 @@ def read_class_list(path: Path, known: Sequence[str] | None = None) -> LabelledF
         raise InputError(f"{path} lists {len(classes)} classes", "list images of two or more classes")
     position = {name: index for index, name in enumerate(classes)}
     index = {text: position[name] for text, name in names.items()}
-    return LabelledFiles(tuple(classes), paths, np.array([index[text] for text in texts]), notes)
+    labels = np.array([index[text] for text in texts])
+    return LabelledFiles(tuple(classes), paths, labels, notes + _repeated(listed, paths, labels))
 
 
 def _columns(listed: ListFile) -> tuple[int, int]:
@@ -79,7 +80,7 @@ def _columns(listed: ListFile) -> tuple[int, int]:
     return image, label
 
 
-def _repeated(listed: ListFile, paths: Sequence[Path], texts: Sequence[str]) -> tuple[str, ...]:
+def _repeated(listed: ListFile, paths: Sequence[Path], labels: np.ndarray) -> tuple[str, ...]:
     """A note if images are listed more than once.
 
     Raises:
@@ -91,10 +92,10 @@ def _repeated(listed: ListFile, paths: Sequence[Path], texts: Sequence[str]) -> 
     first: dict[str, int] = {}
     for row, name in enumerate(names):
         before = first.setdefault(name, row)
-        if texts[before] != texts[row]:
+        if labels[before] != labels[row]:
+            line = listed.lines[before].number
             raise InputError(
-                f"{listed.where(listed.lines[row])}: image {name} has label {texts[row]}, and in line "
-                f"{listed.lines[before].number} label {texts[before]}",
+                f"{listed.where(listed.lines[row])}: image {name} has another label in line {line}",
                 "remove one of the two lines",
             )
     return (f"{again} line{'s name images that are' if again > 1 else ' names an image that is'} listed before",)
@@ -111,7 +112,7 @@ def _numbers(listed: ListFile, label: int) -> dict[str, int]:
         InputError: a label is a number that is not whole, negative or too high, or some are words and some numbers.
     """
     lines = {line.fields[label]: line for line in reversed(listed.lines)}  # the first line with each label
-    whole = {text for text in lines if text.isascii() and text.isdigit() and len(text.lstrip("0")) < 10}
+    whole = {text for text in lines if text.isascii() and text.isdigit()}
     for text in sorted(lines.keys() - whole, key=lambda text: lines[text].number):
         if _LIKE_A_NUMBER.fullmatch(text):
             raise InputError(
@@ -125,11 +126,12 @@ def _numbers(listed: ListFile, label: int) -> dict[str, int]:
             f"{listed.where(lines[odd])}: label {odd[:80]} is a {'number' if odd in whole else 'word'}, others are not",
             "write numbers alone or class names alone",
         )
-    numbers = dict(sorted(((text, int(text)) for text in whole), key=lambda pair: pair[1]))
+    numbers = {text: int(text[-20:]) for text in whole}
     for text, number in numbers.items():
-        if number > MAX_LABEL:
-            raise InputError(f"{listed.where(lines[text])}: label {number} is above {MAX_LABEL}", "correct the label")
-    return numbers
+        if number > MAX_LABEL or text[:-20].strip("0"):
+            where = listed.where(lines[text])
+            raise InputError(f"{where}: label {text[:80]} is above {MAX_LABEL}", "correct the label")
+    return dict(sorted(numbers.items(), key=lambda pair: pair[1]))
 
 
 def _folder_names(texts: Sequence[str], paths: Sequence[Path], numbers: Mapping[str, int]) -> dict[str, str]:

@@ -24,7 +24,8 @@ PATH_WORDS = frozenset({"path", "file", "filename", "filepath", "image", "images
 """Words of a header over the column of the images."""
 LABEL_WORDS = frozenset({"label", "labels", "class", "category", "target", "mask", "masks", "annotation"})
 """Words of a header over the column of the classes, or of the masks."""
-HEADER_WORDS = PATH_WORDS | LABEL_WORDS | {"id", "index", "split", "width", "height"}
+HEADER_WORDS = PATH_WORDS | LABEL_WORDS | {"id", "index", "split", "width", "height", ""}
+"""Words of a header."""
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {
     codecs.BOM_UTF16_LE: "utf-16",  # UTF-32's mark begins in the same way
     codecs.BOM_UTF16_BE: "utf-16",
@@ -32,6 +33,8 @@ MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | {
 """How a file begins that is not UTF-8."""
 SAMPLE = 100
 """Lines that are looked at to find out what separates the fields."""
+SHOWN = 200
+"""Characters of a path that an error shows."""
 
 _ENDINGS = tuple(sorted(SUFFIXES))
 _AFTER_IMAGE = re.compile(f'(?:{"|".join(map(re.escape, _ENDINGS))})"?(?: *([\\t,;])| )', re.IGNORECASE)
@@ -102,8 +105,9 @@ class ListFile:
         name = line.fields[column]
         place = f"is not in {base}" if base else f"is neither in {bases[0]} nor in a folder above it"
         return InputError(
-            f"{self.where(line)} names {name}, which {'does not exist' if Path(name).is_absolute() else place}",
-            "correct the path; paths are relative to the list file or to a folder above it",
+            f"{self.where(line)} names {name[:SHOWN]}, which {'does not exist' if Path(name).is_absolute() else place}",
+            "correct the path; paths are relative to the list file or to a folder above it"
+            + (", and a header has to begin with #" if line is first and not is_image_name(name) else ""),
         )
 
 
@@ -191,7 +195,8 @@ def _fields(line: str, delimiter: str) -> tuple[str, ...]:
     if (line[0] == '"' or f'{delimiter}"' in line or ' "' in line) and (fields := _quoted_fields(line, delimiter)):
         return fields
     if delimiter != " ":
-        return tuple([field.strip(" \t") for field in line.split(delimiter)])
+        parts = line.split(delimiter) if delimiter in line else _SPACE_AFTER_IMAGE.split(line)
+        return tuple([part.strip(" \t") for part in parts])
     words = tuple(line.split())
     if len(words) == 2 and not (is_image_name(words[1]) and not is_image_name(words[0])):
         return words
@@ -221,4 +226,5 @@ def _quoted_fields(line: str, delimiter: str) -> tuple[str, ...]:
 
 def _is_header(fields: Sequence[str]) -> bool:
     """Whether the first line names the columns, such as `image_path,label`."""
-    return all(header_words(field) <= HEADER_WORDS for field in fields)
+    words = [header_words(field) for field in fields]
+    return all(word <= HEADER_WORDS for word in words) and any(word & PATH_WORDS for word in words)

@@ -77,13 +77,14 @@ def is_hidden(name: str) -> bool:
 def _walk(folder: Path, hidden: Counter[str]) -> Iterator[tuple[Path, list[str]]]:
     """The folders below a folder, with the files in each but hidden ones, which are counted.
 
-    A folder that is reached twice is read once.
+    A folder that is reached twice is read once, and a link to a folder above is not followed.
     """
-    seen = set()
+    above = (parent.stat() for parent in folder.resolve().parents)
+    seen = {(status.st_dev, status.st_ino) for status in above}
     for path, folders, files in os.walk(folder, followlinks=True, onerror=_fail):
         here = Path(path)
         status = here.stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above it
+        if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))

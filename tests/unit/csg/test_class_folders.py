@@ -35,6 +35,7 @@ def test_images_in_sub_folders_and_linked_folders_are_read(data, tmp_path):
     (data / "dog" / "linked").symlink_to(tmp_path / "more")
     (data / "bird").symlink_to(tmp_path / "more")
     (data / "cat" / "round").symlink_to(data / "cat")
+    (data / "cat" / "up").symlink_to(data)
     read = read_classification_dataset([data])
     assert read.classes == ("bird", "cat", "dog")
     assert [path.relative_to(data).as_posix() for path in read.paths] == [

@@ -38,6 +38,8 @@ def rows(content, tmp_path):
         PLAIN.replace("png ", "png,"),
         PLAIN.replace("png ", "png , "),
         PLAIN.replace("png ", "png;"),
+        PLAIN.replace("png ", "png,", 1),
+        PLAIN.replace("0.png ", "0.png\t"),
         PLAIN.replace("png ", "png   ").replace("\n", "  \n"),
         QUOTED,
         QUOTED.replace('" ', '",'),
