@@ -5,7 +5,6 @@ With `--json`, standard output holds one JSON object and nothing else.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from csg.errors import printable
+from csg.strict_json import json_text
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
@@ -69,8 +69,7 @@ def print_json(result: dict[str, Any]) -> None:
     Raises:
         ValueError: the result holds NaN or infinity, which JSON does not have.
     """
-    json.dump(result, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(json_text(result) + "\n")
 
 
 class _Rate(ProgressColumn):

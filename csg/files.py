@@ -123,6 +123,24 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Let no other process write a file while the block makes its content; its folder is created.
+
+    Raises:
+        UsageError: another process is writing it.
+        OSError: its folder can't be written.
+    """
+    own = file.with_name(f"{_prefix(file)}lock")
+    with lock(own) as free:
+        if not free:
+            raise UsageError(f"another process is writing {file}", "wait for it, or name another file with --out")
+        try:
+            yield
+        finally:
+            own.unlink(missing_ok=True)
+
+
+@contextmanager
 def lock(file: Path, wait: str | None = None) -> Iterator[bool]:
     """Hold the lock of a file, which is created; the lock ends with the process, however that ends.
 
@@ -130,20 +148,23 @@ def lock(file: Path, wait: str | None = None) -> Iterator[bool]:
 
     Args:
         file: the file.
-        wait: wait for another process that holds the lock, and say this; None: do not wait.
+        wait: wait for another process that holds the lock, and say this (if it is not empty); None: do not wait.
 
     Yields:
         Whether the lock is held: false if another process holds it and `wait` is None.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as handle:
+    with _naming(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        opened = file.open("a")
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if wait is None:
                 yield False
                 return
-            log(wait)
+            if wait:
+                log(wait)
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):

@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from csg.console import log
-from csg.errors import CsgError
+from csg.errors import CsgError, UsageError
+from csg.files import LOCK, lock
 from csg_cli.options import examples
 
 EXAMPLES = examples("csg demo", "mkdir demo && cd demo && csg demo")
@@ -21,6 +23,16 @@ class StepFailed(CsgError):
 
 def demo() -> None:
     """Run the whole pipeline on the embedded digits, in the current folder; the server is stopped at the end."""
+    with lock(Path(LOCK)) as free:
+        if not free:
+            raise UsageError("another demo is running in this folder", "run it in another folder")
+        try:
+            _demo()
+        finally:
+            Path(LOCK).unlink(missing_ok=True)
+
+
+def _demo() -> None:
     started = time.monotonic()
     _run("train", "cls")
     _run("export", "--fp16")

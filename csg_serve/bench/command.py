@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from csg.console import log, print_json, show_table
 from csg.errors import UsageError
 from csg.files import atomic_directory, new_folder, validate_name
+from csg.strict_json import json_text
 from csg_serve.bench.load import Send, generate_load, open_sender
 from csg_serve.bench.results import SCENARIOS, BenchOptions, BenchResult, LoadPoint, ScenarioName
 from csg_serve.bench.samples import prepare_requests, read_samples
@@ -93,7 +93,7 @@ async def _bench(options: BenchOptions) -> BenchResult:
         with new_folder(options.out, MEASUREMENTS, stem) as folder, atomic_directory(folder) as unfinished:
             measure = _measure_scenarios if options.scenarios else _measure_load
             result = await measure(served, options, folder, unfinished)
-            (unfinished / RESULT).write_text(json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
+            (unfinished / RESULT).write_text(json_text(result.to_dict()) + "\n")
     return result
 
 

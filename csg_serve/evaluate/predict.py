@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +14,16 @@ import numpy as np
 
 from csg.card import ModelCard
 from csg.console import log, print_json, show_table
-from csg.files import atomic_write
+from csg.files import LOCK, atomic_write, lock
 from csg.images import decode
 from csg.overlays import overlay, palette_png, png_bytes
 from csg_serve.client.client import probabilities
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
 from csg_serve.evaluate.collect import iter_predictions
+
+STEM_BYTES = 230
+"""Maximum length of an image's name in the names of its files; file systems allow 255 bytes in all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,18 +123,23 @@ def _class_prediction(image: Path, logits: np.ndarray, card: ModelCard) -> Class
 
 
 def _mask_prediction(image: Path, label_map: np.ndarray, card: ModelCard, out: Path) -> MaskPrediction:
-    """Write <image>-mask.png and <image>-overlay.png, under names that are not in use."""
-    mask_path, overlay_path = (_unused(out / f"{image.stem}-{kind}.png") for kind in ("mask", "overlay"))
-    atomic_write(mask_path, palette_png(label_map, card.colours))
-    atomic_write(overlay_path, png_bytes(overlay(decode(image), label_map, card.colours)))
+    """Write <image>-mask.png and <image>-overlay.png, under names that no image has, here or in another process."""
+    mask, picture = palette_png(label_map, card.colours), png_bytes(overlay(decode(image), label_map, card.colours))
+    with lock(out / LOCK, wait=""):
+        mask_path, overlay_path = _unused(out, image.stem)
+        atomic_write(mask_path, mask)
+        atomic_write(overlay_path, picture)
     shares = np.bincount(label_map.ravel(), minlength=len(card.classes)) / label_map.size
     classes = {name: float(share) for name, share in zip(card.classes, shares, strict=False) if share}
     return MaskPrediction(image, mask_path, overlay_path, classes)
 
 
-def _unused(path: Path) -> Path:
-    """The path, or the first of path-2, path-3 ... that does not exist."""
-    number, unused = 2, path
-    while unused.exists():
-        unused, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-    return unused
+def _unused(out: Path, stem: str) -> tuple[Path, Path]:
+    """The files of mask and overlay, with the first number that neither has: none, -2, -3, ..."""
+    stem = os.fsdecode(os.fsencode(stem)[:STEM_BYTES])
+    for number in itertools.count(1):
+        suffix = f"-{number}.png" if number > 1 else ".png"
+        mask, picture = (out / f"{stem}-{kind}{suffix}" for kind in ("mask", "overlay"))
+        if not (mask.exists() or picture.exists()):
+            return mask, picture
+    raise AssertionError

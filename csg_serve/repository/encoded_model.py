@@ -12,13 +12,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from importlib.resources import files
 from pathlib import Path
 
 from csg.card import ModelCard
 from csg.errors import InputError
+from csg.strict_json import json_text
 from csg_serve.python_backend import ENCODED_MODEL, write_scripts
 from csg_serve.repository.versions import add_version
 from csg_serve.server.control import unload_model
@@ -57,7 +57,7 @@ def write_preprocessing(folder: Path, model: str, version: int, card: ModelCard,
     for file in CSG_FILES:
         (folder / "csg" / file).write_bytes(files("csg").joinpath(file).read_bytes())
     served = {"max_batch_size": config.max_batch_size, "card": card.model_dump(mode="json")}
-    (folder / "served.json").write_text(json.dumps(served))
+    (folder / "served.json").write_text(json_text(served, indent=None))
     (folder / CONFIG).write_text(config_text(config))
 
 

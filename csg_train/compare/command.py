@@ -19,7 +19,7 @@ from typing import Any
 
 from csg.console import log, print_json
 from csg.errors import CsgError, InputError, UsageError
-from csg.files import atomic_write
+from csg.files import atomic_write, working_in
 from csg_train.compare.panels import draw_figures, keep_panel
 from csg_train.compare.plan import keep_plan
 from csg_train.compare.results import (
@@ -74,10 +74,33 @@ class CompareRequest:
 
 
 def compare_command(request: CompareRequest, as_json: bool) -> None:
-    """Train what is not trained yet, and write table and figures; the table is updated after each method."""
+    """Train what is not trained yet, and write table and figures; the table is updated after each method.
+
+    Raises:
+        UsageError: a method or a setting is wrong, or another process is working in the folder.
+        InputError: the images can't be used, a file of the comparison is damaged, or every run diverged.
+    """
     base = with_absolute_paths(_shared_recipe(request))
     chosen, left_out = choose(request.methods, base)
-    folder, images = request.out or COMPARISONS / base.name, TASKS[request.task].read_synthetic(base)
+    folder = request.out or COMPARISONS / base.name
+    with working_in(folder):
+        result = _compare(request, base, folder, chosen=chosen, left_out=left_out)
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        sys.stdout.write((folder / TABLE).read_text())
+    log(f"table.md, comparison.json, circle.png and confusion.png are in {folder}")
+
+
+def _compare(
+    request: CompareRequest,
+    base: Recipe,
+    folder: Path,
+    *,
+    chosen: Sequence[MethodSpec],
+    left_out: Sequence[MethodSpec],
+) -> ComparisonResult:
+    images = TASKS[request.task].read_synthetic(base)
     base = keep_plan(folder, base, request.tune, images.fingerprint())
     names = ", ".join(spec.label for spec in chosen)
     default = "" if request.recipe else " (default)"
@@ -86,7 +109,7 @@ def compare_command(request: CompareRequest, as_json: bool) -> None:
         setting = f"methods.{spec.name}.{missing_settings(spec, base)[0]}"
         log(f"{spec.label} is left out: {setting} has no default; set it with --set {setting}=VALUE")
     comparison = Comparison(folder, base, len(images), tuning_rule(base, request.tune))
-    methods = read_results(folder)
+    methods = read_results(folder, base.task)
     for spec in chosen:
         method = comparison.train(spec, methods.get(spec.label), request.seeds, tune=request.tune)
         if method.runs:
@@ -96,11 +119,7 @@ def compare_command(request: CompareRequest, as_json: bool) -> None:
         raise InputError("every run diverged, so there is no table", "lower the learning rates, or tune")
     result = comparison.write(methods.values())
     draw_figures(folder, [method.label for method in result.methods])
-    if as_json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        sys.stdout.write((folder / TABLE).read_text())
-    log(f"table.md, comparison.json, circle.png and confusion.png are in {folder}")
+    return result
 
 
 def _shared_recipe(request: CompareRequest) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from csg.errors import one_line, printable
 from csg.files import atomic_write
 
 CONCENTRATION = 40.0
@@ -76,6 +78,16 @@ def circular_density(points: np.ndarray, at: np.ndarray) -> np.ndarray:
     return density
 
 
+def plain(text: str) -> str:
+    """A name from outside as Matplotlib shows it unchanged: `$` would start a formula. Long names are cut.
+
+    Example:
+        >>> plain("a $b$")
+        'a \\\\$b\\\\$'
+    """
+    return one_line(printable(text), 40).replace("$", r"\$")
+
+
 def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     """Embeddings on the circle, coloured by class, with a ring of density and E_s (docs/method.md section 9)."""
     figure, axes = _grid(len(panels), 2.6, 2.4)
@@ -94,26 +106,33 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
         x, y = np.cos(around), np.sin(around)
         axis.plot(x, y, color="0.85", lw=0.5, zorder=0)
         axis.fill(np.r_[outer * x, RING[0] * x[::-1]], np.r_[outer * y, RING[0] * y[::-1]], color="0.7", lw=0)
-        axis.set(xlim=(-1.6, 1.6), ylim=(bottom, 1.6), aspect="equal", title=panel.name)
+        axis.set(xlim=(-1.6, 1.6), ylim=(bottom, 1.6), aspect="equal", title=plain(panel.name))
         axis.axis("off")
         energies = "  ".join(f"$E_{s}$ {value:.3f}" for s, value in enumerate(panel.energies))
         axis.text(0, bottom, energies, ha="center", va="top", fontsize=8)
     if panels[0].true is None:
         return figure
     handles = [figure.axes[0].scatter([], [], s=12, color=colours[i]) for i in range(len(classes))]
-    figure.legend(handles, classes, loc="outside lower center", ncols=min(len(classes), 10), fontsize=8, frameon=False)
+    figure.legend(
+        handles,
+        [plain(name) for name in classes],
+        loc="outside lower center",
+        ncols=min(len(classes), 10),
+        fontsize=8,
+        frameon=False,
+    )
     return figure
 
 
 def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     """Confusion matrices in shares of each true class: rows true, columns predicted."""
-    side = max(2.6, 0.26 * len(classes) + 1)
+    side, classes = max(2.6, 0.26 * len(classes) + 1), [plain(name) for name in classes]
     figure, axes = _grid(len(panels), side, side)
     for index, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
         confusion = panel.confusion
         shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axis.set_title(f"{panel.name}, {panel.score:.1%}", fontsize=9)
+        axis.set_title(f"{plain(panel.name)}, {panel.score:.1%}", fontsize=9)
         axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
         axis.set_yticks(range(len(classes)), classes if index % _columns(len(panels)) == 0 else [], fontsize=7)
         if len(classes) <= 12:
@@ -129,7 +148,9 @@ def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG atomically; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a font without a character of a name draws a box
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     atomic_write(path, buffer.getvalue())
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from csg.errors import UsageError
-from csg.files import atomic_write
+from csg.files import atomic_write, is_empty
 from csg.records import Record, read_record
+from csg.strict_json import json_text
 from csg_train.methods.spec import method_settings
 from csg_train.recipe import Recipe, parse_recipe
 from csg_train.training.optimizer import precision_for
@@ -53,12 +53,12 @@ def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recip
     """
     file = folder / PLAN
     if not file.is_file():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not is_empty(folder):
             raise UsageError(f"{folder} is not the folder of a comparison", "name another with --out")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         base = base.model_copy(update={"precision": precision_for(base.precision, device).name})
         plan = Plan(tune=tune, images=fingerprint, recipe=_without_folders(base))
-        atomic_write(file, (json.dumps(plan.model_dump(mode="json"), indent=2) + "\n").encode())
+        atomic_write(file, f"{json_text(plan.model_dump(mode='json'))}\n".encode())
         return base
     plan = read_record(file, Plan, "restore it, or name another folder with --out")
     if plan.tune != tune:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, field_validator
+
+from csg.errors import InputError
 from csg.files import atomic_write
 from csg.records import Record, read_record
+from csg.strict_json import json_text
 from csg_train.energy import Energy
 from csg_train.methods import METHODS
 from csg_train.methods.spec import MethodSpec, method_settings
@@ -20,16 +23,17 @@ from csg_train.training.run_folder import Run
 
 ENERGIES = ("E_0", "E_1", "E_2")
 JSON = "comparison.json"
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Trial(Record):
     """A tuning run."""
 
-    changes: dict[str, Any]
+    changes: dict[str, float]
     """The settings that it tried, by dotted name."""
-    held_out: float
+    held_out: Share
     """Its score on held-out synthetic images, 0 to 1."""
-    images: int
+    images: Annotated[int, Field(ge=1)]
     """The number of these images."""
 
 
@@ -38,7 +42,7 @@ class RunFigures(Record):
 
     seed: int
     """Its seed."""
-    scores: dict[str, float]
+    scores: dict[str, Share]
     """Scores on the real images, 0 to 1, by the names of the evaluation's fields."""
     energy: Energy | None
     """Hyperspherical energy of the embeddings of the real images; None for a single image."""
@@ -79,10 +83,17 @@ class MethodResult(Record):
     """Names of the files and folders that its settings name, by setting."""
     trials: tuple[Trial, ...] = ()
     """Its tuning runs."""
-    chosen: dict[str, Any]
+    chosen: dict[str, float]
     """The settings that tuning chose, by dotted name."""
     runs: tuple[RunFigures, ...] = ()
     """One for each seed."""
+
+    @field_validator("runs")
+    @classmethod
+    def _one_run_a_seed(cls, runs: tuple[RunFigures, ...]) -> tuple[RunFigures, ...]:
+        if len({run.seed for run in runs}) < len(runs):
+            raise ValueError("a seed is there twice")
+        return runs
 
     def values(self, name: str) -> list[float]:
         """A figure of each run that has it."""
@@ -146,17 +157,21 @@ def figures_of(run: Run) -> RunFigures:
     )
 
 
-def read_results(folder: Path) -> dict[str, MethodResult]:
+def read_results(folder: Path, task: str) -> dict[str, MethodResult]:
     """The methods that earlier calls have finished, by label.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or its scores are not those of the task.
     """
-    file = folder / JSON
+    file, hint = folder / JSON, "restore it, or name another folder with --out"
     if not file.is_file():
         return {}
-    found = read_record(file, ComparisonResult, "restore it, or name another folder with --out")
-    return {method.label: method for method in found.methods}
+    found = read_record(file, ComparisonResult, hint)
+    methods = {method.label: method for method in found.methods}
+    runs = [run for method in found.methods for run in method.runs]
+    if len(methods) < len(found.methods) or any(run.scores.keys() != TASKS[task].scores.keys() for run in runs):
+        raise InputError(f"{file} is damaged: a method is there twice, or its scores are not those of {task}", hint)
+    return methods
 
 
 def in_order(methods: Iterable[MethodResult]) -> list[MethodResult]:
@@ -169,7 +184,7 @@ def write_results(folder: Path, base: Recipe, rule: str, methods: Sequence[Metho
     """Write `comparison.json`."""
     rows = tuple(_row(method.label, run) for method in methods for run in method.runs)
     result = ComparisonResult(recipe=base.name, rule=rule, rows=rows, methods=tuple(methods))
-    atomic_write(folder / JSON, (json.dumps(result.model_dump(mode="json"), indent=2) + "\n").encode())
+    atomic_write(folder / JSON, f"{json_text(result.model_dump(mode='json'))}\n".encode())
     return result
 
 

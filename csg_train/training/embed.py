@@ -11,7 +11,7 @@ import numpy as np
 
 from csg.console import log, print_json
 from csg.errors import InputError, UsageError
-from csg.files import atomic_write
+from csg.files import atomic_write, writing
 from csg_train.energy import hyperspherical_energy
 from csg_train.tasks import TASKS, Images, Measurement, predicting
 from csg_train.training.environment import training_device
@@ -37,7 +37,18 @@ def embed_command(path: Path | None, data: list[str] | None, out: Path | None, a
     if out.suffix != ".npz":
         raise UsageError(f"{out} does not end in .npz", "name the file *.npz")
     log(f"embed: run {run.path}" + ("" if path else " (newest)") + f", to {out}")
-    images, measurement = measure_run(run, data or ())
+    with writing(out):
+        images, measurement = measure_run(run, data or ())
+        _write(out, run, images, measurement)
+    energy = hyperspherical_energy(measurement.embeddings)
+    if energy:
+        count = len(measurement.embeddings)
+        log(f"{count} embeddings: E_0 {energy.E_0:.4f}, E_1 {energy.E_1:.4f}, E_2 {energy.E_2:.4f}")
+    if as_json:
+        print_json({"file": str(out), "energy": asdict(energy) if energy else None})
+
+
+def _write(out: Path, run: Run, images: Images, measurement: Measurement) -> None:
     buffer, of_images = io.BytesIO(), {"labels": measurement.true, "predicted": measurement.predicted}
     np.savez_compressed(
         buffer,
@@ -47,12 +58,6 @@ def embed_command(path: Path | None, data: list[str] | None, out: Path | None, a
         **{name: values for name, values in of_images.items() if values is not None},
     )
     atomic_write(out, buffer.getvalue())
-    energy = hyperspherical_energy(measurement.embeddings)
-    if energy:
-        count = len(measurement.embeddings)
-        log(f"{count} embeddings: E_0 {energy.E_0:.4f}, E_1 {energy.E_1:.4f}, E_2 {energy.E_2:.4f}")
-    if as_json:
-        print_json({"file": str(out), "energy": asdict(energy) if energy else None})
 
 
 def measure_run(run: Run, data: Sequence[str] = ()) -> tuple[Images, Measurement]:

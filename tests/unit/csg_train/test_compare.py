@@ -1,6 +1,7 @@
 """`csg compare cls` and `csg embed`: what they write, what they do not do twice, and what they refuse."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 
@@ -8,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csg.errors import UsageError
+from csg.errors import InputError, UsageError
+from csg.files import locked
+from csg_train.compare.figures import Panel, circle_figure, confusion_figure, save_figure
+from csg_train.compare.panels import draw_figures
 from csg_train.compare.plan import keep_plan
 from csg_train.compare.results import Trial, read_results
 from csg_train.compare.tuning import best_trial, candidates, choose, recipe_for, trial_settings, tuning_rule
@@ -48,7 +52,7 @@ def test_table_and_json_are_the_runs_own_figures(compared):
     for method, name in zip(result["methods"], ("none", "csg-apool-false"), strict=True):
         own = [Run(folder / "runs" / f"{name}-{seed}").result() for seed in (0, 1)]
         accuracies = [run.real.accuracy for run in own]
-        summary = read_results(folder)[method["label"]]
+        summary = read_results(folder, "cls")[method["label"]]
         assert summary.mean("accuracy") == pytest.approx(np.mean(accuracies))
         assert summary.deviation("accuracy") == pytest.approx(np.std(accuracies, ddof=1))
         assert summary.mean("E_2") == pytest.approx(np.mean([run.energy.E_2 for run in own]))
@@ -168,6 +172,68 @@ def test_methods_are_chosen_and_refused(small_recipe):
 def test_a_wrong_setting_of_a_method_is_one_line(compared):
     folder, _ = compared
     refused(compare(folder, "--no-tune", "--method", "none:apool=false"), 2, "apool")
+
+
+def test_a_comparison_that_another_process_makes_is_left_alone(compared, tmp_path):
+    folder = shutil.copytree(compared[0], tmp_path / "copy")
+    with locked(folder):
+        refused(compare(folder, "--no-tune", "--method", "none"), 2, "another process is working in", "--out")
+
+
+BROKEN = {
+    "empty": lambda text: "",
+    "cut": lambda text: text[: len(text) // 2],
+    "no object": lambda text: "[]",
+    "NaN": lambda text: re.sub(r'"accuracy": [0-9.]+', '"accuracy": NaN', text),
+    "above one": lambda text: re.sub(r'"accuracy": [0-9.]+', '"accuracy": 7', text),
+    "other scores": lambda text: text.replace("mean_class_accuracy", "miou"),
+    "a seed twice": lambda text: text.replace('"seed": 1', '"seed": 0'),
+    "a method twice": lambda text: text.replace("csg:apool=false", "none"),
+    "words for a number": lambda text: text.replace('"chosen": {}', '"chosen": {"optim.lr_heads": "x"}'),
+    "newer": lambda text: text.replace('"version": 1', '"version": 2'),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_damaged_comparison_is_one_line(compared, tmp_path, how):
+    folder = shutil.copytree(compared[0], tmp_path / "copy")
+    file = folder / "comparison.json"
+    file.write_text(BROKEN[how](file.read_text()))
+    with pytest.raises(InputError, match=r"comparison\.json (is|has)"):
+        read_results(folder, "cls")
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "no object", "newer"])
+def test_a_damaged_plan_is_one_line(small_recipe, compared, tmp_path, how):
+    folder = shutil.copytree(compared[0], tmp_path / "copy")
+    file = folder / "plan.json"
+    file.write_text(BROKEN[how](file.read_text()))
+    with pytest.raises(InputError, match=r"plan\.json .*; restore it|plan\.json has format version 2"):
+        keep_plan(folder, small_recipe(), False, "0")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", None])
+def test_a_damaged_panel_is_one_line(compared, tmp_path, content):
+    folder = shutil.copytree(compared[0], tmp_path / "copy")
+    panel = folder / "panels" / "none.npz"
+    if content is None:
+        with np.load(panel) as arrays:
+            np.savez(panel, **dict(arrays) | {"true": arrays["true"] + 99})
+    else:
+        panel.write_bytes(content)
+    with pytest.raises(InputError, match=r"none\.npz is damaged"):
+        draw_figures(folder, ["none", "csg:apool=false"])
+
+
+NAMES = ["$x", "a$b$", "\\alpha", "caf\udce9", "\u4e2d", "[red]", "a\nb", "\x1b[31m", "a%_^{", "x" * 100]
+
+
+def test_class_names_are_text_in_the_figures(tmp_path, recwarn):
+    true = np.arange(20) % len(NAMES)
+    panel = Panel("csg:a=$x", 0.5, np.linspace(0, 3, 20), true, np.eye(len(NAMES), dtype=int), (1.0, 2.0, 3.0))
+    for draw in (circle_figure, confusion_figure):
+        save_figure(draw([panel], NAMES), tmp_path / "figure.png")
+    assert not recwarn.list
 
 
 def test_a_strange_folder_is_left_alone(small_recipe, tmp_path):
