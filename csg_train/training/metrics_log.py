@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch.utils.tensorboard import SummaryWriter
 
+from csg.strict_json import json_text
 from csg_train.distributed import rank
 from csg_train.training.run_folder import METRICS, Run
 
@@ -25,7 +26,7 @@ class MetricsLine:
 
     def to_json(self) -> str:
         """The line, without a line break."""
-        return json.dumps({"step": self.step} | self.figures, allow_nan=False)
+        return json_text({"step": self.step} | self.figures, indent=None)
 
     @classmethod
     def from_json(cls, line: str) -> MetricsLine | None:

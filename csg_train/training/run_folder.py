@@ -11,7 +11,6 @@ diverged.txt           instead of the last two: why there is no student
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from csg.files import atomic_write
 from csg.parsing import parse_yaml
 from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg.records import Record, read_record
+from csg.strict_json import json_text
 from csg_train.energy import Energy
 from csg_train.recipe import Recipe, parse_recipe
 from csg_train.training.environment import Environment
@@ -164,7 +164,7 @@ class Run:
 
     def write_record(self, name: str, record: Record) -> None:
         """Write a record as JSON, atomically."""
-        self.write(name, json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
+        self.write(name, json_text(record.model_dump(mode="json")) + "\n")
 
     def student(self) -> dict[str, torch.Tensor]:
         """The state dict of the trained student.
