@@ -26,7 +26,7 @@ class MetricsLine:
 
     def to_json(self) -> str:
         """The line, without a line break."""
-        return json_text({"step": self.step} | self.figures, indent=None)
+        return json_text({"step": self.step, **self.figures}, indent=None)
 
     @classmethod
     def from_json(cls, line: str) -> MetricsLine | None:
