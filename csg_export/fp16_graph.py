@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from csg_export.external_weights import convert_constant
 from csg_export.onnx_graph import check_graph
 
 FP32, FP16 = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -101,11 +102,10 @@ class _GraphBuilder:
         return wanted
 
     def _constant(self, name: str, new_name: str, to: int) -> TensorProto:
-        values = numpy_helper.to_array(self.constants[name])
-        if to == FP16:
-            with np.errstate(over="ignore"):
-                values = values.astype(np.float16)
-        return numpy_helper.from_array(values.astype(np.float32) if self.simulate else values, new_name)
+        constant = self.constants[name]
+        if to == FP32:
+            return constant
+        return convert_constant(self.model, constant, new_name, _rounded if self.simulate else _half)
 
     def _round(self, name: str, rounded: str) -> None:
         self._node("Cast", [name], f"{rounded}_half", to=FP16)
@@ -129,3 +129,12 @@ class _GraphBuilder:
     def _node(self, operator: str, inputs: list[str], output: str, **attributes: int) -> None:
         self.nodes.append(helper.make_node(operator, inputs, [output], f"{operator.lower()}_{output}", **attributes))
         self.produced.add(output)
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16)
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return _half(values).astype(np.float32)

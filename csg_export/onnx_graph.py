@@ -6,7 +6,6 @@ import contextlib
 import copy
 import io
 import logging
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -15,8 +14,16 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from csg.bundle import MODEL, WEIGHTS
+from csg.bundle import MODEL
 from csg.card import STRIDE, ClassificationInput, SegmentationInput
+from csg_export.external_weights import (
+    is_large,
+    loadable,
+    set_weights_folder,
+    temporary_folder,
+    weights_folder,
+    write_files,
+)
 from csg_train.models.classifier import Classifier
 from csg_train.models.fast_layers import fold_batch_norms
 
@@ -26,8 +33,6 @@ CARD_KEY = "csg_card"
 """Name of the model card in the graph's metadata."""
 LAYERS = ("Conv", "Gemm", "MatMul")
 """Operators with weights."""
-MAX_MESSAGE_BYTES = 2**31 - 2**20
-"""protobuf's limit less room for the card. The weights of a larger graph are written to a file of their own."""
 
 
 class _WithLabelMap(nn.Module):
@@ -55,13 +60,24 @@ class _WithEmbedding(nn.Module):
 
 
 def strip(network: nn.Module) -> nn.Module:
-    """Copy a network for inference: on the CPU, in eval mode, batch norms folded into the convolutions before them."""
-    bare = copy.deepcopy(network).cpu().eval()
+    """Copy a network for inference: on the CPU, in eval mode, batch norms folded into the convolutions before them.
+
+    The copy shares the weights that are not folded with the network, since both are only read.
+    """
+    shared: dict[int, object] = {
+        id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in network.parameters()
+    }
+    bare = copy.deepcopy(network, shared).cpu().eval()
     fold_batch_norms(bare)
     return bare
 
 
-def to_onnx(network: nn.Module, spec: ClassificationInput | SegmentationInput, embedding: bool = False) -> ModelProto:
+def to_onnx(
+    network: nn.Module,
+    spec: ClassificationInput | SegmentationInput,
+    embedding: bool = False,
+    folder: Path | None = None,
+) -> ModelProto:
     """Export a stripped network as a float32 graph, checked by onnx's checker.
 
     The graph takes uint8 (B, H, W, 3) for any B and normalises the pixels itself. A classifier returns float32 logits
@@ -70,6 +86,7 @@ def to_onnx(network: nn.Module, spec: ClassificationInput | SegmentationInput, e
     Args:
         spec: the input; if it leaves height and width open, H and W are any multiples of 8.
         embedding: also return a classifier's embedding, float32 (B, C).
+        folder: for weights that do not fit into the graph (`csg_export.external_weights`); None: a temporary one.
     """
     shape: dict[int, object] = {0: torch.export.Dim("batch", min=1)}
     outputs = [LOGITS]
@@ -92,12 +109,19 @@ def to_onnx(network: nn.Module, spec: ClassificationInput | SegmentationInput, e
             output_names=outputs,
             dynamic_shapes=(shape,),
             opset_version=OPSET,
-            external_data=False,
+            external_data=is_large(network),
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
-    _drop_metadata(model)
+    if not is_large(network):
+        model: ModelProto = program.model_proto
+        _drop_metadata(model)
+    else:
+        place = temporary_folder(folder)
+        program.save(place / MODEL, external_data=True)  # one weight after the other
+        model = onnx.load(place / MODEL, load_external_data=False)
+        _drop_metadata(model)
+        set_weights_folder(model, place)
     check_graph(model)
     return model
 
@@ -121,17 +145,22 @@ def without_logits(model: ModelProto) -> ModelProto:
 
 def check_graph(model: ModelProto) -> None:
     """Check a graph with onnx's checker, types and shapes inferred."""
-    onnx.checker.check_model(model, full_check=True)
+    onnx.checker.check_model(loadable(model), full_check=True)
 
 
-def bundle_files(model: ModelProto, card_json: str) -> dict[str, bytes]:
+def bundle_files(model: ModelProto, card_json: str, folder: Path | None = None) -> dict[str, bytes | Path]:
     """The files of the graph in a bundle, by name, the card in the graph's metadata.
 
-    Weights are in a file of their own if the graph is larger than protobuf's limit of 2 GB.
+    Args:
+        model: the graph.
+        card_json: the card.
+        folder: where files are written that the bundle is to take over; None: a temporary one.
+
+    Returns:
+        model.onnx as bytes; of a graph beyond protobuf's limit of 2 GB, the files model.onnx and model.onnx.data.
     """
+    source = weights_folder(model)
     onnx.helper.set_model_props(model, {CARD_KEY: card_json})
-    if model.ByteSize() <= MAX_MESSAGE_BYTES:
+    if source is None:
         return {MODEL: bytes(model.SerializeToString(deterministic=True))}
-    with tempfile.TemporaryDirectory() as folder:
-        onnx.save(model, Path(folder, MODEL), save_as_external_data=True, location=WEIGHTS)
-        return {name: Path(folder, name).read_bytes() for name in (MODEL, WEIGHTS)}
+    return dict(write_files(model, source, temporary_folder(folder)))

@@ -19,6 +19,7 @@ from csg.card import ComputeType, Runtime
 from csg.console import log
 from csg.errors import UsageError
 from csg.provenance import Engine
+from csg_export.external_weights import loadable, weights_folder
 from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP, LOGITS
 from csg_export.tensorrt import open_engine, run_engine
 from csg_train.tasks import Predict, Prediction
@@ -61,14 +62,26 @@ def torch_runner(network: nn.Module) -> Runner:
 
 
 def onnx_runner(model: ModelProto, compute_type: ComputeType = "fp32") -> Runner:
-    """Run a graph in ONNX Runtime on the CPU; the graph's own types decide the arithmetic, not `compute_type`."""
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    """Run a graph in ONNX Runtime on the CPU; the graph's own types decide the arithmetic, not `compute_type`.
+
+    A graph whose weights are in files is opened for each batch anew, so that several of them never are in memory.
+    """
+    if weights_folder(model):
+        return lambda images_BHW3: _in_session(_open_session(model), images_BHW3)
+    session = _open_session(model)
+    return lambda images_BHW3: _in_session(session, images_BHW3)
+
+
+def _open_session(model: ModelProto) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    if weights_folder(model):
+        options.add_session_config_entry("session.disable_prepacking", "1")  # which copies the weights
+    return ort.InferenceSession(loadable(model), options, providers=["CPUExecutionProvider"])
+
+
+def _in_session(session: ort.InferenceSession, images_BHW3: np.ndarray) -> Predictions:
     names = [output.name for output in session.get_outputs() if output.name != EMBEDDING]
-
-    def run(images_BHW3: np.ndarray) -> Predictions:
-        return _predictions(dict(zip(names, session.run(names, {INPUT: images_BHW3}), strict=True)))
-
-    return run
+    return _predictions(dict(zip(names, session.run(names, {INPUT: images_BHW3}), strict=True)))
 
 
 def openvino_runner(model: ModelProto, compute_type: ComputeType) -> Runner:
@@ -83,7 +96,7 @@ def openvino_runner(model: ModelProto, compute_type: ComputeType) -> Runner:
         raise UsageError("this precision needs the package openvino", "pip install 'csg[openvino]'") from None
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": OPENVINO_TYPES[compute_type]}
-    compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
+    compiled = core.compile_model(core.read_model(loadable(model)), "CPU", settings)
     names = [output.get_any_name() for output in compiled.outputs]
 
     def run(images_BHW3: np.ndarray) -> Predictions:
