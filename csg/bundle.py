@@ -11,6 +11,7 @@ SHA256SUMS       checksums of the other files, for `sha256sum -c`
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +54,14 @@ class Bundle:
         return self.path / LABELS
 
 
-def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes]) -> Bundle:
+def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes | Path]) -> Bundle:
     """Write a bundle atomically.
 
     Args:
         path: the folder to create.
         card: the model card.
-        models: content of the model files by name: model.onnx, and model.onnx.data or model.plan.
+        models: the model files by name: model.onnx, and model.onnx.data or model.plan. Their content, or a file of it,
+            which is moved.
 
     Raises:
         InputError: `path` exists and is not empty.
@@ -67,7 +69,10 @@ def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes]) -> Bu
     with atomic_directory(path) as folder:
         (folder / CARD).write_text(card.to_json(indent=2) + "\n")
         for name, content in models.items():
-            (folder / name).write_bytes(content)
+            if isinstance(content, Path):
+                shutil.move(content, folder / name)
+            else:
+                (folder / name).write_bytes(content)
         (folder / LABELS).write_text("".join(f"{name}\n" for name in card.classes))
         sums = (f"{sha256(folder / name)}  {name}\n" for name in (CARD, *models, LABELS))
         (folder / SUMS).write_text("".join(sums))

@@ -30,20 +30,20 @@ class ParityStage(Record):
 
 
 class Parity(Record):
-    """The exported graph compared with the trained network in PyTorch, on real images."""
+    """The exported graph compared with the trained network in PyTorch."""
 
     images: int
     """Number of images."""
     source: str
-    """Name of the real dataset."""
+    """Name of the images' dataset, real ones if there were any; or "hard inputs"."""
     agreement: float
     """Share of images, or pixels, with the same class."""
     max_abs_diff: float
     """Largest absolute difference of a logit."""
-    tolerance: float
-    """Largest accepted absolute difference of a logit."""
+    tolerance: float | None
+    """Largest accepted absolute difference of a logit; None: any finite one."""
     stages: tuple[ParityStage, ...] = ()
-    """Every stage of the export on real images and on hard inputs; the last one on real images is the graph itself."""
+    """Every stage of the export, on `source` and on hard inputs; the last one on `source` is the graph itself."""
 
 
 class Int8Calibration(Record):

@@ -42,6 +42,19 @@ class SourceOptions:
         Optional[str],
         typer.Option(help="With --torchvision: file with its weights, or 'none'.", show_default="torchvision's"),
     ] = None
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="int8: where the run's training images are now. Repeatable.", show_default="where the run found them"
+        ),
+    ] = None
+    real_data: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Where the run's real images are now. Repeatable. Without them, only hard inputs are compared.",
+            show_default="where the run found them",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +128,11 @@ class ModelOptions:
         ),
     ] = None
     memory: Annotated[
-        int, typer.Option(help="Limit of the builder's workspace, MiB.", min=1, rich_help_panel=ENGINES)
-    ] = 2048
+        Optional[int],
+        typer.Option(
+            help="Limit of the builder's workspace, MiB.", min=1, show_default="2048", rich_help_panel=ENGINES
+        ),
+    ] = None
     portable: Annotated[
         bool,
         typer.Option(
@@ -130,20 +146,23 @@ class ModelOptions:
         """The options as csg_export takes them.
 
         Raises:
-            UsageError: --batch is malformed, or two precisions are given.
+            UsageError: --batch is malformed, two precisions are given, or an option is not used by the precision or the
+                format.
         """
         from csg_export.command import parse_batch
         from csg_export.options import ExportOptions
-        from csg_export.tensorrt import EngineOptions
+        from csg_export.tensorrt import WORKSPACE_MIB, EngineOptions
 
+        precision = self._chosen_precision()
+        self._refuse_unused(precision)
         engine = EngineOptions(
-            batch=parse_batch(self.batch) if self.batch else None,
+            batch=None if self.batch is None else parse_batch(self.batch),
             compute_capabilities=tuple(self.compute_capability or ()),
-            memory_mib=self.memory,
+            memory_mib=self.memory or WORKSPACE_MIB,
             portable=self.portable,
         )
         return ExportOptions(
-            precision=self._chosen_precision(),
+            precision=precision,
             format=self.format,
             logits=self.logits,
             embedding=self.embedding,
@@ -152,6 +171,23 @@ class ModelOptions:
             fp32_first_last=self.fp32_first_last,
             engine=engine,
         )
+
+    def _refuse_unused(self, precision: str) -> None:
+        """Raise UsageError if an option has no effect with the precision or the format."""
+        engines, int8 = ("tensorrt", "tensorrt-rtx"), ("int8",)
+        for option, given, value, used_by in (
+            ("--calibration", self.calibration, precision, int8),
+            ("--int8-first-last", not self.fp32_first_last, precision, int8),
+            ("--batch", self.batch, self.format, engines),
+            ("--memory", self.memory, self.format, engines),
+            ("--compute-capability", self.compute_capability, self.format, ("tensorrt-rtx",)),
+            ("--portable", self.portable, self.format, ("tensorrt",)),
+        ):
+            if given and value not in used_by:
+                kind = "--precision" if used_by is int8 else "--format"
+                raise UsageError(
+                    f"{option} is not used by {kind} {value}", f"leave it out, or use {kind} {' or '.join(used_by)}"
+                )
 
     def _chosen_precision(self) -> str:
         flags = {"--fp16": self.fp16, "--bf16": self.bf16, "--int8": self.int8, "--precision": self.precision}
@@ -194,6 +230,8 @@ def export(
         run=source.run,
         torchvision=source.torchvision,
         weights=source.weights,
+        data=tuple(source.data or ()),
+        real_data=tuple(source.real_data or ()),
         size=size,
         options=model.export_options(),
         out=out,

@@ -29,7 +29,9 @@ def export_command(request: ExportRequest, as_json: bool) -> None:
         VerificationError: the export differs too much from PyTorch. Nothing is written.
     """
     options, size = request.options, parse_size(request.size)
-    export_precision(options)  # refuse unknown names before anything is loaded
+    precision = export_precision(options)  # refuse unknown names before anything is loaded
+    if request.data and not precision.calibrated:
+        raise UsageError(f"--data is not used by --precision {options.precision}", "leave it out: int8 alone needs it")
     if export_format(options.format).package:
         engine_library(options.format)
     bundle = export(_open_source(request, size), options, request.out)
@@ -44,13 +46,16 @@ def export_command(request: ExportRequest, as_json: bool) -> None:
 def _open_source(request: ExportRequest, size: tuple[int, int] | None) -> Source:
     options = request.options
     if request.torchvision is None:
+        if request.weights:
+            raise UsageError("--weights is for --torchvision only", "leave it out: a run has its own weights")
         run = Run(request.run or newest_run(RUNS))
         log(f"export: run {run.path}{'' if request.run else ' (newest)'}, {options.format}, {options.precision}")
-        return from_run(run, size)
+        return from_run(run, size, request.data, request.real_data)
     if request.run:
         raise UsageError("a run and --torchvision name two networks", "use one of them")
-    if size:
-        raise UsageError("--size is for segmenters only", "leave it out")
+    for option, value in (("--size", size), ("--data", request.data), ("--real-data", request.real_data)):
+        if value:
+            raise UsageError(f"{option} is for runs only", "leave it out with --torchvision")
     log(f"export: torchvision's {request.torchvision}, {options.format}, {options.precision}")
     return from_torchvision(request.torchvision, request.weights)
 

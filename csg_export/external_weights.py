@@ -87,9 +87,7 @@ def convert_constant(
         with file.open("wb") as stream:
             for start in range(0, values.size, CHUNK):
                 convert(values[start : start + CHUNK]).tofile(stream)
-    converted = TensorProto(
-        name=name, dims=constant.dims, data_type=helper.np_dtype_to_tensor_dtype(first.dtype)
-    )
+    converted = TensorProto(name=name, dims=constant.dims, data_type=helper.np_dtype_to_tensor_dtype(first.dtype))
     _refer_to(converted, file.name, 0, file.stat().st_size)
     return converted
 

@@ -26,7 +26,7 @@ def inspect_command(path: Path, as_json: bool) -> None:
         VerificationError: a file was changed after the export.
     """
     bundle = read_bundle(path)
-    contents = graph_contents(onnx.load(bundle.model))
+    contents = graph_contents(onnx.load(bundle.model, load_external_data=False))
     files = {file.name: file.stat().st_size for file in (*bundle.graph_files, *filter(None, [bundle.plan]))}
     if as_json:
         print_json({"files": files, "graph": asdict(contents), "card": json.loads(bundle.card.to_json())})
@@ -116,8 +116,9 @@ def show_parity(card: ModelCard) -> None:
         figures = (f"{value:.2g}" for value in (stage.max_abs_diff, stage.mean_abs_diff, stage.kl))
         return stage.stage, f"{stage.images}{kind}", f"{stage.agreement:.2%}", *figures
 
+    tolerance = "any finite value" if card.parity.tolerance is None else f"{card.parity.tolerance:.2g}"
     show_table(
-        f"difference from PyTorch's logits on {card.parity.source}; tolerance of the graph {card.parity.tolerance:.2g}",
+        f"difference from PyTorch's logits on {card.parity.source}; tolerance of the graph {tolerance}",
         ("stage", "images", "agree", "largest", "mean", "KL"),
         map(row, card.parity.stages),
     )

@@ -41,6 +41,10 @@ class ExportRequest:
     """Name of a torchvision classifier, exported unmodified."""
     weights: str | None = None
     """Of the torchvision classifier: a file, or "none" for random weights; None: torchvision's best."""
+    data: tuple[str, ...] = ()
+    """Where the run's training images are now, for int8; empty: where they were."""
+    real_data: tuple[str, ...] = ()
+    """Where the run's real images are now; empty: where they were."""
     size: str | None = None
     """Fixed input of a segmenter, as HEIGHTxWIDTH; None: any multiples of 8."""
     options: ExportOptions = field(default_factory=ExportOptions)

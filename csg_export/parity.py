@@ -96,7 +96,7 @@ class ParityStats:
         return enough_decided and self.equal >= self.tolerance.total_agreement * self.compared
 
     def result(self, stage: str, source: str) -> ParityStage:
-        """The figures for the card. `agreement` counts all images or pixels, near ties included."""
+        """The figures for the card, of finite logits. `agreement` counts all images or pixels, near ties included."""
         return ParityStage(
             stage=stage,
             source=source,
@@ -119,53 +119,74 @@ def _divergences(true_NK: np.ndarray, got_NK: np.ndarray) -> np.ndarray:
     return np.asarray((np.exp(log_p_NK) * (log_p_NK - log_q_NK)).sum(1))
 
 
-def compare(reference: Runner, stages: Sequence[Stage], images: ParityImages) -> dict[str, ParityStats]:
-    """Run the reference and every stage on the images; statistics by the name of the stage."""
+def compare(
+    reference: Runner, stages: Sequence[Stage], images: ParityImages, unreadable: list[str] | None = None
+) -> dict[str, ParityStats]:
+    """Run the reference and every stage on the images; statistics by the name of the stage.
+
+    Args:
+        reference: the trained network in PyTorch.
+        stages: what is compared with it.
+        images: to run both on.
+        unreadable: filled with a line for each file that can't be read.
+
+    Raises:
+        VerificationError: a logit of the reference is not finite.
+    """
     stats = {stage.name: ParityStats(stage.tolerance_on(images)) for stage in stages}
-    for batch in images.batches():
+    for batch in images.batches(unreadable):
         expected = reference(batch)
+        if not np.isfinite(expected.logits).all():
+            raise VerificationError(
+                f"the network's own logits are not finite on {images.name}", "train again with smaller learning rates"
+            )
         for stage in stages:
             stats[stage.name].add(len(batch), expected, stage.run(batch))
     return stats
 
 
-def check_parity(reference: Runner, stages: Sequence[Stage], real: ParityImages, hard: ParityImages) -> Parity:
-    """Compare every stage with PyTorch on real images and on hard inputs.
+def check_parity(reference: Runner, stages: Sequence[Stage], images: Sequence[ParityImages]) -> Parity:
+    """Compare every stage with PyTorch.
 
     Args:
         reference: the trained network in PyTorch.
-        stages: the last one is what the bundle holds; its figures on the real images are the card's main figures.
+        stages: the last one is what the bundle holds; its figures on the first images are the card's main figures.
+        images: real ones if there are any, and hard inputs.
 
     Raises:
-        VerificationError: a stage is outside its tolerance, or no image can be read.
+        VerificationError: a stage is outside its tolerance, or a logit of the network itself is not finite.
+        InputError: no image can be read.
     """
     results: list[ParityStage] = []
-    shipped: ParityStats | None = None
-    for images in (real, hard):
-        for name, stats in compare(reference, stages, images).items():
-            if not stats.compared:
-                raise VerificationError(f"no image of {images.name} can be read to check parity", "check the data")
-            results.append(stats.result(name, images.name))
+    shipped: list[ParityStats] = []
+    for source in images:
+        unreadable: list[str] = []
+        compared = compare(reference, stages, source, unreadable)
+        source.report(unreadable)
+        for name, stats in compared.items():
             if not stats.passed:
-                raise VerificationError(_failure(results[-1], stats), "nothing was written; --tolerance sets the limit")
-            if images is real and name == stages[-1].name:
-                shipped = stats
-    assert shipped is not None
-    figures = shipped.result(stages[-1].name, real.name)
+                raise VerificationError(
+                    _failure(name, source.name, stats), "nothing was written; --tolerance sets the limit"
+                )
+            results.append(stats.result(name, source.name))
+        shipped.append(compared[stages[-1].name])
+    figures, allowed = shipped[0].result(stages[-1].name, images[0].name), shipped[0].max_allowed
     return Parity(
         images=figures.images,
         source=figures.source,
         agreement=figures.agreement,
         max_abs_diff=figures.max_abs_diff,
-        tolerance=shipped.max_allowed,
+        tolerance=allowed if np.isfinite(allowed) else None,
         stages=tuple(results),
     )
 
 
-def _failure(result: ParityStage, stats: ParityStats) -> str:
+def _failure(stage: str, source: str, stats: ParityStats) -> str:
+    if not np.isfinite(stats.max_difference):
+        return f"{stage} returns logits that are not finite on {source}"
     min_agreement = max(stats.tolerance.agreement, stats.tolerance.total_agreement)
     return (
-        f"{result.stage} differs from PyTorch on {result.images} images of {result.source}: "
-        f"agreement {result.agreement:.2%} (at least {min_agreement:.1%} required), "
-        f"largest difference {result.max_abs_diff:.4g} (at most {stats.max_allowed:.4g} allowed)"
+        f"{stage} differs from PyTorch on {stats.images} images of {source}: "
+        f"agreement {stats.equal / stats.compared:.2%} (at least {min_agreement:.1%} required), "
+        f"largest difference {stats.max_difference:.4g} (at most {stats.max_allowed:.4g} allowed)"
     )

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from csg.card import ClassificationInput, SegmentationInput
+from csg.console import log
 from csg.errors import InputError
 from csg.images import decode, prepare, prepare_segmentation
 from csg_train.data.evaluation_batches import image_batches
@@ -34,20 +35,35 @@ class ParityImages:
         """At most `count` of the files, evenly spaced, or the first two prepared batches."""
         return ParityImages(self.name, self.spec, evenly_spaced(self.paths, count), self.prepared[:2])
 
-    def batches(self) -> Iterator[np.ndarray]:
+    def batches(self, unreadable: list[str] | None = None) -> Iterator[np.ndarray]:
         """Prepared images, uint8 (B, H, W, 3); B is 1 for a segmenter, whose images differ in size.
 
-        Files that can't be read are left out.
+        Args:
+            unreadable: filled with a line for each file that can't be read. Such files are left out.
         """
+        lines = [] if unreadable is None else unreadable
         yield from self.prepared
         if isinstance(self.spec, ClassificationInput):
-            yield from (images for _, images in image_batches(self.paths, self.spec, unreadable=lambda error: None))
+            for _, images in image_batches(self.paths, self.spec, lambda error: lines.append(error.message)):
+                yield images
             return
         for path in self.paths:
             try:
                 yield prepare_segmentation(decode(path), self.spec).pixels[None]
-            except InputError:
-                continue
+            except InputError as error:
+                lines.append(error.message)
+
+    def report(self, unreadable: Sequence[str]) -> None:
+        """Say how many files could not be read.
+
+        Raises:
+            InputError: no image could be read.
+        """
+        first = f", the first because {unreadable[0]}" if unreadable else ""
+        if not self.prepared and len(unreadable) == len(self.paths):
+            raise InputError(f"no image of {self.name} can be read{first}", "check the data")
+        if unreadable:
+            log(f"{len(unreadable)} of {len(self.paths)} images of {self.name} were left out{first}")
 
 
 def evenly_spaced(paths: Sequence[Path], count: int) -> tuple[Path, ...]:

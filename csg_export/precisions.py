@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from onnx import ModelProto
 
 from csg.card import ComputeType, Runtime
-from csg.errors import UsageError
+from csg.errors import InputError, UsageError
 from csg.provenance import Format, Int8Calibration
+from csg_export.external_weights import weights_folder
 from csg_export.formats import FORMATS, int8_dialect
 from csg_export.fp16 import to_fp16
 from csg_export.int8 import to_int8
@@ -17,6 +18,8 @@ from csg_export.options import ExportOptions
 from csg_export.parity import FINITE, Tolerance
 from csg_export.sources import Source
 
+MAX_TOLERANCE = 1000.0
+"""Largest tolerance that a user can choose."""
 MAX_INT8_LOSS = 0.01
 """Maximum loss of accuracy, or mIoU, on the real images."""
 
@@ -67,6 +70,8 @@ class ExportPrecision:
     """Library that computes the graph, in the comparison and in Triton."""
     formats: tuple[Format, ...] = tuple(FORMATS)
     """Formats that it is available in."""
+    calibrated: bool = False
+    """Whether `convert` reads training images."""
     max_score_loss: float | None = None
     """Maximum loss of accuracy, or mIoU, on all real images; None: not measured."""
 
@@ -88,9 +93,13 @@ def _fp16(conversion: Conversion) -> Converted:
 
 def _int8(conversion: Conversion) -> Converted:
     source, options = conversion.source, conversion.options
-    dialect, batches = int8_dialect(options.format), list(source.training.batches())
+    if weights_folder(conversion.model):
+        raise InputError("int8 is not available for weights beyond 2 GB", "use --precision fp16")
+    training, unreadable = source.training(), list[str]()
+    dialect, batches = int8_dialect(options.format), list(training.batches(unreadable))
+    training.report(unreadable)
     settings = Int8Calibration(
-        source=source.training.name,
+        source=training.name,
         images=sum(map(len, batches)),
         method=options.calibration or dialect.calibration[source.task],
         fp32_first_last=options.fp32_first_last,
@@ -133,6 +142,7 @@ PRECISIONS: dict[str, ExportPrecision] = {
         hard_tolerance=FINITE,
         note="weights int8 by channel, activations 8 bits",
         compute_type="int8",
+        calibrated=True,
         max_score_loss=MAX_INT8_LOSS,
     ),
 }
@@ -155,6 +165,8 @@ def export_precision(options: ExportOptions) -> ExportPrecision:
         )
     if options.tolerance is None:
         return precision
+    if not 0 <= options.tolerance <= MAX_TOLERANCE:
+        raise UsageError(f"--tolerance {options.tolerance:g} is no share of a logit", f"use 0 to {MAX_TOLERANCE:g}")
     hard = precision.hard_tolerance
     return replace(
         precision,

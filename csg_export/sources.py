@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import urllib.error
-from collections.abc import Callable
+import difflib
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,13 +18,15 @@ from torch import Tensor, nn
 
 import csg
 from csg.card import ClassificationInput, ClassSpec, Normalisation, SegmentationInput
-from csg.errors import InputError, UsageError, one_line
+from csg.console import log
+from csg.errors import CsgError, InputError, UsageError, one_line
 from csg.images import prepare
 from csg.provenance import ClassificationEvaluation, Provenance, SegmentationEvaluation
 from csg_export.parity_images import ParityImages, evenly_spaced
 from csg_train.models.backbones import PLAIN, Normalise, normalisation
-from csg_train.models.weights import load_weights
-from csg_train.tasks import TASKS, Predict
+from csg_train.models.weights import load_weights, read_state_dict
+from csg_train.tasks import TASKS, Images, Predict
+from csg_train.training.run_data import real_images, training_images
 from csg_train.training.run_folder import Run
 from csg_train.training.student import load_student
 
@@ -55,34 +58,40 @@ class Source:
     """How it normalises pixels."""
     provenance: Provenance
     """Where its weights come from."""
-    real: ParityImages
-    """Images that the export is compared on."""
-    training: ParityImages
-    """Images that int8's ranges are measured on."""
+    real: ParityImages | None
+    """Real images that the export is compared on; None: hard inputs alone."""
+    training: Callable[[], ParityImages]
+    """Reads the images that int8's ranges are measured on."""
     evaluations: tuple[ClassificationEvaluation | SegmentationEvaluation, ...] = ()
     """The student's scores on the run's real images, if it has any."""
     measure: Callable[[Predict], ClassificationEvaluation | SegmentationEvaluation] | None = None
     """Measures another network on the run's real images; None without any."""
 
 
-def from_run(run: Run, size: tuple[int, int] | None = None) -> Source:
+def from_run(
+    run: Run, size: tuple[int, int] | None = None, data: Sequence[str] = (), real_data: Sequence[str] = ()
+) -> Source:
     """The student of a finished run.
 
     Args:
+        run: the run.
         size: fixed height and width for a segmenter; None: any multiples of 8.
+        data: where the training images are now, for int8; none: where they were.
+        real_data: where the real images are now; none: where they were. If they are not there, a line says so, and the
+            export is compared on hard inputs alone.
 
     Raises:
         UsageError: `size` is given for a classifier.
-        InputError: the run is not finished, or a file of it is broken.
+        InputError: the run is not finished, a file of it is broken, or the images named are not those of the run.
     """
     student, recipe, class_spec = load_student(run), run.recipe(), run.class_spec()
-    task, segmentation = TASKS[recipe.task], recipe.task == "seg"
-    spec = _with_size(recipe.data.image_input(), size)
-    training = task.read_synthetic(recipe)
-    real = task.read_real(recipe, class_spec, recipe.data.real) if recipe.data.real else None
-    compared = real or training
+    task, spec = TASKS[recipe.task], _with_size(recipe.data.image_input(), size)
+    real = _real_images(run, real_data)
     mean, std = normalisation(recipe.model.backbone)
     measured = run.result().real
+
+    def training() -> ParityImages:
+        return _sample(training_images(run, data), spec, CALIBRATION_IMAGES[recipe.task])
 
     def measure(predict: Predict) -> ClassificationEvaluation | SegmentationEvaluation:
         return task.measure(predict, class_spec, real, recipe, device=torch.device("cpu")).evaluation
@@ -90,17 +99,35 @@ def from_run(run: Run, size: tuple[int, int] | None = None) -> Source:
     return Source(
         stem=run.path.resolve().name,
         name=f"{recipe.name}-{recipe.method}",
-        task="segmentation" if segmentation else "classification",
+        task="segmentation" if recipe.task == "seg" else "classification",
         network=student,
         spec=spec,
         classes=class_spec,
         normalisation=Normalisation(mean=mean, std=std),
         provenance=_provenance(run),
-        real=ParityImages(compared.name, spec, evenly_spaced(compared.paths, PARITY_IMAGES[recipe.task])),
-        training=ParityImages(training.name, spec, evenly_spaced(training.paths, CALIBRATION_IMAGES[recipe.task])),
+        real=_sample(real, spec, PARITY_IMAGES[recipe.task]) if real else None,
+        training=training,
         evaluations=(measured,) if measured else (),
-        measure=measure if measured else None,
+        measure=measure if measured and real else None,
     )
+
+
+def _real_images(run: Run, sources: Sequence[str]) -> Images | None:
+    """The real images of a run; None with a line in the log if there are none to compare on."""
+    try:
+        images = real_images(run, sources)
+    except InputError as error:
+        if sources:
+            raise
+        log(f"{error.message}: compared on hard inputs only, unless --real-data names their place")
+        return None
+    if images is None:
+        log(f"run {run.path} has no real images: compared on hard inputs only, unless --real-data names some")
+    return images
+
+
+def _sample(images: Images, spec: ClassificationInput | SegmentationInput, count: int) -> ParityImages:
+    return ParityImages(images.name, spec, evenly_spaced(images.paths, count))
 
 
 def _with_size(
@@ -145,6 +172,7 @@ def from_torchvision(name: str, weights: str | None = None) -> Source:
     """An ImageNet classifier of torchvision, compared and calibrated on crops of two photographs.
 
     Args:
+        name: of the classifier.
         weights: a file, or "none" for random weights; None: torchvision's best.
 
     Raises:
@@ -152,12 +180,17 @@ def from_torchvision(name: str, weights: str | None = None) -> Source:
         InputError: the weights can't be downloaded or read, or belong to another model.
     """
     if name not in torchvision.models.list_models(module=torchvision.models):
-        raise UsageError(f"torchvision has no classifier {name!r}", "see torchvision.models.list_models()")
+        close = difflib.get_close_matches(name, torchvision.models.list_models(module=torchvision.models), 3)
+        raise UsageError(
+            f"torchvision has no ImageNet classifier {name!r}",
+            f"did you mean {', '.join(close)}?" if close else "see torchvision.models.list_models()",
+        )
     row = PLAIN[name].weights if name in PLAIN else torchvision.models.get_model_weights(name).DEFAULT
     torch.manual_seed(0)
-    model = torchvision.models.get_model(name).eval()
+    with warnings.catch_warnings(action="ignore"):  # how the random weights are drawn
+        model = torchvision.models.get_model(name).eval()
     if weights != "none":
-        model.load_state_dict(_load_weights(name, row.url, weights))
+        _load_weights(model, name, row.url, weights)
     preset = row.transforms()
     side, mean, std = preset.crop_size[0], tuple(preset.mean), tuple(preset.std)
     spec = ClassificationInput(height=side, width=side, resize_shorter_side=max(side, preset.resize_size[0]))
@@ -172,7 +205,7 @@ def from_torchvision(name: str, weights: str | None = None) -> Source:
         normalisation=Normalisation(mean=mean, std=std),
         provenance=_torchvision_provenance(name, row.url, weights),
         real=crops,
-        training=crops,
+        training=lambda: crops,
     )
 
 
@@ -191,18 +224,21 @@ def _torchvision_provenance(name: str, url: str, weights: str | None) -> Provena
     )
 
 
-def _load_weights(name: str, url: str, file: str | None) -> dict[str, Tensor]:
-    if name in PLAIN:
-        return load_weights(name, Path(file) if file else None)
+def _load_weights(model: nn.Module, name: str, url: str, file: str | None) -> None:
     try:
         if file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            state = read_state_dict(Path(file))
+        elif name in PLAIN:
+            state = load_weights(name, None)
         else:
             state = torch.hub.load_state_dict_from_url(url, "cpu", check_hash=True, weights_only=True)
-        return dict(state)
-    except (urllib.error.URLError, OSError, RuntimeError, ValueError) as error:
+        model.load_state_dict(state)
+    except CsgError:
+        raise
+    except Exception as error:  # torch and its unpickler fail in many ways on a file that is no state dict
         raise InputError(
-            f"no weights for {name}: {one_line(error, 160)}", "name a file with --weights, or use --weights none"
+            f"no weights for {name}: {one_line(error, 160)}",
+            f"name a state dict of torchvision's {name} (.pth or .safetensors) with --weights, or use --weights none",
         ) from None
 
 

@@ -27,6 +27,7 @@ FREE_HEIGHTS, FREE_WIDTHS = (8, 512, 1024), (8, 1024, 2048)
 """Smallest, best and largest image of a segmenter whose graph takes any size."""
 BATCHES, SEGMENTATION_BATCHES = (1, 8, 32), (1, 1, 4)
 """Smallest, best and largest batch."""
+WORKSPACE_MIB = 2048
 
 Shape = tuple[int, ...]
 
@@ -40,7 +41,7 @@ class EngineOptions:
     compute_capabilities: tuple[str, ...] = ()
     """GPUs to build for, such as "8.6"; TensorRT-RTX only. Empty: this machine's GPU or, without one, all that the
     library knows except `WITHOUT_FP32_GEMM`."""
-    memory_mib: int = 2048
+    memory_mib: int = WORKSPACE_MIB
     """Limit of the builder's workspace."""
     portable: bool = False
     """Build a plan that newer versions of TensorRT and other GPUs from Ampere on load too, at some cost in speed."""
@@ -68,9 +69,15 @@ def engine_library(name: Format) -> Any:
 
 
 def build_engine(
-    model: bytes, name: Format, spec: ClassificationInput | SegmentationInput, options: EngineOptions
+    model: bytes | str, name: Format, spec: ClassificationInput | SegmentationInput, options: EngineOptions
 ) -> tuple[bytes, Engine]:
-    """Build an engine from a serialised ONNX graph.
+    """Build an engine from an ONNX graph.
+
+    Args:
+        model: the serialised graph, or the path of its file.
+        name: the format.
+        spec: the graph's input.
+        options: how to build it.
 
     Returns:
         The plan, and the engine's part of the model card.
@@ -84,7 +91,7 @@ def build_engine(
     builder = trt.Builder(messages.logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, messages.logger)
-    if not parser.parse(model):
+    if not (parser.parse_from_file(model) if isinstance(model, str) else parser.parse(model)):
         raise InputError(f"{name} can't read the graph: {_parser_errors(parser)}", "use --format onnx")
     profile, config = _profile(spec, options.batch), builder.create_builder_config()
     shapes = builder.create_optimization_profile()

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import urllib.error
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -123,12 +124,7 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"weights file {path} does not exist", "check model.weights")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load
-
-            state = load(path.read_bytes())
-        else:
-            state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        state = read_state_dict(path)
         with torch.device("meta"):
             BACKBONES[name].build().load_state_dict(state, assign=True)
     except Exception as error:
@@ -137,4 +133,21 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
             f"weights file {path} does not fit torchvision's {name}: {reason}",
             "name a state dict (.pth or .safetensors) of that model with --set model.weights=FILE",
         ) from None
+    return state
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, .safetensors or what torch.save has written; no code in it is run.
+
+    Raises:
+        Exception: of many kinds, if the file can't be read or contains anything else.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load
+
+        state = load(path.read_bytes())
+    else:
+        state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("the file holds something else than named tensors")
     return dict(state)

@@ -9,11 +9,10 @@ from csg.card import SegmentationInput
 from csg.errors import UsageError
 from csg_export.command import parse_batch
 from csg_export.export import export
-from csg_export.onnx_graph import bundle_files
 from csg_export.options import ExportOptions
 from csg_export.parity_images import hard_inputs
 from csg_export.sources import from_run, from_torchvision
-from tests.helpers.small_networks import IMAGES, SPEC, Chain, graph, run
+from tests.helpers.small_networks import SPEC
 
 
 @pytest.mark.parametrize("text", ["8", "8:1:32", "0:1:2", "a:b:c", "1:2:3:4", ""])
@@ -29,18 +28,6 @@ def test_hard_inputs_are_prepared_as_any_image():
     assert (1, 8, 8, 3) in shapes
     assert (1, 8, 1000, 3) in shapes
     assert all(side % 8 == 0 for shape in shapes for side in shape[1:3])
-
-
-def test_weights_beyond_protobufs_limit_stand_in_their_own_file(tmp_path, monkeypatch):
-    model = graph(Chain(widths=(3, 32, 32)))
-    expected = run(model)
-    monkeypatch.setattr("csg_export.onnx_graph.MAX_MESSAGE_BYTES", 1000)
-    files = bundle_files(model, "{}")
-    assert set(files) == {"model.onnx", "model.onnx.data"}
-    for name, content in files.items():
-        (tmp_path / name).write_bytes(content)
-    session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    np.testing.assert_array_equal(session.run(None, {"image": IMAGES})[0], expected)
 
 
 def test_a_classifier_can_return_its_embedding(trained, tmp_path):
@@ -75,7 +62,7 @@ def test_a_torchvision_classifier_is_exported_unmodified(tmp_path):
         expected = model(expects).numpy()
     got = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"]).run(None, {"image": images})[0]
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(UsageError, match="no classifier 'fasterrcnn_resnet50_fpn'"):
+    with pytest.raises(UsageError, match="no ImageNet classifier 'fasterrcnn_resnet50_fpn'"):
         from_torchvision("fasterrcnn_resnet50_fpn", "none")
 
 
