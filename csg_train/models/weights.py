@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import socket
 import subprocess
@@ -147,7 +148,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
         state = load(path.read_bytes())
     else:
-        state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:  # its message advises to run the code in the file
+            raise ValueError("it is damaged, or holds more than tensors") from None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError("the file holds something else than named tensors")
+        raise ValueError("it holds something else than named tensors")
     return dict(state)
