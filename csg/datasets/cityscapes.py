@@ -10,11 +10,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from csg.datasets.pairing import Pairs, pair
+from csg.datasets.pairing import CITYSCAPES_IMAGE, Pairs, pair
 from csg.errors import InputError
+from csg.images import SUFFIXES
 
 IMAGES = "leftImg8bit"
 SPLITS = frozenset({"train", "val", "test", "train_extra"})
+IMAGE_SUFFIXES = tuple(f"{CITYSCAPES_IMAGE}{suffix}".lower() for suffix in sorted(SUFFIXES))
 MASK_SUFFIXES = ("_labelids.png", "_labeltrainids.png")
 MASKS = ("gtFine", "gtCoarse", "../gtFine_trainvaltest/gtFine", "../gtFine", "../gtCoarse", "../gtCoarse/gtCoarse")
 """Where the masks may lie, from the folder that holds leftImg8bit: beside it, or where Cityscapes' archives are
@@ -39,7 +41,7 @@ def read_cityscapes(path: Path) -> Pairs:
     splits = sorted(split for split in SPLITS if (images / split).is_dir())
     if len(splits) > 1:
         raise InputError(f"{path} holds the splits {', '.join(splits)}", f"name one, for example {images / splits[0]}")
-    return pair(images, masks_of(images, *splits), MASK_SUFFIXES)
+    return pair(images, masks_of(images, *splits), IMAGE_SUFFIXES, MASK_SUFFIXES)
 
 
 def masks_of(images: Path, split: str = "") -> Path:

@@ -102,6 +102,11 @@ class LabelSet(Record):
             table[list(c.ids)] = index
         return table
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of the sets that come with csg."""
+        return self.name in label_set_names() and self == _own_set(self.name)
+
     def train_id_table(self) -> np.ndarray:
         """The same for Cityscapes' labelTrainIds: by the classes' names, or class indices for other classes."""
         train_ids = _own_set(CITYSCAPES_TRAIN_IDS)
@@ -115,7 +120,7 @@ class LabelSet(Record):
     def label_id_table(self) -> np.ndarray:
         """The same for Cityscapes' labelIds: a set of csg's own with Cityscapes' classes is read by their names."""
         label_ids = _own_set(CITYSCAPES_IDS)
-        if set(self.names) <= set(label_ids.names) and self.name in label_set_names() and self == _own_set(self.name):
+        if self.is_own and set(self.names) <= set(label_ids.names):
             return self._table_by_names(label_ids)
         return self.id_table()
 

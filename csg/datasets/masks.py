@@ -53,8 +53,8 @@ def _values(path: Path, mask: Image.Image, bits: int) -> np.ndarray:
             f"mask {path} holds the value {largest}, the largest is {LARGEST}",
             "save the class of each pixel as a value from 0 to 255",
         )
-    if mask.mode == "L":
-        values = values // STRETCHED.get(bits, 1)
+    if mask.mode == "L" and bits in STRETCHED:
+        values = values // STRETCHED[bits]
     return values.astype(np.uint8)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from csg.datasets.listing import describe_passed_over, is_hidden, list_images
 from csg.errors import InputError
+from csg.images import SUFFIXES
 
 CITYSCAPES_IMAGE = "_leftImg8bit"
 """How the names of Cityscapes' images end, before the suffix."""
@@ -34,7 +35,9 @@ class Pairs:
     """Files that were passed over, masks without an image, lines that are repeated."""
 
 
-def pair(images: Path, masks: Path, endings: Collection[str] = (".png",)) -> Pairs:
+def pair(
+    images: Path, masks: Path, image_endings: Collection[str] = SUFFIXES, mask_endings: Collection[str] = (".png",)
+) -> Pairs:
     """The images below a folder with their masks below another one.
 
     images/night/x.jpg has the mask masks/night/x.png. A folder of masks without sub-folders serves images in any.
@@ -42,16 +45,17 @@ def pair(images: Path, masks: Path, endings: Collection[str] = (".png",)) -> Pai
     Args:
         images: the folder of the images.
         masks: the folder of the masks.
-        endings: how the name of a mask ends, in lower case; other files are no masks.
+        image_endings: how the names of images end, in lower case; other files are passed over.
+        mask_endings: how the names of masks end, in lower case.
 
     Raises:
         InputError: there is no image, an image has no mask, or two have the same one.
     """
-    found = list_images(images)
+    found = list_images(images, image_endings)
     passed_over = [f"{images}: {describe_passed_over(found.passed_over)}"] if any(found.passed_over.values()) else []
     if not found.images:
         raise InputError(f"{images} holds no image", passed_over[0] if passed_over else "add images to it")
-    finder, names = MaskFinder(masks, endings), relative_names(found.images, images)
+    finder, names = MaskFinder(masks, mask_endings), relative_names(found.images, images)
     return Pairs(found.images, finder.find_all(found.images, names), (*passed_over, *finder.notes(names)))
 
 
@@ -112,8 +116,12 @@ class MaskFinder:
         expected = self.folder / f"{self._key(name).removesuffix(CITYSCAPES_IMAGE)}{ending}.png"
         more = f" ({others + 1} images have none)" if others else ""
         passed_over = {kind: count for kind, count in self.listing.passed_over.items() if kind.startswith(".")}
-        there = f"; {self.folder}: {describe_passed_over(passed_over)}, masks are .png" if passed_over else ""
-        return InputError(f"image {image} has no mask {expected}{more}", f"add the masks, or remove the images{there}")
+        hint = "add the masks, or remove the images"
+        if passed_over:
+            hint += f"; {self.folder}: {describe_passed_over(passed_over)}, masks are .png"
+        elif other := self.masks.get(name.rpartition("/")[2]):
+            hint += f"; {other} is not taken, since {self.folder} has sub-folders"
+        return InputError(f"image {image} has no mask {expected}{more}", hint)
 
     def notes(self, names: Sequence[str]) -> list[str]:
         """What to say of masks that belong to none of the images with these relative names."""

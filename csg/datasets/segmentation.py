@@ -224,7 +224,7 @@ def _dataset(name: str, labels: LabelSet, pairs: Pairs, notes: tuple[str, ...] =
     endings = {
         "_labelids.png": labels.label_id_table(),
         "_labeltrainids.png": labels.train_id_table(),
-        "_train_id.png": labels.train_id_table(),
+        "_train_id.png": labels.train_id_table() if labels.is_own else values,
     }
     tables = [
         next((table for ending, table in endings.items() if mask.name.lower().endswith(ending)), values)

@@ -61,6 +61,14 @@ def test_archives_that_are_unpacked_side_by_side(tmp_path, image, mask, source):
         assert found(folder)[1][0].endswith(f"{mask}/{name}")
 
 
+def test_other_files_in_the_tree_are_passed_over(joined):
+    touch(joined / "leftImg8bit", "preview.jpg", "val/bonn/.DS_Store")
+    scenes = read_segmentation_dataset([joined])
+    assert len(scenes) == 1
+    assert "passed over" in scenes.notes[0]
+    assert "1 .jpg" in scenes.notes[0]
+
+
 def test_train_ids_are_taken_where_there_are_no_label_ids(tmp_path):
     touch(tmp_path, f"leftImg8bit/val/{IMAGE}", f"gtFine/val/{MASK.replace('labelIds', 'labelTrainIds')}")
     scenes = read_segmentation_dataset([tmp_path])

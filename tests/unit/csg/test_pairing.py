@@ -32,7 +32,9 @@ def test_masks_in_one_folder_serve_images_in_sub_folders(tmp_path):
     folder = touch(tmp_path, "images/day/1.png", "images/night/2.png", "labels/1.png", "labels/2.png", "labels/.git/x")
     assert pairs_of(read(folder), folder) == {"images/day/1.png": "labels/1.png", "images/night/2.png": "labels/2.png"}
     (folder / "labels" / "night").mkdir()
-    with pytest.raises(InputError, match=r"image .*images/day/1\.png has no mask .*labels/day/1\.png .2 images have"):
+    with pytest.raises(
+        InputError, match=r"image .*images/day/1\.png has no mask .*labels/day/1\.png .2 .*labels/1\.png is not taken"
+    ):
         read(folder)
 
 
@@ -97,6 +99,14 @@ def test_masks_with_the_endings_of_published_sets(tmp_path, mask, train_ids):
     scenes = read(folder)
     assert pairs_of(scenes, folder) == {"images/train/a.jpg": f"labels/train/{mask}.png"}
     assert scenes.tables[0][13] == (13 if train_ids else 4)
+
+
+def test_a_users_own_set_gives_the_values_of_masks_that_are_named_as_train_ids(tmp_path):
+    """A set that joins classes of BDD100K, whose masks are named x_train_id.png."""
+    folder = touch(tmp_path, "images/a.jpg", "labels/a_train_id.png")
+    classes = "{name: road, ids: [0, 1], colour: [0, 0, 0]}, {name: car, ids: [13], colour: [1, 1, 1]}"
+    (folder / "labels.yaml").write_text(f"name: own\nclasses: [{classes}]\n")
+    assert read(folder).tables[0][[0, 1, 13]].tolist() == [0, 0, 1]
 
 
 def test_a_renamed_tree_of_cityscapes(tmp_path):

@@ -8,7 +8,7 @@ from csg.card import ClassSpec
 from csg.datasets.label_sets import read_label_set
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.errors import InputError
-from tests.helpers.mask_files import CITYSCAPES_IDS, save_image, write_gta5
+from tests.helpers.mask_files import CITYSCAPES_IDS, png, save_image, write_gta5
 
 
 @pytest.fixture
@@ -110,3 +110,29 @@ def test_the_embedded_real_scenes():
     assert image.size == (96, 96)
     assert 0.03 < (labels > 0).mean() < 0.5
     assert scenes.fingerprint() == read_segmentation_dataset(["digit-scenes"]).fingerprint()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_training_and_evaluation_read_the_values_of_small_masks(tmp_path, bits):
+    """A tool that makes PNG files smaller stores a mask of few values in fewer bits."""
+    values = np.random.default_rng(0).integers(0, 2**bits, (6, 7))
+    save_image(tmp_path / "images" / "a.png", np.zeros((6, 7, 3), np.uint8))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.png").write_bytes(png(values, bits))
+    classes = ", ".join(f"{{name: c{value}, ids: [{value}], colour: [{value}, 0, 0]}}" for value in range(2**bits))
+    (tmp_path / "labels.yaml").write_text(f"name: own\nclasses: [{classes}]\n")
+    scenes = read_segmentation_dataset([tmp_path])
+    assert np.array_equal(scenes.load(0)[1], values)
+    assert np.array_equal(scenes.load_labels(0, (7, 6)), values)
+
+
+def test_a_value_outside_the_set_names_the_sets_that_have_it(gta5):
+    with pytest.raises(InputError, match=r"not in label set bdd19; .*all its values are in cityscapes16, cityscapes19"):
+        read_segmentation_dataset([gta5], "bdd19").load(0)
+
+
+def test_the_notes_of_several_sources_say_whose_they_are(gta5, tmp_path):
+    other = write_gta5(tmp_path / "other")
+    (other / "images" / "notes.txt").touch()
+    both = read_segmentation_dataset([gta5, other], "cityscapes19")
+    assert both.notes == (f"other: {other / 'images'}: 1 file passed over: 1 .txt",)
