@@ -8,7 +8,6 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from csg.errors import InputError, one_line
-from csg.parsing import parse_json
 
 Shape = Annotated[tuple[Annotated[int, Field(ge=-1, le=2**31 - 1)], ...], Field(min_length=1)]
 """Shape of an array; -1 for a side that is not fixed."""
@@ -37,6 +36,8 @@ def read_record(path: Path, kind: type[RecordT], hint: str) -> RecordT:
     Raises:
         InputError: the file is missing, not JSON, not such a record, or of a newer version.
     """
+    from csg.parsing import parse_json  # here, since Triton makes records where there may be no yaml
+
     try:
         tree = parse_json(path.read_bytes())
     except (OSError, ValueError):
