@@ -106,9 +106,9 @@ class SegmentationDataset:
             unknown = np.unique(values[found == UNKNOWN])
             others = ", ".join(sets_with_values(np.unique(values)))
             raise InputError(
-                f"mask {path} holds {', '.join(map(str, unknown[:5]))}, not in label set {self.labels.name}",
-                "name another set with --labels, or add the values to its classes or to `ignored`"
-                + (f" (all its values are in {others})" if others else ""),
+                f"mask {path} holds {', '.join(map(str, unknown[:5]))}, not in label set {self.labels.name}"
+                + (f"; all its values are in {others}" if others else ""),
+                "name another set with --labels, or add the values to its classes or to `ignored`",
             )
         labels: np.ndarray = found
         return labels
