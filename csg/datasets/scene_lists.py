@@ -10,7 +10,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,12 +36,13 @@ def read_scene_list(path: Path) -> Pairs:
     fields = len(listed.header or listed.lines[0].fields)
     for line in listed.lines:
         if len(line.fields) != fields or fields > 2:
+            found = f"{len(line.fields)} fields" if line.fields[1:] else "no mask"
             raise InputError(
-                f"{listed.where(line)} has {len(line.fields)} fields: {' '.join(line.fields)[:80]}",
+                f"{listed.where(line)} has {found}: {' '.join(line.fields)[:80]}",
                 "write 'image mask' in every line or 'image' in every line, and paths with spaces in double quotes",
             )
     pairs = _two_columns(listed) if fields == 2 else _one_column(listed)
-    return replace(pairs, notes=(*pairs.notes, *_repeated(listed, pairs)))
+    return replace(pairs, notes=(*listed.notes, *pairs.notes, *_repeated(listed, pairs)))
 
 
 def _two_columns(listed: ListFile) -> Pairs:
@@ -130,8 +131,8 @@ def _finder(images: Path) -> MaskFinder:
     return MaskFinder(masks)
 
 
-def _repeated(listed: ListFile, pairs: Pairs) -> tuple[str, ...]:
-    """A note if images are listed more than once.
+def _repeated(listed: ListFile, pairs: Pairs) -> Iterator[str]:
+    """Notes if images are listed more than once, or masks for more than one image.
 
     Raises:
         InputError: an image has two masks.
@@ -145,7 +146,7 @@ def _repeated(listed: ListFile, pairs: Pairs) -> tuple[str, ...]:
                 f"{listed.lines[before].number} mask {pairs.masks[before]}",
                 "remove one of the two lines",
             )
-    again = len(pairs.images) - len(first)
-    return (
-        f"{again} line{'s name images that are' if again > 1 else ' names an image that is'} listed before",
-    ) * bool(again)
+    if again := len(pairs.images) - len(first):
+        yield f"{again} line{'s name images that are' if again > 1 else ' names an image that is'} listed before"
+    if len(set(pairs.masks)) < len(first):
+        yield f"{len(first)} images have {len(set(pairs.masks))} masks: some share one"

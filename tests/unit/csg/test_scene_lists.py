@@ -3,6 +3,8 @@
 import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.errors import InputError
@@ -82,6 +84,29 @@ def test_repeated_lines_are_counted_and_said(folder):
     assert scenes.notes == ("2 lines name images that are listed before",)
 
 
+def test_masks_that_images_share_are_said(folder):
+    scenes = read(folder, "images/1.jpg labels/1.png\nimages/2.jpg labels/1.png\n")
+    assert scenes.notes == ("2 images have 1 masks: some share one",)
+
+
+STEMS = (
+    st.text("ab é0_-#,;.", min_size=1, max_size=6)
+    .map(str.strip)
+    .filter(lambda name: name.strip(".") and name[0] != ".")
+)
+
+
+@given(st.lists(STEMS, min_size=1, max_size=4, unique=True), st.sampled_from(" \t,;"), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_what_is_written_is_read_whatever_the_names(tmp_path_factory, stems, delimiter, alone):
+    folder = tmp_path_factory.mktemp("set")
+    pairs = {f"images/{stem}.jpg": f"labels/{stem}.png" for stem in stems}
+    touch(folder, *pairs, *pairs.values())
+    lines = [[image] if alone else [image, mask] for image, mask in pairs.items()]
+    text = "".join(delimiter.join(f'"{field}"' for field in line) + "\n" for line in lines)
+    assert pairs_of(read(folder, text), folder) == pairs
+
+
 def test_the_label_set_beside_the_list(folder):
     with pytest.raises(InputError, match="have no label set; name one with --labels"):
         read(folder, "1.jpg\n", labels=None)
@@ -97,7 +122,7 @@ def test_the_label_set_beside_the_list(folder):
         ("", "lists no image"),
         ("1.jpg\n9.jpg\n8.jpg\n", r"line 2 names 9\.jpg, which is not in .*images; in all, 2 lines"),
         ("images/1.jpg labels/1.png 3\n", r"line 1 has 3 fields"),
-        ("images/1.jpg labels/1.png\nimages/2.jpg\n", r"line 2 has 1 fields"),
+        ("images/1.jpg labels/1.png\nimages/2.jpg\n", r"line 2 has no mask: images/2"),
         ("images/1.jpg labels/9.png\n", r"line 1 names labels/9\.png, which is neither in .* nor in a folder above"),
         ("1.jpg labels/1.png\n1.jpg labels/2.png\n", r"line 1 names 1\.jpg, which is neither"),
         ("images/1.jpg labels/1.png\nimages/1.jpg labels/2.png\n", r"line 2: image .*2\.png, and in line 1 mask"),
