@@ -60,10 +60,11 @@ def read_class_folders(folder: Path, partly: bool = False) -> LabelledFiles:
         raise InputError(f"{folder} holds the splits {', '.join(by_class)}", f"name one, for example {folders[0]}")
     if len(by_class) < (1 if partly else 2):
         found = f"1 class folder, {next(iter(by_class))}" if by_class else "0 class folders"
-        beside = f", and {images_outside} images outside them" if images_outside else ""
+        beside = f", and images outside them: {images_outside}" if images_outside else ""
         raise InputError(f"{folder} holds {found}{beside}", "create a folder of images for each class, at least two")
     if images_outside:
-        passed_over["images outside the class folders"] = images_outside
+        plural = "s" if images_outside > 1 else ""
+        passed_over[f"image{plural} outside the class folders"] = images_outside
     listings = {name: list_images(path) for name, path in by_class.items()}
     for listing in listings.values():
         passed_over.update(listing.passed_over)

@@ -43,6 +43,7 @@ def read_class_list(path: Path, known: Sequence[str] | None = None) -> LabelledF
     folders = _folder_names(texts, paths, numbers) if numbers else {}
     if not numbers:
         names = {text: read_class_name(text, f"{path}: label {text[:80]}") for text in sorted(set(texts))}
+        _check_known(listed, label, names, known)
     elif known is None:
         _check_each_number(path, numbers.values())
         names = {text: read_class_name(folders.get(text, str(n)), str(path)) for text, n in numbers.items()}
@@ -150,6 +151,17 @@ def _check_each_number(path: Path, numbers: Collection[int]) -> None:
     if missing:
         names = ", ".join(map(str, missing[:SHOWN])) + (f" and {len(missing) - SHOWN} more" if missing[SHOWN:] else "")
         raise InputError(f"{path} lists no image of label {names}", "number the labels from 0 without gaps")
+
+
+def _check_known(listed: ListFile, label: int, names: Mapping[str, str], known: Sequence[str] | None) -> None:
+    """Raise InputError at the first line whose class is not known."""
+    unknown = set(names.values()).difference(known) if known is not None else ()
+    line = next((line for line in listed.lines if names[line.fields[label]] in unknown), None) if unknown else None
+    if line:
+        raise InputError(
+            f"{listed.where(line)}: class {names[line.fields[label]]} is none of the {len(known or ())} classes",
+            "use the same class names in both datasets",
+        )
 
 
 def _by_number(listed: ListFile, label: int, numbers: Mapping[str, int], known: Sequence[str]) -> dict[str, str]:

@@ -59,7 +59,7 @@ def test_files_passed_over_are_counted(data):
     assert read.classes == ("cat", "dog")
     assert len(read) == 2
     assert read.notes == (
-        "11 files passed over: 6 hidden, 2 .heic, 1 .txt, 1 images outside the class folders, 1 without an ending",
+        "11 files passed over: 6 hidden, 2 .heic, 1 .txt, 1 image outside the class folders, 1 without an ending",
     )
 
 
@@ -117,7 +117,7 @@ def test_folders_that_hold_no_classes_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds the splits train, val; name one, for example .*/splits/train"):
         read_classification_dataset([tmp_path / "splits"])
     write(tmp_path / "flat" / "0.png", tmp_path / "flat" / "1.png")
-    with pytest.raises(InputError, match="holds 0 class folders, and 2 images outside them"):
+    with pytest.raises(InputError, match="holds 0 class folders, and images outside them: 2"):
         read_classification_dataset([tmp_path / "flat"])
 
 

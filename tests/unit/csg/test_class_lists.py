@@ -124,6 +124,32 @@ def test_as_many_classes_as_images(read):
     assert len(read("\n".join(lines)).classes) == count
 
 
+def test_a_class_in_words_that_the_model_does_not_know_is_named(read):
+    with pytest.raises(InputError, match="line 2: class wolf is none of the 3 classes"):
+        read("cat/0.png cat\ndog/0.png wolf\n", KNOWN)
+
+
+LINE = st.lists(
+    st.sampled_from(["0.png", "cat/1.png", "0", "1", "cat", '"', " ", "\t", ",", ";", "#", "\\", "\0", "\ufeff"])
+)
+
+
+@given(
+    st.binary() | st.lists(LINE.map("".join)).map(lambda lines: "\n".join(lines).encode()),
+    st.sampled_from([None, KNOWN]),
+)
+def test_whatever_a_list_holds_it_is_read_or_refused_in_one_line(tmp_path_factory, content, known):
+    folder = tmp_path_factory.mktemp("list")
+    (folder / "0.png").touch()
+    (folder / "image_list.txt").write_bytes(content)
+    try:
+        read = read_classification_dataset([folder], known)
+    except InputError as error:
+        assert str(error).isprintable()
+    else:
+        assert len(read.paths) == len(read.labels) > 0
+
+
 WORDS = st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters='"'), min_size=1, max_size=8)
 
 
