@@ -40,7 +40,8 @@ def read_cityscapes(path: Path) -> Pairs:
     images = path / IMAGES if (path / IMAGES).is_dir() else path
     splits = sorted(split for split in SPLITS if (images / split).is_dir())
     if len(splits) > 1:
-        raise InputError(f"{path} holds the splits {', '.join(splits)}", f"name one, for example {images / splits[0]}")
+        example = images / ("train" if "train" in splits else splits[-1])
+        raise InputError(f"{path} holds the splits {', '.join(splits)}", f"name one, for example {example}")
     return pair(images, masks_of(images, *splits), IMAGE_SUFFIXES, MASK_SUFFIXES)
 
 

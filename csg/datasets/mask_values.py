@@ -68,14 +68,16 @@ def train_id_hint(labels: LabelSet, counts: np.ndarray) -> str | None:
     values = np.flatnonzero(counts)
     found = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
     last = len(labels.classes) - 1
-    other = f"label set {name}" if (name := _set_of_train_ids(labels)) else f"a label set with the ids 0 to {last}"
+    name = _set_of_train_ids(labels, int(values.max()))
+    other = f"label set {name}" if name else f"a label set with the ids 0 to {last}"
     return f"the values {found} look like train ids (class indices), not like those of {labels.name}: name {other}"
 
 
-def _set_of_train_ids(labels: LabelSet) -> str | None:
-    """The label set of csg's own with the same classes whose values are the class indices."""
+def _set_of_train_ids(labels: LabelSet, largest: int) -> str | None:
+    """The label set of csg's own whose values are class indices: of the same classes, or of more if a value needs it."""
     for name in label_set_names():
         known = read_label_set(name)
-        if known.names == labels.names and np.array_equal(known.id_table(), labels.train_id_table()):
+        fits = known.names == labels.names or (set(labels.names) < set(known.names) and largest >= len(labels.names))
+        if fits and all(c.ids == (index,) for index, c in enumerate(known.classes)):
             return name
     return None

@@ -41,7 +41,10 @@ def _bit_depth(start: bytes) -> int:
     """The bits of a sample, from the start of a PNG file: the signature, then the chunk IHDR."""
     if not start.startswith(SIGNATURE):
         raise ValueError("not a PNG file (JPEG would change the values)")
-    return int(struct.unpack(">16xIIB4x", start)[2])
+    kind, bits = struct.unpack(">12x4s8xB4x", start)
+    if kind != b"IHDR":
+        raise ValueError("its header is damaged")
+    return int(bits)
 
 
 def _values(path: Path, mask: Image.Image, bits: int) -> np.ndarray:

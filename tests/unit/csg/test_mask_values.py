@@ -57,5 +57,12 @@ def test_a_set_whose_values_are_its_indices_needs_no_hint(name):
     assert train_id_hint(labels, counts_of([value for c in labels.classes for value in c.ids])) is None
 
 
+@pytest.mark.parametrize(("last", "other"), [(15, "a label set with the ids 0 to 15"), (18, "label set bdd19")])
+def test_train_ids_read_as_values_of_16_classes(last, other):
+    hint = train_id_hint(read_label_set("cityscapes16"), counts_of([*range(last + 1), 255]))
+    assert hint is not None
+    assert hint.endswith(f"name {other}")
+
+
 def test_masks_without_a_pixel_of_a_class_are_no_train_ids():
     assert train_id_hint(read_label_set("cityscapes19"), counts_of([255] * 9)) is None
