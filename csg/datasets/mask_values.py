@@ -74,7 +74,7 @@ def train_id_hint(labels: LabelSet, counts: np.ndarray) -> str | None:
 
 
 def _set_of_train_ids(labels: LabelSet, largest: int) -> str | None:
-    """The label set of csg's own whose values are class indices: of the same classes, or of more if a value needs it."""
+    """The set of csg's own whose values are class indices: with the same classes, or with more if a value needs it."""
     for name in label_set_names():
         known = read_label_set(name)
         fits = known.names == labels.names or (set(labels.names) < set(known.names) and largest >= len(labels.names))
