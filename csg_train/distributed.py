@@ -98,11 +98,24 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
     return gather(tensor.detach()[None]).mean(0) if world_size() > 1 else tensor
 
 
+def sum_over_processes(number: int) -> int:
+    """Sum of a number over all processes."""
+    if world_size() == 1:
+        return number
+    total = torch.tensor(number, device=_device())
+    dist.all_reduce(total)
+    return int(total)
+
+
 def any_rank(*flags: bool) -> tuple[bool, ...]:
     """Each flag, true everywhere if it is true in any process."""
     if world_size() == 1:
         return flags
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    raised = torch.tensor(flags, dtype=torch.int32, device=device)
+    raised = torch.tensor(flags, dtype=torch.int32, device=_device())
     dist.all_reduce(raised, dist.ReduceOp.MAX)
     return tuple(bool(flag) for flag in raised)
+
+
+def _device() -> str:
+    """Where the group's tensors are."""
+    return "cuda" if dist.get_backend() == "nccl" else "cpu"

@@ -42,7 +42,7 @@ class _Data(Record):
     workers: Annotated[int, Field(ge=0)] | None = None
     """Loader processes; null: by the number of cores."""
     on_unreadable: Literal["fail", "skip"] = "fail"
-    """What to do with an image that can't be read: stop the run, or skip the image and count it."""
+    """What to do with an image that can't be read: stop the run, or let the next image take its place, and count it."""
 
 
 class ClassificationData(_Data):

@@ -57,7 +57,7 @@ class RunResult(Record):
     peak_memory_mib: int
     """Peak memory of the GPU, or of the process on a CPU."""
     unreadable: int
-    """Training images that could not be read and were skipped, counted each time."""
+    """Training images that could not be read, and were replaced by the next ones, counted each time."""
     real: ClassificationEvaluation | SegmentationEvaluation | None = None
     """Scores on the real images; None if the recipe has none."""
     held_out: ClassificationEvaluation | SegmentationEvaluation | None = None
@@ -124,6 +124,11 @@ class Run:
             ) from None
         return parse_recipe(tree, str(self.path / RECIPE))
 
+    @property
+    def resume_command(self) -> str:
+        """What a user types to continue the run; raises as `recipe`."""
+        return f"csg train {self.recipe().task} --resume --out {self.path}"
+
     def environment(self) -> Environment:
         """What the run was started with.
 
@@ -143,11 +148,9 @@ class Run:
             InputError: the run is not finished, or the file is damaged.
         """
         if not self.finished:
-            task = self.recipe().task
+            command = self.resume_command
             self.require_not_diverged()
-            raise InputError(
-                f"run {self.path} is not finished", f"finish it with `csg train {task} --resume --out {self.path}`"
-            )
+            raise InputError(f"run {self.path} is not finished", f"finish it with `{command}`")
         return read_record(self.path / RESULT, RunResult, "train again, or name another run")
 
     def require_not_diverged(self) -> None:
@@ -179,8 +182,21 @@ class Run:
         atomic_write(self.path / STUDENT, save(_plain(state)))
 
     def save_checkpoint(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
-        """Write the state after `step` steps, and remove all older checkpoints but the last."""
-        atomic_write(self._checkpoint(step), save(_plain(tensors), {"step": str(step)}))
+        """Write the state after `step` steps, and remove all older checkpoints but the last.
+
+        Raises:
+            InputError: it can't be written; the older ones stay.
+        """
+        file = self._checkpoint(step)
+        try:
+            atomic_write(file, save(_plain(tensors), {"step": str(step)}))
+        except OSError as error:
+            kept = self._checkpoints()
+            raise InputError(
+                f"checkpoint {file} can't be written: {error.strerror}"
+                + (f" (that of step {kept[-1]} is kept)" if kept else ""),
+                f"free space, then continue with `{self.resume_command}`",
+            ) from None
         for old in self._checkpoints()[:-KEEP_CHECKPOINTS]:
             self._checkpoint(old).unlink()
 

@@ -7,36 +7,49 @@ method's.
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from rich.progress import Progress, TaskID
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from csg.console import log, progress
-from csg.errors import InputError, UsageError
+from csg.console import log
+from csg.datasets.label_sets import IGNORED
+from csg.errors import InputError
 from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg_train.data.loading import StepBatchSampler, batches
-from csg_train.distributed import any_rank, barrier, mean_over_processes, rank, world_size
+from csg_train.distributed import (
+    any_rank,
+    barrier,
+    broadcast_object,
+    mean_over_processes,
+    rank,
+    sum_over_processes,
+    world_size,
+)
 from csg_train.energy import Energy, hyperspherical_energy
 from csg_train.methods.base import Batch, Method
 from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS, Images, predicting
+from csg_train.training.batch_rules import batch_size, check_parts
 from csg_train.training.checkpoint import TrainingState
 from csg_train.training.finite import finite_or_none, non_finite
 from csg_train.training.metrics_log import MetricsLine, MetricsLog
 from csg_train.training.optimizer import TrainingPrecision, make_optimiser, poly, set_learning_rates
+from csg_train.training.progress_report import ProgressReport, progress_report
 from csg_train.training.run_folder import DIVERGED, RESULT, Run, RunResult
-from csg_train.training.signals import Stop, Stopped
+from csg_train.training.signals import Interrupted, Stop, Stopped
 
+Evaluation = ClassificationEvaluation | SegmentationEvaluation
 LOG_EVERY = 10  # steps
 CHECKPOINT_EVERY_S = 300.0
+MUST_COUNT = 100  # steps in which at least one pixel must belong to a class
 
 
 @dataclass(kw_only=True)
@@ -60,22 +73,16 @@ class Trainer:
     step: int = 0
     """Steps made so far."""
     unreadable: int = 0
-    """Images that were skipped so far."""
+    """Images of this process that could not be read so far, counted each time."""
     stop: Stop = field(default_factory=Stop)
     """Whether the user has stopped the run."""
 
     def __post_init__(self) -> None:
-        optim = self.recipe.optim
-        self.batch = min(optim.batch, len(self.images))
-        if self.batch % world_size():
-            what = f"batches of {self.batch} images cannot be divided among {world_size()} processes"
-            raise UsageError(what, "set a multiple: --set optim.batch=N")
-        if world_size() > 1 and self.recipe.data.on_unreadable == "skip":
-            raise UsageError(
-                "several processes must have equal shares of each batch", "leave out --set data.on_unreadable=skip"
-            )
+        recipe, optim = self.recipe, self.recipe.optim
+        self.batch = batch_size(optim, len(self.images))
+        check_parts(self.method, recipe.model, optim.accumulate, self.batch)
         self.steps_per_epoch = len(self.images) // self.batch
-        self.steps = self.recipe.schedule(len(self.images))
+        self.steps = recipe.schedule(len(self.images))
         self.optimiser = make_optimiser(self.method, optim)
         self.model = DistributedDataParallel(self.method, broadcast_buffers=False) if world_size() > 1 else self.method
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
@@ -83,30 +90,24 @@ class Trainer:
         self.metrics = MetricsLog(self.run)
         self.seconds, self.images_seen, self.steps_made = 0.0, 0, 0
         self.logged = (0, 0.0)
+        self.saved: tuple[int, float] = (0, time.monotonic())
+        self.counted = torch.zeros((), dtype=torch.bool, device=self.device)
+        self.replaced: set[str] = set()
 
     def train(self) -> RunResult:
         """Train to the end, and measure.
 
         Raises:
-            Stopped: by Ctrl-C or SIGTERM; the run can be resumed.
-            InputError: the training diverged, or an image cannot be read.
+            Stopped: by Ctrl-C, SIGTERM or SIGHUP; the run can be resumed.
+            InputError: the training diverged, an image cannot be read, or a loader process has died. The run can be
+                resumed, unless it diverged.
         """
         if not self._restore():
             self.method.prepare(self._batches(2**62))
         with self.stop.listening(), self.metrics.open(self.step):
             self._steps()
             evaluation, energy = self._measure()
-        result = RunResult(
-            run=str(self.run.path),
-            steps=self.step,
-            images_per_s=round(self.images_seen / self.seconds, 1) if self.seconds else 0.0,
-            seconds_per_step=round(self.seconds / self.steps_made, 4) if self.steps_made else 0.0,
-            peak_memory_mib=peak_memory_mib(self.device),
-            unreadable=self.unreadable,
-            real=None if self.recipe.data.holdout else evaluation,
-            held_out=evaluation if self.recipe.data.holdout else None,
-            energy=energy,
-        )
+        result = self._result(evaluation, energy)
         if rank() == 0:
             self.run.write_student(self.method.student.state_dict())
             self.run.write_record(RESULT, result)
@@ -114,42 +115,83 @@ class Trainer:
         barrier()
         return result
 
-    def _batches(self, end: int) -> Iterator[Batch]:
+    def _result(self, evaluation: Evaluation | None, energy: Energy | None) -> RunResult:
+        held_out = bool(self.recipe.data.holdout)
+        return RunResult(
+            run=str(self.run.path),
+            steps=self.step,
+            images_per_s=round(self.images_seen / self.seconds, 1) if self.seconds else 0.0,
+            seconds_per_step=round(self.seconds / self.steps_made, 4) if self.steps_made else 0.0,
+            peak_memory_mib=peak_memory_mib(self.device),
+            unreadable=sum_over_processes(self.unreadable),
+            real=None if held_out else evaluation,
+            held_out=evaluation if held_out else None,
+            energy=energy,
+        )
+
+    def _batches(self, end: int) -> Generator[Batch]:
         """This process's share of the batches from the current step to `end`, on the device."""
         recipe = self.recipe
         views = TASKS[recipe.task].views(self.images, recipe, self.method.views)
         sampler = StepBatchSampler(len(self.images), self.batch, recipe.seed, range(self.step, end))
         data, pin = recipe.data, self.device.type == "cuda"
-        for loaded in batches(views, sampler, data.on_unreadable, workers=data.workers, pin_memory=pin):
-            self._note_unreadable(loaded.unreadable)
-            yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in (loaded.views, loaded.labels)))
+        loaded = batches(views, sampler, data.on_unreadable, workers=data.workers, pin_memory=pin)
+        with closing(loaded):
+            for batch in loaded:
+                self._note_unreadable(batch.unreadable)
+                yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in (batch.views, batch.labels)))
 
     def _steps(self) -> None:
         self.method.train()
-        saved, started = time.monotonic(), time.monotonic()
-        with progress() as bar:
-            task = bar.add_task("training", total=self.steps, completed=self.step, note="")
-            for batch in self._batches(self.steps):
+        started = time.monotonic()
+        with progress_report(self.step, self.steps) as report, closing(self._batches(self.steps)) as batches:
+            while self.step < self.steps:
+                batch, line = self._next(batches, report)
                 values = self._one_step(batch)
                 self.steps_made += 1
                 self.images_seen += world_size() * len(batch.labels)
                 self.seconds = time.monotonic() - started
-                self._log(values, bar, task)
-                epoch_ends = self.step % self.steps_per_epoch == 0
-                if epoch_ends:
+                report.advance()
+                self._log(values, report, line)
+                if self.steps_made == MUST_COUNT or self.step == self.steps:
+                    self._require_labels()
+                if self.step % self.steps_per_epoch == 0:
                     self.method.after_epoch()
-                stop, due = any_rank(self.stop.wanted, time.monotonic() - saved > CHECKPOINT_EVERY_S)
-                if stop or due or epoch_ends:
                     self._save()
-                    saved = time.monotonic()
-                if stop:
-                    raise Stopped(
-                        f"stopped after step {self.step} of {self.steps}",
-                        f"continue with `csg train {self.recipe.task} --resume --out {self.run.path}`",
-                    )
                 every = self.recipe.evaluate_every * self.steps_per_epoch
                 if every and self.step % every == 0 and self.step < self.steps:
                     self._measure()
+
+    def _next(self, batches: Iterator[Batch], report: ProgressReport) -> tuple[Batch, bool]:
+        """The next batch, and whether its step is shown in a line; all processes stop, fail and save together.
+
+        Raises:
+            Stopped, InputError: after a checkpoint, in the process where it happened; the others end quietly.
+        """
+        batch, error = None, None
+        try:
+            with self.stop.interruptible():
+                batch = next(batches)
+        except Interrupted:
+            pass
+        except InputError as found:
+            error = found
+        due = time.monotonic() - self.saved[1] > CHECKPOINT_EVERY_S
+        line = rank() == 0 and report.line_due
+        stop, failed, due, line = any_rank(self.stop.wanted, error is not None, due, line)
+        if stop or failed or due:
+            self._save()
+        if error:
+            raise InputError(error.message, f"{error.hint}; then continue with `{self.run.resume_command}`")
+        if failed:
+            sys.exit(InputError.exit_code)
+        if stop:
+            raise self._stopped()
+        assert batch is not None
+        return batch, line
+
+    def _stopped(self) -> Stopped:
+        return Stopped(f"stopped after step {self.step} of {self.steps}", f"continue with `{self.run.resume_command}`")
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Make one optimiser step; returns what is logged, still on the device."""
@@ -168,6 +210,7 @@ class Trainer:
             named = {"loss": total} | {f"loss/{name}": value for name, value in losses.items()} | figures
             for name, value in named.items():
                 logged[name] += share * value.detach()
+        self.counted |= (batch.labels != IGNORED).any() if batch.labels.ndim > 1 else True
         if optim.clip is not None:
             self.scaler.unscale_(self.optimiser)
             trained = (p for group in self.optimiser.param_groups for p in group["params"])
@@ -182,24 +225,30 @@ class Trainer:
         """Average gradients over the processes once a step, with its last part."""
         return nullcontext() if last or world_size() == 1 else cast(DistributedDataParallel, self.model).no_sync()
 
-    def _log(self, values: dict[str, Tensor], bar: Progress, task: TaskID) -> None:
-        bar.advance(task)
-        if self.step % LOG_EVERY and self.step != self.steps:
+    def _log(self, values: dict[str, Tensor], report: ProgressReport, line: bool) -> None:
+        recorded = self.step % LOG_EVERY == 0 or self.step == self.steps
+        if not (recorded or line):
             return
         means = mean_over_processes(torch.stack([value.float() for value in values.values()])).tolist()
         figures = {name: finite_or_none(round(value, 6)) for name, value in zip(values, means, strict=True)}
         if None in figures.values():
             self._stop_if_diverged()
             log(f"warning: step {self.step}: a loss is not finite")
-        figures |= {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups}
         seen, seconds = self.images_seen - self.logged[0], self.seconds - self.logged[1]
-        self.logged = (self.images_seen, self.seconds)
-        figures["images_per_s"] = round(seen / seconds, 1)
-        self.metrics.write(MetricsLine(self.step, figures))
-        loss = "not finite" if figures["loss"] is None else f"{figures['loss']:.3f}"
-        bar.update(task, note=f"loss {loss}")
-        if self.step % self.steps_per_epoch < LOG_EVERY and not bar.live.is_started:
-            log(f"step {self.step}/{self.steps}  loss {loss}  {figures['images_per_s']:.0f} images/s")
+        images_per_s = round(seen / seconds, 1)
+        report.show(self.step, figures["loss"], images_per_s)
+        if recorded:
+            self.logged = (self.images_seen, self.seconds)
+            figures |= {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups}
+            self.metrics.write(MetricsLine(self.step, figures | {"images_per_s": images_per_s}))
+
+    def _require_labels(self) -> None:
+        """Raise InputError if no pixel of the steps so far belonged to a class: nothing was learned."""
+        if not any_rank(bool(self.counted))[0]:
+            raise InputError(
+                f"no pixel of the {len(self.images)} training images belongs to a class: all are ignored",
+                "check the masks and the label set with `csg data check`",
+            )
 
     def _stop_if_diverged(self) -> None:
         """Raise InputError if the student's weights or running statistics are not finite in any process."""
@@ -210,18 +259,29 @@ class Trainer:
             self.run.write(DIVERGED, f"{what}\n")
         raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
 
-    def _measure(self) -> tuple[ClassificationEvaluation | SegmentationEvaluation | None, Energy | None]:
-        """Scores and energies, measured in fp32 by the first process."""
+    def _measure(self) -> tuple[Evaluation | None, Energy | None]:
+        """Scores and energies, measured in fp32 by the first process, while the others wait.
+
+        Raises:
+            Stopped: a signal ended it; the run can be resumed.
+        """
         self._stop_if_diverged()
-        if self.test_images is None or rank():
+        if self.test_images is None:
             return None, None
+        if self.saved[0] != self.step:
+            self._save()
+        return broadcast_object(self._scores, self.test_images)
+
+    def _scores(self, images: Images) -> tuple[Evaluation, Energy | None]:
         task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
-        with predicting(self.method.student) as predict:
-            found = task.measure(predict, self.images.class_spec, self.test_images, self.recipe, device=self.device)
+        try:
+            with self.stop.interruptible(), predicting(self.method.student) as predict:
+                found = task.measure(predict, self.images.class_spec, images, self.recipe, device=self.device)
+        except Interrupted:
+            raise self._stopped() from None
         scores = {name: float(getattr(found.evaluation, name)) for name in task.scores}
         text = ", ".join(f"{task.scores[name].removesuffix(' %')} {value:.2%}" for name, value in scores.items())
-        count, name = found.evaluation.images, self.test_images.name
-        log(f"step {self.step}: {count} {kind.replace('_', '-')} images ({name}): {text}")
+        log(f"step {self.step}: {found.evaluation.images} {kind.replace('_', '-')} images ({images.name}): {text}")
         energy = hyperspherical_energy(found.embeddings)
         if energy:
             scores |= {"E_0": energy.E_0, "E_1": energy.E_1, "E_2": energy.E_2}
@@ -229,16 +289,18 @@ class Trainer:
         return found.evaluation, energy
 
     def _note_unreadable(self, lines: list[str]) -> None:
-        for line in lines:
-            log(f"skipped: {line}")
+        for line in dict.fromkeys(line for line in lines if line not in self.replaced):
+            log(f"skipped, the next image takes its place: {line}")
+        self.replaced.update(lines)
         self.unreadable += len(lines)
 
     def _save(self) -> None:
         self._stop_if_diverged()
-        tensors = self.state.pack()
-        if rank() == 0:
-            self.run.save_checkpoint(self.step, tensors | {"unreadable": torch.tensor(self.unreadable)})
-        barrier()
+        unreadable = sum_over_processes(self.unreadable)
+        if self.step:
+            tensors = self.state.pack() | {"unreadable": torch.tensor(unreadable)}
+            broadcast_object(self.run.save_checkpoint, self.step, tensors)
+        self.saved = (self.step, time.monotonic())
 
     def _restore(self) -> bool:
         found = self.run.load_checkpoint()
@@ -246,7 +308,8 @@ class Trainer:
             return False
         self.step, tensors = found
         self.state.unpack(tensors)
-        self.unreadable = int(tensors["unreadable"])
+        self.unreadable = 0 if rank() else int(tensors["unreadable"])
+        self.saved = (self.step, time.monotonic())
         log(f"resumed after step {self.step} of {self.steps}")
         return True
 

@@ -147,14 +147,16 @@ def test_without_operations_the_views_are_the_image(folders):
     assert torch.equal(batch.views[0], batch.views[1])
 
 
-def test_an_unreadable_image_stops_or_is_counted(folders):
+def test_an_unreadable_image_stops_or_is_replaced_and_counted(folders):
     (folders / "a" / "cat" / "0.png").write_bytes(b"broken")
     for workers in (0, 1):
         with pytest.raises(InputError, match=r"cat/0\.png"):
             batches(folders, workers)
     found = batches(folders, 0, unreadable="skip")
     assert sum(len(b.unreadable) for b in found) == 2
-    assert sum(len(b.labels) for b in found) == 10
+    assert [len(b.labels) for b in found] == [2] * 6, "every batch keeps its size"
+    again = batches(folders, 2, unreadable="skip")
+    assert all(torch.equal(one.views, other.views) for one, other in zip(found, again, strict=True))
 
 
 def test_weights_are_checked_and_their_absence_is_said_in_one_line(tmp_path, monkeypatch, weights):
