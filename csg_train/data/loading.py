@@ -193,14 +193,22 @@ def _next(iterator: Iterator[LoadedBatch], processes: Sequence[BaseProcess]) -> 
         try:
             return next(iterator, None)
         except (RuntimeError, OSError, EOFError) as error:
-            if codes := [process.exitcode for process in processes if process.exitcode]:
-                raise _failed(_DEATHS.get(-codes[0], f"exit code {codes[0]}")) from None
-            if re.search("shared memory|No space left", str(error)):
-                raise _failed(_DEATHS[signal.SIGBUS]) from None
-            if "timed out" not in str(error):
-                raise
-            if time.monotonic() - started > TIMEOUT_S:
-                raise _failed(f"no batch in {TIMEOUT_S} s") from None
+            late = time.monotonic() - started > TIMEOUT_S
+            if "timed out" not in str(error) or late:
+                raise _reason(error, processes) or error from None
+
+
+def _reason(error: Exception, processes: Sequence[BaseProcess]) -> InputError | None:
+    """Why the loader processes give no batch; None for an error in what they run."""
+    for process in processes:
+        process.join(1)  # one that is dying closes its connections first
+    if codes := [process.exitcode for process in processes if process.exitcode]:
+        return _failed(_DEATHS.get(-codes[0], f"a process ended with exit code {codes[0]}"))
+    if re.search("shared memory|No space left", str(error)):
+        return _failed(_DEATHS[signal.SIGBUS])
+    if "timed out" in str(error):
+        return _failed(f"no batch in {TIMEOUT_S} s")
+    return _failed(error) if processes and isinstance(error, OSError | EOFError) else None
 
 
 _DEATHS: dict[int, str] = {
@@ -209,7 +217,7 @@ _DEATHS: dict[int, str] = {
 }
 
 
-def _failed(reason: str) -> InputError:
+def _failed(reason: object) -> InputError:
     return InputError(
         f"loading images failed: {one_line(reason)}",
         "set fewer loader processes (--set data.workers=0), or give a container more shared memory (--shm-size=2g)",
@@ -232,8 +240,9 @@ def _share(tensor: Tensor) -> Tensor:
 
 
 def _leave_signals(_: int) -> None:
-    """Leave signals to the trainer, also if the whole process group receives them; die quietly of a full /dev/shm."""
+    """Leave signals to the trainer, also if the whole process group receives them; die without a word."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGBUS, signal.SIG_DFL)
+    for number in (signal.SIGBUS, signal.SIGSEGV, signal.SIGFPE):
+        signal.signal(number, signal.SIG_DFL)
     torch.set_num_threads(1)
