@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TypeVar, cast
 
 import torch
@@ -14,9 +16,14 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from csg.console import stderr
-from csg.errors import CsgError
+from csg.errors import CsgError, InputError
+from csg.machine_errors import machine_error
 
 Value = TypeVar("Value")
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: the first one may read, check and measure many images alone."""
+PEER_GONE = "Connection closed by peer|Connection reset by peer|Broken pipe|remote process exited|connection was closed"
+"""What gloo and NCCL say if a process of the group has ended."""
 
 
 @contextmanager
@@ -24,16 +31,26 @@ def process_group() -> Iterator[None]:
     """Join the group that the environment of torchrun describes: NCCL on GPUs, gloo on CPUs.
 
     Only the first process prints.
+
+    Raises:
+        InputError: another process of the group has ended.
     """
     if "WORLD_SIZE" not in os.environ or dist.is_initialized():
         yield
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     stderr.quiet = rank() > 0
     try:
         yield
+    except RuntimeError as error:
+        if not re.search(PEER_GONE, str(error)):
+            raise
+        with said_once():
+            raise InputError(
+                "another process of this training has ended", "see its error, and continue with --resume"
+            ) from None
     finally:
         dist.destroy_process_group()
 
@@ -55,36 +72,66 @@ def barrier() -> None:
 
 
 @contextmanager
+def said_once() -> Iterator[None]:
+    """A block that fails in all processes, if it fails: the first one raises the error, the others end quietly."""
+    try:
+        yield
+    except CsgError as error:
+        if rank():
+            sys.exit(error.exit_code)
+        raise
+
+
+@contextmanager
 def main_process_first() -> Iterator[None]:
-    """Run the block in the first process, then in the others."""
-    if rank():
-        barrier()
-    yield
-    if rank() == 0:
-        barrier()
+    """Run the block in the first process, then in the others, which end quietly if it fails in the first."""
+    if rank() or world_size() == 1:
+        broadcast_object(_nothing)
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        with suppress(type(error)):
+            broadcast_object(_fail, error)
+        raise
+    broadcast_object(_nothing)
 
 
 def broadcast_object(make: Callable[..., Value], *arguments: object) -> Value:
     """What `make` gives in the first process, in all of them.
 
     Raises:
-        CsgError: `make` raised it. The other processes end with the same exit code, and print nothing.
+        Exception: `make` raised it. The other processes end with the same exit code, and print nothing.
     """
     if world_size() == 1:
         return make(*arguments)
-    box: list[object] = [None, None]
+    made, failure = None, None
     if rank() == 0:
         try:
-            box[0] = make(*arguments)
-        except CsgError as error:
-            box[1] = error
-    shared = [box[0], box[1].exit_code if isinstance(box[1], CsgError) else None]
+            made = make(*arguments)
+        except Exception as error:
+            failure = error
+    shared = [made, _exit_code(failure) if failure else None]
     dist.broadcast_object_list(shared)
-    if isinstance(box[1], CsgError):
-        raise box[1]
+    if failure:
+        raise failure
     if isinstance(shared[1], int):
         sys.exit(shared[1])
     return cast(Value, shared[0])
+
+
+def _exit_code(error: Exception) -> int:
+    known = machine_error(error)
+    return known.exit_code if known else 1
+
+
+def _nothing() -> None:
+    pass
+
+
+def _fail(error: Exception) -> None:
+    raise error
 
 
 def gather(tensor: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from csg.console import log, print_json
 from csg.datasets.check import check_dataset
 from csg.errors import UsageError
 from csg.files import absolute, locked, new_folder
-from csg_train.distributed import barrier, broadcast_object, main_process_first, process_group, rank
+from csg_train.distributed import broadcast_object, main_process_first, process_group, rank, said_once, world_size
 from csg_train.methods import load_method
 from csg_train.methods.base import Method
 from csg_train.models.teacher import Teacher
@@ -58,7 +58,8 @@ def train_command(request: TrainRequest, as_json: bool) -> None:
 def _train_or_resume(request: TrainRequest) -> RunResult:
     if request.resume:
         return _resume(request)
-    recipe = with_absolute_paths(load_task_recipe(request.task, request.recipe, request.settings))
+    with said_once():
+        recipe = with_absolute_paths(load_task_recipe(request.task, request.recipe, request.settings))
     with ExitStack() as stack:
         folder = new_folder(request.out, RUNS / recipe.task, f"{recipe.name}-{recipe.method}")
         run = Run(broadcast_object(stack.enter_context, folder))
@@ -70,18 +71,23 @@ def _train_or_resume(request: TrainRequest) -> RunResult:
 
 def _resume(request: TrainRequest) -> RunResult:
     run = Run(broadcast_object(_run_to_resume, request))
-    recipe = with_absolute_paths(moved(run, request.settings)) if request.settings else run.recipe()
+    with said_once():
+        recipe = with_absolute_paths(moved(run, request.settings)) if request.settings else run.recipe()
     with ExitStack() as stack:
         broadcast_object(stack.enter_context, locked(run.path))
-        run.require_not_diverged()
         if run.finished:
             log(f"run {run.path} is already finished")
             return run.result()
-        require_sources(run, recipe.data.train, "training", "--data")
-        if not recipe.data.holdout:
-            require_sources(run, recipe.data.real, "real", "--real-data")
+        broadcast_object(_check_resumable, run, recipe)
         log(f"resuming run {run.path}")
         return train(recipe, run)
+
+
+def _check_resumable(run: Run, recipe: Recipe) -> None:
+    run.require_not_diverged()
+    require_sources(run, recipe.data.train, "training", "--data")
+    if not recipe.data.holdout:
+        require_sources(run, recipe.data.real, "real", "--real-data")
 
 
 def train(recipe: Recipe, run: Run) -> RunResult:
@@ -93,29 +99,40 @@ def train(recipe: Recipe, run: Run) -> RunResult:
         Stopped: by Ctrl-C or SIGTERM; the run can be resumed.
     """
     device = training_device()
+    broadcast_object(_check_processes, run)
     with main_process_first():  # it fills the caches that the others read
         weights = pretrained_weights(recipe)
         images, test_images = read_images(recipe)
         method = build_method(recipe, len(images.class_spec), device, weights)
+    for note in dict.fromkeys(f"{d.name}: {note}" for d in (images, test_images) if d for note in d.notes):
+        log(note)
     broadcast_object(_check_datasets, recipe, images, test_images)
     precision = precision_for(run.environment().precision if run.recorded else recipe.precision, device)
-    trainer = Trainer(
-        run=run,
-        recipe=recipe,
-        method=method,
-        images=images,
-        test_images=test_images,
-        device=device,
-        precision=broadcast_object(lambda: precision),
-    )
-    if rank() == 0:
-        _record_start(trainer)
-    barrier()
+    with said_once():
+        trainer = Trainer(
+            run=run,
+            recipe=recipe,
+            method=method,
+            images=images,
+            test_images=test_images,
+            device=device,
+            precision=broadcast_object(lambda: precision),
+        )
+    broadcast_object(_record_start, trainer)
     log(
         f"{len(images)} synthetic images of {len(images.class_spec)} classes, "
         f"{trainer.steps} steps of {trainer.batch}, {trainer.precision.name} on {device.type}"
     )
     return trainer.train()
+
+
+def _check_processes(run: Run) -> None:
+    """Refuse to resume with another number of processes: shares of batches, and so the weights, would be others."""
+    if run.recorded and (recorded := run.environment().processes) != world_size():
+        raise UsageError(
+            f"run {run.path} was started with {recorded} processes, and can't be resumed with {world_size()}",
+            f"continue with `{run.resume_command}`",
+        )
 
 
 def _check_datasets(recipe: Recipe, *datasets: Images | None) -> None:

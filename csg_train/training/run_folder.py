@@ -127,7 +127,9 @@ class Run:
     @property
     def resume_command(self) -> str:
         """What a user types to continue the run; raises as `recipe`."""
-        return f"csg train {self.recipe().task} --resume --out {self.path}"
+        processes = self.environment().processes if self.recorded else 1
+        several = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""
+        return f"{several}csg train {self.recipe().task} --resume --out {self.path}"
 
     def environment(self) -> Environment:
         """What the run was started with.

@@ -30,6 +30,7 @@ from csg_train.distributed import (
     broadcast_object,
     mean_over_processes,
     rank,
+    said_once,
     sum_over_processes,
     world_size,
 )
@@ -186,7 +187,8 @@ class Trainer:
         if failed:
             sys.exit(InputError.exit_code)
         if stop:
-            raise self._stopped()
+            with said_once():
+                raise self._stopped()
         assert batch is not None
         return batch, line
 
@@ -244,7 +246,9 @@ class Trainer:
 
     def _require_labels(self) -> None:
         """Raise InputError if no pixel of the steps so far belonged to a class: nothing was learned."""
-        if not any_rank(bool(self.counted))[0]:
+        if any_rank(bool(self.counted))[0]:
+            return
+        with said_once():
             raise InputError(
                 f"no pixel of the {len(self.images)} training images belongs to a class: all are ignored",
                 "check the masks and the label set with `csg data check`",
@@ -257,7 +261,8 @@ class Trainer:
         what = f"training diverged: at step {self.step} weights are not finite"
         if rank() == 0:
             self.run.write(DIVERGED, f"{what}\n")
-        raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
+        with said_once():
+            raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
 
     def _measure(self) -> tuple[Evaluation | None, Energy | None]:
         """Scores and energies, measured in fp32 by the first process, while the others wait.

@@ -1,0 +1,89 @@
+"""Several processes: errors are said once, images are replaced in equal shares, and a run keeps its number of them."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from csg_train.training.run_folder import Run
+from tests.helpers.cli import csg_process, refused
+from tests.helpers.small_runs import noisy_images, settings
+
+pytestmark = pytest.mark.slow
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def torchrun(*words):
+    """Run csg in two processes."""
+    return subprocess.run([*TORCHRUN, "-m", "csg", *map(str, words)], capture_output=True, text=True, timeout=300)
+
+
+def said_once(done, *patterns):
+    lines = re.findall(r"^(?:error|internal error|Traceback).*$", done.stderr, re.M)
+    ours = [line for line in lines if not line.startswith("Traceback")]  # torchrun's own, about a process that failed
+    assert done.returncode != 0
+    assert len(ours) == 1, done.stderr
+    for pattern in patterns:
+        assert re.search(pattern, ours[0]), ours[0]
+
+
+def started(*words):
+    """The same, up to the first step."""
+    command = [*TORCHRUN, "-m", "csg", *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    next(line for line in process.stderr if line.startswith("step 1/"))
+    return process
+
+
+@pytest.fixture
+def data(tmp_path):
+    return noisy_images(tmp_path / "data", 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optim__batch": 7}, r"optim\.batch=6 or --set optim\.batch=8"),
+        ({"optim__batch": 2}, "one image in each of 2 processes.*--set optim.batch=4"),
+        ({"model__weights": "nowhere.pth"}, "nowhere.pth does not exist"),
+        ({"optim__lr_heads": "hot"}, "lr_heads"),
+    ],
+)
+def test_what_is_wrong_in_all_processes_is_said_once(data, changes, message):
+    said_once(torchrun("train", "cls", *settings(**changes), "--data", data, "--out", "r"), message)
+
+
+def test_missing_data_are_said_once(tmp_path):
+    said_once(torchrun("train", "cls", *settings(), "--data", "nothing", "--out", "r"), "data .*nothing does not exist")
+
+
+def test_images_are_replaced_in_every_process(data):
+    for name in ("cat/1", "cat/2", "dog/7"):
+        (data / f"{name}.png").write_bytes(b"broken")
+    words = settings(data__on_unreadable="skip", optim__steps=10, model__freeze_batch_norm=True)
+    done = torchrun("train", "cls", *words, "--data", data, "--out", "r", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["unreadable"] == 6, "three in each of two epochs, over both processes"
+
+
+def test_an_image_that_breaks_in_one_process_ends_both_with_a_checkpoint(data):
+    words = settings(optim__steps=400, data__workers=1, model__freeze_batch_norm=True)
+    process = started("train", "cls", *words, "--data", data, "--out", "r")
+    (data / "cat" / "3.png").write_bytes(b"broken")
+    _, said = process.communicate(timeout=120)
+    errors = [line for line in said.splitlines() if line.startswith(("error", "internal"))]
+    assert len(errors) == 1, said
+    assert "torchrun --nproc-per-node 2 -m csg train cls --resume --out" in errors[0]
+    assert Run(data.parent / "r").load_checkpoint()[0] > 0
+
+
+def test_a_run_is_resumed_with_as_many_processes_as_it_had(data):
+    words = settings(optim__steps=400, model__freeze_batch_norm=True)
+    process = started("train", "cls", *words, "--data", data, "--out", "r")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert Run(data.parent / "r").load_checkpoint()[0] > 0
+    done = csg_process("train", "cls", "--resume", "--out", "r")
+    refused(done, 2, "started with 2 processes.*torchrun --nproc-per-node 2 -m csg train cls --resume --out r")
