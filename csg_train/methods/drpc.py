@@ -21,8 +21,10 @@ from torch import Tensor
 
 from csg.card import ClassificationInput
 from csg.console import log
+from csg.datasets.listing import list_images
 from csg.errors import InputError
-from csg.images import SUFFIXES, load
+from csg.files import absolute
+from csg.images import load
 from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Student, task_loss
 from csg_train.models.teacher import Teacher
 
@@ -48,7 +50,7 @@ class DrpcSettings(MethodSettings):
     @classmethod
     def _absolute(cls, styles: Path) -> Path:
         """So that the run can be resumed from another folder."""
-        return styles.resolve()
+        return absolute(styles)
 
 
 class Drpc(Method):
@@ -86,12 +88,12 @@ class Drpc(Method):
 
 
 def style_files(folder: Path, count: int) -> list[Path]:
-    """Up to `count` images below `folder`, evenly spaced in the sorted list.
+    """Up to `count` images below `folder`, evenly spaced in the sorted list; hidden files are passed over.
 
     Raises:
         InputError: there is no image.
     """
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = list_images(folder).images if folder.is_dir() else ()
     if not files:
         raise InputError(f"{folder} contains no style image", "name a folder with images: --method drpc:styles=FOLDER")
     return [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files)), dtype=int)]

@@ -8,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from csg.errors import InputError
 from csg_train.methods import load_method
 from csg_train.methods.asg import kl_of_predictions
 from csg_train.methods.base import Batch
 from csg_train.methods.contrast import nt_xent
-from csg_train.methods.drpc import pyramid_consistency, restyle
+from csg_train.methods.drpc import pyramid_consistency, restyle, style_files
 from csg_train.methods.l2 import MAX_FISHER
 from tests.helpers.tiny_student import nudge, tiny
 
@@ -272,3 +273,13 @@ def test_the_running_statistics_of_csg_are_of_the_q_view_alone():
     alone(batch.views[0])
     for name, statistic in alone.named_buffers():
         torch.testing.assert_close(encoder.get_buffer(name), statistic, msg=name)
+
+
+def test_style_images_are_listed_as_images_to_train_on(tmp_path):
+    for name in ("a/0.png", "a/._0.png", ".hidden/1.png", "note.txt", "2.GIF"):
+        (tmp_path / "styles" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "styles" / name).touch()
+    (tmp_path / "linked").symlink_to("styles")
+    assert style_files(tmp_path / "linked", 9) == [tmp_path / "linked/2.GIF", tmp_path / "linked/a/0.png"]
+    with pytest.raises(InputError, match="contains no style image"):
+        style_files(tmp_path / "styles" / ".hidden" / "none", 9)
