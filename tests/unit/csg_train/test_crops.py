@@ -14,7 +14,7 @@ from csg.errors import InputError
 from csg_train.data.crops import Crops, joint_crop
 from csg_train.data.synthetic_scenes import DIGIT_SCENES, draw_scene
 from csg_train.recipe import SegmentationAugment, SegmentationData, load_recipe
-from csg_train.tasks import TASKS
+from csg_train.tasks import TASKS, Prediction
 from tests.helpers.mask_files import save_image, write_gta5
 
 
@@ -79,7 +79,7 @@ def test_images_without_a_labelled_pixel_cannot_be_measured(tmp_path):
     images, recipe = read_segmentation_dataset([tmp_path], "camvid11"), load_recipe("camvid")
 
     def predict(batch):
-        return torch.zeros(1, 11, *batch.shape[1:3]), None
+        return Prediction(torch.zeros(1, 11, *batch.shape[1:3]))
 
     with pytest.raises(InputError, match=r"no pixel of .* belongs to a class of label set camvid11"):
         TASKS["seg"].measure(predict, images.class_spec, images, recipe, torch.device("cpu"))
