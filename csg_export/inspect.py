@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from csg.bundle import Bundle, read_bundle
 from csg.card import ModelCard
 from csg.console import log, print_json, show_key_values, show_table, stdout
+from csg.errors import InputError, one_line
 from csg.provenance import ParityStage
 from csg_export.onnx_graph import LAYERS
 
@@ -22,11 +24,14 @@ def inspect_command(path: Path, as_json: bool) -> None:
     """Check a bundle against its SHA-256 sums and print what it contains.
 
     Raises:
-        InputError: this is not a complete bundle.
+        InputError: this is not a complete bundle, or its graph is no ONNX.
         VerificationError: a file was changed after the export.
     """
     bundle = read_bundle(path)
-    contents = graph_contents(onnx.load(bundle.model, load_external_data=False))
+    try:
+        contents = graph_contents(onnx.load(bundle.model, load_external_data=False))
+    except (DecodeError, ValueError, LookupError) as error:
+        raise InputError(f"{bundle.model} is no ONNX graph: {one_line(error)}", "export the run again") from None
     files = {file.name: file.stat().st_size for file in (*bundle.graph_files, *filter(None, [bundle.plan]))}
     if as_json:
         print_json({"files": files, "graph": asdict(contents), "card": json.loads(bundle.card.to_json())})

@@ -23,7 +23,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from csg.errors import ServerError, UsageError, one_line
 from csg_serve.client.connection import ServedModel
 from csg_serve.client.endpoints import Servers, as_servers
-from csg_serve.client.grpc_transport import grpc_credentials
+from csg_serve.client.grpc_transport import grpc_credentials, proxy_option
 from csg_serve.triton.protocol import GRPC_SECRET_HEADER
 
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -79,9 +79,10 @@ async def open_sender(server: str | Servers) -> AsyncIterator[Send]:
         for address in servers.addresses:
             if address.http:
                 raise UsageError(f"{address} is an HTTP address", "give the address of the gRPC endpoint")
-            channel = grpc.aio.insecure_channel(address.authority, options=UNLIMITED)
+            options = [*UNLIMITED, *proxy_option(address).items()]
+            channel = grpc.aio.insecure_channel(address.authority, options=options)
             if address.tls:
-                channel = grpc.aio.secure_channel(address.authority, grpc_credentials(servers), options=UNLIMITED)
+                channel = grpc.aio.secure_channel(address.authority, grpc_credentials(servers), options=options)
             await stack.enter_async_context(channel)
             endpoints.append((address, channel.unary_unary(INFER_METHOD)))
         turns = itertools.cycle(endpoints)

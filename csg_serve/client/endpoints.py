@@ -14,6 +14,8 @@ from pathlib import Path
 from csg.errors import InputError, UsageError
 
 ADDRESS = re.compile(r"(?:(grpcs?|https?)://)?((?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}))/?")
+MAX_SECRET = 4096
+"""Characters of a secret that fit into a header."""
 DEFAULT_ADDRESS = "localhost:8001"
 
 
@@ -35,12 +37,12 @@ class Address:
 
     @property
     def local(self) -> bool:
-        """Whether the host is loopback, so that client and server may share memory."""
-        host = self.authority.rpartition(":")[0].strip("[]")
+        """Whether the host is loopback, so that client and server may share memory, and no proxy is between them."""
+        host = self.authority.rpartition(":")[0].strip("[]").lower()
         try:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
-            return host == "localhost"
+            return host == "localhost" or host.endswith(".localhost")
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def named_servers(
         secret_file: file with the secret; None for the variable CSG_SECRET, if it is set.
 
     Raises:
-        InputError: the file can't be read.
+        InputError: the file can't be read, or the secret can't be sent.
     """
     secret = os.environ.get("CSG_SECRET")
     if secret_file:
@@ -148,6 +150,9 @@ def named_servers(
         except (OSError, UnicodeDecodeError) as error:
             what = f"can't read {secret_file}: {getattr(error, 'strerror', error)}"
             raise InputError(what, "give a file with the server's secret") from None
+    if secret and not (secret.isascii() and secret.isprintable() and len(secret) <= MAX_SECRET):
+        where = secret_file or "CSG_SECRET"
+        raise InputError(f"{where} holds no secret", "a secret is one line of letters, digits, '-' and '_'")
     addresses = tuple(texts or (DEFAULT_ADDRESS,))
     return Servers(addresses, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, secret=secret or None)
 

@@ -10,7 +10,7 @@ from csg.card import ModelCard
 from csg.errors import ServerError, UsageError
 from csg_serve.client.endpoints import Address
 from csg_serve.client.statistics import read_statistics
-from csg_serve.client.transport import Transport, TransportError
+from csg_serve.client.transport import Transport, TransportError, version_number
 from csg_serve.triton.config import CARD_PARAMETER, card_of
 
 FIND_ATTEMPTS = 3
@@ -87,7 +87,7 @@ async def _versions(transport: Transport, model: str) -> list[tuple[str, int]]:
         if error.kind == "missing":
             return []
         raise
-    return [(model, int(version)) for version in metadata.versions]
+    return [(model, version_number(version)) for version in metadata.versions]
 
 
 async def _configuration(transport: Transport, name: str, version: int) -> ModelConfig:

@@ -78,7 +78,7 @@ class GrpcTransport:
         limit = max(MIN_MESSAGE_LIMIT, 2 ** (message_bytes + MESSAGE_OVERHEAD).bit_length())
         if limit not in self._clients:
             limits = {"grpc.max_send_message_length": limit, "grpc.max_receive_message_length": limit}
-            options = list((CHANNEL_OPTIONS | limits).items())
+            options = list((CHANNEL_OPTIONS | limits | proxy_option(self._address)).items())
             client = InferenceServerClient(self._address.authority, creds=self._credentials, channel_args=options)
             self._open.push_async_callback(client.close)
             self._clients[limit] = client
@@ -86,6 +86,11 @@ class GrpcTransport:
 
     async def close(self) -> None:
         await self._open.aclose()
+
+
+def proxy_option(address: Address) -> dict[str, int]:
+    """The option of a channel to this machine: a proxy in the environment is for others."""
+    return {"grpc.enable_http_proxy": 0} if address.local else {}
 
 
 def _grpc_error(error: InferenceServerException) -> TransportError:

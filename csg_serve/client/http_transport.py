@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -14,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from csg_serve.client.endpoints import Address, Servers
 from csg_serve.client.shared_memory import Region
-from csg_serve.client.transport import DEADLINE_S, ErrorKind, Inference, TransportError, transport_error
+from csg_serve.client.transport import DEADLINE_S, NOT_TRITON, ErrorKind, Inference, TransportError, transport_error
 from csg_serve.triton.protocol import SECRET_HEADER
 
 ANSWERS: dict[str, tuple[Any, str | None]] = {
@@ -44,13 +46,17 @@ class HttpTransport:
         self._headers = servers.secret_header(SECRET_HEADER)
 
     async def call(self, method: str, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
-        found = await self._within(deadline_s, getattr(self._client, method)(*arguments, headers=dict(self._headers)))
-        if not isinstance(found, dict | list):
-            return found
-        if method == "get_system_shared_memory_status":
-            found = {one["name"]: one for one in found}
-        message, field = ANSWERS[method]
-        return json_format.ParseDict({field: found} if field else found, message(), ignore_unknown_fields=True)
+        with _answers_of_triton():
+            call = getattr(self._client, method)(*arguments, headers=dict(self._headers))
+            found = await self._within(deadline_s, call)
+            if method not in ANSWERS:
+                return found
+            if method == "get_system_shared_memory_status":
+                found = {one["name"]: one for one in found}
+            message, field = ANSWERS[method]
+            if field is None and not found.keys() & message.DESCRIPTOR.fields_by_name.keys():
+                raise ValueError
+            return json_format.ParseDict({field: found} if field else found, message(), ignore_unknown_fields=True)
 
     async def infer(self, inference: Inference, version: int, region: Region | None = None) -> NDArray[Any]:
         tensor, output = inference.tensors(tritonclient.http, region)
@@ -61,7 +67,8 @@ class HttpTransport:
             outputs=[output],
             headers=dict(self._headers),
         )
-        return inference.answer(await self._within(inference.deadline_s, call), region)
+        with _answers_of_triton():
+            return inference.answer(await self._within(inference.deadline_s, call), region)
 
     async def close(self) -> None:
         await self._client.close()
@@ -80,5 +87,17 @@ class HttpTransport:
             raise TransportError("refused", "the answer is not HTTP") from None
 
 
+@contextmanager
+def _answers_of_triton() -> Iterator[None]:
+    """Whatever the client can't parse comes from another server: a web page, another API, a port of another kind."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, json_format.Error):
+        raise TransportError("refused", NOT_TRITON) from None
+
+
 def _http_error(error: InferenceServerException) -> TransportError:
-    return transport_error(str(error.message()), ERROR_KINDS.get(str(error.status()), "refused"))
+    message, status = str(error.message()), str(error.status())
+    if "while decoding the response" in message or "empty response" in message:  # no JSON: not from Triton
+        message = f"HTTP status {status}, and no message of Triton's"
+    return transport_error(message, ERROR_KINDS.get(status, "refused"))

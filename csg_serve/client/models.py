@@ -14,7 +14,7 @@ from csg.files import validate_name
 from csg_serve.client.connection import connected
 from csg_serve.client.endpoints import Address, Servers
 from csg_serve.client.statistics import ModelStatistics, read_statistics
-from csg_serve.client.transport import Transport, TransportError
+from csg_serve.client.transport import Transport, TransportError, version_number
 from csg_serve.triton.protocol import LOAD_TIMEOUT_S, triton_message
 
 
@@ -100,7 +100,7 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
                 await transport.call("unload_model", validate_name(unload, "model name"))
         index = await _index(transport, address, servers.secret)
         statistics = await read_statistics(transport)
-    entries = {(one.name, int(one.version or 0)): one for one in index if not one.name.startswith(".")}
+    entries = {(one.name, version_number(one.version or "0")): one for one in index if not one.name.startswith(".")}
     return [
         ModelState(
             model=model,

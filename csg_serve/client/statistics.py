@@ -7,7 +7,7 @@ from typing import Any
 
 from csg.errors import ServerError
 from csg_serve.client.pool import Pool
-from csg_serve.client.transport import Transport, TransportError
+from csg_serve.client.transport import Transport, TransportError, version_number
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ async def read_statistics(transport: Transport) -> dict[tuple[str, int], ModelSt
         TransportError: the server did not answer; of kind "restricted" if it requires a secret.
     """
     answer = await transport.call("get_inference_statistics")
-    return {(entry.name, int(entry.version)): _from_protobuf(entry) for entry in answer.model_stats}
+    return {(entry.name, version_number(entry.version)): _from_protobuf(entry) for entry in answer.model_stats}
 
 
 async def total_statistics(pool: Pool, model: str, version: int) -> ModelStatistics:

@@ -6,6 +6,7 @@ Shape letters: N images, H W height and width of the model's input.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, Protocol
@@ -118,6 +119,17 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close the connection."""
+
+
+NOT_TRITON = "it answers, but not as a Triton does"
+"""Detail of a "refused" for an answer that is no message of Triton's."""
+
+
+def version_number(text: str) -> int:
+    """The version of a model, which Triton gives as text; TransportError if it is none."""
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise TransportError("refused", NOT_TRITON)
+    return int(text)
 
 
 def transport_error(message: str, kind: ErrorKind) -> TransportError:

@@ -148,9 +148,11 @@ class Journal:
     def _drop_incomplete_line(self) -> None:
         """Truncate the file after its last line break."""
         size = self._file.seek(0, os.SEEK_END)
-        while size and self._byte(size - 1) != b"\n":
-            size -= 1
-        self._file.truncate(size)
+        whole = size
+        while whole and self._byte(whole - 1) != b"\n":
+            whole -= 1
+        if whole < size:
+            self._file.truncate(whole)
 
     def _byte(self, offset: int) -> bytes:
         self._file.seek(offset)

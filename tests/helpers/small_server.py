@@ -5,7 +5,10 @@ serve another version, as a real Triton does that restarts or is given a new bun
 """
 
 import asyncio
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -14,6 +17,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from csg_serve.triton.config import model_config
 from csg_serve.triton.deploy_options import DeployOptions
 from tests.helpers.tiny_bundle import tiny_card
+
+ROOT = Path(__file__).parents[2]
 
 
 class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -120,3 +125,24 @@ async def running(*servers):
     finally:
         for server in servers:
             await server.stop()
+
+
+@contextmanager
+def in_a_process():
+    """The server in a process of its own, for commands that have an event loop of their own; yields its address."""
+    process = subprocess.Popen([sys.executable, "-m", __name__], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def _serve():
+    async with running(server := SmallServer()):
+        print(server.address, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve())
