@@ -188,8 +188,8 @@ class Recipe(Record):
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of methods by name; those of the chosen method are completed with its defaults."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Arithmetic of the training; auto: bf16 if the device is faster in it, otherwise fp16 on a GPU and
-    fp32 on a CPU."""
+    """Arithmetic of the training; auto: bf16 if the device has instructions for it, otherwise fp16 on a GPU
+    and fp32 on a CPU."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of all random numbers."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from csg.console import log
 from csg_train.methods.base import Method
 
 
@@ -43,7 +44,10 @@ class TrainingState:
         plain["state"] = {index: {"momentum_buffer": tensor} for index, tensor in momenta.items()}
         self.optimiser.load_state_dict(plain)
         torch.set_rng_state(tensors["rng.cpu"])
-        if self.device.type == "cuda":
+        if ("rng.cuda" in tensors) != (self.device.type == "cuda"):
+            before = "a GPU" if "rng.cuda" in tensors else "a CPU"
+            log(f"warning: the run was trained on {before} before: its weights will not be those of one device")
+        elif self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": float(tensors["scale"])})

@@ -24,8 +24,9 @@ from csg_train.recipe import Recipe, load_recipe
 from csg_train.tasks import TASKS, Images
 from csg_train.training.environment import current_environment, training_device
 from csg_train.training.optimizer import precision_for
-from csg_train.training.run_data import check_images, moved, read_images, require_sources
+from csg_train.training.run_data import check_images, check_weights, moved, read_images, require_sources
 from csg_train.training.run_folder import ENVIRONMENT, RECIPE, Run, RunResult, newest_run
+from csg_train.training.tensor_files import tensors_digest
 from csg_train.training.trainer import Trainer
 
 RUNS = Path("runs")
@@ -104,8 +105,6 @@ def train(recipe: Recipe, run: Run) -> RunResult:
         weights = pretrained_weights(recipe)
         images, test_images = read_images(recipe)
         method = build_method(recipe, len(images.class_spec), device, weights)
-    for note in dict.fromkeys(f"{d.name}: {note}" for d in (images, test_images) if d for note in d.notes):
-        log(note)
     broadcast_object(_check_datasets, recipe, images, test_images)
     precision = precision_for(run.environment().precision if run.recorded else recipe.precision, device)
     with said_once():
@@ -118,7 +117,7 @@ def train(recipe: Recipe, run: Run) -> RunResult:
             device=device,
             precision=broadcast_object(lambda: precision),
         )
-    broadcast_object(_record_start, trainer)
+    broadcast_object(_record_start, trainer, weights)
     log(
         f"{len(images)} synthetic images of {len(images.class_spec)} classes, "
         f"{trainer.steps} steps of {trainer.batch}, {trainer.precision.name} on {device.type}"
@@ -224,17 +223,21 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data.model_copy(update=changes), "model": model})
 
 
-def _record_start(trainer: Trainer) -> None:
-    """Write what the run is started with; a resumed run must have the images that it was started with."""
+def _record_start(trainer: Trainer, weights: dict[str, Tensor]) -> None:
+    """Write what the run is started with; a resumed run must have the images and weights that it was started with."""
     run, recipe, images = trainer.run, trainer.recipe, trainer.images
+    fingerprint = tensors_digest(weights, {}) if weights else None
     real = None if recipe.data.holdout else trainer.test_images
     if run.recorded:
         check_images(run, images, real)
+        check_weights(run, fingerprint)
         if run.started and run.recipe() != recipe:
             run.write(RECIPE, recipe.to_yaml())
         return
     run.write(RECIPE, recipe.to_yaml())
-    environment = current_environment(recipe, images, real, precision=trainer.precision.name, device=trainer.device)
+    environment = current_environment(
+        recipe, images, real, weights=fingerprint, precision=trainer.precision.name, device=trainer.device
+    )
     run.write_record(ENVIRONMENT, environment)
 
 

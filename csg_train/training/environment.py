@@ -53,6 +53,8 @@ class Environment(Record):
     """Fingerprint of the training images."""
     real_fingerprint: str | None
     """Fingerprint of the real images to measure on; None without any."""
+    weights_fingerprint: str | None = None
+    """SHA-256 of the tensors of the ImageNet weights; None for random ones, and in runs of older versions."""
     recipe_digest: str
     """Hash of all settings."""
     classes: tuple[ClassName, ...]
@@ -76,7 +78,13 @@ def training_device() -> torch.device:
 
 
 def current_environment(
-    recipe: Recipe, images: Images, real: Images | None, *, precision: PrecisionName, device: torch.device
+    recipe: Recipe,
+    images: Images,
+    real: Images | None,
+    *,
+    weights: str | None,
+    precision: PrecisionName,
+    device: torch.device,
 ) -> Environment:
     """The environment of a run that starts now.
 
@@ -84,6 +92,7 @@ def current_environment(
         recipe: with all settings.
         images: the training images.
         real: the real images to measure on.
+        weights: fingerprint of the ImageNet weights.
         precision: of the forward pass.
         device: that the run trains on.
     """
@@ -101,6 +110,7 @@ def current_environment(
         seed=recipe.seed,
         data_fingerprint=images.fingerprint(),
         real_fingerprint=real.fingerprint() if real else None,
+        weights_fingerprint=weights,
         recipe_digest=recipe.digest(),
         classes=class_spec.names,
         label_set=class_spec.label_set,

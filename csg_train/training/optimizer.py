@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -14,6 +13,10 @@ from csg_train.recipe import Optim
 
 PrecisionName = Literal["bf16", "fp16", "fp32"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+BF16_FEATURES = {"amx_bf16", "avx512_bf16", "bf16", "sve_bf16"}
+"""Names of the instructions for products of bf16 numbers, of Intel, AMD and ARM."""
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -30,31 +33,28 @@ def precision_for(wanted: str, device: torch.device) -> TrainingPrecision:
     """The precision for a setting of the recipe.
 
     Args:
-        wanted: bf16, fp16, fp32 or auto. auto is bf16 if the device is faster in it, otherwise fp16 on a GPU and fp32
-            on a CPU.
+        wanted: bf16, fp16, fp32 or auto. auto is bf16 if the device has instructions for it, otherwise fp16 on a GPU
+            and fp32 on a CPU.
         device: the device to train on.
     """
     if wanted == "auto":
         if device.type == "cuda":
             wanted = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         else:
-            wanted = "bf16" if _cpu_is_faster_in_bf16() else "fp32"
+            wanted = "bf16" if _cpu_multiplies_bf16() else "fp32"
     return TrainingPrecision(cast(PrecisionName, wanted), _DTYPES[wanted])
 
 
-@functools.cache
-def _cpu_is_faster_in_bf16() -> bool:
-    """Whether a matrix product is at least 1.2 times as fast in bf16; not every CPU with bf16 instructions is."""
-    best = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(1024, 1024, dtype=dtype)
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            torch.mm(matrix, matrix)
-            times.append(time.perf_counter() - started)
-        best[dtype] = min(times)
-    return best[torch.float32] > 1.2 * best[torch.bfloat16]
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for products of bf16 numbers.
+
+    Nothing is timed: the answer, and with it the weights that a seed gives, must not depend on the load.
+    """
+    if hasattr(torch.cpu, "get_capabilities"):
+        features = {name for name, has in torch.cpu.get_capabilities().items() if has is True}
+    else:
+        features = set(CPU_INFO.read_text(errors="replace").split()) if CPU_INFO.is_file() else set()
+    return not features.isdisjoint(BF16_FEATURES)
 
 
 def make_optimiser(method: Method, optim: Optim) -> torch.optim.SGD:

@@ -67,6 +67,21 @@ def check_images(run: Run, images: Images, real: Images | None) -> None:
         _check("real", run, recorded.real_fingerprint, real)
 
 
+def check_weights(run: Run, fingerprint: str | None) -> None:
+    """Raise InputError if the ImageNet weights are not those that the run was started with.
+
+    Args:
+        run: a recorded run.
+        fingerprint: of the weights; None for random ones.
+    """
+    recorded = run.environment().weights_fingerprint
+    if recorded and recorded != fingerprint:
+        raise InputError(
+            f"the ImageNet weights are not those that run {run.path} was started with ({recorded[:12]})",
+            "name the same weights with --set model.weights=FILE",
+        )
+
+
 def _check(kind: str, run: Run, recorded: str, images: Images) -> None:
     if images.fingerprint() != recorded:
         raise InputError(

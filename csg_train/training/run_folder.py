@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from csg.card import ClassSpec
 from csg.console import log
-from csg.errors import InputError, one_line
+from csg.errors import CsgError, InputError
 from csg.files import atomic_write
 from csg.parsing import parse_yaml
 from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
@@ -31,6 +29,7 @@ from csg.strict_json import json_text
 from csg_train.energy import Energy
 from csg_train.recipe import Recipe, parse_recipe
 from csg_train.training.environment import Environment
+from csg_train.training.tensor_files import read_tensors, write_tensors
 
 RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
@@ -175,13 +174,14 @@ class Run:
         """The state dict of the trained student.
 
         Raises:
-            InputError: the file is missing or damaged.
+            InputError: the file is missing or can't be read.
+            VerificationError: its content has changed.
         """
-        return _load(self.path / STUDENT)[0]
+        return read_tensors(self.path / STUDENT)[0]
 
     def write_student(self, state: dict[str, torch.Tensor]) -> None:
         """Write the state dict of the trained student."""
-        atomic_write(self.path / STUDENT, save(_plain(state)))
+        write_tensors(self.path / STUDENT, state, {})
 
     def save_checkpoint(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         """Write the state after `step` steps, and remove all older checkpoints but the last.
@@ -191,7 +191,7 @@ class Run:
         """
         file = self._checkpoint(step)
         try:
-            atomic_write(file, save(_plain(tensors), {"step": str(step)}))
+            write_tensors(file, tensors, {"step": str(step)})
         except OSError as error:
             kept = self._checkpoints()
             raise InputError(
@@ -206,10 +206,9 @@ class Run:
         """The step and state of the newest intact checkpoint, None if there is none; warns of damaged ones."""
         for step in reversed(self._checkpoints()):
             try:
-                tensors, notes = _load(self._checkpoint(step))
-                return int(notes["step"]), tensors
-            except (InputError, KeyError, ValueError) as error:
-                log(f"warning: {error}; using the checkpoint before it")
+                return step, read_tensors(self._checkpoint(step))[0]
+            except CsgError as error:
+                log(f"warning: {error.message}; the checkpoint before it is used")
         return None
 
     def drop_checkpoints(self) -> None:
@@ -229,20 +228,6 @@ class Run:
     def _checkpoints(self) -> list[int]:
         found = (re.fullmatch(r"step-(\d+)\.safetensors", file.name) for file in self._folder.glob("*.safetensors"))
         return sorted(int(match[1]) for match in found if match)
-
-
-def _plain(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist", "finish the run with --resume, or name another")
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is damaged: {one_line(error)}", "restore it, or train again") from None
 
 
 def newest_run(folder: Path, task: str = "*", unfinished: bool = False) -> Path:
