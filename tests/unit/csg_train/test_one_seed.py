@@ -154,9 +154,7 @@ def test_a_run_is_not_resumed_with_another_number_of_processes(data, tmp_path):
     run = stopped_run(tmp_path / "r", tiny_recipe(data))
     run.write_record("environment.json", run.environment().model_copy(update={"processes": 4}))
     done = csg("train", "cls", "--resume", "--out", "r")
-    refused(
-        done, 2, "4 processes.*with 1; .*`torchrun --nproc-per-node 4 -m csg train cls --resume --out r`"
-    )
+    refused(done, 2, "4 processes.*with 1; .*`torchrun --nproc-per-node 4 -m csg train cls --resume --out r`")
 
 
 def test_a_run_is_not_resumed_with_other_weights(data, tmp_path, weights):
