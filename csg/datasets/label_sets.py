@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from csg.card import ClassName, ClassSpec, Colour, Name
+from csg.did_you_mean import use_one_of
 from csg.errors import InputError
 from csg.parsing import parse_yaml, read_yaml
 from csg.records import Record
@@ -150,7 +151,7 @@ def read_label_set(source: str) -> LabelSet:
     if not os.path.isfile(source):  # noqa: PTH113 - Path.is_file raises for a name that is too long
         folder = os.path.isdir(source)  # noqa: PTH112
         message = f"label set {source} is a folder" if folder else f"there is no label set {source[:200]!r}"
-        raise InputError(message, f"use one of {', '.join(names)}, or a YAML file")
+        raise InputError(message, use_one_of(source[:200], names, ", or a YAML file"))
     return _checked(read_yaml(Path(source), f"label set {source}"), source)
 
 

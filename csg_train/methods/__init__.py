@@ -14,6 +14,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+from csg.did_you_mean import use_one_of
 from csg.errors import UsageError
 from csg.files import validate_name
 
@@ -60,7 +61,7 @@ def load_method(name: str) -> type[Method]:
             that defines it is broken.
     """
     if name not in METHODS:
-        raise UsageError(f"there is no method {name!r}", f"use one of {', '.join(METHODS)}")
+        raise UsageError(f"there is no method {name!r}", use_one_of(name, METHODS))
     validate_name(name, "method")
     packages = _PACKAGES[name]
     if len(packages) > 1:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from csg.errors import UsageError
+from csg.did_you_mean import closest
+from csg.errors import UsageError, one_line
 from csg.parsing import parse_yaml
 from csg_train.methods import load_method
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from csg_train.methods.base import MethodSettings
 
 EXAMPLE = "for example csg:temperature=0.2"
+METHOD_SYNONYMS = {
+    **dict.fromkeys(("tau", "t", "temp"), "temperature"),
+    **dict.fromkeys(("lambda", "lam", "lambd", "mu", "alpha", "coef", "loss_weight"), "weight"),
+    **dict.fromkeys(("k", "queue_size", "queue_length", "memory"), "queue"),
+    **dict.fromkeys(("m", "ema", "ema_decay"), "momentum"),
+    **dict.fromkeys(("layers", "blocks"), "stages"),
+}
+"""Settings of methods by the words that papers and other programs have for them."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +65,40 @@ def parse_method(text: str) -> MethodSpec:
     """
     name, *assignments = text.split(":")
     fields = load_method(name).Settings.model_fields
-    settings: dict[str, Any] = {}
-    label = name
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--method {text}: {assignment!r} is not of the form setting=value", EXAMPLE)
-        if key in settings:
-            raise UsageError(f"--method {text}: setting {key} is given twice", "give it once")
+    settings = parse_assignments(assignments, f"--method {text}", EXAMPLE)
+    shown = [
+        assignment
+        for key, assignment in zip(settings, assignments, strict=True)
+        if key not in fields or fields[key].annotation is not Path
+    ]
+    return MethodSpec(":".join([name, *shown]), name, settings)
+
+
+def parse_assignments(texts: Iterable[str], option: str, example: str) -> dict[str, Any]:
+    """The values of `name=value` texts by name; the values are YAML.
+
+    Args:
+        texts: the texts.
+        option: where they stand on the command line, for the error.
+        example: what to do if one is malformed.
+
+    Raises:
+        UsageError: a text is not of that form, or a name is given twice.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UsageError(f"{option}: {text!r} is not of the form name=value", example)
+        if name in values:
+            raise UsageError(f"{option}: setting {name} is given twice", "give it once")
         try:
-            settings[key] = parse_yaml(value)
+            values[name] = parse_yaml(value)
         except ValueError as error:
-            what = f"--method {text}: the value of {key} is not valid YAML: {error}"
-            raise UsageError(what, "correct or quote it") from None
-        if key not in fields or fields[key].annotation is not Path:
-            label += f":{assignment}"
-    return MethodSpec(label, name, settings)
+            what = f"{option}: the value of {name} is not valid YAML: {one_line(error, 100)}"
+            raise UsageError(what, "correct it, or put it in quotes") from None
+    return values
 
 
 def method_settings(name: str, task: str, given: Mapping[str, Any]) -> MethodSettings:
@@ -94,7 +120,7 @@ def method_settings(name: str, task: str, given: Mapping[str, Any]) -> MethodSet
     if first["type"] == "missing":
         hint = f"set it: --method {name}:{setting}=VALUE"
     elif first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(setting, kind.Settings.model_fields, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(kind.Settings.model_fields) or 'none'}"
+        near = closest(setting, kind.Settings.model_fields, METHOD_SYNONYMS)
+        hint = f"did you mean {near}?" if near else f"it has {', '.join(kind.Settings.model_fields) or 'none'}"
     message = {"missing": "has no default", "extra_forbidden": "is not a setting of this method"}.get(first["type"])
     raise UsageError(f"method {name}: {setting}: {message or first['msg']}", hint)

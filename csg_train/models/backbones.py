@@ -19,6 +19,7 @@ import torchvision
 from torch import Tensor, nn
 
 from csg.card import Channels
+from csg.did_you_mean import use_one_of
 from csg.errors import UsageError
 from csg_train.models import timm_backbone
 from csg_train.models.batch_norm import batch_norms
@@ -97,10 +98,8 @@ def check_backbone(name: str) -> str:
     """
     if name in BACKBONES or (name.startswith(timm_backbone.PREFIX) and not name.endswith(tuple(IBN))):
         return name
-    raise UsageError(
-        f"there is no backbone {name!r}",
-        f"use one of {', '.join(PLAIN)}, each with _ibn_a or _ibn_b appended if you like, or timm:<name>",
-    )
+    more = ", each with _ibn_a or _ibn_b appended if you like, or timm:<name>"
+    raise UsageError(f"there is no backbone {name!r}", use_one_of(name, PLAIN, more))
 
 
 def normalisation(name: str) -> tuple[Channels, Channels]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from csg.errors import UsageError
-from csg.parsing import parse_yaml
+from csg_train.methods.spec import parse_assignments
 
 DEFAULT_METHOD = "csg"
 METHOD_PREFIX = "method."
@@ -26,17 +26,7 @@ def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
         >>> parse_settings(["optim.batch=32", "methods.csg.stages=[layer4]"])
         {'optim.batch': 32, 'methods.csg.stages': ['layer4']}
     """
-    return merge_settings(*map(_parse, assignments))
-
-
-def _parse(assignment: str) -> dict[str, Any]:
-    name, equals, value = assignment.partition("=")
-    if not equals or not name.strip():
-        raise UsageError(f"--set {assignment} is not of the form name=value", "for example --set optim.batch=32")
-    try:
-        return {name.strip(): parse_yaml(value)}
-    except ValueError as error:
-        raise UsageError(f"--set {assignment}: the value is not valid YAML: {error}", "correct or quote it") from None
+    return parse_assignments(assignments, "--set", "for example --set optim.batch=32")
 
 
 def merge_settings(*groups: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,6 +50,16 @@ def test_set_and_method_say_the_same(monkeypatch):
         (("--set", "data.train=[a"), "not valid YAML"),
         (("--set", "version=2"), "format version 2"),
         (("--method", "none", "--set", "method.weight=1"), "method none: weight"),
+        (("--set", "lr=1"), r"did you mean optim\.lr_heads\?"),
+        (("--set", "optim.learning_rate=1"), r"did you mean optim\.lr_heads\?"),
+        (("--set", "batch=3"), r"did you mean optim\.batch\?"),
+        (("--set", "num-workers=2"), r"did you mean data\.workers\?"),
+        (("--set", "tau=1"), r"did you mean method\.temperature\?"),
+        (("--set", "method.tau=1"), r"did you mean temperature\?"),
+        (("--method", "l2:lambda=2"), r"did you mean weight\?"),
+        (("--method", "CSG"), r"did you mean csg\?"),
+        (("--backbone", "ResNet-50"), r"did you mean resnet50\?"),
+        (("--recipe", "visda"), r"did you mean visda17\?"),
     ],
 )
 def test_a_wrong_setting_is_one_line(tmp_path, words, message):
