@@ -64,16 +64,18 @@ def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes | Path]
             which is moved.
 
     Raises:
-        InputError: `path` exists and is not empty.
+        InputError: `path` exists and is not empty, or `read_bundle` would refuse the card.
     """
+    content = card.to_json(indent=2) + "\n"
+    parse_card(content, CARD)  # no field of a copied card was checked
     with atomic_directory(path) as folder:
-        (folder / CARD).write_text(card.to_json(indent=2) + "\n")
-        for name, content in models.items():
-            if isinstance(content, Path):
-                shutil.move(content, folder / name)
+        (folder / CARD).write_text(content)
+        for name, model in models.items():
+            if isinstance(model, Path):
+                shutil.move(model, folder / name)
             else:
-                (folder / name).write_bytes(content)
-        (folder / LABELS).write_text("".join(f"{name}\n" for name in card.classes))
+                (folder / name).write_bytes(model)
+        (folder / LABELS).write_bytes(_labels(card))
         sums = (f"{sha256(folder / name)}  {name}\n" for name in (CARD, *models, LABELS))
         (folder / SUMS).write_text("".join(sums))
     return Bundle(path, card)
@@ -100,9 +102,15 @@ def read_bundle(path: Path) -> Bundle:
         if listed.get(name) != sha256(_existing(path, name)):
             raise VerificationError(f"{path / name} does not match its SHA-256 in {SUMS}", "export the run again")
     card = parse_card((path / CARD).read_bytes(), str(path / CARD))
+    if (path / LABELS).read_bytes() != _labels(card):
+        raise InputError(f"{path / LABELS} does not hold the classes of {CARD}, one a line", "export the run again")
     if card.engine:
         _existing(path, PLAN)
     return Bundle(path, card)
+
+
+def _labels(card: ModelCard) -> bytes:
+    return "".join(f"{name}\n" for name in card.classes).encode()
 
 
 def _existing(path: Path, name: str) -> Path:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from csg.bundle import Bundle, read_bundle
@@ -28,10 +27,7 @@ def inspect_command(path: Path, as_json: bool) -> None:
         VerificationError: a file was changed after the export.
     """
     bundle = read_bundle(path)
-    try:
-        contents = graph_contents(onnx.load(bundle.model, load_external_data=False))
-    except (DecodeError, ValueError, LookupError) as error:
-        raise InputError(f"{bundle.model} is no ONNX graph: {one_line(error)}", "export the run again") from None
+    contents = graph_contents(read_graph(bundle))
     files = {file.name: file.stat().st_size for file in (*bundle.graph_files, *filter(None, [bundle.plan]))}
     if as_json:
         print_json({"files": files, "graph": asdict(contents), "card": json.loads(bundle.card.to_json())})
@@ -40,6 +36,27 @@ def inspect_command(path: Path, as_json: bool) -> None:
     show_key_values(f"bundle {path}", _facts(bundle.card, contents, files))
     show_parity(bundle.card)
     show_evaluations(bundle.card)
+
+
+def read_graph(bundle: Bundle) -> ModelProto:
+    """The ONNX graph of a bundle, without weights that are in a file of their own.
+
+    Raises:
+        InputError: the file is not an ONNX graph, or not that of the card.
+    """
+    try:
+        onnx.checker.check_model(str(bundle.model))
+        model: ModelProto = onnx.load(bundle.model, load_external_data=False)
+        described = {output.name for output in bundle.card.outputs}
+        if missing := {bundle.card.input.name} - {value.name for value in model.graph.input}:
+            raise ValueError(f"it has no input {missing.pop()}")
+        if missing := described - {value.name for value in model.graph.output}:
+            raise ValueError(f"it has no output {missing.pop()}")
+    except Exception as error:  # protobuf and onnx's checker fail on other files in many ways
+        raise InputError(
+            f"{bundle.model} is no ONNX graph of its card: {one_line(error)}", "export the run again"
+        ) from None
+    return model
 
 
 @dataclass(frozen=True)
@@ -65,9 +82,9 @@ def graph_contents(model: ModelProto) -> GraphContents:
         types[constant.name] = TensorProto.DataType.Name(constant.data_type).lower()
         numbers[types[constant.name]] += math.prod(constant.dims)
     for node in model.graph.node:
-        if node.op_type in ("DequantizeLinear", "Cast") and node.input[0] in types:
+        if node.op_type in ("DequantizeLinear", "Cast") and node.input and node.input[0] in types:
             types[node.output[0]] = types[node.input[0]]
-        if node.op_type in LAYERS and node.input[1] in types:
+        if node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in types:
             layers[types[node.input[1]]] += 1
     return GraphContents(
         inputs={value.name: _type_and_shape(value) for value in model.graph.input},

@@ -5,9 +5,12 @@ Its last four feature maps are layer1 to layer4; if it has fewer, the last is st
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from csg.card import Channels
@@ -58,6 +61,8 @@ def create(name: str, weights: Path | None = None, pretrained: bool = False) -> 
         raise UsageError(f"timm has no model {short!r}", f"it has {close or 'others: see timm.list_models()'}")
     file = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
     try:
+        if weights:
+            _check_file(short, weights)
         model: nn.Module = timm.create_model(short, features_only=True, pretrained=pretrained, **file)
     except (RuntimeError, AttributeError) as error:
         if not pretrained:
@@ -70,6 +75,63 @@ def create(name: str, weights: Path | None = None, pretrained: bool = False) -> 
             f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --set model.weights=FILE"
         ) from None
     return model
+
+
+def _check_file(short: str, file: Path) -> None:
+    """Raise an exception unless a file holds all weights of a model but its head: timm itself takes what fits."""
+    import timm
+
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist")
+    heads = timm.get_pretrained_cfg(short).classifier or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    try:
+        state = timm.models.load_state_dict(str(file))
+    except pickle.UnpicklingError:  # its message advises to run the code in the file
+        raise ValueError(f"{file} is damaged, or holds more than tensors") from None
+    state = {key: value for key, value in state.items() if not key.startswith(heads)}
+    with torch.device("meta"):
+        found = timm.create_model(short).load_state_dict(state, strict=False, assign=True)
+    other = [key for key in (*found.missing_keys, *found.unexpected_keys) if not key.startswith(heads)]
+    if other:
+        raise ValueError(f"{file} holds other weights: {len(other)} differ, the first {other[0]}")
+    check_finite(state)
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if a tensor of a state dict holds NaN or infinity."""
+    for name, tensor in state.items():
+        if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
+            raise ValueError(f"{name} is not finite")
+
+
+def check_size(name: str, side: int) -> None:
+    """Check that the model takes images of a size, by running it without weights and values.
+
+    Args:
+        name: `timm:<name>`.
+        side: height and width of the images in pixels.
+
+    Raises:
+        UsageError: it does not, or as `create`.
+    """
+    with torch.device("meta"), torch.inference_mode():
+        model = create(name).eval()
+        try:
+            model(torch.empty(1, 3, side, side))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            own = model_size(name)
+            raise UsageError(
+                f"{name} takes no images of {side} x {side} pixels: {one_line(error, 160).rstrip('.')}",
+                f"use its own size: --set data.size={own} --set data.resize={own}, or more for data.resize",
+            ) from None
+
+
+def model_size(name: str) -> int:
+    """Side in pixels of the images that the model was trained on."""
+    import timm
+
+    return int(timm.get_pretrained_cfg(name.removeprefix(PREFIX)).input_size[-1])
 
 
 def normalisation(name: str) -> tuple[Channels, Channels]:

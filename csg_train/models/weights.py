@@ -128,6 +128,7 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         state = read_state_dict(path)
         with torch.device("meta"):
             BACKBONES[name].build().load_state_dict(state, assign=True)
+        timm_backbone.check_finite(state)
     except Exception as error:
         reason = one_line(next(iter(str(error).strip().splitlines()), error), 160)
         raise InputError(

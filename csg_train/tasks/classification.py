@@ -20,6 +20,7 @@ from csg_train.data.evaluation_batches import image_batches
 from csg_train.data.loading import Item
 from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
 from csg_train.data.views import Views
+from csg_train.models import timm_backbone
 from csg_train.models.backbones import Encoder
 from csg_train.models.classifier import Classifier
 from csg_train.recipe import ClassificationRecipe
@@ -44,6 +45,8 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
 
     def student(self, recipe: ClassificationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Classifier:
         model = recipe.model
+        if model.backbone.startswith(timm_backbone.PREFIX):
+            timm_backbone.check_size(model.backbone, recipe.data.size)
         return Classifier(Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine), classes)
 
     def views(self, images: ClassificationDataset, recipe: ClassificationRecipe, count: int) -> Dataset[Item]:
