@@ -16,10 +16,11 @@ import torch
 
 from csg.card import ClassificationInput, SegmentationInput
 from csg.errors import InputError, UsageError, one_line
-from csg.files import atomic_write, cache_dir
+from csg.files import cache_dir
 from csg.provenance import Engine, Format
 from csg_export.formats import export_format
 from csg_export.onnx_graph import INPUT, LABEL_MAP
+from csg_export.timing_cache import load_timings, save_timings
 
 WITHOUT_FP32_GEMM = ("7.5",)
 """Compute capabilities that TensorRT-RTX can't multiply float32 matrices on ("FP32 GEMM is not supported")."""
@@ -98,16 +99,18 @@ def build_engine(
     shapes.set_shape(INPUT, *profile)
     config.add_optimization_profile(shapes)
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.memory_mib * 2**20)
-    if name == "tensorrt":
-        target, timings = _configure_tensorrt(trt, config, options), _load_timings(trt, config)
+    timings = _timings_file(trt) if name == "tensorrt" else None
+    if timings:
+        target = _configure_tensorrt(trt, config, options)
+        load_timings(config, timings)
     else:
-        target, timings = _set_compute_capabilities(trt, config, options.compute_capabilities), None
+        target = _set_compute_capabilities(trt, config, options.compute_capabilities)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         hint = "raise --memory, lower --batch, or use --format onnx"
         raise InputError(f"{name} can't build the graph: {messages.errors()}", hint)
     if timings:
-        atomic_write(timings, bytes(config.get_timing_cache().serialize()))
+        save_timings(config, timings)
     engine = Engine(library=name, version=trt.__version__, target=target, profile=profile, portable=options.portable)
     return bytes(plan), engine
 
@@ -175,12 +178,10 @@ def _set_compute_capabilities(trt: Any, config: Any, requested: Sequence[str]) -
     return chosen
 
 
-def _load_timings(trt: Any, config: Any) -> Path:
-    """Start the builder from the timings of earlier builds with this library and GPU; returns the file to save to."""
+def _timings_file(trt: Any) -> Path:
+    """The file for the timings of this library and GPU."""
     gpu = torch.cuda.get_device_name().replace(" ", "-").replace("/", "-")
-    path = cache_dir() / f"tensorrt-{trt.__version__}-{gpu}.timing"
-    config.set_timing_cache(config.create_timing_cache(path.read_bytes() if path.is_file() else b""), False)
-    return path
+    return cache_dir() / f"tensorrt-{trt.__version__}-{gpu}.timings"
 
 
 def open_engine(plan: bytes, engine: Engine) -> Any:
