@@ -114,8 +114,9 @@ def _refuse(
     if on_unreadable == "skip":
         log("they are left out")
         return
+    why = f"the first because {first}" if count > 1 else first
     raise InputError(
-        f"{count:,} of {total:,} images of {images.name} can't be used, the first because {first}",
+        f"{count:,} of {total:,} images of {images.name} can't be used: {why}",
         f"repair or remove {'them' if count > 1 else 'it'}, or leave such images out: {option}",
     )
 

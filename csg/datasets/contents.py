@@ -14,7 +14,7 @@ from csg.console import progress_bar
 from csg.datasets.dataset_scan import FileSummary
 from csg.datasets.mask_values import VALUES
 from csg.datasets.scan import CHUNK
-from csg.datasets.scan_cache import ContentRow, open_cache
+from csg.datasets.scan_cache import open_cache
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
 from csg.images import decode
@@ -80,7 +80,7 @@ def _compute(
     ):
         for start in range(0, len(indices), CHUNK):
             chunk = indices[start : start + CHUNK]
-            known = cache.contents(kind, [files.digest(index) for index in chunk])
+            known = cache.get(kind, [files.digest(index) for index in chunk])
             results |= {index: known[digest] for index in chunk if (digest := files.digest(index)) in known}
             new = [index for index in chunk if index not in results]
             for index, result in zip(new, pool.map(tried, new), strict=True):
@@ -88,6 +88,6 @@ def _compute(
                     problems[index] = result
                 else:
                     results[index] = result
-                    cache.add_content(ContentRow(files.digest(index), kind, result))
+                    cache.put(kind, files.digest(index), result)
             advance(len(chunk))
     return results, problems

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from csg.console import progress_bar
 from csg.datasets.masks import read_mask
-from csg.datasets.scan import DIGEST_BYTES, MISSING, scan_files
-from csg.datasets.scan_cache import FileScan
+from csg.datasets.scan import DIGEST_BYTES, MISSING, FileScan, scan_files
 from csg.errors import InputError
 from csg.images import decode
 

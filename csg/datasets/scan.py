@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from csg.datasets.scan_cache import FileScan, ScanCache, open_cache
+from csg.datasets.scan_cache import ScanCache, open_cache
 from csg.errors import one_line, printable
 from csg.images import FORMATS, MAX_PIXELS
 
@@ -33,6 +33,31 @@ MISSING = "does not exist"
 """The problem of a file that does not exist."""
 TURNED = frozenset({5, 6, 7, 8})
 """EXIF orientations in which width and height are swapped."""
+
+
+FILE = "file 1"
+"""What the cache calls the scan of a path; its number is increased when a scan holds something else."""
+
+
+class FileScan(NamedTuple):
+    """What reading a file once has shown."""
+
+    path: bytes
+    """Absolute path."""
+    state: str
+    """What changes with the file: size, times and inode."""
+    digest: bytes
+    """SHA-256 of the content; zeros if it can't be read."""
+    format: str
+    """Format of the image, such as PNG; empty if the file is no image."""
+    mode: str
+    """Pillow's mode, such as RGB; empty if the file is no image."""
+    width: int
+    """Width in pixels, with EXIF orientation applied as `csg.images.decode` does; 0 if the file is no image."""
+    height: int
+    """Height in pixels."""
+    problem: str
+    """Why it can't be read as an image, such as `does not exist`; empty if its header can be read."""
 
 
 class _Header(NamedTuple):
@@ -64,13 +89,22 @@ def scan_files(paths: Iterable[Path], advance: Callable[[int], None] = lambda do
 
 
 def _scan(chunk: Sequence[bytes], cache: ScanCache, pool: Executor) -> Iterator[FileScan]:
-    found = cache.files(chunk)
+    found = {path: _unpacked(path, row) for path, row in cache.get(FILE, chunk).items()}
     changed = [path for path in chunk if path not in found or found[path].state != _state(path)]
     for scan, settled in pool.map(_read, changed):
         found[scan.path] = scan
         if settled:
-            cache.add_file(scan)
+            cache.put(FILE, scan.path, _packed(scan))
     return (found[path] for path in chunk)
+
+
+def _packed(scan: FileScan) -> bytes:
+    return scan.digest + f"{scan.state}|{scan.format}|{scan.mode}|{scan.width}|{scan.height}".encode()
+
+
+def _unpacked(path: bytes, row: bytes) -> FileScan:
+    state, kind, mode, width, height = row[DIGEST_BYTES:].decode().split("|")
+    return FileScan(path, state, row[:DIGEST_BYTES], kind, mode, int(width), int(height), "")
 
 
 def _state(path: bytes) -> str:

@@ -8,114 +8,75 @@ one, WAL, needs shared memory, which home folders on a network do not have.
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from csg.console import log
 from csg.errors import one_line
 from csg.files import cache_dir
 
 CACHE_FILE = "scan-v1.sqlite"
-"""Name of the cache; its number is increased when what it holds changes its meaning."""
+"""Name of the cache; its number is increased when the format changes."""
 MAX_BYTES = 1 << 30
 """A larger cache, about five million files, is emptied."""
 WRITE_AFTER = 4096
-"""Rows that are kept in memory before they are written."""
+"""Results that are kept in memory before they are written."""
 BUSY_SECONDS = 10
 """How long to wait while another process writes."""
-_TABLES = """
-CREATE TABLE IF NOT EXISTS files (path BLOB PRIMARY KEY, state TEXT, digest BLOB, format TEXT, mode TEXT,
-    width INTEGER, height INTEGER, problem TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS contents (digest BLOB, kind TEXT, result BLOB, PRIMARY KEY (digest, kind)) WITHOUT ROWID;
+CHECK_BYTES = 4
+"""Length of the CRC-32 before each result."""
+_TABLE = """
+CREATE TABLE IF NOT EXISTS results (kind TEXT, key BLOB, result BLOB, PRIMARY KEY (kind, key)) WITHOUT ROWID
+"""
+_USED_BYTES = """
+SELECT (page_count - freelist_count) * page_size
+FROM pragma_page_count, pragma_freelist_count, pragma_page_size
 """
 
 
-class FileScan(NamedTuple):
-    """What reading a file once has shown."""
-
-    path: bytes
-    """Absolute path."""
-    state: str
-    """What changes with the file: size, times and inode."""
-    digest: bytes
-    """SHA-256 of the content; zeros if it can't be read."""
-    format: str
-    """Format of the image, such as PNG; empty if the file is no image."""
-    mode: str
-    """Pillow's mode, such as RGB; empty if the file is no image."""
-    width: int
-    """Width in pixels, with EXIF orientation applied as `csg.images.decode` does; 0 if the file is no image."""
-    height: int
-    """Height in pixels."""
-    problem: str
-    """Why it can't be read as an image, such as `does not exist`; empty if its header can be read."""
-
-
-class ContentRow(NamedTuple):
-    """A result that is kept of a content, wherever it is."""
-
-    digest: bytes
-    """SHA-256 of the content."""
-    kind: str
-    """What was computed."""
-    result: bytes
-    """The result."""
-
-
 class ScanCache:
-    """The cache of one scan, used by one thread; several processes may use the same file. See `open_cache`."""
+    """The cache as one thread uses it (`open_cache`); other processes may use the same file."""
 
     def __init__(self, connection: sqlite3.Connection | None):
         self._connection = connection
-        self._files: list[FileScan] = []
-        self._contents: list[ContentRow] = []
+        self._added: list[tuple[str, bytes, bytes]] = []
 
-    def files(self, paths: Sequence[bytes]) -> dict[bytes, FileScan]:
-        """What is known of files, by path; at most a few thousand paths at a time."""
-        query = f"SELECT {','.join(FileScan._fields)} FROM files WHERE path IN ({','.join('?' * len(paths))})"
-        return {row[0]: FileScan._make(row) for row in self._select(query, paths)}
+    def get(self, kind: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The results that are known.
 
-    def contents(self, kind: str, digests: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The results of one kind that are known of contents, by digest; at most a few thousand at a time."""
-        query = f"SELECT digest, result FROM contents WHERE kind = ? AND digest IN ({','.join('?' * len(digests))})"
-        return dict(self._select(query, [kind, *digests]))
+        Args:
+            kind: what was computed.
+            keys: of what; at most a few thousand at a time.
+        """
+        if self._connection is None:
+            return {}
+        query = f"SELECT key, result FROM results WHERE kind = ? AND key IN ({','.join('?' * len(keys))})"
+        try:
+            rows = self._connection.execute(query, [kind, *keys]).fetchall()
+        except (sqlite3.Error, ValueError) as error:
+            self._give_up(error)
+            return {}
+        return {key: row[CHECK_BYTES:] for key, row in rows if row[:CHECK_BYTES] == _check(key, row[CHECK_BYTES:])}
 
-    def add_file(self, row: FileScan) -> None:
-        """Keep what was read of a file."""
-        self._files.append(row)
-        if len(self._files) >= WRITE_AFTER:
-            self.write()
-
-    def add_content(self, row: ContentRow) -> None:
-        """Keep a result."""
-        self._contents.append(row)
-        if len(self._contents) >= WRITE_AFTER:
+    def put(self, kind: str, key: bytes, result: bytes) -> None:
+        """Keep a result; it is written later."""
+        self._added.append((kind, key, _check(key, result) + result))
+        if len(self._added) >= WRITE_AFTER:
             self.write()
 
     def write(self) -> None:
         """Write what was added; several processes write one after the other."""
-        files, contents = self._files, self._contents
-        self._files, self._contents = [], []
-        if self._connection is None or not (files or contents):
+        added, self._added = self._added, []
+        if self._connection is None or not added:
             return
         try:
             with self._connection:
-                self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?,?)", files)
-                self._connection.executemany("INSERT OR REPLACE INTO contents VALUES (?,?,?)", contents)
-        except sqlite3.Error as error:
+                self._connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?)", added)
+        except (sqlite3.Error, ValueError) as error:
             self._give_up(error)
-
-    def _select(self, query: str, values: Sequence[object]) -> list[Any]:
-        if self._connection is None:
-            return []
-        try:
-            return self._connection.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            self._give_up(error)
-            return []
 
     def _give_up(self, error: Exception) -> None:
         self._connection = None
@@ -127,28 +88,31 @@ def open_cache() -> Iterator[ScanCache]:
     """The user's cache; what was added is written at the end, also when the block fails."""
     try:
         connection = _connect(cache_dir() / CACHE_FILE)
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, sqlite3.Error, ValueError) as error:
         _say_unused(error)
         yield ScanCache(None)
         return
     with closing(connection):
-        cache = ScanCache(connection)
+        results = ScanCache(connection)
         try:
-            yield cache
+            yield results
         finally:
-            cache.write()
+            results.write()
+
+
+def _check(key: bytes, result: bytes) -> bytes:
+    """CRC-32 of a result: SQLite does not notice a damaged value."""
+    return zlib.crc32(result, zlib.crc32(key)).to_bytes(CHECK_BYTES)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS)
     try:
-        connection.executescript(_TABLES)
-        used = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, "
-        if connection.execute(f"{used} pragma_page_size").fetchone()[0] > MAX_BYTES:
+        connection.execute(_TABLE)
+        if connection.execute(_USED_BYTES).fetchone()[0] > MAX_BYTES:
             with connection:
-                connection.execute("DELETE FROM files")
-                connection.execute("DELETE FROM contents")
+                connection.execute("DELETE FROM results")
     except BaseException:
         connection.close()
         raise

@@ -126,8 +126,8 @@ def _parts(sources: Sequence[str], total: int, others: Sequence[int]) -> list[So
 def _refusals(findings: Sequence[Findings]) -> Iterator[str]:
     for found in findings:
         if found.unusable.count:
-            count = f"{found.unusable.count:,} of {found.images:,} images of {found.name}"
-            yield f"{count} can't be used, the first because {found.unusable.first[0]}"
+            count = f"{found.unusable.count:,} of {found.images:,} images of {found.name} can't be used"
+            yield f"{count}: {'the first because ' * (found.unusable.count > 1)}{found.unusable.first[0]}"
         elif found.ignored == 1:
             yield f"not one pixel of the masks of {found.name} counts: all are ignored"
 

@@ -66,7 +66,7 @@ def test_one_unreadable_image_is_named_with_what_to_do(pictures):
     with pytest.raises(InputError) as error:
         check_dataset(images, "fail", "--skip")
     path = images.paths[9]
-    what = f"1 of 12 images of d can't be used, the first because image {path} can't be read: not an image file"
+    what = f"1 of 12 images of d can't be used: image {path} can't be read: not an image file"
     assert str(error.value) == f"{what}; repair or remove it, or leave such images out: --skip"
 
 

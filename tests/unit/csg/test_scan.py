@@ -196,10 +196,32 @@ def test_a_cache_with_another_table_is_not_used(tmp_path, new_cache, capfd):
 
     new_cache.mkdir()
     with sqlite3.connect(new_cache / scan_cache.CACHE_FILE) as connection:
-        connection.execute("CREATE TABLE files (path BLOB)")
+        connection.execute("CREATE TABLE results (path BLOB)")
     (tmp_path / "image").write_bytes(KINDS["png"])
     assert [found.format for found in scan_files([tmp_path / "image"])] == ["PNG"]
     assert capfd.readouterr().err.count("is not used") == 1
+
+
+def test_a_cache_that_is_too_large_is_emptied(tmp_path, new_cache, reads, monkeypatch):
+    (tmp_path / "image").write_bytes(KINDS["png"])
+    list(scan_files([tmp_path / "image"]))
+    monkeypatch.setattr(scan_cache, "MAX_BYTES", 1)
+    list(scan_files([tmp_path / "image"]))
+    assert reads == ["image", "image"]
+
+
+def test_a_damaged_cache_changes_no_result(tmp_path, new_cache):
+    paths = [tmp_path / f"{number}" for number in range(50)]
+    for path in paths:
+        path.write_bytes(encoded(noise(size=(5, 4))))
+    right = [(found.digest, found.width) for found in scan_files(paths)]
+    whole, rng = (new_cache / scan_cache.CACHE_FILE).read_bytes(), np.random.default_rng(0)
+    for _ in range(20):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        at = rng.integers(0, len(damaged), 40)
+        damaged[at] = rng.integers(0, 256, 40)
+        (new_cache / scan_cache.CACHE_FILE).write_bytes(damaged.tobytes())
+        assert [(found.digest, found.width) for found in scan_files(paths)] == right
 
 
 def test_several_processes_share_the_cache(tmp_path, new_cache):

@@ -89,7 +89,7 @@ def test_damaged_images_are_refused_as_a_training_would(folders):
     (folders / "a/dog/1.png").write_bytes(content[: len(content) // 2])
     done = csg("data", "check", "a")
     assert done.returncode == 3
-    assert "a training refuses these data: 2 of 8 images of a can't be used, the first because image" in done.stderr
+    assert "a training refuses these data: 2 of 8 images of a can't be used: the first because image" in done.stderr
     assert "a/dog/1.png can't be read" in done.stderr
     assert "can't be used" in done.stdout  # the tables are printed all the same
     assert (folders / "data-check.png").is_file()
