@@ -7,14 +7,13 @@ position of the class in its set.
 from __future__ import annotations
 
 import os
-import unicodedata
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from csg.card import ClassName, ClassSpec, Colour, Name
 from csg.did_you_mean import use_one_of
@@ -29,15 +28,13 @@ UNKNOWN = 254
 CITYSCAPES_IDS, CITYSCAPES_TRAIN_IDS = "cityscapes19", "bdd19"
 """The label sets of masks with Cityscapes' labelIds and labelTrainIds."""
 MaskValue = Annotated[int, Field(ge=0, le=255)]
-NormalName = Annotated[ClassName, AfterValidator(lambda name: unicodedata.normalize("NFC", name))]
-"""A class name as Unicode's NFC: macOS writes some letters as two characters (NFD), Linux as one."""
-ClassNames = dict[NormalName, NormalName]
+ClassNames = dict[ClassName, ClassName]
 
 
 class LabelClass(Record):
     """A class of a label set."""
 
-    name: NormalName
+    name: ClassName
     """Name of the class."""
     ids: Annotated[tuple[MaskValue, ...], Field(min_length=1)]
     """Values of the class in a mask."""
