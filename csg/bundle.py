@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csg.card import ModelCard, parse_card
+from csg.datasets.listing import is_hidden
 from csg.errors import InputError, VerificationError
-from csg.files import atomic_directory, sha256
+from csg.files import LOCK, atomic_directory, sha256
+from csg.folders import wrong_folder
 
 CARD, MODEL, LABELS, SUMS = "card.json", "model.onnx", "labels.txt", "SHA256SUMS"
 WEIGHTS, PLAN = "model.onnx.data", "model.plan"
+FILES = {CARD, MODEL, LABELS, SUMS, WEIGHTS, PLAN, LOCK}
 
 
 @dataclass(frozen=True)
@@ -86,16 +89,18 @@ def read_bundle(path: Path) -> Bundle:
 
     Raises:
         InputError: the folder is not a bundle, a file is missing or outside of it, or a newer csg has written it.
-        VerificationError: a file does not match its checksum.
+        VerificationError: a file does not match its checksum, or does not belong to a bundle.
 
     Example:
         >>> read_bundle(Path("bundles/digits-csg-1-fp16-1")).card.classes
         ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
+    if not (path / CARD).is_file():
+        raise wrong_folder(path, "bundle", f"it has no {CARD}; create one with `csg export`")
     for name in (CARD, MODEL, LABELS, SUMS):
         _existing(path, name)
-    lines = (path / SUMS).read_text(errors="replace")
-    listed = dict(reversed(line) for line in re.findall(r"^([0-9a-f]{64})  (\S+)$", lines, re.M))
+    _check_no_others(path)
+    listed = _sums(path / SUMS)
     for name in (CARD, MODEL, WEIGHTS, PLAN, LABELS):
         if name in (WEIGHTS, PLAN) and name not in listed and not (path / name).exists():
             continue
@@ -113,11 +118,33 @@ def _labels(card: ModelCard) -> bytes:
     return "".join(f"{name}\n" for name in card.classes).encode()
 
 
+def _sums(file: Path) -> dict[str, str]:
+    """The checksums by file name, with line breaks of any system, as `sha256sum` writes them."""
+    lines = file.read_text(errors="replace")
+    return {name: digest for digest, name in re.findall(r"^([0-9a-f]{64}) [ *](\S+)[ \r]*$", lines, re.M)}
+
+
+def _check_no_others(path: Path) -> None:
+    """Raise VerificationError if the folder has files that do not belong to a bundle."""
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in FILES)
+    if not others:
+        return
+    names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")
+    if all(is_hidden(name) for name in others):
+        names += ", which the operating system or another program added"
+    raise VerificationError(
+        f"{path} has files that do not belong to a bundle: {names}", f"remove them, such as {path / others[0]}"
+    )
+
+
 def _existing(path: Path, name: str) -> Path:
     if not (path / name).is_file():
         raise InputError(f"{path} is not a complete bundle: {name} is missing", "create one with `csg export`")
     if not (path / name).resolve().is_relative_to(path.resolve()):
-        raise InputError(f"{path / name} is a link to a file outside the bundle", "replace it with the file")
+        raise InputError(
+            f"{path / name} is a link to a file outside the bundle, as in the cache of Hugging Face",
+            f"copy the bundle with its files: cp -rL {path} COPY",
+        )
     return path / name
 
 

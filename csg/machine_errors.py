@@ -14,7 +14,8 @@ from csg.errors import CsgError, InputError, ServerError, one_line
 from csg.files import cache_dir
 
 SPACE = "free some space, or write to another disk {elsewhere}"
-ACCESS = "change the permissions, or write to another folder {elsewhere}"
+READ_ONLY = "write to another folder {elsewhere}"
+PERMISSION = "change its permissions, or name another (of results {elsewhere})"
 FOLDER = "name another folder {elsewhere}"
 FILES = "close other programs, or raise the limit with `ulimit -n`"
 
@@ -22,9 +23,9 @@ REASONS: dict[int, tuple[str, str]] = {
     errno.ENOSPC: ("the disk is full", SPACE),
     errno.EDQUOT: ("the quota of this user is used up", SPACE),
     errno.EFBIG: ("the file is larger than this file system allows", SPACE),
-    errno.EROFS: ("the file system is read-only", ACCESS),
-    errno.EACCES: ("permission denied", ACCESS),
-    errno.EPERM: ("permission denied", ACCESS),
+    errno.EROFS: ("the file system is read-only", READ_ONLY),
+    errno.EACCES: ("permission denied", PERMISSION),
+    errno.EPERM: ("permission denied", PERMISSION),
     errno.ENOTDIR: ("a file is in the place of a folder", FOLDER),
     errno.EEXIST: ("a file is in the place of a folder", FOLDER),
     errno.EISDIR: ("a folder is in the place of a file", FOLDER),

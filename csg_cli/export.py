@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from csg.errors import UsageError
 from csg_cli import completion
@@ -25,6 +25,18 @@ class _Export(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args if args[:1] == [INSPECT] else ["run", *args])
+
+
+class _RunContext(typer.Context):
+    """Names the command as a user types it, in its usage line and in errors."""
+
+    @property
+    def command_path(self) -> str:
+        return self.parent.command_path if self.parent else super().command_path
+
+
+class _Run(TyperCommand):
+    context_class = _RunContext
 
 
 export_app = typer.Typer(cls=_Export, help="Export a run as a bundle, or inspect a bundle.")
@@ -199,6 +211,7 @@ class ModelOptions:
 
 @export_app.command(
     "run",
+    cls=_Run,
     epilog=examples("csg export --fp16", "csg export runs/cls/digits-csg-1 --out bundles/digits"),
 )
 @grouped

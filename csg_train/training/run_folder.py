@@ -22,6 +22,7 @@ from csg.card import ClassSpec
 from csg.console import log
 from csg.errors import CsgError, InputError
 from csg.files import atomic_write
+from csg.folders import wrong_folder
 from csg.parsing import parse_yaml
 from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg.records import Record, read_record
@@ -113,14 +114,12 @@ class Run:
         Raises:
             InputError: this is not a run folder.
         """
-        if not self.path.exists():
-            raise InputError(f"there is no run {self.path}", "check the path")
+        if not self.started:
+            raise wrong_folder(self.path, "run", f"it has no {RECIPE}; name a folder that `csg train` made")
         try:
             tree = parse_yaml((self.path / RECIPE).read_bytes())
-        except (OSError, ValueError):
-            raise InputError(
-                f"{self.path} is not a run folder: {RECIPE} is missing or damaged", "name a run folder"
-            ) from None
+        except ValueError:
+            raise InputError(f"{self.path / RECIPE} is damaged", "restore it, or name another run") from None
         return parse_recipe(tree, str(self.path / RECIPE))
 
     @property

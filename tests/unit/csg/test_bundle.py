@@ -65,6 +65,35 @@ def test_a_missing_file_is_named(bundle, name):
         read_bundle(bundle.path)
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "__MACOSX/", "._card.json", ".ipynb_checkpoints/"])
+def test_a_file_that_the_system_added_is_named(bundle, name):
+    (bundle.path / name).mkdir() if name.endswith("/") else (bundle.path / name).write_bytes(b"")
+    with pytest.raises(VerificationError, match="which the operating system or another program added; remove"):
+        read_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model.onnx.bak", "1/"])
+def test_an_added_file_is_named(bundle, name):
+    (bundle.path / name).mkdir() if name.endswith("/") else (bundle.path / name).write_bytes(b"")
+    with pytest.raises(VerificationError, match=f"do not belong to a bundle: {name.rstrip('/')}; remove them"):
+        read_bundle(bundle.path)
+
+
+@pytest.mark.parametrize("change", [lambda t: t.replace("\n", "\r\n"), lambda t: t.replace("  ", " *"), str.rstrip])
+def test_checksums_are_read_as_other_systems_write_them(bundle, change):
+    sums = bundle.path / "SHA256SUMS"
+    sums.write_bytes(change(sums.read_text()).encode())
+    assert read_bundle(bundle.path) == bundle
+
+
+def test_links_into_another_folder_are_refused_with_the_way_out(bundle):
+    blob = bundle.path.parent / "blob"
+    (bundle.path / "labels.txt").rename(blob)
+    (bundle.path / "labels.txt").symlink_to("../blob")
+    with pytest.raises(InputError, match=r"outside the bundle, as in the cache of Hugging Face; copy .* cp -rL"):
+        read_bundle(bundle.path)
+
+
 def test_a_bundle_is_never_written_over(bundle):
     with pytest.raises(InputError, match="exists already"):
         write_bundle(bundle.path, bundle.card, {})

@@ -106,9 +106,9 @@ def test_metrics_are_json_and_older_ones_with_nan_are_read():
 
 
 def test_a_run_that_is_not_there_or_not_finished_is_named_with_its_task(data, tmp_path):
-    refused(csg("export", "nothere"), 3, "there is no run nothere")
+    refused(csg("export", "nothere"), 3, "there is no folder nothere")
     (tmp_path / "empty").mkdir()
-    refused(csg("export", "empty"), 3, "empty is not a run folder")
+    refused(csg("export", "empty"), 3, "empty is not a run")
     (tmp_path / "r").mkdir()
     csg("train", "cls", *settings(), "--data", data, "--out", "whole")
     (tmp_path / "r" / "recipe.yaml").write_bytes((tmp_path / "whole" / "recipe.yaml").read_bytes())

@@ -1,0 +1,34 @@
+"""What kind of folder a path is, so that a command that needs another one can say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from csg.errors import InputError
+
+KINDS = {
+    "recipe.yaml": ("run", "export it with `csg export {path}`"),
+    "card.json": ("bundle", "deploy it with `csg deploy {path}`"),
+    "plan.json": ("comparison", "its runs are in {path}/runs/"),
+    "evaluation.json": ("evaluation", "its figures are in {path}/result.json"),
+    "bench.json": ("measurement", "its figures are in {path}/bench.json"),
+}
+"""For each kind of folder the file that marks it, its name, and what it is used for."""
+
+
+def wrong_folder(path: Path, wanted: str, hint: str) -> InputError:
+    """The error for a path that is no folder of the wanted kind: it is missing, a file, or of another kind.
+
+    Args:
+        path: what the user named.
+        wanted: the kind that is needed, such as "bundle".
+        hint: what to do if it is of no known kind.
+    """
+    if not path.exists():
+        return InputError(f"there is no folder {path}", "check the path")
+    if not path.is_dir():
+        return InputError(f"{path} is a file, not the folder of a {wanted}", hint)
+    for file, (kind, use) in KINDS.items():
+        if kind != wanted and (path / file).is_file():
+            return InputError(f"{path} is a {kind}, not a {wanted}", use.format(path=path))
+    return InputError(f"{path} is not a {wanted}", hint)
