@@ -132,7 +132,8 @@ def _read_one(source: str | Path, known: Sequence[str] | None) -> Classification
         name = listed.stem if listed.name != LIST_NAME else absolute(listed).parent.name
         return _dataset(name, read_class_list(listed, known))
     if not path.is_dir():
-        raise InputError(f"data {path} does not exist", "name a folder with one folder for each class, or a list file")
+        what = "is neither a folder nor a file" if path.exists() else "does not exist"
+        raise InputError(f"data {path} {what}", "name a folder with one folder for each class, or a list file")
     return _dataset(absolute(path).name, read_class_folders(path, partly=known is not None))
 
 

@@ -116,6 +116,9 @@ def test_folders_that_hold_no_classes_are_refused(tmp_path):
     write(tmp_path / "splits" / "train" / "cat" / "0.png", tmp_path / "splits" / "val" / "cat" / "0.png")
     with pytest.raises(InputError, match=r"holds the splits train, val; name one, for example .*/splits/train"):
         read_classification_dataset([tmp_path / "splits"])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"data .*pipe is neither a folder nor a file"):
+        read_classification_dataset([tmp_path / "pipe"])
     write(tmp_path / "flat" / "0.png", tmp_path / "flat" / "1.png")
     with pytest.raises(InputError, match="holds 0 class folders, and images outside them: 2"):
         read_classification_dataset([tmp_path / "flat"])
