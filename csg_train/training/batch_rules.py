@@ -27,31 +27,36 @@ def batch_size(optim: Optim, images: int) -> int:
     raise UsageError(what, f"set {' or '.join(f'--set optim.batch={size}' for size in nearest)}")
 
 
-def check_parts(method: Method, model: ClassificationModel, accumulate: int, batch: int) -> None:
+def check_parts(method: Method, model: ClassificationModel, optim: Optim, batch: int) -> None:
     """Refuse parts of one image where batch norm trains: it can't normalise by a single one.
 
     Args:
         method: with its student.
         model: settings of the student.
-        accumulate: parts in which each process works through its share of a batch.
+        optim: settings of the training; each process works through its share of a batch in `accumulate` parts.
         batch: images in a step, over all processes.
 
     Raises:
         UsageError: names the setting to change.
     """
     share = batch // world_size()
-    if share // min(accumulate, share) > 1 or not _trains_batch_norm(method):
+    if share // min(optim.accumulate, share) > 1 or not _trains_batch_norm(method):
         return
     if share > 1:
-        larger = f"--set optim.accumulate={share // 2}"
+        what, change = f"optim.accumulate={optim.accumulate} leaves parts", f"--set optim.accumulate={share // 2}"
+    elif optim.batch > batch:
+        what, change = f"{batch} training images leave batches", "more training images"
     else:
-        larger = f"--set optim.batch={2 * world_size()}, with at least as many training images"
-    frozen = " or --set model.freeze_batch_norm=true" if not model.freeze_batch_norm else ""
-    if isinstance(model, SegmentationModel) and model.head == "aspp":
-        frozen = f" or --set model.head=deeplabv2{frozen.replace(' or', ' with')}"
-    parts = f"optim.accumulate={accumulate} leaves parts" if share > 1 else f"optim.batch={batch} leaves batches"
+        what, change = f"optim.batch={batch} leaves batches", f"--set optim.batch={2 * world_size()}"
     where = f" in each of {world_size()} processes" if world_size() > 1 else ""
-    raise UsageError(f"{parts} of one image{where}, and batch norm can't train on one", f"use {larger}{frozen}")
+    hint = f"use {change}, or {' '.join(_without_batch_norm(model))}"
+    raise UsageError(f"{what} of one image{where}, and batch norm can't train on one", hint)
+
+
+def _without_batch_norm(model: ClassificationModel) -> list[str]:
+    """The options that leave no batch norm to train."""
+    head = ["--set model.head=deeplabv2"] if isinstance(model, SegmentationModel) and model.head == "aspp" else []
+    return head + ([] if model.freeze_batch_norm else ["--set model.freeze_batch_norm=true"])
 
 
 def _trains_batch_norm(method: Method) -> bool:

@@ -81,7 +81,7 @@ class Trainer:
     def __post_init__(self) -> None:
         recipe, optim = self.recipe, self.recipe.optim
         self.batch = batch_size(optim, len(self.images))
-        check_parts(self.method, recipe.model, optim.accumulate, self.batch)
+        check_parts(self.method, recipe.model, optim, self.batch)
         self.steps_per_epoch = len(self.images) // self.batch
         self.steps = recipe.schedule(len(self.images))
         self.optimiser = make_optimiser(self.method, optim)

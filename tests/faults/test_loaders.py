@@ -105,3 +105,25 @@ def test_shared_memory_that_fills_up_ends_the_training_with_a_checkpoint(started
     subprocess.run(["nsenter", "-m", "-t", str(process.pid), "sh", "-c", fill], stderr=subprocess.DEVNULL)
     ended(process, 3, "/dev/shm", "--shm-size")
     assert run.load_checkpoint()[0] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts a small disk")
+def test_a_disk_that_fills_up_leaves_the_older_checkpoint(tmp_path):
+    """The disk has room for two checkpoints, not for three; the run is continued once there is more."""
+    data = noisy_images(tmp_path / "data", 20)
+    (tmp_path / "disk").mkdir()
+    words = " ".join(settings(optim__steps=30, model__freeze_batch_norm=True))
+    script = f"""
+        mount -t tmpfs -o size=48m tmpfs disk
+        {" ".join(CSG)} train cls {words} --data {data} --out disk/run
+        echo ended with $?; ls disk/run/checkpoints
+        mount -o remount,size=500m disk
+        {" ".join(CSG)} train cls --resume --out disk/run; echo resumed with $?
+    """
+    done = subprocess.run(["unshare", "-m", "bash", "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert "ended with 3\nstep-00000010.safetensors\nstep-00000020.safetensors\n" in done.stdout, done.stderr
+    error = next(line for line in done.stderr.splitlines() if line.startswith("error"))
+    assert "(that of step 20 is kept); free space, then continue with `csg train cls --resume --out" in error
+    assert "resumed after step 20 of 30" in done.stderr
+    assert "resumed with 0" in done.stdout, done.stderr
