@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -11,9 +12,9 @@ import numpy as np
 from csg.console import log
 from csg.datasets.contents import count_values
 from csg.datasets.dataset_scan import DatasetScan
-from csg.datasets.label_sets import UNKNOWN
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
+from csg.images import decode
 
 SAMPLE = 100
 """Masks whose pixels are counted."""
@@ -28,6 +29,8 @@ class ScannedImages(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def paths(self) -> tuple[Path, ...]: ...
     @property
     def scan(self) -> DatasetScan: ...
     def __len__(self) -> int: ...
@@ -54,7 +57,7 @@ def check_dataset(images: ScannedImages, on_unreadable: Literal["fail", "skip"],
         if hint := images.train_id_hint(counts):
             log(f"warning: {images.name}: {hint}")
         _refuse(images, problems, on_unreadable, option)
-        _check_ignored(images, counts)
+        _check_ignored(images, {index: row for index, row in counts.items() if index not in problems})
     else:
         _refuse(images, problems, on_unreadable, option)
 
@@ -88,12 +91,29 @@ def unknown_values(scenes: SegmentationDataset, counts: Mapping[int, np.ndarray]
         scenes: the dataset.
         counts: pixels of each value, int64 (256,), of some of its masks by index.
     """
-    problems = {}
-    for index, row in counts.items():
-        if len(unknown := np.flatnonzero((row > 0) & (scenes.tables[index] == UNKNOWN))):
-            values = ", ".join(map(str, unknown[:5]))
-            problems[index] = f"mask {scenes.masks[index]} holds {values}, not in label set {scenes.labels.name}"
-    return problems
+    found = {index: scenes.unknown_values(index, np.flatnonzero(row)) for index, row in counts.items()}
+    return {index: problem for index, problem in found.items() if problem}
+
+
+def unusable_error(images: ScannedImages, problems: Mapping[int, str]) -> InputError:
+    """The error for images that can't be used, with their number, the first one, and what to do about it.
+
+    Args:
+        images: the dataset.
+        problems: why images can't be used, by their indices; at least one.
+    """
+    first, count, hint = min(problems), len(problems), "repair or remove it"
+    try:
+        if isinstance(images, SegmentationDataset):
+            images.load(first)
+        else:
+            decode(images.paths[first])
+    except InputError as error:
+        hint = error.hint
+    number = "none" if count == len(images) else f"{count:,}"
+    able = "can" if count == len(images) else "can't"
+    why = f"the first because {problems[first]}" if count > 1 else problems[first]
+    return InputError(f"{number} of {len(images):,} images of {images.name} {able} be used: {why}", hint)
 
 
 def _refuse(
@@ -102,23 +122,17 @@ def _refuse(
     """Raise InputError for images that can't be used, or say that they are left out."""
     if not problems:
         return
-    first, count, total = problems[min(problems)], len(problems), len(images)
-    if count == total:
-        raise InputError(f"none of the {total:,} images of {images.name} can be used: {first}", "check the data")
-    if on_unreadable == "skip" or count > 1:
-        log(f"{count:,} of {total:,} images of {images.name} can't be used:")
+    count, total, skipped = len(problems), len(images), on_unreadable == "skip" and len(problems) < len(images)
+    if skipped or count > 1:
+        log(f"{count:,} of {total:,} images of {images.name} can't be used{' and are left out' if skipped else ''}:")
         for index in sorted(problems)[:SHOWN]:
             log(f"  {problems[index]}")
         if count > SHOWN:
             log(f"  and {count - SHOWN:,} more")
-    if on_unreadable == "skip":
-        log("they are left out")
-        return
-    why = f"the first because {first}" if count > 1 else first
-    raise InputError(
-        f"{count:,} of {total:,} images of {images.name} can't be used: {why}",
-        f"repair or remove {'them' if count > 1 else 'it'}, or leave such images out: {option}",
-    )
+    if not skipped:
+        error = unusable_error(images, problems)
+        others = f", or leave such images out: {option}" if count < total else ""
+        raise InputError(error.message, error.hint + others)
 
 
 def _check_ignored(scenes: SegmentationDataset, counts: Mapping[int, np.ndarray]) -> None:
@@ -127,12 +141,12 @@ def _check_ignored(scenes: SegmentationDataset, counts: Mapping[int, np.ndarray]
     Raises:
         InputError: all are.
     """
-    of, shares = f" (of {len(counts):,} masks)" if len(counts) < len(scenes) else "", scenes.value_shares(counts)
-    if shares.ignored == 1 and len(counts) < len(scenes):
+    shares, of = scenes.value_shares(counts), f" (of {len(counts):,} masks)" if len(counts) < len(scenes) else ""
+    if not any(shares.classes.values()) and len(counts) < len(scenes):
         counts, _ = count_values(scenes, [index for index in range(len(scenes)) if index not in scenes.scan.problems])
-        of, shares = "", scenes.value_shares(counts)
-    line = f"{scenes.name}: {100 * shares.ignored:.1f} % of the pixels{of} are ignored"
-    if shares.ignored == 1:
+        shares, of = scenes.value_shares(counts), ""
+    if not any(shares.classes.values()):
         hint = scenes.train_id_hint(counts) or f"check that they hold values of label set {scenes.labels.name}"
         raise InputError(f"not one pixel of the masks of {scenes.name} counts: all are ignored", hint)
+    line = f"{scenes.name}: {100 * shares.ignored:.1f} % of the pixels{of} are ignored"
     log(f"warning: {line}; check the label set {scenes.labels.name}" if shares.ignored > MANY_IGNORED else line)

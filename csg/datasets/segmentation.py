@@ -103,15 +103,28 @@ class SegmentationDataset:
             )
         found = self.tables[index][values]
         if (found == UNKNOWN).any():
-            unknown = np.unique(values[found == UNKNOWN])
-            others = ", ".join(sets_with_values(np.unique(values)))
             raise InputError(
-                f"mask {path} holds {', '.join(map(str, unknown[:5]))}, not in label set {self.labels.name}"
-                + (f"; all its values are in {others}" if others else ""),
+                self.unknown_values(index, np.unique(values)),
                 "name another set with --labels, or add the values to its classes or to `ignored`",
             )
         labels: np.ndarray = found
         return labels
+
+    def unknown_values(self, index: int, values: np.ndarray) -> str:
+        """Which values of a mask are not in the label set, and which sets have all of them; empty if all are in it.
+
+        Args:
+            index: of the mask.
+            values: the different values in it, int (M,).
+        """
+        unknown = values[self.tables[index][values] == UNKNOWN]
+        if not len(unknown):
+            return ""
+        others = ", ".join(sets_with_values(values))
+        shown = ", ".join(map(str, unknown[:5]))
+        return f"mask {self.masks[index]} holds {shown}, not in label set {self.labels.name}" + (
+            f"; all its values are in {others}" if others else ""
+        )
 
     def value_counts(self, index: int) -> np.ndarray:
         """The number of pixels of each value in the file of a mask, int64 (256,).

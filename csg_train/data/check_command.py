@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from csg.console import log, print_json
-from csg.datasets.check import MANY_IGNORED
+from csg.datasets.check import MANY_IGNORED, unusable_error
 from csg.datasets.classification import read_classification_dataset
 from csg.datasets.kinds import task_of
 from csg.datasets.label_sets import class_index_table
@@ -20,8 +20,6 @@ from csg.records import Record
 from csg_train.data.check_tables import show_findings
 from csg_train.data.findings import Dataset, Duplicates, Findings, Source, examine, find_leaks
 from csg_train.data.samples import Samples, draw_samples
-
-HINT = "repair or remove what is named; images that can't be used are left out with --set data.on_unreadable=skip"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +65,12 @@ def check_command(request: CheckRequest, as_json: bool) -> None:
     if request.real:
         sets.append(("real", *_read(task, request.real, request.labels, training)))
     findings, samples = [], []
+    refused: list[InputError] = []
     for role, images, parts in sets:
-        for note in images.notes:
-            log(f"{images.name}: {note}")
-        found, unusable = examine(images, parts)
+        found, problems = examine(images, parts)
         findings.append(found)
-        samples.append(Samples(f"{images.name} ({role})", images, unusable))
+        samples.append(Samples(f"{images.name} ({role})", images, frozenset(problems)))
+        refused += _refusals(images, found, problems)
     leaks = find_leaks(training, sets[1][1]) if request.real else Duplicates(count=0)
     if not as_json:
         show_findings([(role, found) for (role, _, _), found in zip(sets, findings, strict=True)])
@@ -83,15 +81,15 @@ def check_command(request: CheckRequest, as_json: bool) -> None:
         real=findings[1] if request.real else None,
         leaks=leaks,
         picture=printable(str(request.out)),
-        refused=next(_refusals(findings), None),
+        refused=refused[0].message if refused else None,
     )
     if as_json:
         print_json(result.model_dump(mode="json"))
     for line in _warnings(findings, leaks):
         log(f"warning: {line}")
     log(f"samples are in {request.out}")
-    if result.refused:
-        raise InputError(f"a training refuses these data: {result.refused}", HINT)
+    if refused:
+        raise InputError(f"a training refuses these data: {refused[0].message}", refused[0].hint)
 
 
 def _read(
@@ -123,13 +121,15 @@ def _parts(sources: Sequence[str], total: int, others: Sequence[int]) -> list[So
     return [Source(name=printable(name), images=count) for name, count in zip(sources, counts, strict=True)]
 
 
-def _refusals(findings: Sequence[Findings]) -> Iterator[str]:
-    for found in findings:
-        if found.unusable.count:
-            count = f"{found.unusable.count:,} of {found.images:,} images of {found.name} can't be used"
-            yield f"{count}: {'the first because ' * (found.unusable.count > 1)}{found.unusable.first[0]}"
-        elif found.ignored == 1:
-            yield f"not one pixel of the masks of {found.name} counts: all are ignored"
+def _refusals(images: Dataset, found: Findings, problems: Mapping[int, str]) -> Iterator[InputError]:
+    """The errors of a training on a set."""
+    if problems:
+        error = unusable_error(images, problems)
+        others = ", or train without such images: --set data.on_unreadable=skip" if len(problems) < len(images) else ""
+        yield InputError(error.message, error.hint + others)
+    if found.ignored == 1:
+        hint = found.hint or "check the label set"
+        yield InputError(f"not one pixel of the masks of {found.name} counts: all are ignored", hint)
 
 
 def _warnings(findings: Sequence[Findings], leaks: Duplicates) -> Iterator[str]:

@@ -44,6 +44,7 @@ def _overview(found: Findings) -> dict[str, str]:
     )
     details += [f"{copies.between_sources:,} between sources"] * bool(copies.between_sources)
     rows["duplicates"] = f"{copies.count:,}" + (f" ({', '.join(details)})" if details else "")
+    rows |= {f"note {number}": note for number, note in enumerate(found.notes, 1)}
     rows["fingerprint"] = found.fingerprint[:12]
     return rows
 

@@ -105,7 +105,7 @@ class Findings(Record):
     """Images with the same content."""
 
 
-def examine(images: Dataset, sources: Sequence[Source]) -> tuple[Findings, frozenset[int]]:
+def examine(images: Dataset, sources: Sequence[Source]) -> tuple[Findings, dict[int, str]]:
     """Decode all files of a set, and say what they are; what is known from an earlier check is not decoded again.
 
     Args:
@@ -113,7 +113,7 @@ def examine(images: Dataset, sources: Sequence[Source]) -> tuple[Findings, froze
         sources: where its images are, in their order.
 
     Returns:
-        The findings, and the indices of the images that can't be used.
+        The findings; and why images can't be used, by their indices.
     """
     scan, problems = images.scan, dict(images.scan.problems)
     good = [index for index in range(len(images)) if index not in problems]
@@ -144,7 +144,7 @@ def examine(images: Dataset, sources: Sequence[Source]) -> tuple[Findings, froze
         ),
         duplicates=_duplicates(images, sources),
     )
-    return findings, frozenset(problems)
+    return findings, problems
 
 
 def find_leaks(training: Dataset, real: Dataset) -> Duplicates:

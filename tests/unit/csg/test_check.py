@@ -101,7 +101,7 @@ def test_no_image_at_all_is_an_error(pictures, policy):
     images = pictures()
     for path in images.paths:
         path.write_text("no image")
-    with pytest.raises(InputError, match="none of the 12 images of d can be used: image "):
+    with pytest.raises(InputError, match="none of 12 images of d can be used: the first because image "):
         check_dataset(images, policy, "--skip")
 
 
@@ -131,6 +131,16 @@ def test_the_masks_of_the_sample_are_decoded(scenes, damage):
         check_dataset(images, "fail", "--skip")
     with pytest.raises(InputError):
         images.load(2)
+
+
+def test_another_label_set_is_suggested_for_unknown_values(tmp_path):
+    for number in range(2):
+        save_image(tmp_path / "d" / "images" / f"{number}.png", np.zeros((4, 4, 3), np.uint8))
+        save_image(tmp_path / "d" / "labels" / f"{number}.png", np.full((4, 4), 33, np.uint8))
+    with pytest.raises(
+        InputError, match=r"not in label set camvid11; all its values are in .*cityscapes19.*; name another"
+    ):
+        check_dataset(read_segmentation_dataset([tmp_path / "d"], "camvid11"), "fail", "--skip")
 
 
 def test_ignored_pixels_are_said_and_many_are_a_warning(scenes, capfd):

@@ -52,6 +52,13 @@ def test_the_tables_have_the_counts(folders):
     assert done.stderr.endswith("samples are in data-check.png\n")
 
 
+def test_files_that_were_passed_over_are_shown(folders):
+    (folders / "a" / "cat" / "notes.txt").write_text("x")
+    result, _ = check("a")
+    assert any("1 .txt" in note for note in result["training"]["notes"])
+    assert "1 .txt" in csg("data", "check", "a").stdout
+
+
 def test_the_fingerprint_is_that_of_a_run(folders):
     from csg.datasets.classification import read_classification_dataset
 
