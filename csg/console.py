@@ -115,7 +115,7 @@ def progress_bar(description: str, total: int, done: int = 0) -> Iterator[Callab
         yield _progress_lines(description, total, done)
         return
     with progress() as bar:
-        task = bar.add_task(description, total=total, completed=done, note="")
+        task = bar.add_task(printable(description), total=total, completed=done, note="")
         yield lambda finished: bar.advance(task, finished)
 
 

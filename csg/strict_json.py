@@ -1,13 +1,20 @@
-"""JSON as csg writes and prints it: without NaN and infinity, which JSON does not have."""
+"""JSON as csg writes and prints it: what every reader takes, without NaN, infinity and broken Unicode."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+
+from csg.errors import printable
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def json_text(tree: Mapping[str, object], indent: int | None = 2) -> str:
-    """The text of a JSON object, without a line break at its end.
+    """The text of a JSON object in ASCII, without a line break at its end.
+
+    A byte of a file name that is not UTF-8 is written as `\\xe9`: JSON has no other way that every reader takes.
 
     Args:
         tree: the object.
@@ -16,4 +23,9 @@ def json_text(tree: Mapping[str, object], indent: int | None = 2) -> str:
     Raises:
         ValueError: a number is NaN or infinite.
     """
-    return json.dumps(tree, indent=indent, allow_nan=False)
+    text = json.dumps(tree, indent=indent, allow_nan=False)
+    if "\\ud" not in text:
+        return text
+    text = json.dumps(tree, ensure_ascii=False, allow_nan=False)
+    text = LONE_SURROGATE.sub(lambda found: printable(found[0]).replace("\\", "\\\\"), text)
+    return json.dumps(json.loads(text), indent=indent)

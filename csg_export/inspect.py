@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto
 
 from csg.bundle import Bundle, read_bundle
 from csg.card import ModelCard
-from csg.console import log, print_json, show_key_values, show_table, stdout
+from csg.console import log, print_json, show_key_values, show_line, show_table
 from csg.errors import InputError, one_line
 from csg.provenance import ParityStage
 from csg_export.onnx_graph import LAYERS
@@ -149,7 +149,4 @@ def show_parity(card: ModelCard) -> None:
 def show_evaluations(card: ModelCard) -> None:
     """Print the scores of the student, and of the graph if it was measured, on real images."""
     for evaluation in card.evaluations:
-        stdout.print(
-            f"{evaluation.of}: {evaluation.headline} on {evaluation.images} images of {evaluation.dataset}",
-            markup=False,
-        )
+        show_line(f"{evaluation.of}: {evaluation.headline} on {evaluation.images} images of {evaluation.dataset}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from csg.errors import printable
 from csg.files import atomic_write
 from csg_train.compare.results import ENERGIES, MethodResult
 from csg_train.recipe import Recipe, SegmentationData
@@ -31,7 +32,7 @@ def _table(methods: Sequence[MethodResult], scores: dict[str, str]) -> str:
 
     lines = [
         (
-            method.label,
+            printable(method.label).replace("|", "\\|"),
             str(len(method.runs)),
             *(cell(method, name, 100, 1) for name in scores),
             *(cell(method, name, 1, 3) for name in ENERGIES),
