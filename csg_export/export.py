@@ -192,7 +192,7 @@ def _card(source: Source, options: ExportOptions, exported: _Exported) -> ModelC
     """
     precision, converted = PRECISIONS[options.precision], exported.converted
     try:
-        return ModelCard(
+        card = ModelCard(
             name=source.name,
             task=source.task,
             classes=source.classes.names,
@@ -213,6 +213,7 @@ def _card(source: Source, options: ExportOptions, exported: _Exported) -> ModelC
             provenance=source.provenance,
             evaluations=exported.evaluations,
         )
+        return ModelCard.model_validate_json(card.to_json())  # scores of a run are not checked again otherwise
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
