@@ -20,7 +20,7 @@ import torch
 
 from csg.card import ClassSpec
 from csg.console import log
-from csg.errors import CsgError, InputError
+from csg.errors import CsgError, InputError, UsageError
 from csg.files import atomic_write
 from csg.folders import wrong_folder
 from csg.parsing import parse_yaml
@@ -112,7 +112,7 @@ class Run:
         """All settings.
 
         Raises:
-            InputError: this is not a run folder.
+            InputError: this is not a run folder, or its recipe is damaged.
         """
         if not self.started:
             raise wrong_folder(self.path, "run", f"it has no {RECIPE}; name a folder that `csg train` made")
@@ -120,7 +120,10 @@ class Run:
             tree = parse_yaml((self.path / RECIPE).read_bytes())
         except ValueError:
             raise InputError(f"{self.path / RECIPE} is damaged", "restore it, or name another run") from None
-        return parse_recipe(tree, str(self.path / RECIPE))
+        try:
+            return parse_recipe(tree, str(self.path / RECIPE))
+        except UsageError as error:  # the user did not write this recipe
+            raise InputError(error.message, "restore the file, or name another run") from None
 
     @property
     def resume_command(self) -> str:

@@ -1,0 +1,95 @@
+"""Files named as weights that hold something else, and timm's networks at a size that they do not take."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from csg.errors import InputError, UsageError
+from csg_export.sources import from_torchvision
+from csg_train.models.timm_backbone import check_size
+from csg_train.models.weights import load_weights
+
+
+class Code:
+    """Unpickled, it would write a file."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+def _saved(value):
+    def write(file):
+        torch.save(value, file)
+
+    return write
+
+
+def _nan():
+    state = torchvision.models.resnet18().state_dict()
+    state["conv1.weight"][0, 0, 0, 0] = float("nan")
+    return state
+
+
+def _truncated(file):
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+BROKEN = {
+    "empty": lambda file: file.write_bytes(b""),
+    "random": lambda file: file.write_bytes(os.urandom(999)),
+    "truncated": _truncated,
+    "code": lambda file: file.write_bytes(pickle.dumps(Code())),
+    "code in a checkpoint": _saved({"conv1.weight": Code()}),
+    "a list": _saved([1, 2]),
+    "numbers": _saved({"conv1.weight": 3}),
+    "other keys": _saved({"a": torch.zeros(2)}),
+    "another model": lambda file: torch.save(torchvision.models.resnet34().state_dict(), file),
+    "NaN": lambda file: torch.save(_nan(), file),
+    "a folder": Path.mkdir,
+    "nothing": lambda file: None,
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_weights_file_that_is_none_is_refused_and_never_run(tmp_path, kind, suffix):
+    file = tmp_path / f"weights{suffix}"
+    BROKEN[kind](file)
+    for name in ("resnet18", "timm:resnet18"):
+        with pytest.raises(InputError, match=r"weights.*--set model\.weights|check model\.weights"):
+            load_weights(name, file)
+    if kind != "NaN":  # refused by the export itself
+        for name in ("resnet18", "squeezenet1_0"):
+            with pytest.raises(InputError, match=f"no weights for {name}: .*--weights"):
+                from_torchvision(name, str(file))
+    assert not Path("executed").exists()
+
+
+def test_timms_own_weights_are_taken(tmp_path):
+    timm = pytest.importorskip("timm")
+    state = timm.create_model("resnet18", num_classes=7).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    loaded = load_weights("timm:resnet18", tmp_path / "w.pth")
+    torch.testing.assert_close(loaded["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "own"),
+    [("vit_tiny_patch16_224", 32, 224), ("swin_tiny_patch4_window7_224", 256, 224), ("levit_128s", 64, 224)],
+)
+def test_a_timm_network_at_another_size_is_refused_with_its_own(name, side, own):
+    pytest.importorskip("timm")
+    with pytest.raises(UsageError, match=rf"takes no images of {side} x {side} pixels: .*data\.size={own}"):
+        check_size(f"timm:{name}", side)
+    check_size(f"timm:{name}", own)
+
+
+def test_a_timm_network_of_any_size_takes_any():
+    pytest.importorskip("timm")
+    for side in (32, 40, 224):
+        check_size("timm:resnet18", side)
