@@ -92,7 +92,8 @@ async def open_evaluation(options: EvaluateOptions) -> AsyncIterator[EvaluationS
         log(f"evaluating {served.name} on {', '.join(spec.data)}{default} through {options.servers}")
         for note in dataset.notes:
             log(f"{dataset.name}: {note}")
-        check_dataset(dataset, options.on_unreadable, "--on-unreadable skip")
+        if not folder:  # a resumed evaluation has the images that it was started with
+            check_dataset(dataset, options.on_unreadable, "--on-unreadable skip")
         check = partial(fits, dataset)
         opened = resumed_evaluation(folder, spec, check) if folder else new_evaluation(spec, options.out, check)
         with opened as journal:

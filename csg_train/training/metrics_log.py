@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,10 +33,15 @@ class MetricsLine:
     def from_json(cls, line: str) -> MetricsLine | None:
         """The record of a line; None if the line is incomplete, after a kill."""
         try:
-            figures = json.loads(line, parse_constant=lambda _: None)
+            figures = json.loads(line, parse_constant=lambda _: None, parse_float=_finite)
             return cls(int(figures.pop("step")), figures)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 class MetricsLog:
