@@ -6,7 +6,6 @@ method's.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections import defaultdict
@@ -21,8 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from csg.console import log
 from csg.datasets.label_sets import IGNORED
-from csg.errors import InputError
-from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
+from csg.errors import InputError, UsageError, one_line
 from csg_train.data.loading import StepBatchSampler, batches
 from csg_train.distributed import (
     any_rank,
@@ -34,20 +32,21 @@ from csg_train.distributed import (
     sum_over_processes,
     world_size,
 )
-from csg_train.energy import Energy, hyperspherical_energy
-from csg_train.methods.base import Batch, Method
+from csg_train.energy import Energy
+from csg_train.methods.base import Batch, Losses, Method
 from csg_train.recipe import Recipe
-from csg_train.tasks import TASKS, Images, predicting
+from csg_train.tasks import TASKS, Images
 from csg_train.training.batch_rules import batch_size, check_parts
 from csg_train.training.checkpoint import TrainingState
+from csg_train.training.environment import peak_memory_mib
 from csg_train.training.finite import finite_or_none, non_finite
+from csg_train.training.measuring import Evaluation, Measuring
 from csg_train.training.metrics_log import MetricsLine, MetricsLog
 from csg_train.training.optimizer import TrainingPrecision, make_optimiser, poly, set_learning_rates
 from csg_train.training.progress_report import ProgressReport, progress_report
 from csg_train.training.run_folder import DIVERGED, RESULT, Run, RunResult
 from csg_train.training.signals import Interrupted, Stop, Stopped
 
-Evaluation = ClassificationEvaluation | SegmentationEvaluation
 LOG_EVERY = 10  # steps
 CHECKPOINT_EVERY_S = 300.0
 MUST_COUNT = 100  # steps in which at least one pixel must belong to a class
@@ -206,7 +205,7 @@ class Trainer:
             share = len(part.labels) / len(batch.labels)
             with self._gradient_sync(part is parts[-1]):
                 with torch.autocast(self.device.type, self.precision.dtype, enabled=self.precision.name != "fp32"):
-                    losses, figures = self.model(part)
+                    losses, figures = self._losses(part)
                 total = torch.stack(list(losses.values())).sum()
                 self.scaler.scale(share * total).backward()  # type: ignore[no-untyped-call]
             named = {"loss": total} | {f"loss/{name}": value for name, value in losses.items()} | figures
@@ -222,6 +221,16 @@ class Trainer:
         self.method.after_step()
         self.step += 1
         return logged
+
+    def _losses(self, part: Batch) -> tuple[Losses, Losses]:
+        try:
+            losses, figures = self.model(part)
+        except ValueError as error:
+            if "Expected more than 1" not in str(error):
+                raise
+            what = f"maps of single pixels can't be normalised: {one_line(error)}"
+            raise UsageError(what, "use larger images (--set data.size=N, data.crop)") from None
+        return losses, figures
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
         """Average gradients over the processes once a step, with its last part."""
@@ -278,20 +287,14 @@ class Trainer:
         return broadcast_object(self._scores, self.test_images)
 
     def _scores(self, images: Images) -> tuple[Evaluation, Energy | None]:
-        task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
+        measuring = Measuring(self.recipe, self.images.class_spec, images, self.device)
         try:
-            with self.stop.interruptible(), predicting(self.method.student) as predict:
-                found = task.measure(predict, self.images.class_spec, images, self.recipe, device=self.device)
+            with self.stop.interruptible():
+                found = measuring.scores(self.method.student, self.step)
         except Interrupted:
             raise self._stopped() from None
-        scores = {name: float(getattr(found.evaluation, name)) for name in task.scores}
-        text = ", ".join(f"{task.scores[name].removesuffix(' %')} {value:.2%}" for name, value in scores.items())
-        log(f"step {self.step}: {found.evaluation.images} {kind.replace('_', '-')} images ({images.name}): {text}")
-        energy = hyperspherical_energy(found.embeddings)
-        if energy:
-            scores |= {"E_0": energy.E_0, "E_1": energy.E_1, "E_2": energy.E_2}
-        self.metrics.write(MetricsLine(self.step, {f"{kind}/{name}": value for name, value in scores.items()}))
-        return found.evaluation, energy
+        self.metrics.write(MetricsLine(self.step, found.figures))
+        return found.evaluation, found.energy
 
     def _note_unreadable(self, lines: list[str]) -> None:
         for line in dict.fromkeys(line for line in lines if line not in self.replaced):
@@ -317,10 +320,3 @@ class Trainer:
         self.saved = (self.step, time.monotonic())
         log(f"resumed after step {self.step} of {self.steps}")
         return True
-
-
-def peak_memory_mib(device: torch.device) -> int:
-    """Peak memory in MiB: what torch allocated on the GPU, or the resident set of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) // 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # Linux counts KiB

@@ -1,0 +1,63 @@
+"""The student of a training, measured on images that it is not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from csg.card import ClassSpec
+from csg.console import log
+from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
+from csg_train.energy import Energy, hyperspherical_energy
+from csg_train.methods.base import Student
+from csg_train.recipe import Recipe
+from csg_train.tasks import TASKS, Images, predicting
+
+Evaluation = ClassificationEvaluation | SegmentationEvaluation
+
+
+@dataclass(frozen=True)
+class StudentScores:
+    """What a student reaches at a step."""
+
+    evaluation: Evaluation
+    """The scores."""
+    energy: Energy | None
+    """Hyperspherical energy of the embeddings; None for a single image."""
+    figures: dict[str, float | None]
+    """Both as figures of the run's metrics: `real/accuracy`, ... or `held_out/accuracy`, ..."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How the student of a run is measured."""
+
+    recipe: Recipe
+    """The settings of the run."""
+    classes: ClassSpec
+    """The classes of the student."""
+    images: Images
+    """The images to measure on."""
+    device: torch.device
+    """Where the student is."""
+
+    def scores(self, student: Student, step: int) -> StudentScores:
+        """Measure the student, in fp32 and eval mode; its mode is restored.
+
+        Args:
+            student: on the device.
+            step: steps made so far, for the log.
+        """
+        task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
+        with predicting(student) as predict:
+            found = task.measure(predict, self.classes, self.images, self.recipe, device=self.device)
+        scores = {name: float(getattr(found.evaluation, name)) for name in task.scores}
+        text = ", ".join(f"{task.scores[name].removesuffix(' %')} {value:.2%}" for name, value in scores.items())
+        count, name = found.evaluation.images, self.images.name
+        log(f"step {step}: {count} {kind.replace('_', '-')} images ({name}): {text}")
+        energy = hyperspherical_energy(found.embeddings)
+        if energy:
+            scores |= {"E_0": energy.E_0, "E_1": energy.E_1, "E_2": energy.E_2}
+        figures: dict[str, float | None] = {f"{kind}/{name}": value for name, value in scores.items()}
+        return StudentScores(found.evaluation, energy, figures)
