@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from csg.console import log
 from csg.datasets.label_sets import IGNORED
-from csg.errors import InputError, UsageError, one_line
+from csg.errors import InputError
 from csg_train.data.loading import StepBatchSampler, batches
 from csg_train.distributed import (
     any_rank,
@@ -33,7 +30,7 @@ from csg_train.distributed import (
     world_size,
 )
 from csg_train.energy import Energy
-from csg_train.methods.base import Batch, Losses, Method
+from csg_train.methods.base import Batch, Method
 from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS, Images
 from csg_train.training.batch_rules import batch_size, check_parts
@@ -42,10 +39,11 @@ from csg_train.training.environment import peak_memory_mib
 from csg_train.training.finite import finite_or_none, non_finite
 from csg_train.training.measuring import Evaluation, Measuring
 from csg_train.training.metrics_log import MetricsLine, MetricsLog
-from csg_train.training.optimizer import TrainingPrecision, make_optimiser, poly, set_learning_rates
+from csg_train.training.optimizer import TrainingPrecision, poly
 from csg_train.training.progress_report import ProgressReport, progress_report
 from csg_train.training.run_folder import DIVERGED, RESULT, Run, RunResult
 from csg_train.training.signals import Interrupted, Stop, Stopped
+from csg_train.training.stepping import Stepping
 
 LOG_EVERY = 10  # steps
 CHECKPOINT_EVERY_S = 300.0
@@ -83,10 +81,8 @@ class Trainer:
         check_parts(self.method, recipe.model, optim, self.batch)
         self.steps_per_epoch = len(self.images) // self.batch
         self.steps = recipe.schedule(len(self.images))
-        self.optimiser = make_optimiser(self.method, optim)
-        self.model = DistributedDataParallel(self.method, broadcast_buffers=False) if world_size() > 1 else self.method
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision.name == "fp16")
-        self.state = TrainingState(self.method, self.optimiser, self.scaler, self.device)
+        self.stepping = Stepping(self.method, optim, self.precision, self.device)
+        self.state = TrainingState(self.method, self.stepping.optimiser, self.stepping.scaler, self.device)
         self.metrics = MetricsLog(self.run)
         self.seconds, self.images_seen, self.steps_made = 0.0, 0, 0
         self.logged = (0, 0.0)
@@ -196,45 +192,10 @@ class Trainer:
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Make one optimiser step; returns what is logged, still on the device."""
-        optim = self.recipe.optim
-        set_learning_rates(self.optimiser, self.method, optim, poly(self.step, self.steps, optim.power))
-        self.optimiser.zero_grad(set_to_none=True)
-        parts = batch.split(optim.accumulate)
-        logged: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
-        for part in parts:
-            share = len(part.labels) / len(batch.labels)
-            with self._gradient_sync(part is parts[-1]):
-                with torch.autocast(self.device.type, self.precision.dtype, enabled=self.precision.name != "fp32"):
-                    losses, figures = self._losses(part)
-                total = torch.stack(list(losses.values())).sum()
-                self.scaler.scale(share * total).backward()  # type: ignore[no-untyped-call]
-            named = {"loss": total} | {f"loss/{name}": value for name, value in losses.items()} | figures
-            for name, value in named.items():
-                logged[name] += share * value.detach()
+        logged = self.stepping.make(batch, poly(self.step, self.steps, self.recipe.optim.power))
         self.counted |= (batch.labels != IGNORED).any() if batch.labels.ndim > 1 else True
-        if optim.clip is not None:
-            self.scaler.unscale_(self.optimiser)
-            trained = (p for group in self.optimiser.param_groups for p in group["params"])
-            logged["gradient_norm"] += torch.nn.utils.clip_grad_norm_(trained, optim.clip)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.method.after_step()
         self.step += 1
         return logged
-
-    def _losses(self, part: Batch) -> tuple[Losses, Losses]:
-        try:
-            losses, figures = self.model(part)
-        except ValueError as error:
-            if "Expected more than 1" not in str(error):
-                raise
-            what = f"maps of single pixels can't be normalised: {one_line(error)}"
-            raise UsageError(what, "use larger images (--set data.size=N, data.crop)") from None
-        return losses, figures
-
-    def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
-        """Average gradients over the processes once a step, with its last part."""
-        return nullcontext() if last or world_size() == 1 else cast(DistributedDataParallel, self.model).no_sync()
 
     def _log(self, values: dict[str, Tensor], report: ProgressReport, line: bool) -> None:
         recorded = self.step % LOG_EVERY == 0 or self.step == self.steps
@@ -250,7 +211,7 @@ class Trainer:
         report.show(self.step, figures["loss"], images_per_s)
         if recorded:
             self.logged = (self.images_seen, self.seconds)
-            figures |= {f"lr/{group['name']}": group["lr"] for group in self.optimiser.param_groups}
+            figures |= {f"lr/{group['name']}": group["lr"] for group in self.stepping.optimiser.param_groups}
             self.metrics.write(MetricsLine(self.step, figures | {"images_per_s": images_per_s}))
 
     def _require_labels(self) -> None:

@@ -1,0 +1,88 @@
+"""One step of the optimiser: mixed precision, accumulation, gradient scaling, clipping."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from csg.errors import UsageError, one_line
+from csg_train.distributed import world_size
+from csg_train.methods.base import Batch, Losses, Method
+from csg_train.recipe import Optim
+from csg_train.training.optimizer import TrainingPrecision, make_optimiser, set_learning_rates
+
+
+class Stepping:
+    """Makes the steps of a method.
+
+    Args:
+        method: on the device.
+        optim: settings of the optimiser.
+        precision: of the forward pass.
+        device: that it trains on.
+
+    Attributes:
+        optimiser: SGD, with its momenta.
+        scaler: the gradient scaler; disabled unless the precision is fp16.
+    """
+
+    def __init__(self, method: Method, optim: Optim, precision: TrainingPrecision, device: torch.device):
+        self.method, self.optim, self.precision, self.device = method, optim, precision, device
+        self.optimiser = make_optimiser(method, optim)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
+        self.model = DistributedDataParallel(method, broadcast_buffers=False) if world_size() > 1 else method
+
+    def make(self, batch: Batch, factor: float) -> dict[str, Tensor]:
+        """Make a step.
+
+        Args:
+            batch: this process's share.
+            factor: of the learning rates.
+
+        Returns:
+            What is logged, still on the device.
+
+        Raises:
+            UsageError: the images are too small for the network.
+        """
+        set_learning_rates(self.optimiser, self.method, self.optim, factor)
+        self.optimiser.zero_grad(set_to_none=True)
+        parts = batch.split(self.optim.accumulate)
+        logged: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        for part in parts:
+            share = len(part.labels) / len(batch.labels)
+            with self._gradient_sync(part is parts[-1]):
+                with torch.autocast(self.device.type, self.precision.dtype, enabled=self.precision.name != "fp32"):
+                    losses, figures = self._losses(part)
+                total = torch.stack(list(losses.values())).sum()
+                self.scaler.scale(share * total).backward()  # type: ignore[no-untyped-call]
+            named = {"loss": total} | {f"loss/{name}": value for name, value in losses.items()} | figures
+            for name, value in named.items():
+                logged[name] += share * value.detach()
+        if self.optim.clip is not None:
+            self.scaler.unscale_(self.optimiser)
+            trained = (p for group in self.optimiser.param_groups for p in group["params"])
+            logged["gradient_norm"] += torch.nn.utils.clip_grad_norm_(trained, self.optim.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.method.after_step()
+        return logged
+
+    def _losses(self, part: Batch) -> tuple[Losses, Losses]:
+        try:
+            losses, figures = self.model(part)
+        except ValueError as error:
+            if "Expected more than 1" not in str(error):
+                raise
+            what = f"maps of single pixels can't be normalised: {one_line(error)}"
+            raise UsageError(what, "use larger images (--set data.size=N, data.crop)") from None
+        return losses, figures
+
+    def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
+        """Average gradients over the processes once a step, with its last part."""
+        return nullcontext() if last or world_size() == 1 else cast(DistributedDataParallel, self.model).no_sync()
