@@ -44,12 +44,13 @@ REASONS: dict[int, tuple[str, str]] = {
 CONNECTION = (ConnectionError, TimeoutError, ssl.SSLError)
 OUT_OF_MEMORY = (
     "out of memory",
-    "t allocate memory",
     "allocate memory",
     "ALLOC_FAILED",
     "bad_alloc",
     "bad allocation",
     "start new thread",
+    "failed to map segment",
+    "process pool was terminated abruptly",
 )
 """Words of the libraries that have too little memory: torch, NumPy, ONNX Runtime, cuBLAS, Python."""
 
@@ -110,6 +111,8 @@ def _of_file(number: int, file: Path | None, reason: str) -> InputError:
 
 def _file(error: OSError) -> Path | None:
     name = error.filename2 or error.filename
+    if name == ".":
+        return Path.cwd()
     return Path(os.fsdecode(name)) if isinstance(name, str | bytes | os.PathLike) else None
 
 

@@ -40,8 +40,12 @@ def read_record(path: Path, kind: type[RecordT], hint: str) -> RecordT:
 
     try:
         tree = parse_json(path.read_bytes())
-    except (OSError, ValueError):
-        raise InputError(f"{path} is missing or damaged", hint) from None
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing", hint) from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}", hint) from None
+    except ValueError:
+        raise InputError(f"{path} is damaged", hint) from None
     version = tree.get("version") if isinstance(tree, dict) else None
     known = kind.model_fields["version"].default
     if isinstance(version, int) and version > known:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from csg.console import log
-from csg.errors import CsgError, UsageError
+from csg.errors import CsgError, InputError, UsageError
 from csg.files import LOCK, lock
 from csg_cli.options import examples
 
@@ -50,6 +50,6 @@ def _run(*args: str, capture: bool = False) -> str:
     done = subprocess.run([sys.executable, "-m", "csg", *args], stdout=subprocess.PIPE if capture else None, text=True)
     if done.returncode:
         error = StepFailed(f"csg {' '.join(args)} ended with exit code {done.returncode}", "see the lines above")
-        error.exit_code = done.returncode
+        error.exit_code = done.returncode if done.returncode > 0 else InputError.exit_code  # < 0: it was killed
         raise error
     return done.stdout or ""

@@ -10,6 +10,7 @@ table.md, circle.png, confusion.png   drawn from comparison.json and panels/
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -237,7 +238,10 @@ def _train(args: Sequence[str]) -> None:
                     passed_on = True
     if stop.wanted or process.returncode == Stopped.exit_code:
         raise Stopped("comparison stopped", "continue it with the same command")
+    if process.returncode < 0:
+        what = f"the process of a run was killed by {signal.Signals(-process.returncode).name}"
+        raise InputError(what, "look for too little memory, and continue with the same command")
     if process.returncode:
         error = CsgError("a run failed, for the reason above", "correct it, and continue with the same command")
-        error.exit_code = process.returncode if process.returncode > 0 else 1
+        error.exit_code = process.returncode
         raise error
