@@ -22,7 +22,7 @@ from csg.console import log, print_json
 from csg.errors import CsgError, InputError, UsageError
 from csg.files import atomic_write, working_in
 from csg_train.compare.panels import draw_figures, keep_panel
-from csg_train.compare.plan import keep_plan
+from csg_train.compare.plan import keep_plan, without_folders
 from csg_train.compare.results import (
     ComparisonResult,
     MethodResult,
@@ -198,11 +198,11 @@ class Comparison:
             Stopped: the user stopped it.
         """
         recipe, run = recipe_for(spec, self.base, changes), Run(self.folder / name)
-        if run.started and run.recipe() != recipe:
+        if run.started and without_folders(run.recipe()) != without_folders(recipe):
             raise UsageError(f"run {run.path} has other settings", "remove it, or name another folder with --out")
         if run.finished or run.diverged:
             return run
-        args = ["--resume"]
+        args = ["--resume", *_places(recipe)]
         if not run.started:
             file = self.folder / "recipes" / f"{name.replace('/', '-')}.yaml"
             atomic_write(file, recipe.to_yaml().encode())
@@ -214,6 +214,12 @@ class Comparison:
             if not run.diverged:
                 raise
         return run
+
+
+def _places(recipe: Recipe) -> list[str]:
+    """The options that tell a resumed run where its images are now."""
+    options = [("--data", source) for source in recipe.data.train] + [("--real-data", s) for s in recipe.data.real]
+    return [word for option in options for word in option]
 
 
 def _train(args: Sequence[str]) -> None:

@@ -57,7 +57,7 @@ def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recip
             raise UsageError(f"{folder} is not the folder of a comparison", "name another with --out")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         base = base.model_copy(update={"precision": precision_for(base.precision, device).name})
-        plan = Plan(tune=tune, images=fingerprint, recipe=_without_folders(base))
+        plan = Plan(tune=tune, images=fingerprint, recipe=without_folders(base))
         atomic_write(file, f"{json_text(plan.model_dump(mode='json'))}\n".encode())
         return base
     plan = read_record(file, Plan, "restore it, or name another folder with --out")
@@ -67,14 +67,14 @@ def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recip
     started = parse_recipe(plan.recipe, str(file))
     if base.precision == "auto":
         base = base.model_copy(update={"precision": started.precision})
-    if _without_folders(base) != _without_folders(started):
+    if without_folders(base) != without_folders(started):
         raise UsageError(f"{folder} was started with another recipe", "name another folder with --out")
     if fingerprint != plan.images:
         raise UsageError(f"{folder} was started with other synthetic images", "name another folder with --out")
     return base
 
 
-def _without_folders(recipe: Recipe) -> dict[str, Any]:
+def without_folders(recipe: Recipe) -> dict[str, Any]:
     """The settings of a recipe; of paths the names alone."""
     tree = recipe.model_dump(mode="json")
     data, model = tree["data"], tree["model"]

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from csg.errors import InputError
+from csg.errors import InputError, UsageError
+from csg_train.compare.command import Comparison
+from csg_train.compare.tuning import recipe_for
+from csg_train.methods.spec import parse_method
 from csg_train.training.command import train
 from csg_train.training.run_data import real_images, training_images
 from csg_train.training.run_folder import Run
@@ -97,3 +100,18 @@ def test_missing_weights_are_found_before_data_are_drawn(tmp_path, monkeypatch):
     done = csg("train", "cls", *settings(model__weights="nowhere.pth", method="csg"), "--data", "nothing")
     refused(done, 3, "nowhere.pth")
     assert not (tmp_path / "empty").exists()
+
+
+def test_a_comparison_goes_on_with_images_that_moved(tmp_path):
+    data, real = noisy_images(tmp_path / "data"), noisy_images(tmp_path / "real", 2, seed=1)
+    spec, folder = parse_method("none"), tmp_path / "comparison"
+    base = tiny_recipe(data, real, optim__steps=6)
+    run = stopped_run(folder / "runs" / "none-0", recipe_for(spec, base))
+    (tmp_path / "moved").mkdir()
+    place = data.rename(tmp_path / "moved" / "data")
+    moved = tiny_recipe(place, real, optim__steps=6)
+    found = Comparison(folder, moved, 12, "").run(spec, {}, "runs/none-0")
+    assert found.finished
+    assert run.recipe().data.train == (str(place),)
+    with pytest.raises(UsageError, match="has other settings"):
+        Comparison(folder, tiny_recipe(place, real, optim__steps=7), 12, "").run(spec, {}, "runs/none-0")
