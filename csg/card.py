@@ -247,7 +247,7 @@ def parse_card(text: str | bytes, where: str) -> ModelCard:
                 f"{where} is of a newer csg: it has schema_version {first['input']}, this csg reads {SCHEMA_VERSION}",
                 "update csg",
             ) from None
-        field = ".".join(str(part) for part in first["loc"]) or "the text"
+        field = ".".join(str(part) for part in first["loc"])[:100] or "the text"
         raise InputError(
             f"{where} is not a model card that this csg can read: {field}: {first['msg']}",
             "export the run again with this version",

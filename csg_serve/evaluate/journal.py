@@ -52,9 +52,9 @@ class Journal:
         self._done, self._fits = np.zeros(images, bool), fits
         self._file = self.path.open("ab+")
         try:
-            self._drop_incomplete_line()
             for record in self.records():
                 self._note(record)
+            self._drop_incomplete_line()
         except BaseException:
             self._file.close()
             raise
@@ -101,6 +101,8 @@ class Journal:
         seen, sessions = np.zeros(len(self._done), bool), set[Session]()
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):  # as a crash leaves it
+                    return
                 record = self._parse(line, number)
                 if isinstance(record, Session):
                     if record not in sessions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -164,7 +165,7 @@ def read_results(folder: Path, task: str) -> dict[str, MethodResult]:
         InputError: the file is damaged, or its scores are not those of the task.
     """
     file, hint = folder / JSON, "restore it, or name another folder with --out"
-    if not file.is_file():
+    if not os.path.lexists(file):  # a link to nothing is no reason to train again
         return {}
     found = read_record(file, ComparisonResult, hint)
     methods = {method.label: method for method in found.methods}
