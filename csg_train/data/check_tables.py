@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from csg.console import show_key_values, show_table
@@ -32,7 +33,7 @@ def _overview(found: Findings) -> dict[str, str]:
     rows = {"images": f"{found.images:,}"}
     if len(found.sources) > 1:
         rows |= {f"  {number}: {source.name}": f"{source.images:,}" for number, source in enumerate(found.sources, 1)}
-    rows["sizes"] = _counted(found.sizes)
+    rows["sizes"] = _sizes(found.sizes)
     rows["formats"] = _counted(found.formats)
     if found.label_set:
         rows["masks"] = _counted(found.mask_formats)
@@ -47,6 +48,15 @@ def _overview(found: Findings) -> dict[str, str]:
     rows |= {f"note {number}": note for number, note in enumerate(found.notes, 1)}
     rows["fingerprint"] = found.fingerprint[:12]
     return rows
+
+
+def _sizes(sizes: dict[str, int]) -> str:
+    """The sizes of images; of many the smallest, the largest and the most frequent one."""
+    if len(sizes) <= SHOWN_KINDS:
+        return _counted(sizes)
+    by_area = sorted(sizes, key=lambda size: math.prod(map(int, size.split(" x "))))
+    often = next(iter(sizes))
+    return f"{len(sizes):,} from {by_area[0]} to {by_area[-1]}, most often {often} ({sizes[often]:,})"
 
 
 def _counted(counts: dict[str, int]) -> str:

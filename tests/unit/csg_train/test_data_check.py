@@ -59,6 +59,13 @@ def test_files_that_were_passed_over_are_shown(folders):
     assert "1 .txt" in csg("data", "check", "a").stdout
 
 
+def test_of_many_sizes_the_range_is_shown(folders):
+    for side in range(50, 60):
+        Image.new("RGB", (side, 9)).save(folders / "a" / "cat" / f"{side}.png")
+    shown = csg("data", "check", "a").stdout
+    assert "11 from 50 x 9 to 37 x 23, most often 37 x 23 (8)" in shown
+
+
 def test_the_fingerprint_is_that_of_a_run(folders):
     from csg.datasets.classification import read_classification_dataset
 
