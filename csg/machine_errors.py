@@ -84,6 +84,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _explained(error: BaseException) -> CsgError | None:
     if isinstance(error, CsgError):
         return error
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of Path.resolve
+        loop = Path(str(error).partition("'")[2].rstrip("'"))
+        return _of_file(errno.ELOOP, loop, os.strerror(errno.ELOOP))
     if isinstance(error, CONNECTION) and not getattr(error, "filename", None):
         return ServerError(f"a connection failed: {one_line(error)}", "check the address and the network")
     if isinstance(error, OSError) and error.errno is not None:

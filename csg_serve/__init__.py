@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from csg_serve.client.client import Client, stream
     from csg_serve.client.connection import ServedModel, open_model
 
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read at the import of gRPC, whose errors are raised as exceptions
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at the import of gRPC, whose errors are raised as exceptions
 
 __all__ = ["Client", "ServedModel", "open_model", "stream"]
 

@@ -143,3 +143,11 @@ def test_a_lost_connection_is_an_error_of_the_server(error):
 def test_a_defect_stays_a_defect(error):
     assert machine_error(error) is None
     assert machine_error(pickle.loads(pickle.dumps(error))) is None
+
+
+def test_a_link_that_leads_in_a_circle_is_named(tmp_path):
+    """Path.resolve reports it as a RuntimeError."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(RuntimeError) as caught:
+        (tmp_path / "loop").resolve()
+    assert f"can't use {tmp_path / 'loop'}: its links lead in a circle" in str(machine_error(caught.value))

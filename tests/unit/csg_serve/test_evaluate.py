@@ -146,8 +146,13 @@ def test_a_signal_to_end_keeps_what_is_recorded(data, number, capsys):
 
     async def run():
         async with running(server):
-            asyncio.get_running_loop().call_later(0.3, os.kill, os.getpid(), number)
-            await evaluate_until_signal(EvaluateOptions(servers=Servers((server.address,)), data=(data,) * 20))
+            run = asyncio.create_task(
+                evaluate_until_signal(EvaluateOptions(servers=Servers((server.address,)), data=(data,) * 20))
+            )
+            while server.requests < 20:
+                await asyncio.sleep(0.01)
+            os.kill(os.getpid(), number)
+            await run
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(run())

@@ -17,5 +17,5 @@ FOLDERS = sorted(path.parent for path in (ROOT / "docs" / "results").glob(f"*/{P
 def test_figures_and_table_agree(folder, tmp_path):
     plan = read_record(folder / PLAN, Plan, "restore it")
     base = parse_recipe(plan.recipe, str(folder / PLAN))
-    write_table(tmp_path, base, tuning_rule(base, plan.tune), list(read_results(folder).values()))
+    write_table(tmp_path, base, tuning_rule(base, plan.tune), list(read_results(folder, base.task).values()))
     assert (tmp_path / TABLE).read_text() == (folder / TABLE).read_text()
