@@ -1,7 +1,8 @@
 """Errors that a user can cause. Each one says in one line what happened and what to do, and has an exit code.
 
-0: success; 1: a bug in csg; 2: wrong usage; 3: invalid input or data; 4: the server can't be reached or the model is
-not ready; 5: a verification failed (parity, checksum); 130: Ctrl-C.
+0: success; 1: a bug in csg; 2: wrong usage; 3: invalid input or data, or an error of the machine
+(`csg.machine_errors`); 4: the server can't be reached or the model is not ready; 5: a verification failed (parity,
+checksum); 130: Ctrl-C; 141: nobody reads the output any more.
 """
 
 from __future__ import annotations

@@ -65,6 +65,14 @@ def new_folder(out: Path | None, parent: Path, stem: str) -> Iterator[Path]:
         yield folder
 
 
+def check_utf8(path: str | Path) -> None:
+    """Raise InputError if a path that files of csg will name is not UTF-8, which they can't hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"the path {path} is not UTF-8", "rename it, or make a link to it with another name") from None
+
+
 @contextmanager
 def working_in(folder: Path) -> Iterator[Path]:
     """Create a folder unless it exists, and lock it; it is removed if the block fails and leaves it empty.
@@ -73,6 +81,7 @@ def working_in(folder: Path) -> Iterator[Path]:
         UsageError: another process is working in it.
         OSError: it can't be created.
     """
+    check_utf8(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         try:

@@ -14,7 +14,7 @@ from torch import Tensor
 from csg.console import log, print_json
 from csg.datasets.check import check_dataset
 from csg.errors import UsageError
-from csg.files import absolute, locked, new_folder
+from csg.files import absolute, check_utf8, locked, new_folder
 from csg_train.distributed import broadcast_object, main_process_first, process_group, rank, said_once, world_size
 from csg_train.methods import load_method
 from csg_train.methods.base import Method
@@ -207,7 +207,11 @@ def _run_to_resume(request: TrainRequest) -> Path:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths, so that the run can be resumed from any folder."""
+    """The recipe with absolute paths, so that the run can be resumed from any folder.
+
+    Raises:
+        InputError: a path is not UTF-8, so that no recipe can hold it.
+    """
 
     def all_absolute(sources: tuple[str, ...]) -> tuple[str, ...]:
         embedded = TASKS[recipe.task].embedded
@@ -220,6 +224,8 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
             changes[name] = str(absolute(Path(labels)))
     if model.weights and model.weights != "none":
         model = model.model_copy(update={"weights": str(absolute(Path(model.weights)))})
+    for path in (*changes["train"], *changes["real"], changes.get("labels"), changes.get("real_labels"), model.weights):
+        check_utf8(path or "")
     return recipe.model_copy(update={"data": data.model_copy(update=changes), "model": model})
 
 

@@ -48,6 +48,10 @@ def one_line(code, words, expected_code, *patterns):
 
 
 BAD_COMMANDS = {
+    "out is not UTF-8": (("train", "cls", "--out", "caf\udce9"), 3, r"caf\\xe9 is not UTF-8; rename it"),
+    "data are not UTF-8": (("train", "cls", "--data", "caf\udce9"), 3, r"caf\\xe9 is not UTF-8; rename it"),
+    "an empty value": (("train", "cls", "--out", ""), 2, "an argument is empty after --out"),
+    "an empty value after =": (("train", "cls", "--out="), 2, "an argument is empty in --out="),
     "missing data": (("train", "cls", "--data", "nowhere", "--real-data", "nowhere"), 3, "nowhere"),
     "no such recipe": (("train", "cls", "--recipe", "nothing"), 2, "nothing.*digits"),
     "no such method": (("train", "cls", "--method", "magic"), 2, "magic.*csg"),
