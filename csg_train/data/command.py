@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 from csg.console import log, progress_bar
+from csg.datasets.segmentation import LABELS_FILE
 from csg.files import atomic_directory, new_folder
 from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
 from csg_train.data.synthetic_scenes import DIGIT_SCENES
@@ -30,4 +32,6 @@ def synth_command(kind: str, out: Path, count: int, seed: int) -> None:
         progress_bar(f"drawing {kind}", count) as advance,
     ):
         KINDS[kind].write(fresh, count, seed, advance)
+        if kind == DIGIT_SCENES.name:  # what the masks mean, for `csg train seg`
+            (fresh / LABELS_FILE).write_bytes((resources.files("csg.labelsets") / f"{kind}.yaml").read_bytes())
     log(f"{count} images of {kind} in {out}")
