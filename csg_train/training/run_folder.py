@@ -91,7 +91,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the training is complete."""
-        return (self.path / RESULT).is_file()
+        return (self.path / RESULT).exists()
 
     @property
     def diverged(self) -> bool:
