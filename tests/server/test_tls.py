@@ -43,6 +43,7 @@ def test_only_clients_with_a_certificate_are_served(encrypted, tls, tmp_path):
             client.is_server_live(client_timeout=20)
 
 
+@pytest.mark.slow
 def test_polling_a_new_version_goes_live_under_load_without_a_failed_request(encrypted, bundle, tls):
     repository, state = encrypted
     deploy = ("deploy", bundle.path, "--repository", repository)

@@ -33,7 +33,9 @@ def small_limit(monkeypatch):
 WIDE = (3, 32, 32, 5)
 
 
-@pytest.mark.parametrize(("precision", "loud"), [("fp32", None), ("fp16", None), ("fp16", 0)])
+@pytest.mark.parametrize(
+    ("precision", "loud"), [("fp32", None), ("fp16", None), pytest.param("fp16", 0, marks=pytest.mark.slow)]
+)
 def test_weights_in_a_file_give_the_same_answers(tmp_path, monkeypatch, precision, loud):
     """Also where some blocks of an fp16 graph stay fp32."""
     source = classifier(Chain(loud, widths=WIDE))

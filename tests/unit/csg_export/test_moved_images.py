@@ -17,7 +17,9 @@ from tests.helpers.small_source import classifier, segmenter
 from tests.unit.csg_export.conftest import write_images
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), "bf16"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), pytest.param("bf16", marks=pytest.mark.slow)]
+)
 def test_no_training_image_and_no_real_one_is_needed(moved, precision):
     done = csg("export", moved / "run", "--precision", precision, "--out", "bundle", "--json")
     assert done.returncode == 0, done.stderr
@@ -62,6 +64,7 @@ def test_other_images_are_refused(moved, options, says):
     refused(csg("export", moved / "run", *words, "--out", "bundle"), 3, says)
 
 
+@pytest.mark.slow
 def test_real_images_that_changed_are_not_compared_on(moved, tmp_path):
     """The run's own folder holds others now: hard inputs alone, with a line."""
     run = shutil.copytree(moved / "run", tmp_path / "run")

@@ -234,6 +234,8 @@ def test_a_damaged_specification_is_one_line(tmp_path, content):
 
 def test_names_that_are_not_utf_8_are_written_as_text(tmp_path):
     spec = EvaluationSpec(**{**make_spec(5).model_dump(), "data": ("caf\udce9",), "dataset": "caf\udce9"})
-    folder = started(out=tmp_path / "caf\udce9")
+    with pytest.raises(InputError, match="is not UTF-8"):
+        started(out=tmp_path / "caf\udce9")
+    folder = started(out=tmp_path / "café")
     with resumed_evaluation(folder, spec, fits):
         assert read_spec(folder).data == ("caf\\xe9",)

@@ -114,6 +114,7 @@ def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
     assert "three short runs" in (folder / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_method_that_diverges_is_named_and_holds_nothing_up(weights, tmp_path):
     folder = tmp_path / "diverging"
     words = ("--seeds", "1", "--no-tune", "--json", "--method", "l2:weight=1e30", "--method", "none")

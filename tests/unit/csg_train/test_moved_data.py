@@ -102,6 +102,7 @@ def test_missing_weights_are_found_before_data_are_drawn(tmp_path, monkeypatch):
     assert not (tmp_path / "empty").exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on_with_images_that_moved(tmp_path):
     data, real = noisy_images(tmp_path / "data"), noisy_images(tmp_path / "real", 2, seed=1)
     spec, folder = parse_method("none"), tmp_path / "comparison"
