@@ -15,7 +15,7 @@ from csg.files import cache_dir
 
 SPACE = "free some space, or write to another disk {elsewhere}"
 READ_ONLY = "write to another folder {elsewhere}"
-PERMISSION = "change its permissions, or name another (of results {elsewhere})"
+PERMISSION = "change its permissions; results go elsewhere {elsewhere}"
 FOLDER = "name another folder {elsewhere}"
 FILES = "close other programs, or raise the limit with `ulimit -n`"
 

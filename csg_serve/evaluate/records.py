@@ -39,7 +39,7 @@ class EvaluationSpec(Record):
     """Sources of the images, as given to --data."""
     labels: Source | None
     """Label set of the masks, segmentation only; None for the model's own."""
-    tile: Count | None
+    tile: Annotated[int, Field(ge=64, lt=2**31)] | None
     """Side of the tiles in pixels, segmentation only; None sends whole images."""
     dataset: Source
     """Name of the data set."""
