@@ -10,7 +10,8 @@ from pathlib import Path
 
 from csg.console import log
 from csg.errors import CsgError, InputError, UsageError
-from csg.files import LOCK, lock
+from csg.files import LOCK
+from csg.locks import lock
 from csg_cli.options import examples
 
 EXAMPLES = examples("csg demo", "mkdir demo && cd demo && csg demo")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from csg.bundle import PLAN, Bundle, write_bundle
 from csg.card import ModelCard, Output
 from csg.errors import InputError, UsageError, VerificationError
-from csg.files import check_new, new_folder
+from csg.locks import check_new, new_folder
 from csg.provenance import ClassificationEvaluation, Engine, Parity, SegmentationEvaluation
 from csg_export.external_weights import is_large, loadable
 from csg_export.formats import export_format

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from csg.console import log
-from csg.files import atomic_write, lock
+from csg.files import atomic_write
+from csg.locks import lock
 
 DIGEST_BYTES = 32
 

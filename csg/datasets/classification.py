@@ -18,7 +18,8 @@ from csg.datasets.class_folders import LabelledFiles, read_class_folders
 from csg.datasets.class_lists import read_class_list
 from csg.datasets.dataset_scan import DatasetScan, scan_dataset
 from csg.errors import InputError
-from csg.files import absolute, cached_folder
+from csg.files import absolute
+from csg.locks import cached_folder
 
 EMBEDDED_DIGITS = "digits"
 LIST_NAME = "image_list.txt"

@@ -23,8 +23,9 @@ from csg.datasets.masks import read_mask
 from csg.datasets.pairing import Pairs, pair
 from csg.datasets.scene_lists import read_scene_list
 from csg.errors import InputError
-from csg.files import absolute, cached_folder
+from csg.files import absolute
 from csg.images import decode
+from csg.locks import cached_folder
 
 EMBEDDED_SCENES = "digit-scenes"
 LABELS_FILE = "labels.yaml"

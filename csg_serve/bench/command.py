@@ -10,7 +10,8 @@ from pathlib import Path
 
 from csg.console import log, print_json, show_table
 from csg.errors import UsageError
-from csg.files import atomic_directory, new_folder, validate_name
+from csg.files import atomic_directory, validate_name
+from csg.locks import new_folder
 from csg.strict_json import json_text
 from csg_serve.bench.load import Send, generate_load, open_sender
 from csg_serve.bench.results import SCENARIOS, BenchOptions, BenchResult, LoadPoint, ScenarioName

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from csg.console import log
 from csg.errors import InputError, UsageError
-from csg.files import atomic_write, locked, new_folder, validate_name
+from csg.files import atomic_write, validate_name
+from csg.locks import locked, new_folder
 from csg.records import Record
 from csg_serve.evaluate.journal import JOURNAL, Journal
 from csg_serve.evaluate.records import AnswerRecord, ClassificationResult, EvaluationSpec, SegmentationResult

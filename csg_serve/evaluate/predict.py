@@ -14,8 +14,9 @@ import numpy as np
 
 from csg.card import ModelCard
 from csg.console import log, print_json, show_table
-from csg.files import LOCK, atomic_write, lock
+from csg.files import LOCK, atomic_write
 from csg.images import decode
+from csg.locks import lock
 from csg.overlays import overlay, palette_png, png_bytes
 from csg_serve.client.client import probabilities
 from csg_serve.client.connection import ServedModel, open_model

@@ -14,7 +14,7 @@ from typing import Literal
 
 from csg.card import ModelCard
 from csg.errors import ServerError
-from csg.files import cached_folder
+from csg.locks import cached_folder
 
 WHEEL = "nvidia-pytriton"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -20,7 +20,8 @@ from typing import Any
 
 from csg.console import log, print_json
 from csg.errors import CsgError, InputError, UsageError
-from csg.files import atomic_write, working_in
+from csg.files import atomic_write
+from csg.locks import working_in
 from csg_train.compare.panels import draw_figures, keep_panel
 from csg_train.compare.plan import keep_plan, without_folders
 from csg_train.compare.results import (

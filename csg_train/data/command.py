@@ -7,7 +7,8 @@ from pathlib import Path
 
 from csg.console import log, progress_bar
 from csg.datasets.segmentation import LABELS_FILE
-from csg.files import atomic_directory, new_folder
+from csg.files import atomic_directory
+from csg.locks import new_folder
 from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
 from csg_train.data.synthetic_scenes import DIGIT_SCENES
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csg.console import log
-from csg.files import cache_dir, cached_folder
+from csg.files import cache_dir
+from csg.locks import cached_folder
 
 PR_SET_PDEATHSIG = 1
 """Number of Linux' request for a signal when the parent ends (man 2 prctl)."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from csg.console import log, print_json
 from csg.datasets.check import check_dataset
 from csg.errors import UsageError
-from csg.files import absolute, check_utf8, locked, new_folder
+from csg.files import absolute, check_utf8
+from csg.locks import locked, new_folder
 from csg_train.distributed import broadcast_object, main_process_first, process_group, rank, said_once, world_size
 from csg_train.methods import load_method
 from csg_train.methods.base import Method

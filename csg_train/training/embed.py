@@ -11,7 +11,8 @@ import numpy as np
 
 from csg.console import log, print_json
 from csg.errors import InputError, UsageError
-from csg.files import atomic_write, writing
+from csg.files import atomic_write
+from csg.locks import writing
 from csg_train.energy import hyperspherical_energy
 from csg_train.tasks import TASKS, Images, Measurement, predicting
 from csg_train.training.environment import training_device

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from csg.errors import InputError, UsageError
-from csg.files import LOCK, atomic_directory, cached_folder, locked, new_folder, working_in, writing
+from csg.files import LOCK, atomic_directory
+from csg.locks import cached_folder, locked, new_folder, working_in, writing
 
 CLAIM = """
 import sys
 from pathlib import Path
-from csg.files import new_folder
+from csg.locks import new_folder
 with new_folder(None, Path(sys.argv[1]), "run") as folder:
     (folder / "file").write_text("")
     print(folder.name)
@@ -63,7 +64,7 @@ def test_an_atomic_folder_takes_the_place_of_a_claimed_one_but_of_no_other(tmp_p
 
 FILL = """
 import sys, time
-from csg.files import cached_folder
+from csg.locks import cached_folder
 def fill(folder):
     print("filling", flush=True)
     sys.stdin.read(1)

@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 
 from csg.errors import InputError, ServerError
-from csg.files import atomic_directory, atomic_write, new_folder
+from csg.files import atomic_directory, atomic_write
+from csg.locks import new_folder
 from csg.machine_errors import machine_error
 
 NUMBERS = (

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from csg.errors import InputError, UsageError
-from csg.files import locked
+from csg.locks import locked
 from csg_train.compare.figures import Panel, circle_figure, confusion_figure, save_figure
 from csg_train.compare.panels import draw_figures
 from csg_train.compare.plan import keep_plan
