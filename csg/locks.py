@@ -30,9 +30,22 @@ def new_folder(out: Path | None, parent: Path, stem: str) -> Iterator[Path]:
         UsageError: `out` is not empty, or another process is working in it.
         OSError: it can't be created.
     """
-    with working_in(out or _create_next(parent, stem)) as folder:
+    with _without_empty_folders(out or parent / stem), working_in(out or _create_next(parent, stem)) as folder:
         check_new(folder)
         yield folder
+
+
+@contextmanager
+def _without_empty_folders(path: Path) -> Iterator[None]:
+    """If the block fails, remove the folders above `path` that it has created and left empty."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 @contextmanager
@@ -63,11 +76,10 @@ def check_new(folder: Path) -> None:
 
 def _create_next(parent: Path, stem: str) -> Path:
     """Create the first of stem-1, stem-2, ... that does not exist: mkdir decides between processes."""
-    parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
         try:
-            (parent / f"{stem}-{number}").mkdir()
+            (parent / f"{stem}-{number}").mkdir(parents=True)
             return parent / f"{stem}-{number}"
         except FileExistsError:
             number += 1

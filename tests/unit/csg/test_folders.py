@@ -44,6 +44,9 @@ def test_a_folder_is_removed_if_nothing_was_written_into_it(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(None, tmp_path, "run"):
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
+    with pytest.raises(ZeroDivisionError), new_folder(None, tmp_path / "runs" / "cls", "run"):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ZeroDivisionError), new_folder(None, tmp_path, "run") as folder:
         (folder / "file").write_text("")
         raise ZeroDivisionError
