@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from csg.console import log
 from csg.errors import UsageError
@@ -134,7 +136,7 @@ def lock(file: Path, wait: str | None = None) -> Iterator[bool]:
     with naming(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         opened = file.open("a")
-    with opened as handle:
+    with opened as handle, _not_inherited(handle):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -148,6 +150,28 @@ def lock(file: Path, wait: str | None = None) -> Iterator[bool]:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
         yield True
+
+
+_HELD: set[TextIO] = set()
+"""The lock files that this process has open."""
+
+
+@contextmanager
+def _not_inherited(handle: TextIO) -> Iterator[None]:
+    """Close a lock file in every process that is forked meanwhile: a lock would last as long as one of them."""
+    _HELD.add(handle)
+    try:
+        yield
+    finally:
+        _HELD.discard(handle)
+
+
+def _close_inherited() -> None:
+    while _HELD:
+        _HELD.pop().close()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 def cached_folder(name: str, fill: Callable[[Path], None]) -> Path:

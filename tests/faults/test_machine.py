@@ -59,7 +59,7 @@ def test_a_read_only_folder(disk, args):
     refused(done, 3, "the file system is read-only", "--out")
 
 
-@pytest.mark.parametrize("size", [pytest.param("16k", marks=pytest.mark.slow), "64k"])
+@pytest.mark.parametrize("size", [pytest.param("48k", marks=pytest.mark.slow), "64k"])
 def test_a_disk_that_is_full_while_training(disk, size):
     done = disk(f"size={size}", *TRAIN, "--out", "run")
     written = left(done)

@@ -178,6 +178,6 @@ def test_a_failure_before_the_first_answer_leaves_nothing(folder, server, tmp_pa
         (tmp_path / "data" / name / "0.png").write_bytes(encoded(noise())[:60])  # its header is whole
     ask = ("evaluate", "--server", server, "--model", "colour", "--data", tmp_path / "data")
     refused(csg(*ask), 3, r"0\.png")
-    assert not list((tmp_path / "evaluations").iterdir())
+    assert not (tmp_path / "evaluations").exists()
     refused(csg(*ask, "--on-unreadable", "skip"), 3, "none of the 2 images of data can be read")
     refused(csg("evaluate", "page.html", "--server", server), 2, "unexpected argument 'page.html'", "--report")

@@ -1,5 +1,6 @@
 """Folders to work in: processes that start together get one each, and two never work in one."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -38,6 +39,29 @@ def test_a_folder_in_use_is_refused_and_free_again_afterwards(tmp_path):
         pass
     with pytest.raises(UsageError, match="not empty"), new_folder(folder, tmp_path, "run"):
         pass
+
+
+FORK = """
+import multiprocessing, os, signal, sys, time
+from pathlib import Path
+from csg.locks import locked
+with locked(Path(sys.argv[1])):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    print(child.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_process_holds_no_lock_though_its_children_live(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", FORK, tmp_path], stdout=subprocess.PIPE)
+    child = int(process.stdout.readline())
+    try:
+        assert process.wait() == -signal.SIGKILL
+        with locked(tmp_path):
+            os.kill(child, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_folder_is_removed_if_nothing_was_written_into_it(tmp_path):
