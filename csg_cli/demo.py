@@ -47,7 +47,8 @@ def _demo() -> None:
 
 
 def _run(*args: str, capture: bool = False) -> str:
-    log(f"\n$ csg {' '.join(args)}")
+    log("")
+    log(f"$ csg {' '.join(args)}")
     done = subprocess.run([sys.executable, "-m", "csg", *args], stdout=subprocess.PIPE if capture else None, text=True)
     if done.returncode:
         error = StepFailed(f"csg {' '.join(args)} ended with exit code {done.returncode}", "see the lines above")
