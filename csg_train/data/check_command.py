@@ -18,7 +18,7 @@ from csg.files import atomic_write
 from csg.overlays import png_bytes
 from csg.records import Record
 from csg_train.data.check_tables import show_findings
-from csg_train.data.findings import Dataset, Duplicates, Findings, Source, examine, find_leaks
+from csg_train.data.findings import Dataset, DataSource, Duplicates, Findings, examine, find_leaks
 from csg_train.data.samples import Samples, draw_samples
 
 
@@ -61,7 +61,7 @@ def check_command(request: CheckRequest, as_json: bool) -> None:
     """
     task = "seg" if request.labels else task_of(request.sources[0])
     training, sources = _read(task, request.sources, request.labels, None)
-    sets: list[tuple[str, Dataset, list[Source]]] = [("training", training, sources)]
+    sets: list[tuple[str, Dataset, list[DataSource]]] = [("training", training, sources)]
     if request.real:
         sets.append(("real", *_read(task, request.real, request.labels, training)))
     findings, samples = [], []
@@ -94,7 +94,7 @@ def check_command(request: CheckRequest, as_json: bool) -> None:
 
 def _read(
     task: str, sources: Sequence[str], labels: str | None, training: Dataset | None
-) -> tuple[Dataset, list[Source]]:
+) -> tuple[Dataset, list[DataSource]]:
     """Sources as one set, as a training reads them, and the number of images of each.
 
     Args:
@@ -115,10 +115,10 @@ def _read(
     return images, _parts(sources, len(images), counts)
 
 
-def _parts(sources: Sequence[str], total: int, others: Sequence[int]) -> list[Source]:
+def _parts(sources: Sequence[str], total: int, others: Sequence[int]) -> list[DataSource]:
     """The sources, with the numbers of images in all and in those behind the first."""
     counts = (total - sum(others), *others)
-    return [Source(name=printable(name), images=count) for name, count in zip(sources, counts, strict=True)]
+    return [DataSource(name=printable(name), images=count) for name, count in zip(sources, counts, strict=True)]
 
 
 def _refusals(images: Dataset, found: Findings, problems: Mapping[int, str]) -> Iterator[InputError]:

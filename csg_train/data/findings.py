@@ -24,7 +24,7 @@ NO_FILE = bytes(DIGEST_BYTES)
 Dataset = ClassificationDataset | SegmentationDataset
 
 
-class Source(Record):
+class DataSource(Record):
     """A source of a set."""
 
     name: str
@@ -77,7 +77,7 @@ class Findings(Record):
     """Name of the set."""
     images: int
     """Number of images."""
-    sources: tuple[Source, ...]
+    sources: tuple[DataSource, ...]
     """Where they are, in the order in which they were given."""
     notes: tuple[str, ...]
     """How the sources were read, such as files that were passed over."""
@@ -105,7 +105,7 @@ class Findings(Record):
     """Images with the same content."""
 
 
-def examine(images: Dataset, sources: Sequence[Source]) -> tuple[Findings, dict[int, str]]:
+def examine(images: Dataset, sources: Sequence[DataSource]) -> tuple[Findings, dict[int, str]]:
     """Decode all files of a set, and say what they are; what is known from an earlier check is not decoded again.
 
     Args:
@@ -163,14 +163,14 @@ def _shown(pairs: Sequence[tuple[Path, Path]]) -> tuple[tuple[str, str], ...]:
     return tuple((printable(str(first)), printable(str(second))) for first, second in pairs[:SHOWN])
 
 
-def _classes(images: ClassificationDataset, sources: Sequence[Source]) -> dict[str, tuple[int, ...]]:
+def _classes(images: ClassificationDataset, sources: Sequence[DataSource]) -> dict[str, tuple[int, ...]]:
     ends = np.cumsum([source.images for source in sources])
     parts = np.split(images.labels, ends[:-1])
     counts = np.stack([np.bincount(part, minlength=len(images.classes)) for part in parts], axis=1)
     return {printable(name): tuple(row) for name, row in zip(images.classes, counts.tolist(), strict=True)}
 
 
-def _duplicates(images: Dataset, sources: Sequence[Source]) -> Duplicates:
+def _duplicates(images: Dataset, sources: Sequence[DataSource]) -> Duplicates:
     def label(index: int) -> object:
         return images.labels[index] if isinstance(images, ClassificationDataset) else images.scan.masks.digest(index)
 
