@@ -141,6 +141,7 @@ def test_the_probes_and_the_autoscaler_of_docs_deploy_find_what_they_ask_for(exp
         assert re.search(rf'^{name}{{model="colour",version="\d"}} \d', metrics, re.M), name
 
 
+@pytest.mark.slow
 def test_explicit_control_a_new_version_goes_live_under_load_without_a_failed_request(explicit, bundle, tmp_path):
     root, state = explicit
     deploy = ("deploy", "--repository", root / "repository", "--name", "colour")

@@ -252,6 +252,7 @@ def test_versions_change_under_load_and_each_gets_its_own_pixels(folder, server,
     assert close in kinds
 
 
+@pytest.mark.slow
 def test_it_can_be_left_out(folder, server):
     repository = ("--repository", folder / "repository")
     assert csg("deploy", folder / "bundles" / "echo", "--name", "plain", *repository).returncode == 0

@@ -68,6 +68,7 @@ def test_int8_pools_in_float_what_a_first_layer_in_float_gives():
     assert np.abs(run(model) - expected).max() <= 0.15 * max(1, np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_percentiles_of_values_that_are_alike_at_first_take_no_memory():
     """ONNX Runtime's histogram of absolute values has bins as wide as the first ones need, for all that follow."""
 

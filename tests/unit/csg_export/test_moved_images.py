@@ -35,6 +35,7 @@ def test_no_training_image_and_no_real_one_is_needed(moved, precision):
     assert csg("deploy", "bundle", "--backend", "python").returncode == 0
 
 
+@pytest.mark.slow
 def test_images_that_moved_are_named(moved):
     options = ("--int8", "--out", "bundle", "--data", moved / "moved-data", "--real-data", moved / "moved-real")
     done = csg("export", moved / "run", *options, "--tolerance", 9)
