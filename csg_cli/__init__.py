@@ -85,6 +85,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error of the user is one line and an exit code, a traceback needs --debug."""
+    _use_utf8()
     args = sys.argv[1:]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -110,6 +111,13 @@ def main() -> None:
         if "--debug" in args:
             raise
         sys.exit(_report(error, args))
+
+
+def _use_utf8() -> None:
+    """Start again in Python's UTF-8 mode if the locale is another: names would be read as other characters."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _check_arguments(args: list[str]) -> None:

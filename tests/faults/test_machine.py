@@ -1,5 +1,7 @@
 """The command line on full and read-only disks, and without a reader: one line, exit code 3, nothing half-written."""
 
+import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -72,6 +74,16 @@ def test_a_disk_that_is_full_while_drawing(disk, kind):
     done = disk("size=200k", "data", "synth", "out", "--kind", kind, "--count", "400")
     assert not left(done)
     refused(done, 3, "can't use out: the disk is full")
+
+
+def test_names_are_utf_8_whatever_the_locale(tmp_path):
+    for name in ("café", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "1.png").write_bytes(encoded(noise()))
+    ascii_locale = os.environ | {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    done = subprocess.run([*CSG, "data", "check", "data", "--json"], cwd=tmp_path, env=ascii_locale, **TEXT)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["training"]["classes"]) == {"café", "dog"}
 
 
 @pytest.mark.parametrize("args", [("--help",), ("train", "cls", "--help")])
