@@ -9,23 +9,11 @@ import torch
 from torch import nn
 
 from csg.card import ClassificationInput, ClassSpec, Normalisation, SegmentationInput
-from csg.provenance import Provenance
 from csg_export.parity_images import ParityImages
 from csg_export.sources import Source
 from tests.helpers.small_networks import Chain
+from tests.helpers.tiny_bundle import PROVENANCE
 
-PROVENANCE = Provenance(
-    run="none",
-    recipe="none",
-    recipe_digest="0" * 64,
-    method="none",
-    backbone="none",
-    seed=0,
-    steps=0,
-    data_fingerprint="0" * 64,
-    commit=None,
-    versions={},
-)
 SIDE = 24
 
 

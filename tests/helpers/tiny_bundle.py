@@ -16,6 +16,20 @@ from csg.provenance import Parity, Provenance
 COLOURS = ("red", "green", "blue")
 OPSET = 18
 
+PROVENANCE = Provenance(
+    run="none",
+    recipe="none",
+    recipe_digest="0" * 64,
+    method="none",
+    backbone="none",
+    seed=0,
+    steps=0,
+    data_fingerprint="0" * 64,
+    commit=None,
+    versions={"onnx": onnx.__version__},
+)
+"""Of a network that no run has trained."""
+
 
 def write_colour_bundle(path: Path, name: str = "colour", side: int = 32) -> Bundle:
     """A classifier whose logits are the mean of each RGB channel: solid colours are classified without error."""
@@ -74,18 +88,7 @@ def _card(name: str, classes: Sequence[str], side: int) -> ModelCard:
         compute_type="fp32",
         opset=OPSET,
         parity=Parity(images=0, source="none", agreement=1, max_abs_diff=0, tolerance=0),
-        provenance=Provenance(
-            run="none",
-            recipe="none",
-            recipe_digest="0" * 64,
-            method="none",
-            backbone="none",
-            seed=0,
-            steps=0,
-            data_fingerprint="0" * 64,
-            commit=None,
-            versions={"onnx": onnx.__version__},
-        ),
+        provenance=PROVENANCE,
     )
 
 
