@@ -5,6 +5,7 @@ model.onnx       the trained network, preprocessing inside
 model.onnx.data  its weights, if they are too large for one protobuf message
 model.plan       the engine, in a bundle for TensorRT
 labels.txt       the class names, one a line, in the order of the logits
+golden.json      a few images and PyTorch's answers (csg.golden); missing in bundles of an older csg
 SHA256SUMS       checksums of the other files, for `sha256sum -c`
 """
 
@@ -21,10 +22,12 @@ from csg.datasets.listing import is_hidden
 from csg.errors import InputError, VerificationError
 from csg.files import LOCK, atomic_directory, sha256
 from csg.folders import wrong_folder
+from csg.golden import GoldenAnswers, parse_golden
 
 CARD, MODEL, LABELS, SUMS = "card.json", "model.onnx", "labels.txt", "SHA256SUMS"
-WEIGHTS, PLAN = "model.onnx.data", "model.plan"
-FILES = {CARD, MODEL, LABELS, SUMS, WEIGHTS, PLAN, LOCK}
+WEIGHTS, PLAN, GOLDEN = "model.onnx.data", "model.plan", "golden.json"
+OPTIONAL = (WEIGHTS, PLAN, GOLDEN)
+FILES = {CARD, MODEL, LABELS, SUMS, *OPTIONAL, LOCK}
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Bundle:
     """The folder."""
     card: ModelCard
     """The model card."""
+    golden: GoldenAnswers | None = None
+    """The golden answers; None in a bundle of an older csg."""
 
     @property
     def model(self) -> Path:
@@ -57,7 +62,9 @@ class Bundle:
         return self.path / LABELS
 
 
-def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes | Path]) -> Bundle:
+def write_bundle(
+    path: Path, card: ModelCard, models: Mapping[str, bytes | Path], golden: GoldenAnswers | None = None
+) -> Bundle:
     """Write a bundle atomically.
 
     Args:
@@ -65,6 +72,7 @@ def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes | Path]
         card: the model card.
         models: the model files by name: model.onnx, and model.onnx.data or model.plan. Their content, or a file of it,
             which is moved.
+        golden: the golden answers.
 
     Raises:
         InputError: `path` exists and is not empty, or `read_bundle` would refuse the card.
@@ -79,9 +87,12 @@ def write_bundle(path: Path, card: ModelCard, models: Mapping[str, bytes | Path]
             else:
                 (folder / name).write_bytes(model)
         (folder / LABELS).write_bytes(_labels(card))
-        sums = (f"{sha256(folder / name)}  {name}\n" for name in (CARD, *models, LABELS))
-        (folder / SUMS).write_text("".join(sums))
-    return Bundle(path, card)
+        names = [CARD, *models, LABELS]
+        if golden:
+            (folder / GOLDEN).write_text(golden.to_json())
+            names.append(GOLDEN)
+        (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+    return Bundle(path, card, golden)
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -101,8 +112,8 @@ def read_bundle(path: Path) -> Bundle:
         _existing(path, name)
     _check_no_others(path)
     listed = _sums(path / SUMS)
-    for name in (CARD, MODEL, WEIGHTS, PLAN, LABELS):
-        if name in (WEIGHTS, PLAN) and name not in listed and not (path / name).exists():
+    for name in (CARD, MODEL, LABELS, *OPTIONAL):
+        if name in OPTIONAL and name not in listed and not (path / name).exists():
             continue
         if listed.get(name) != sha256(_existing(path, name)):
             raise VerificationError(f"{path / name} does not match its SHA-256 in {SUMS}", "export the run again")
@@ -111,7 +122,8 @@ def read_bundle(path: Path) -> Bundle:
         raise InputError(f"{path / LABELS} does not hold the classes of {CARD}, one a line", "export the run again")
     if card.engine:
         _existing(path, PLAN)
-    return Bundle(path, card)
+    golden = parse_golden((path / GOLDEN).read_bytes(), card, str(path / GOLDEN)) if GOLDEN in listed else None
+    return Bundle(path, card, golden)
 
 
 def _labels(card: ModelCard) -> bytes:

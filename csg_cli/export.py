@@ -106,6 +106,15 @@ class ModelOptions:
         bool,
         typer.Option("--embedding", help="Classifiers: also return the pooled features.", rich_help_panel=OUTPUTS),
     ] = False
+    golden_real: Annotated[
+        bool,
+        typer.Option(
+            "--golden-real",
+            help="Keep two real images, 128 pixels wide, in the golden answers. Every client can read them: only for "
+            "images that you may pass on.",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = False
     calibration: Annotated[
         Optional[Literal["minmax", "entropy", "percentile"]],
         typer.Option(
@@ -182,6 +191,7 @@ class ModelOptions:
             calibration=self.calibration,
             fp32_first_last=self.fp32_first_last,
             engine=engine,
+            golden_real=self.golden_real,
         )
 
     def _refuse_unused(self, precision: str) -> None:

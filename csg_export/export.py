@@ -15,10 +15,12 @@ from pydantic import ValidationError
 from csg.bundle import PLAN, Bundle, write_bundle
 from csg.card import ModelCard, Output
 from csg.errors import InputError, UsageError, VerificationError
+from csg.golden import GoldenAnswers
 from csg.locks import check_new, new_folder
 from csg.provenance import ClassificationEvaluation, Engine, Parity, SegmentationEvaluation
 from csg_export.external_weights import is_large, loadable
 from csg_export.formats import export_format
+from csg_export.golden import golden_answers
 from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, bundle_files, strip, to_onnx, without_logits
 from csg_export.options import ExportOptions
 from csg_export.parity import Stage, check_parity, compare
@@ -59,7 +61,7 @@ def export(source: Source, options: ExportOptions, out: Path | None = None) -> B
         suffix = options.precision if exported.engine is None else f"{options.precision}-{options.format}"
         files = exported.plan | bundle_files(exported.shipped, card.to_json(), work)
         with new_folder(out, BUNDLES, f"{source.stem}-{suffix}") as folder:
-            return write_bundle(folder, card, files)
+            return write_bundle(folder, card, files, exported.golden)
 
 
 @contextmanager
@@ -89,6 +91,8 @@ class _Exported:
     """The engine's file, if there is one."""
     engine: Engine | None
     """What built it."""
+    golden: GoldenAnswers
+    """PyTorch's answers for a few images."""
 
 
 def _convert_and_check(source: Source, options: ExportOptions, work: Path | None) -> _Exported:
@@ -115,8 +119,10 @@ def _convert_and_check(source: Source, options: ExportOptions, work: Path | None
         if run_engine := tensorrt_runner(plan[PLAN], engine):
             stages.append(_stage(f"{options.format} engine", run_engine, precision))
     parity = check_parity(reference, stages, compared)
+    tolerances = (precision.tolerance, precision.hard_tolerance)
+    golden = golden_answers(reference, run, tolerances, source.real if options.golden_real else None, spec=source.spec)
     evaluations = source.evaluations + _evaluate(source, run, options.precision, precision.max_score_loss)
-    return _Exported(converted, shipped, parity, evaluations, dict(plan), engine)
+    return _Exported(converted, shipped, parity, evaluations, dict(plan), engine, golden)
 
 
 def _compared_images(source: Source, precision: ExportPrecision) -> list[ParityImages]:

@@ -33,7 +33,7 @@ def inspect_command(path: Path, as_json: bool) -> None:
         print_json({"files": files, "graph": asdict(contents), "card": json.loads(bundle.card.to_json())})
         return
     log(f"{path}: every file matches its SHA-256")
-    show_key_values(f"bundle {path}", _facts(bundle.card, contents, files))
+    show_key_values(f"bundle {path}", _facts(bundle.card, contents, files) | {"golden answers": _golden(bundle)})
     show_parity(bundle.card)
     show_evaluations(bundle.card)
 
@@ -123,6 +123,12 @@ def _facts(card: ModelCard, contents: GraphContents, files: dict[str, int]) -> d
         shapes = " to ".join("x".join(map(str, shape)) for shape in card.engine.profile)
         facts["engine"] = f"{card.engine.library} {card.engine.version} for {', '.join(card.engine.target)}; {shapes}"
     return facts
+
+
+def _golden(bundle: Bundle) -> str:
+    if bundle.golden is None:
+        return "none: of an older csg; its answers can't be verified"
+    return f"{len(bundle.golden.answers)}: {', '.join(answer.name for answer in bundle.golden.answers)}"
 
 
 def model_bytes(bundle: Bundle) -> int:

@@ -27,6 +27,8 @@ class ExportOptions:
     """int8: how ranges are derived from values; None: what cost least for the task and format (docs/export.md)."""
     fp32_first_last: bool = True
     """int8: keep the first and the last layer in float32."""
+    golden_real: bool = False
+    """Keep two of the real images, reduced, in the golden answers, which every client can read."""
     engine: EngineOptions = field(default_factory=EngineOptions)
     """How the engine is built, for formats that have one."""
 

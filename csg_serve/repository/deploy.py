@@ -19,7 +19,8 @@ from csg.bundle import LABELS, Bundle, newest_bundle, read_bundle
 from csg.console import log, print_json
 from csg.errors import InputError
 from csg.files import validate_name
-from csg_serve.python_backend import TENSOR_MODEL, write_scripts
+from csg.golden import golden_arrays
+from csg_serve.python_backend import GOLDEN_ARRAYS, TENSOR_MODEL, write_scripts
 from csg_serve.repository.encoded_model import (
     PREPROCESSING,
     encoded_dir,
@@ -28,7 +29,7 @@ from csg_serve.repository.encoded_model import (
     write_preprocessing,
 )
 from csg_serve.repository.versions import SwitchStep, add_version, go_live, locked_model, prune, versions_of
-from csg_serve.triton.config import CONFIG, config_text, encoded_name, model_config, served_version
+from csg_serve.triton.config import CONFIG, add_golden, config_text, encoded_name, model_config, served_version
 from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, resolve
 
 BUNDLES = Path("bundles")
@@ -148,6 +149,7 @@ def _steps(bundle: Bundle, options: DeployOptions, model_dir: Path, version: int
 
     def write_tensor_model() -> None:
         config = model_config(bundle.card, model_dir.name, version, options)
+        add_golden(config, bundle.golden)
         prune(model_dir, options.keep)
         extra_files = {LABELS: bundle.labels.read_bytes(), CONFIG: config_text(config).encode()}
         add_version(model_dir, version, lambda folder: _fill(folder, bundle, config, preprocessing), extra_files)
@@ -167,5 +169,7 @@ def _fill(folder: Path, bundle: Bundle, config: ModelConfig, preprocessing: Path
     (folder / CONFIG).write_text(config_text(config))
     if config.backend == "python":
         write_scripts(TENSOR_MODEL, folder)
+        if bundle.golden:
+            (folder / GOLDEN_ARRAYS).write_bytes(golden_arrays(bundle.golden, bundle.card))
     if preprocessing:
         shutil.copytree(preprocessing, folder / PREPROCESSING)

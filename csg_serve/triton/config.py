@@ -16,12 +16,16 @@ from tritonclient.grpc.model_config_pb2 import (
 from csg.bundle import LABELS, PLAN
 from csg.card import ModelCard, parse_card
 from csg.errors import InputError
+from csg.golden import GoldenAnswers, parse_golden
 from csg_serve.triton.deploy_options import DEFAULTS, PRECISION_MODES, DeployOptions, max_batch_size
 
 CONFIG = "config.pbtxt"
 
 CARD_PARAMETER = "csg_card"
 """Parameter of a configuration that carries the model card."""
+
+GOLDEN_PARAMETER = "csg_golden"
+"""Parameter of a configuration that carries the golden answers (`csg.golden`), if the bundle has some."""
 
 ENCODED_PARAMETER = "csg_encoded_for"
 """Parameter of `<name>_encoded`: the name of its tensor model."""
@@ -176,6 +180,28 @@ def card_of(config: ModelConfig, where: str) -> ModelCard:
         InputError: the card is malformed.
     """
     return parse_card(config.parameters[CARD_PARAMETER].string_value, where)
+
+
+def add_golden(config: ModelConfig, golden: GoldenAnswers | None) -> None:
+    """Let a configuration carry the golden answers of its bundle, if there are any."""
+    if golden:
+        config.parameters[GOLDEN_PARAMETER].string_value = golden.to_json()
+
+
+def golden_of(config: ModelConfig, card: ModelCard, where: str) -> GoldenAnswers | None:
+    """Return the golden answers that a configuration carries; None if it has none.
+
+    Args:
+        config: the configuration.
+        card: the card that it carries.
+        where: where it comes from, for the error message.
+
+    Raises:
+        InputError: they are malformed, or do not fit the card.
+    """
+    if GOLDEN_PARAMETER not in config.parameters:
+        return None
+    return parse_golden(config.parameters[GOLDEN_PARAMETER].string_value, card, where)
 
 
 def repository_flags(repository: Path, tritonserver: Path) -> list[str]:
