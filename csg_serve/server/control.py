@@ -17,6 +17,8 @@ from csg_serve.server.state import LOG, SECRET, ServerState, running_server
 from csg_serve.triton.protocol import CONTROL_TIMEOUT_S, LOAD_TIMEOUT_S, POLL_S, SECRET_HEADER, triton_message
 
 LOOK_S = 0.1
+MAX_ANSWER = 2**24
+"""Bytes of an answer that are read."""
 RESTART = "only the user who started the server may use it; if the file was changed, stop and start the server"
 
 
@@ -73,7 +75,7 @@ def repository_index(repository: Path, http_address: str) -> list[dict[str, str]
     """Return Triton's repository index: name, version, state and reason of each model; empty if it does not answer."""
     try:
         entries: list[dict[str, str]] = json.loads(_post(repository, http_address, "index", CONTROL_TIMEOUT_S))
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException, ValueError):
         return []
     return entries
 
@@ -119,15 +121,22 @@ def _post(repository: Path, http_address: str, call: str, timeout_s: float) -> b
     request = urllib.request.Request(
         f"http://{http_address}/v2/repository/{call}", method="POST", headers=_secret_header(repository / SECRET)
     )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects())
     try:
         with direct.open(request, timeout=timeout_s) as response:
-            content: bytes = response.read()
+            content: bytes = response.read(MAX_ANSWER)
             return content
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.FORBIDDEN:
             raise ServerError(f"the server does not accept the secret in {repository / SECRET}", RESTART) from None
         raise
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for an error, since following it would send the secret elsewhere."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
 
 
 def _secret_header(file: Path) -> dict[str, str]:
@@ -139,6 +148,6 @@ def _secret_header(file: Path) -> dict[str, str]:
 
 def _error_text(error: urllib.error.HTTPError) -> str:
     try:
-        return str(json.load(error)["error"])
+        return str(json.loads(error.read(MAX_ANSWER))["error"])
     except (ValueError, LookupError, TypeError):
         return str(error)
