@@ -1,4 +1,4 @@
-"""Small web servers that give every request an answer that a test makes: what may be at an address instead of Triton."""
+"""Small web servers that give requests an answer that a test makes: what may be at an address instead of Triton."""
 
 import http.server
 import threading
@@ -23,11 +23,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.server.requests.append((self.path, dict(self.headers)))
+        self.server.requests.append((self.path, self.headers))
         with suppress(OSError):
             self.server.answer(self)
 
-    do_POST = do_GET
+    def do_POST(self):
+        self.do_GET()
 
     def log_message(self, *_):
         pass
