@@ -50,6 +50,7 @@ bench: setup   ## the measurements that README and docs quote; RUNS=... are expo
 	$(BIN)/python -m benchmarks.serving.segmentation_memory
 	$(BIN)/python -m benchmarks.serving.transport
 	$(BIN)/python -m benchmarks.serving.overhead
+	$(BIN)/python -m benchmarks.serving.variants
 	$(BIN)/python -m benchmarks.peers.run
 	$(BIN)/python -m benchmarks.serving.soak
 	$(BIN)/python -m benchmarks.fuzz --minutes 2
