@@ -21,7 +21,17 @@ MODELS_EXAMPLES = examples("csg models", "csg models --server gpu-box:8001 --loa
 class TritonOptions:
     """How Triton is started."""
 
-    address: Annotated[str, typer.Option(help="IPv4 address to listen on; 0.0.0.0: all of them.")] = "127.0.0.1"
+    address: Annotated[
+        str, typer.Option(help="IPv4 address for gRPC and metrics; 0.0.0.0: all of them. HTTP: see --expose-http.")
+    ] = "127.0.0.1"
+    expose_http: Annotated[
+        bool,
+        typer.Option(
+            "--expose-http",
+            help="HTTP listens on --address too, not only on loopback. Requests without authentication have ended "
+            "Triton's HTTP server (SECURITY.md).",
+        ),
+    ] = False
     http_port: Annotated[int, typer.Option(help="HTTP port; 0 chooses a free one.")] = 8000
     grpc_port: Annotated[int, typer.Option(help="gRPC port; 0 chooses a free one.")] = 8001
     metrics_port: Annotated[int, typer.Option(help="Metrics port; 0 chooses a free one.")] = 8002
@@ -33,12 +43,12 @@ class TritonOptions:
         Optional[Path],
         typer.Option(
             help="File with the secret of the control API.",
-            show_default="none on loopback; otherwise a new secret",
+            show_default="a new secret",
         ),
     ] = None
-    tls_cert: Annotated[
-        Optional[Path], typer.Option(help="PEM certificate: gRPC uses TLS, HTTP stays on loopback.")
-    ] = None
+    tls_cert: Annotated[Optional[Path], typer.Option(help="PEM certificate: gRPC uses TLS. Triton has no HTTPS.")] = (
+        None
+    )
     tls_key: Annotated[Optional[Path], typer.Option(help="PEM key of --tls-cert.")] = None
     tls_client_ca: Annotated[
         Optional[Path], typer.Option(help="PEM certificates of a CA: clients need a certificate signed by it.")
@@ -68,6 +78,7 @@ class TritonOptions:
 
         return ServerOptions(
             address=check_address(self.address),
+            expose_http=self.expose_http,
             ports=(self.http_port, self.grpc_port, self.metrics_port),
             control=self.control,
             secret_file=self.secret_file,

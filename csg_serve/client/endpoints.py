@@ -7,11 +7,12 @@ import os
 import re
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from csg.errors import InputError, UsageError
+from csg_serve.server.local import find_local_secret
 
 ADDRESS = re.compile(r"(?:(grpcs?|https?)://)?((?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}))/?")
 MAX_SECRET = 4096
@@ -114,6 +115,33 @@ class Servers:
             except OSError as error:
                 raise _unusable(f"{self.tls_cert} with {self.tls_key}", error) from None
         return context
+
+
+class ConnectionSecret:
+    """The secret that one connection's calls carry: the given one, or that of the user's own server on this machine.
+
+    Args:
+        address: of the server.
+        servers: with the given secret, if there is one.
+    """
+
+    def __init__(self, address: Address, servers: Servers):
+        self._address, self._searched = address, address.local and not servers.secret
+        self._servers = servers
+        self.renew()
+
+    def renew(self) -> bool:
+        """Look for the secret again; return whether it has changed, as it does when a server starts again."""
+        before = self._servers.secret
+        if self._searched:
+            port = int(self._address.authority.rpartition(":")[2])
+            found = find_local_secret("http" if self._address.http else "grpc", port)
+            self._servers = replace(self._servers, secret=found)
+        return self._servers.secret != before
+
+    def header(self, name: str) -> dict[str, str]:
+        """The header that carries the secret, empty without one."""
+        return self._servers.secret_header(name)
 
 
 def as_servers(server: str | Sequence[str] | Servers) -> Servers:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from csg_serve.client.endpoints import Address, Servers
+from csg_serve.client.endpoints import Address, ConnectionSecret, Servers
 from csg_serve.client.shared_memory import Region
 from csg_serve.client.transport import DEADLINE_S, ErrorKind, Inference, TransportError, transport_error
 from csg_serve.triton.protocol import GRPC_SECRET_HEADER
@@ -48,13 +48,14 @@ class GrpcTransport:
 
     def __init__(self, address: Address, servers: Servers):
         self._address, self._credentials = address, grpc_credentials(servers) if address.tls else None
-        self._headers = servers.secret_header(GRPC_SECRET_HEADER)
+        self.secret = ConnectionSecret(address, servers)
         self._clients: dict[int, InferenceServerClient] = {}
         self._open = AsyncExitStack()
 
     async def call(self, method: str, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
         try:
-            return await getattr(self._client(0), method)(*arguments, headers=self._headers, client_timeout=deadline_s)
+            headers = self.secret.header(GRPC_SECRET_HEADER)
+            return await getattr(self._client(0), method)(*arguments, headers=headers, client_timeout=deadline_s)
         except InferenceServerException as error:
             raise _grpc_error(error) from None
 
@@ -67,7 +68,7 @@ class GrpcTransport:
                 [tensor],
                 model_version=str(version),
                 outputs=[output],
-                headers=self._headers,
+                headers=self.secret.header(GRPC_SECRET_HEADER),
                 client_timeout=inference.deadline_s,
             )
         except InferenceServerException as error:

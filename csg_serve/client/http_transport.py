@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from csg_serve.client.endpoints import Address, Servers
+from csg_serve.client.endpoints import Address, ConnectionSecret, Servers
 from csg_serve.client.shared_memory import Region
 from csg_serve.client.transport import DEADLINE_S, NOT_TRITON, ErrorKind, Inference, TransportError, transport_error
 from csg_serve.triton.protocol import SECRET_HEADER
@@ -43,11 +43,11 @@ class HttpTransport:
         self._client = tritonclient.http.aio.InferenceServerClient(
             address.authority, conn_timeout=None, ssl=address.tls, ssl_context=context
         )
-        self._headers = servers.secret_header(SECRET_HEADER)
+        self.secret = ConnectionSecret(address, servers)
 
     async def call(self, method: str, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
         with _answers_of_triton():
-            call = getattr(self._client, method)(*arguments, headers=dict(self._headers))
+            call = getattr(self._client, method)(*arguments, headers=self.secret.header(SECRET_HEADER))
             found = await self._within(deadline_s, call)
             if method not in ANSWERS:
                 return found
@@ -65,7 +65,7 @@ class HttpTransport:
             [tensor],
             model_version=str(version),
             outputs=[output],
-            headers=dict(self._headers),
+            headers=self.secret.header(SECRET_HEADER),
         )
         with _answers_of_triton():
             return inference.answer(await self._within(inference.deadline_s, call), region)

@@ -79,6 +79,8 @@ class SharedMemoryPool:
             region.unlink()
             if not isinstance(error, TransportError) or error.kind in ("away", "late"):
                 raise
+            if error.kind == "restricted" and self._transport.secret.renew():  # the server was started again
+                return await self._register(size)
             self.enabled = False
             return None
         if not self._cleaned:

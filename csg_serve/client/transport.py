@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import triton_to_np_dtype
 
 from csg.errors import one_line
+from csg_serve.client.endpoints import ConnectionSecret
 from csg_serve.client.shared_memory import Region
 
 DEADLINE_S = 30
@@ -96,7 +97,13 @@ class Inference:
 
 
 class Transport(Protocol):
-    """A connection to one server. Every call may raise TransportError."""
+    """A connection to one server. Every call may raise TransportError.
+
+    Attributes:
+        secret: what its calls carry.
+    """
+
+    secret: ConnectionSecret
 
     async def call(self, method: str, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
         """Call a method that both clients of tritonclient have.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from csg.errors import InputError, UsageError, one_line
+from csg_serve.server.local import generate_secret
 
 LOOPBACK, ANY_ADDRESS = "127.0.0.1", "0.0.0.0"
 ENDPOINTS = ("http", "grpc", "metrics")
@@ -45,11 +46,14 @@ class ServerOptions:
     ports: tuple[int, int, int] = (8000, 8001, 8002)
     """Ports of HTTP, gRPC and metrics. 0 takes a free one."""
 
+    expose_http: bool = False
+    """Whether HTTP listens on `address` too. Otherwise it stays on loopback, unless `address` is loopback itself."""
+
     control: Control = "poll"
     """How the server finds new versions: "poll" looks at the repository, "explicit" waits to be told."""
 
     secret_file: Path | None = None
-    """File with the secret of the control API."""
+    """File with the secret of the control API. None: a new secret."""
 
     tls: TlsFiles | None = None
     """Certificates of the gRPC endpoint. None: gRPC is not encrypted."""
@@ -72,14 +76,10 @@ class ServerOptions:
         return not ipaddress.IPv4Address(self.address).is_loopback
 
     @property
-    def restricted(self) -> bool:
-        """Whether the control API requires the secret."""
-        return self.exposed or self.secret_file is not None
-
-    @property
     def hosts(self) -> dict[str, str]:
-        """The address of each endpoint. Triton has no HTTPS: with TLS, HTTP stays on loopback."""
-        return {name: LOOPBACK if name == "http" and self.tls else self.address for name in ENDPOINTS}
+        """The address of each endpoint."""
+        http = self.address if self.expose_http or not self.exposed else LOOPBACK
+        return {name: http if name == "http" else self.address for name in ENDPOINTS}
 
 
 def check_address(address: str) -> str:
@@ -146,12 +146,12 @@ def read_secret(file: Path) -> str:
     return secret
 
 
-def control_secret(options: ServerOptions) -> str | None:
-    """Return the secret of the control API: the user's, or a new one; None if the API is open.
+def control_secret(options: ServerOptions) -> str:
+    """Return the secret of the control API: the user's, or a new one.
+
+    There always is one: a web page can send a POST to loopback, and a request to load a model may carry its script.
 
     Raises:
         InputError: as `read_secret`.
     """
-    if options.secret_file:
-        return read_secret(options.secret_file)
-    return secrets.token_urlsafe(24) if options.restricted else None
+    return read_secret(options.secret_file) if options.secret_file else generate_secret()

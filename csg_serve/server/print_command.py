@@ -45,7 +45,7 @@ def print_command(repository: Path, options: ServerOptions, as_json: bool) -> No
     except ServerError as error:
         log(f"no command for this machine: {error}")
     commands["container"] = _command_in_container(repository, options)
-    if options.restricted and options.secret_file is None:
+    if options.secret_file is None:
         log("set CSG_SECRET to the secret of the control API, or name a file with --secret-file")
     if as_json:
         print_json(commands)
@@ -58,7 +58,7 @@ def _command_here(repository: Path, options: ServerOptions) -> str:
     variables = environment(triton, options).items()
     changed = [f"{name}={value}" for name, value in variables if os.environ.get(name) != value]
     endpoints = {name: (host, port) for (name, host), port in zip(options.hosts.items(), options.ports, strict=True)}
-    flags = triton_flags(options, str(repository.resolve()), endpoints, _placeholder(options))
+    flags = triton_flags(options, str(repository.resolve()), endpoints, SECRET_PLACEHOLDER)
     flags += [*repository_flags(repository, triton.executable), KEEP_ON_LOAD_ERROR]
     if triton.backends:
         flags.append(f"--backend-directory={triton.backends}")
@@ -82,13 +82,9 @@ def _command_in_container(repository: Path, options: ServerOptions) -> str:
         IMAGE,
         "tritonserver",
     ]
-    flags = container_flags(replace(options, tls=tls), _placeholder(options))
+    flags = container_flags(replace(options, tls=tls), SECRET_PLACEHOLDER)
     flags += repository_flags(repository, CONTAINER_TRITON)
     return _shell("docker run --rm", [*run, *flags], options.secret_file)
-
-
-def _placeholder(options: ServerOptions) -> str | None:
-    return SECRET_PLACEHOLDER if options.restricted else None
 
 
 def _shell(start: str, words: list[str], secret_file: Path | None) -> str:

@@ -60,7 +60,7 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
         start_watchdog(repository, state.token)
         _wait_until_ready(process, repository, state.http)
         _announce(state, as_json)
-        _warn(repository, options)
+        _warn(options)
         if detach:
             cleanup.pop_all()
             return
@@ -147,14 +147,12 @@ def _free_port(name: str, host: str, port: int, listeners: ExitStack) -> int:
 
 
 def _start(
-    repository: Path, options: ServerOptions, endpoints: Endpoints, log_file: IO[bytes], *, secret: str | None
+    repository: Path, options: ServerOptions, endpoints: Endpoints, log_file: IO[bytes], *, secret: str
 ) -> tuple[subprocess.Popen[bytes], ServerState]:
     """Start tritonserver as the leader of its own process group, so that Ctrl-C reaches csg only."""
     triton = find_triton()
     log(f"serving {repository}/ with {triton.executable}; log: {repository / LOG}")
-    (repository / SECRET).unlink(missing_ok=True)
-    if secret:
-        atomic_write(repository / SECRET, secret.encode(), mode=0o600)
+    atomic_write(repository / SECRET, secret.encode(), mode=0o600)
     token = f"csg-{secrets.token_hex(8)}-"
     flags = triton_flags(options, str(repository.resolve()), endpoints, secret)
     flags += [*repository_flags(repository, triton.executable), KEEP_ON_LOAD_ERROR]
@@ -219,13 +217,12 @@ def _announce(state: ServerState, as_json: bool) -> None:
             stdout.print(f"{name:8} {address}")
 
 
-def _warn(repository: Path, options: ServerOptions) -> None:
+def _warn(options: ServerOptions) -> None:
     """Print what to know about a server that other machines can reach."""
     if options.exposed:
-        encryption = "gRPC is encrypted, HTTP is on loopback" if options.tls else "nothing is encrypted (--tls-cert)"
-        log(f"listening on {options.address} for other machines; {encryption}")
-    if options.restricted:
-        log(f"the control API requires the secret in {repository / SECRET}")
+        encryption = "gRPC is encrypted" if options.tls else "gRPC is not encrypted (--tls-cert)"
+        http = "HTTP is open to them too, see SECURITY.md" if options.expose_http else "HTTP stays on loopback"
+        log(f"other machines can reach the server at {options.address}: {encryption}; {http}")
 
 
 def _stop(repository: Path, state: ServerState) -> None:

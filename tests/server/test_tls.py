@@ -7,6 +7,7 @@ import tritonclient.grpc as triton
 import trustme
 from tritonclient.utils import InferenceServerException
 
+from csg_serve.server.state import SECRET
 from tests.helpers.certificates import encrypted_client
 from tests.helpers.cli import csg
 from tests.helpers.load import under_load
@@ -59,6 +60,7 @@ def test_polling_a_new_version_goes_live_under_load_without_a_failed_request(enc
 
 
 def test_a_polling_server_loads_nothing_on_demand(bundle, encrypted, tls):
-    _, state = encrypted
+    repository, state = encrypted
+    secret = {"triton-grpc-protocol-csg-secret": (repository / SECRET).read_text()}
     with pytest.raises(InferenceServerException, match="polling"):
-        encrypted_client(state["grpc"], tls).unload_model("colour")
+        encrypted_client(state["grpc"], tls).unload_model("colour", headers=secret)

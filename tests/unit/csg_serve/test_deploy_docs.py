@@ -85,7 +85,6 @@ def test_compose_starts_what_the_command_line_prints():
 
 def test_kubernetes_and_kserve_start_what_the_command_line_prints():
     exposed = ServerOptions(address="0.0.0.0", threads=CORES)
-    assert exposed.restricted
     flags = container_flags(exposed, "$(CSG_SECRET)")
     pod = kind("Deployment")["spec"]["template"]["spec"]
     (triton,) = pod["containers"]

@@ -1,9 +1,20 @@
 """Options of `csg serve`: what is refused before anything starts."""
 
+from pathlib import Path
+
 import pytest
 
 from csg.errors import InputError, UsageError
-from csg_serve.server.options import ServerOptions, check_address, check_tls, control_secret, read_secret
+from csg_serve.server.options import (
+    LOOPBACK,
+    SECRET_PATTERN,
+    ServerOptions,
+    TlsFiles,
+    check_address,
+    check_tls,
+    control_secret,
+    read_secret,
+)
 
 
 def test_what_can_not_be_served_with_is_said_before_anything_starts(tls, tmp_path):
@@ -29,10 +40,24 @@ def test_what_can_not_be_served_with_is_said_before_anything_starts(tls, tmp_pat
             read_secret(tmp_path / "secret")
 
 
-def test_only_loopback_does_without_a_secret():
-    assert not ServerOptions().exposed
-    assert not ServerOptions(address="127.0.0.2").restricted
-    assert ServerOptions(address="0.0.0.0").restricted
-    assert ServerOptions(address="10.1.2.3").restricted
-    assert control_secret(ServerOptions()) is None
-    assert len({control_secret(ServerOptions(address="0.0.0.0")) for _ in range(9)}) == 9
+def test_there_always_is_a_secret_and_it_is_new_each_time():
+    made = {control_secret(ServerOptions(address=address)) for address in ("127.0.0.1", "0.0.0.0") for _ in range(9)}
+    assert len(made) == 18
+    assert all(SECRET_PATTERN.fullmatch(secret) for secret in made)
+
+
+@pytest.mark.parametrize(
+    ("options", "http"),
+    [
+        ({}, "127.0.0.1"),
+        ({"address": "127.0.0.2"}, "127.0.0.2"),
+        ({"address": "0.0.0.0"}, "127.0.0.1"),
+        ({"address": "10.1.2.3"}, "127.0.0.1"),
+        ({"address": "10.1.2.3", "tls": TlsFiles(Path("cert"), Path("key"))}, "127.0.0.1"),
+        ({"address": "0.0.0.0", "expose_http": True}, "0.0.0.0"),
+        ({"expose_http": True}, "127.0.0.1"),
+    ],
+)
+def test_http_stays_on_loopback_unless_it_is_exposed(options, http):
+    hosts = ServerOptions(**options).hosts
+    assert hosts == {"http": http, "grpc": options.get("address", LOOPBACK), "metrics": hosts["grpc"]}
