@@ -20,6 +20,11 @@ LOCK = ".lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is safe as the name of a folder, as `validate_name` wants it."""
+    return bool(_NAME.fullmatch(text))
+
+
 def validate_name(name: str, kind: str) -> str:
     """Check that a name is safe as a folder name, and return it.
 
@@ -34,7 +39,7 @@ def validate_name(name: str, kind: str) -> str:
         >>> validate_name("digits-csg-1", "model name")
         'digits-csg-1'
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(
             f"invalid {kind} {name!r}", "use letters, digits, '.', '_' and '-', at most 100, a letter or digit first"
         )

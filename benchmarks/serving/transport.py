@@ -76,7 +76,14 @@ async def measure(addresses: dict[str, str]) -> list[tuple[str, ...]]:
         for title, (model, shape, row, kind) in WORKLOADS.items():
             pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
             inference = Inference(
-                model=model, input="image", tensor=pixels, output="answer", dtype=kind, row=row, deadline_s=60
+                model=model,
+                input="image",
+                tensor=pixels,
+                output="answer",
+                dtype=kind,
+                row=row,
+                classes=256,
+                deadline_s=60,
             )
             found = {name: [] for name in pools}
             for number in range(ROUNDS + 1):
@@ -84,7 +91,7 @@ async def measure(addresses: dict[str, str]) -> list[tuple[str, ...]]:
                     taken = await one_round(pool, inference)
                     if number:  # the first one warms up
                         found[name].append(taken)
-            assert all(pool.usable == name.endswith("memory") for name, pool in pools.items())
+            assert all(pool.enabled == name.endswith("memory") for name, pool in pools.items())
             for name, taken in found.items():
                 ratio = statistics.median(own[0] / base[0] for own, base in zip(taken, found["gRPC"], strict=True))
                 wall, cpu = (statistics.median(column) for column in zip(*taken, strict=True))

@@ -23,11 +23,12 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest
 from csg.errors import ServerError, UsageError, one_line
 from csg_serve.client.connection import ServedModel
 from csg_serve.client.endpoints import Servers, as_servers
-from csg_serve.client.grpc_transport import grpc_credentials, proxy_option
+from csg_serve.client.grpc_transport import grpc_credentials
+from csg_serve.client.proxies import place, proxy_hint, proxy_option
 from csg_serve.triton.protocol import GRPC_SECRET_HEADER
 
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
-UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+LIMITS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", 2**28)]
 DEADLINE_S = 300
 
 Send = Callable[[bytes], Awaitable[bytes]]
@@ -79,7 +80,7 @@ async def open_sender(server: str | Servers) -> AsyncIterator[Send]:
         for address in servers.addresses:
             if address.http:
                 raise UsageError(f"{address} is an HTTP address", "give the address of the gRPC endpoint")
-            options = [*UNLIMITED, *proxy_option(address).items()]
+            options = [*LIMITS, *proxy_option(address).items()]
             channel = grpc.aio.insecure_channel(address.authority, options=options)
             if address.tls:
                 channel = grpc.aio.secure_channel(address.authority, grpc_credentials(servers), options=options)
@@ -93,7 +94,8 @@ async def open_sender(server: str | Servers) -> AsyncIterator[Send]:
                 answer: bytes = await infer(request, timeout=DEADLINE_S, metadata=headers)
             except grpc.aio.AioRpcError as error:
                 detail = one_line(error.details())
-                raise ServerError(f"the server at {address} did not answer: {detail}", "see its log") from None
+                what = f"the server at {place([address])} did not answer: {detail}"
+                raise ServerError(what, proxy_hint([address], "see its log")) from None
             return answer
 
         yield send

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from csg.card import ModelCard, SegmentationInput
 from csg.errors import ServerError
 from csg.files import validate_name
-from csg_serve.client.endpoints import Address, Servers, as_servers
+from csg_serve.client.address import Address
+from csg_serve.client.endpoints import Servers, as_servers
 from csg_serve.client.find_model import SECRET_HINT, FoundModel, find_model
 from csg_serve.client.grpc_transport import GrpcTransport
 from csg_serve.client.pool import Pool, ReplacedError, Replica
+from csg_serve.client.proxies import place, proxy_hint
 from csg_serve.client.shared_memory_pool import SharedMemoryPool
 from csg_serve.client.transport import DEADLINE_S, Inference, Transport, TransportError
 
@@ -133,7 +135,7 @@ async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, 
         the first output, (N, *row).
 
     Raises:
-        ServerError: as `csg_serve.client.pool.Pool.infer`, or the answer has another shape.
+        ServerError: as `csg_serve.client.pool.Pool.infer`.
     """
     spec, output = served.card.input, served.card.outputs[0]
     deadline = SEGMENTATION_DEADLINE_S if isinstance(spec, SegmentationInput) else DEADLINE_S
@@ -144,13 +146,10 @@ async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, 
         output=output.name,
         dtype=output.dtype,
         row=row,
+        classes=len(served.card.classes),
         deadline_s=deadline,
     )
-    answer = await served.pool.infer(inference)
-    if answer.shape != inference.shape:
-        what = f"model {served.name} answered {len(images)} images with {output.name} of shape {answer.shape}"
-        raise ServerError(f"{what}, not {inference.shape}", "deploy its bundle again")
-    return answer
+    return await served.pool.infer(inference)
 
 
 def _open_pool(
@@ -202,12 +201,14 @@ def _different(one: FoundModel, other: FoundModel) -> ServerError:
 
 def _no_answer(addresses: Sequence[Address], error: TransportError) -> ServerError:
     """The error if no server answers, or all refuse."""
-    names = ", ".join(map(str, addresses))
+    where = place(addresses)
     if error.kind == "restricted":
-        return ServerError(f"the server at {names} refuses: {error.detail}", SECRET_HINT)
+        return ServerError(f"the server at {where} refuses: {error.detail}", SECRET_HINT)
     hint = "start one with `csg serve`, or give its gRPC address with --server HOST:PORT"
-    if any(address.tls for address in addresses):
+    if error.kind == "redirect":
+        hint = "no redirect is followed; give the address that it points to, if the server is there"
+    elif any(address.tls for address in addresses):
         hint = "check --tls-ca, and --tls-cert with --tls-key if it requires a client certificate"
     elif "Socket closed" in error.detail or error.kind == "refused":
         hint = "check that the port belongs to this protocol, and give --tls-ca if the server uses TLS"
-    return ServerError(f"no Triton answers at {names}: {error.detail}", hint)
+    return ServerError(f"no Triton answers at {where}: {error.detail}", proxy_hint(addresses, hint))

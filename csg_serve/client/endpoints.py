@@ -1,10 +1,8 @@
-"""Where servers are and how to reach them: addresses, TLS, and the secret of the control API."""
+"""The servers that a command talks to: addresses, TLS, and the secret of the control API."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,38 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 from csg.errors import InputError, UsageError
+from csg_serve.client.address import Address, parse_address
 from csg_serve.server.local import find_local_secret
 
-ADDRESS = re.compile(r"(?:(grpcs?|https?)://)?((?:[^\s/:\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}))/?")
 MAX_SECRET = 4096
 """Characters of a secret that fit into a header."""
 DEFAULT_ADDRESS = "localhost:8001"
-
-
-@dataclass(frozen=True)
-class Address:
-    """Endpoint of one server."""
-
-    text: str
-    """As given: HOST:PORT, or with grpc://, grpcs://, http:// or https:// before it."""
-    authority: str
-    """HOST:PORT."""
-    http: bool
-    """HTTP instead of gRPC."""
-    tls: bool
-    """With TLS."""
-
-    def __str__(self) -> str:
-        return self.text
-
-    @property
-    def local(self) -> bool:
-        """Whether the host is loopback, so that client and server may share memory, and no proxy is between them."""
-        host = self.authority.rpartition(":")[0].strip("[]").lower()
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost" or host.endswith(".localhost")
 
 
 @dataclass(frozen=True)
@@ -76,20 +48,8 @@ class Servers:
         """
         if not self.texts:
             raise UsageError("no server address is given", "give HOST:PORT of a server")
-        return tuple(dict.fromkeys(self._parse(text) for text in self.texts))
-
-    def _parse(self, text: str) -> Address:
-        match = ADDRESS.fullmatch(text)
-        if not match or not 0 < int(match[3]) < 65536:
-            raise UsageError(
-                f"{text!r} is not a server address",
-                f"give HOST:PORT of its gRPC endpoint, for example {DEFAULT_ADDRESS}, or http://HOST:PORT",
-            )
-        scheme, certificates = match[1], bool(self.tls_ca or self.tls_cert or self.tls_key)
-        if scheme in ("grpc", "http") and certificates:
-            raise UsageError(f"{text} is an address without TLS", f"give {scheme}s://, or leave out the TLS files")
-        tls = scheme in ("grpcs", "https") or certificates
-        return Address(text, authority=match[2], http=scheme in ("http", "https"), tls=tls)
+        certificates = bool(self.tls_ca or self.tls_cert or self.tls_key)
+        return tuple(dict.fromkeys(parse_address(text, certificates) for text in self.texts))
 
     def secret_header(self, name: str) -> dict[str, str]:
         """The header that carries the secret, empty without one."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from csg.card import ModelCard
 from csg.errors import ServerError, UsageError
-from csg_serve.client.endpoints import Address
+from csg.files import is_name
+from csg_serve.client.address import Address
 from csg_serve.client.statistics import read_statistics
 from csg_serve.client.transport import Transport, TransportError, version_number
 from csg_serve.triton.config import CARD_PARAMETER, card_of
 
+FIND_S = 60
+"""Seconds that finding a model may take in all."""
 FIND_ATTEMPTS = 3
 """Attempts to find a model: it may be replaced between two calls."""
 SECRET_HINT = "give the server's secret with --secret-file or CSG_SECRET"
@@ -43,6 +47,14 @@ async def find_model(transport: Transport, address: Address, model: str | None) 
         ServerError: the server does not have the model ready, or it has no model card.
         InputError: the model card is malformed.
     """
+    try:
+        async with asyncio.timeout(FIND_S):
+            return await _find(transport, address, model)
+    except TimeoutError:
+        raise TransportError("late", f"its models were not found within {FIND_S} s") from None
+
+
+async def _find(transport: Transport, address: Address, model: str | None) -> FoundModel:
     for _ in range(FIND_ATTEMPTS - 1):
         try:
             return await _find_once(transport, address, model)
@@ -66,6 +78,8 @@ async def _find_once(transport: Transport, address: Address, model: str | None) 
 async def _ready_versions(transport: Transport, address: Address, model: str | None) -> dict[str, int]:
     """The newest ready version of each model, from the statistics, since the index may require a secret.
 
+    Models under names that `csg deploy` does not give, such as paths, are not for csg.
+
     If the statistics require one too, the version of the named model from its metadata.
     """
     try:
@@ -77,7 +91,7 @@ async def _ready_versions(transport: Transport, address: Address, model: str | N
             what = f"the server at {address} lists its models only with its secret"
             raise UsageError(what, f"name a model with --model, or {SECRET_HINT}") from None
         ready = await _versions(transport, model)
-    return dict(sorted(ready))
+    return dict(sorted((name, version) for name, version in ready if is_name(name)))
 
 
 async def _versions(transport: Transport, model: str) -> list[tuple[str, int]]:

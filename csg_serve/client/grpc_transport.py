@@ -11,17 +11,26 @@ import grpc
 import tritonclient.grpc
 from numpy.typing import NDArray
 from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.grpc.service_pb2 import ModelInferResponse
 from tritonclient.utils import InferenceServerException
 
-from csg_serve.client.endpoints import Address, ConnectionSecret, Servers
+from csg_serve.client.address import Address
+from csg_serve.client.endpoints import ConnectionSecret, Servers
+from csg_serve.client.proxies import proxy_option
 from csg_serve.client.shared_memory import Region
-from csg_serve.client.transport import DEADLINE_S, ErrorKind, Inference, TransportError, transport_error
+from csg_serve.client.transport import (
+    ANSWER_OVERHEAD,
+    CALL_BYTES,
+    DEADLINE_S,
+    AnsweredOutput,
+    ErrorKind,
+    Inference,
+    InferenceAnswer,
+    TransportError,
+    transport_error,
+)
 from csg_serve.triton.protocol import GRPC_SECRET_HEADER
 
-MIN_MESSAGE_LIMIT = 2**22
-"""gRPC's default limit of a message, in bytes."""
-MESSAGE_OVERHEAD = 2**16
-"""Bytes of a message besides its tensor, at most."""
 CHANNEL_OPTIONS = {
     "grpc.keepalive_time_ms": 30_000,
     "grpc.keepalive_timeout_ms": 10_000,
@@ -60,7 +69,7 @@ class GrpcTransport:
             raise _grpc_error(error) from None
 
     async def infer(self, inference: Inference, version: int, region: Region | None = None) -> NDArray[Any]:
-        tensor, output = inference.tensors(tritonclient.grpc, region)
+        tensor, output = _tensors(inference, region)
         client = self._client(0 if region else max(inference.answer_bytes, inference.tensor.nbytes))
         try:
             result = await client.infer(
@@ -73,10 +82,10 @@ class GrpcTransport:
             )
         except InferenceServerException as error:
             raise _grpc_error(error) from None
-        return inference.answer(result, region)
+        return inference.check(_inference_answer(result.get_response()), version, region)
 
     def _client(self, message_bytes: int) -> InferenceServerClient:
-        limit = max(MIN_MESSAGE_LIMIT, 2 ** (message_bytes + MESSAGE_OVERHEAD).bit_length())
+        limit = max(CALL_BYTES, 2 ** (message_bytes + ANSWER_OVERHEAD).bit_length())
         if limit not in self._clients:
             limits = {"grpc.max_send_message_length": limit, "grpc.max_receive_message_length": limit}
             options = list((CHANNEL_OPTIONS | limits | proxy_option(self._address)).items())
@@ -89,9 +98,23 @@ class GrpcTransport:
         await self._open.aclose()
 
 
-def proxy_option(address: Address) -> dict[str, int]:
-    """The option of a channel to this machine: a proxy in the environment is for others."""
-    return {"grpc.enable_http_proxy": 0} if address.local else {}
+def _tensors(inference: Inference, region: Region | None) -> tuple[Any, Any]:
+    """Input and output, inline or in shared memory."""
+    tensor = tritonclient.grpc.InferInput(inference.input, list(inference.tensor.shape), "UINT8")
+    output = tritonclient.grpc.InferRequestedOutput(inference.output)
+    if region is None:
+        tensor.set_data_from_numpy(inference.tensor)
+    else:
+        region.write(inference.tensor)
+        tensor.set_shared_memory(region.name, inference.tensor.nbytes)
+        output.set_shared_memory(region.name, inference.answer_bytes, offset=inference.tensor.nbytes)
+    return tensor, output
+
+
+def _inference_answer(answer: ModelInferResponse) -> InferenceAnswer:
+    outputs = [AnsweredOutput(one.name, one.datatype, tuple(one.shape)) for one in answer.outputs]
+    content = answer.raw_output_contents[0] if len(answer.raw_output_contents) == 1 else b""
+    return InferenceAnswer(answer.model_name, answer.model_version, outputs, content)
 
 
 def _grpc_error(error: InferenceServerException) -> TransportError:

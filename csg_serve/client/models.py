@@ -11,10 +11,11 @@ from typing import Any
 from csg.console import log, print_json, show_table
 from csg.errors import ServerError
 from csg.files import validate_name
+from csg_serve.client.address import Address
 from csg_serve.client.connection import connected
-from csg_serve.client.endpoints import Address, Servers
+from csg_serve.client.endpoints import Servers
 from csg_serve.client.statistics import ModelStatistics, read_statistics
-from csg_serve.client.transport import Transport, TransportError, version_number
+from csg_serve.client.transport import Transport, TransportError, check_count, version_number
 from csg_serve.triton.protocol import LOAD_TIMEOUT_S, triton_message
 
 
@@ -116,7 +117,9 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
 async def _index(transport: Transport, address: Address, secret: str | None) -> list[Any]:
     """Triton's index; empty if it requires a secret and none was given, since the statistics list ready models."""
     try:
-        return list((await transport.call("get_model_repository_index")).models)
+        listed = list((await transport.call("get_model_repository_index")).models)
+        check_count(listed)
+        return listed
     except TransportError as error:
         if error.kind != "restricted":
             raise

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from csg.console import log
 from csg.errors import CsgError, ServerError
-from csg_serve.client.endpoints import Address
+from csg_serve.client.address import Address
+from csg_serve.client.proxies import place, proxy_hint
 from csg_serve.client.shared_memory_pool import SharedMemoryPool
 from csg_serve.client.transport import Inference, Transport, TransportError
 
@@ -104,6 +105,9 @@ class Pool:
         """
         if error.kind == "missing" and await self._found_new_version(replica):
             return
+        if error.kind == "wrong":
+            hint = "check its bundle with `csg export inspect`, and deploy it again"
+            raise ServerError(f"the server at {replica.address} answers wrongly: {error.detail}", hint) from None
         if error.kind not in (
             "late",
             "away",
@@ -178,6 +182,7 @@ class Pool:
 
 
 def _no_answer(replicas: Collection[Replica], detail: str) -> ServerError:
-    addresses = ", ".join(str(replica.address) for replica in replicas)
+    addresses = [replica.address for replica in replicas]
     where = "the server at" if len(replicas) == 1 else "the servers at"
-    return ServerError(f"{where} {addresses} did not answer: {detail}", "see its log, and start again")
+    hint = proxy_hint(addresses, "see its log, and start again")
+    return ServerError(f"{where} {place(addresses)} did not answer: {detail}", hint)

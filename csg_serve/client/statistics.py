@@ -7,7 +7,7 @@ from typing import Any
 
 from csg.errors import ServerError
 from csg_serve.client.pool import Pool
-from csg_serve.client.transport import Transport, TransportError, version_number
+from csg_serve.client.transport import Transport, TransportError, check_count, version_number
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,11 @@ async def read_statistics(transport: Transport) -> dict[tuple[str, int], ModelSt
     """Statistics of every loaded model of one server, by name and version.
 
     Raises:
-        TransportError: the server did not answer; of kind "restricted" if it requires a secret.
+        TransportError: the server did not answer, or lists too many models; of kind "restricted" if it requires a
+            secret.
     """
     answer = await transport.call("get_inference_statistics")
+    check_count(answer.model_stats)
     return {(entry.name, version_number(entry.version)): _from_protobuf(entry) for entry in answer.model_stats}
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -21,11 +21,17 @@ from csg_serve.client.shared_memory import Region
 
 DEADLINE_S = 30
 """Default deadline of a call, in seconds."""
+CALL_BYTES = 2**24
+"""Largest answer to a call, in bytes: a configuration with its card, the list of all models."""
+ANSWER_OVERHEAD = 2**16
+"""Bytes of a request or of its answer besides the tensor, at most."""
+MAX_MODELS = 10_000
+"""Model versions that a server may list."""
 MODEL_GONE = ("unknown model",)
 PROCESS_GONE = ("Stub process", "Failed to retrieve the response")
 """Messages while a model's process is dead, until the watchdog has restarted it."""
 
-ErrorKind = Literal["away", "late", "missing", "restricted", "no region", "refused"]
+ErrorKind = Literal["away", "late", "missing", "restricted", "no region", "redirect", "wrong", "refused"]
 
 
 class TransportError(Exception):
@@ -34,7 +40,8 @@ class TransportError(Exception):
     Attributes:
         kind: "away": the server is gone or overloaded, or the model's process died, and a later call may succeed;
             "late": the deadline passed; "missing": there is no such model or version; "restricted": the call
-            requires a secret; "no region": the server does not know the shared memory; "refused": anything else.
+            requires a secret; "no region": the server does not know the shared memory; "redirect": the answer points
+            elsewhere; "wrong": the answer is not what the model card says; "refused": anything else.
         detail: the server's message, on one line.
     """
 
@@ -42,6 +49,32 @@ class TransportError(Exception):
         self.kind = kind
         self.detail = one_line(detail.rpartition("last error: ")[2].rpartition("OPENSSL_internal:")[2])
         super().__init__(self.detail)
+
+
+@dataclass(frozen=True)
+class AnsweredOutput:
+    """What a server says of an output."""
+
+    name: str
+    """Name of the output."""
+    dtype: str
+    """Triton's data type."""
+    shape: tuple[int, ...]
+    """Shape."""
+
+
+@dataclass(frozen=True)
+class InferenceAnswer:
+    """An answer as it came, not checked yet."""
+
+    model: str
+    """Name of the model."""
+    version: str
+    """Version of the model."""
+    outputs: Sequence[AnsweredOutput]
+    """The outputs."""
+    content: bytes | memoryview
+    """Bytes of the outputs; nothing if they are in shared memory."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +93,8 @@ class Inference:
     """Triton's data type of the output, for example FP32."""
     row: tuple[int, ...]
     """Expected shape of the output for one image."""
+    classes: int
+    """Number of classes: the values of a label map are below it."""
     deadline_s: float
     """Deadline in seconds."""
 
@@ -73,27 +108,41 @@ class Inference:
         """Expected size of the answer."""
         return math.prod(self.shape) * np.dtype(triton_to_np_dtype(self.dtype)).itemsize
 
-    def tensors(self, module: ModuleType, region: Region | None) -> tuple[Any, Any]:
-        """Input and output for a client of tritonclient, inline or in shared memory."""
-        tensor = module.InferInput(self.input, list(self.tensor.shape), "UINT8")
-        output = module.InferRequestedOutput(self.output)
-        if region is None:
-            tensor.set_data_from_numpy(self.tensor)
-        else:
-            region.write(self.tensor)
-            tensor.set_shared_memory(region.name, self.tensor.nbytes)
-            output.set_shared_memory(region.name, self.answer_bytes, offset=self.tensor.nbytes)
-        return tensor, output
+    def check(self, answer: InferenceAnswer, version: int, region: Region | None) -> NDArray[Any]:
+        """The values of an answer, if it is one to this request.
 
-    def answer(self, result: Any, region: Region | None) -> NDArray[Any]:
-        """The output of a result, in the shape that the server gave it."""
-        if region is None:
-            return np.asarray(result.as_numpy(self.output))
-        found = result.get_output(self.output)
-        shape = tuple(map(int, found["shape"] if isinstance(found, dict) else found.shape))
-        if shape != self.shape:  # an array of that shape, for the error message
-            return np.broadcast_to(np.uint8(0), shape)
-        return region.read(shape, triton_to_np_dtype(self.dtype), self.tensor.nbytes)
+        Args:
+            answer: what the server said.
+            version: the version of the model that was asked.
+            region: the shared memory that holds the values; None if the answer does.
+
+        Raises:
+            TransportError: of kind "wrong": the model, the output, its type or shape is another one, values are
+                missing or too many, logits are not finite, or a class is not one of the model's.
+        """
+        if (answer.model, answer.version) != (self.model, str(version)):
+            raise _wrong(f"the answer is of {answer.model} version {answer.version}, not {self.model} {version}")
+        expected = AnsweredOutput(self.output, self.dtype, self.shape)
+        if len(answer.outputs) != 1 or answer.outputs[0] != expected:
+            found = ", ".join(f"{one.name} {one.dtype} {one.shape}" for one in answer.outputs[:3]) or "nothing"
+            what = f"{self.model} answered {len(self.tensor)} images with {found}"
+            raise _wrong(f"{what}, not {self.output} {self.dtype} {self.shape}")
+        if len(answer.content) != (0 if region else self.answer_bytes):
+            raise _wrong(f"{self.model} answered with {len(answer.content)} bytes, not {self.answer_bytes}")
+        kind = triton_to_np_dtype(self.dtype)
+        if region:
+            values = region.read(self.shape, kind, self.tensor.nbytes)
+        else:
+            values = np.frombuffer(answer.content, kind).reshape(self.shape)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise _wrong(f"the {self.output} of {self.model} are not finite")
+        if values.dtype.kind == "u" and values.max() >= self.classes:
+            raise _wrong(f"{self.model} answered with class {values.max()}, and has {self.classes}")
+        return values
+
+
+def _wrong(detail: str) -> TransportError:
+    return TransportError("wrong", detail)
 
 
 class Transport(Protocol):
@@ -121,7 +170,7 @@ class Transport(Protocol):
         """Send one request, through shared memory if a region is given.
 
         Returns:
-            the output, in the shape that the server gave it.
+            the output, as `Inference.check` lets it pass.
         """
 
     async def close(self) -> None:
@@ -137,6 +186,12 @@ def version_number(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise TransportError("refused", NOT_TRITON)
     return int(text)
+
+
+def check_count(listed: Sequence[object]) -> None:
+    """TransportError if a server lists more models than a server has."""
+    if len(listed) > MAX_MODELS:
+        raise TransportError("refused", f"it lists {len(listed)} models, and csg reads {MAX_MODELS}")
 
 
 def transport_error(message: str, kind: ErrorKind) -> TransportError:

@@ -38,7 +38,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def answering(answer):
     """A server, listening; `answer` takes the handler of a request, and may use `reply`."""
     with Answering(answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield server
         finally:

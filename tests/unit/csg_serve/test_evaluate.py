@@ -120,7 +120,7 @@ def test_options_of_segmenters_are_refused_for_a_classifier(data):
 def test_logits_that_are_not_finite_are_an_error(data):
     server = SmallServer()
     server.logits = lambda pixels: np.full((len(pixels), 3), np.nan, np.float32)
-    with pytest.raises(ServerError, match=r"with logits that are not finite; export it again"):
+    with pytest.raises(ServerError, match="answers wrongly: the logits of colour are not finite; check its bundle"):
         evaluated(server, data=(data,))
 
 
