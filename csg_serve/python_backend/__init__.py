@@ -6,11 +6,8 @@ import py_compile
 from importlib.resources import files
 from pathlib import Path
 
-TENSOR_MODEL = {"model.py": "model.py", "scheduling.py": "scheduling.py", "sessions.py": "sessions.py"}
+TENSOR_MODEL = {name: name for name in ("model.py", "golden.py", "scheduling.py", "sessions.py")}
 """Scripts of a model that takes tensors: file name in a version's folder, and source here."""
-
-GOLDEN_ARRAYS = "golden.npz"
-"""The golden answers beside the scripts of a model that takes tensors (`csg.golden.golden_arrays`)."""
 
 ENCODED_MODEL = {"model.py": "encoded.py"}
 """Scripts of a model that takes image files."""

@@ -1,7 +1,7 @@
 """Entry points of Triton's Python backend for a model of csg: runs the ONNX file beside it.
 
-`csg deploy` copies this file with scheduling.py and sessions.py into the version's folder. Triton imports it there as a
-module of the package named like that folder; csg can't be imported.
+`csg deploy` copies this file with golden.py, scheduling.py and sessions.py into the version's folder. Triton imports it
+there as a module of the package named like that folder; csg can't be imported.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from .scheduling import TUNING_VARIABLE, Instance, Run, Scheduler, SessionOptions
+from .golden import GOLDEN_ARRAYS, check_answers, read_golden
+from .scheduling import TUNING_VARIABLE, Instance, OpenSession, Run, Scheduler, SessionOptions
 from .sessions import Graph, session_opener
 
 
@@ -22,7 +23,7 @@ class TritonPythonModel:
     """One instance of the model, in a separate process. Triton calls its methods by name."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the ONNX file of this version."""
+        """Open the ONNX file of this version, and compare its answers with the golden ones."""
         config = json.loads(args["model_config"])
         card = json.loads(config["parameters"].get("csg_card", {}).get("string_value", "{}"))
         self.name = args["model_instance_name"]
@@ -35,7 +36,8 @@ class TritonPythonModel:
         cores = int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))
         share = max(1, cores // count)
         self._log(f"one of {count} instances, {share} threads")
-        open_session, on_cpu = session_opener(card, self.graph, args)
+        opener, on_cpu = session_opener(card, self.graph, args)
+        open_session = self._checked(opener, config["max_batch_size"])
         self.run: Run
         if on_cpu:
             shape = tuple(int(side) for side in config["input"][0]["dims"])
@@ -67,5 +69,23 @@ class TritonPythonModel:
             runs = ", ".join(f"{count} {how}" for how, count in sorted(self.run.runs.items()))
             self._log(f"computed batches: {runs or 'none'}")
 
+    def _checked(self, open_session: OpenSession, max_batch: int) -> OpenSession:
+        """Return a function that opens sessions and refuses one whose answers differ from the golden ones."""
+        golden = read_golden(self.graph.path.with_name(GOLDEN_ARRAYS))
+
+        def open_checked(options: SessionOptions) -> Run:
+            run = open_session(options)
+            check_answers(lambda images: list(map(_received, run(_received(images)))), golden, max_batch)
+            return run
+
+        return open_checked
+
     def _log(self, line: str) -> None:
         pb_utils.Logger.log_info(f"{self.name}: {line}")
+
+
+def _received(array: np.ndarray) -> np.ndarray:
+    """Send an array through tensors of Triton, as requests do: if the server needs another numpy, its values change."""
+    sent = pb_utils.Tensor("sent", array)
+    received: np.ndarray = pb_utils.Tensor.from_dlpack("received", sent.to_dlpack()).as_numpy()
+    return received

@@ -20,7 +20,8 @@ from csg.console import log, print_json
 from csg.errors import InputError
 from csg.files import validate_name
 from csg.golden import golden_arrays
-from csg_serve.python_backend import GOLDEN_ARRAYS, TENSOR_MODEL, write_scripts
+from csg_serve.python_backend import TENSOR_MODEL, write_scripts
+from csg_serve.python_backend.golden import GOLDEN_ARRAYS
 from csg_serve.repository.encoded_model import (
     PREPROCESSING,
     encoded_dir,
@@ -84,6 +85,7 @@ def deploy(
         InputError: the backend needs a TensorRT plan that the bundle does not have; the repository can't be written,
             already has the version, or has a model of the same name that csg did not write.
         ServerError: the running server can't load the version.
+        VerificationError: it refuses the version since its answers differ from the golden ones.
         UsageError: the name is invalid, or the options do not fit the bundle or each other.
     """
     card = bundle.card

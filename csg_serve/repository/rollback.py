@@ -36,6 +36,7 @@ def roll_back(repository: Path, name: str | None = None, version: int | None = N
         InputError: there is no such model or version.
         UsageError: there are several models and no name is given, or the name is invalid.
         ServerError: the running server can't load the version.
+        VerificationError: it refuses the version since its answers differ from the golden ones.
     """
     name = validate_name(name or _only_model(repository), "model name")
     with locked_model(repository, name) as model_dir:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csg.bundle import LABELS
-from csg.errors import InputError, ServerError
+from csg.errors import CsgError, InputError
 from csg.files import atomic_directory, atomic_write
 from csg_serve.server.control import wait_until_live
 from csg_serve.triton.config import CARD_PARAMETER, CONFIG, encoded_name, read_config, served_version
@@ -115,6 +115,7 @@ def go_live(version: int, steps: list[SwitchStep]) -> str | None:
 
     Raises:
         ServerError: the running server can't load the version.
+        VerificationError: it refuses the version since its answers differ from the golden ones.
         OSError: a file can't be written.
     """
     before: dict[Path, dict[Path, bytes]] = {}
@@ -125,7 +126,7 @@ def go_live(version: int, steps: list[SwitchStep]) -> str | None:
             before[step.model_dir] = {file: file.read_bytes() for file in files if file.exists()}
             step.make()
             live_address = wait_until_live(step.model_dir.parent, step.model_dir.name, version)
-    except (ServerError, OSError):
+    except (CsgError, OSError):
         for model_dir, contents in reversed(before.items()):
             _restore(model_dir, contents)
         raise

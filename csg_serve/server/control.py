@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from csg.errors import InputError, ServerError
+from csg.errors import CsgError, InputError, ServerError, VerificationError
+from csg_serve.python_backend.golden import WRONG
 from csg_serve.server.options import read_secret
 from csg_serve.server.state import LOG, SECRET, ServerState, running_server
 from csg_serve.triton.protocol import CONTROL_TIMEOUT_S, LOAD_TIMEOUT_S, POLL_S, SECRET_HEADER, triton_message
@@ -19,6 +20,7 @@ from csg_serve.triton.protocol import CONTROL_TIMEOUT_S, LOAD_TIMEOUT_S, POLL_S,
 LOOK_S = 0.1
 MAX_ANSWER = 2**24
 """Bytes of an answer that are read."""
+STAYS = "the previous version stays live"
 RESTART = "only the user who started the server may use it; if the file was changed, stop and start the server"
 
 
@@ -30,6 +32,7 @@ def wait_until_live(repository: Path, model: str, version: int) -> str | None:
 
     Raises:
         ServerError: the version does not load, or takes longer than `LOAD_TIMEOUT_S`.
+        VerificationError: it does not load since its answers differ from the golden ones.
     """
     log_file, noticed_by, told = repository / LOG, time.monotonic() + 3 * POLL_S, False
     for _ in until_timeout(log_file):
@@ -44,7 +47,7 @@ def wait_until_live(repository: Path, model: str, version: int) -> str | None:
         # A polling server needs time to notice the version: until then the entry may be that of an earlier attempt.
         waiting = entry.get("reason") == "unloaded"  # Triton is busy with another model
         if entry.get("state") == "UNAVAILABLE" and not waiting and (told or time.monotonic() > noticed_by):
-            raise _load_failed(model, version, load_error(entry, log_file))
+            raise load_failed(f"{model} version {version}", load_error(entry, log_file), STAYS)
     return None
 
 
@@ -53,11 +56,12 @@ def load_model(repository: Path, server: ServerState, model: str, version: int) 
 
     Raises:
         ServerError: the version does not load.
+        VerificationError: it does not load since its answers differ from the golden ones.
     """
     try:
         _post(repository, server.http, f"models/{model}/load", LOAD_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        raise _load_failed(model, version, triton_message(_error_text(error))) from None
+        raise load_failed(f"{model} version {version}", triton_message(_error_text(error)), STAYS) from None
     except (OSError, http.client.HTTPException):
         return False
     return True
@@ -112,8 +116,11 @@ def _index_entry(repository: Path, server: ServerState, model: str, version: int
     return {}
 
 
-def _load_failed(model: str, version: int, reason: str) -> ServerError:
-    return ServerError(f"{model} version {version} does not load: {reason}", "the previous version stays live")
+def load_failed(model: str, reason: str, hint: str) -> CsgError:
+    """The error for a model that does not load: VerificationError if its answers differ from the golden ones."""
+    if WRONG in reason:
+        return VerificationError(f"{model} {WRONG}{reason.partition(WRONG)[2]}", hint)
+    return ServerError(f"{model} does not load: {reason}", hint)
 
 
 def _post(repository: Path, http_address: str, call: str, timeout_s: float) -> bytes:

@@ -21,7 +21,7 @@ import psutil
 from csg.console import log, print_json, stdout
 from csg.errors import InputError, ServerError, UsageError
 from csg.files import atomic_write
-from csg_serve.server.control import load_error, repository_index, until_timeout
+from csg_serve.server.control import load_error, load_failed, repository_index, until_timeout
 from csg_serve.server.flags import KEEP_ON_LOAD_ERROR, Endpoints, environment, triton_flags
 from csg_serve.server.options import ANY_ADDRESS, LOOPBACK, ServerOptions, control_secret
 from csg_serve.server.state import LOG, SECRET, STATE, ServerState, running_server, server_processes, write_state
@@ -46,6 +46,7 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
         UsageError: the address or a port can't be used on this machine.
         ServerError: there is no tritonserver, a port is in use, a server already runs on the repository, or a model
             does not load.
+        VerificationError: a model does not load since its answers differ from the golden ones.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if not _is_ignored(number):
@@ -187,6 +188,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, http_a
 
     Raises:
         ServerError: a model did not load, or Triton ended.
+        VerificationError: a model did not load since its answers differ from the golden ones.
     """
     log_file, entries = repository / LOG, []
     for _ in until_timeout(log_file):
@@ -197,8 +199,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, http_a
             raise _died(process, log_file)
     for entry in entries:
         if entry.get("state") != "READY" and not entry["name"].startswith("."):
-            message = f"model {entry['name']} does not load: {load_error(entry, log_file)}"
-            raise ServerError(message, f"deploy it again, or see {log_file}")
+            hint = f"deploy it again, or see {log_file}"
+            raise load_failed(f"model {entry['name']}", load_error(entry, log_file), hint)
 
 
 def _died(process: subprocess.Popen[bytes], log_file: Path) -> ServerError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from csg.errors import one_line
 
 SECRET_HEADER = "csg-secret"
@@ -21,5 +23,8 @@ CONTROL_TIMEOUT_S = 5
 
 
 def triton_message(text: str) -> str:
-    """Return an error message of Triton on one line, without the Python traceback that may follow it."""
-    return one_line(text.partition("\n\nAt:")[0])
+    """Return an error message of Triton on one line, without the Python traceback that may follow it.
+
+    In the log its line breaks are escaped.
+    """
+    return one_line(re.split(r"(?:\n|\\n){2}At:", text)[0])

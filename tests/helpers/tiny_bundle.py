@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def write_colour_bundle(path: Path, name: str = "colour", side: int = 32) -> Bun
     ]
     constants = {"axes": np.array([1, 2]), "weight": np.eye(3, dtype=np.float32)}
     return _write(path, _card(name, COLOURS, side), nodes, constants)
+
+
+def write_wrong_bundle(path: Path) -> Bundle:
+    """A colour bundle that takes red for blue: its golden answers are those of a graph with other weights."""
+    right = write_colour_bundle(path)
+    model = onnx.load(right.model)
+    weight = next(constant for constant in model.graph.initializer if constant.name == "weight")
+    weight.CopyFrom(numpy_helper.from_array(np.eye(3, dtype=np.float32)[::-1].copy(), "weight"))
+    shutil.rmtree(path)
+    return write_bundle(path, right.card, {MODEL: model.SerializeToString()}, right.golden)
 
 
 def write_echo_bundle(path: Path, name: str = "echo", side: int = 4) -> Bundle:

@@ -15,7 +15,7 @@ from csg_serve.client.client import Client, stream
 from csg_serve.client.connection import open_model
 from tests.helpers.cli import FREE_PORTS, csg, refused
 from tests.helpers.served import deploy, processes_of, serving
-from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle
+from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle, write_wrong_bundle
 
 pytestmark = pytest.mark.server
 
@@ -155,6 +155,9 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     refused(
         csg("deploy", folder / "bundles" / "broken", *repository), 4, "colour version 3 does not load", "stays live"
     )
+    write_wrong_bundle(folder / "bundles" / "wrong")
+    wrong = csg("deploy", folder / "bundles" / "wrong", *repository)
+    refused(wrong, 5, r"colour version 4 answers wrongly: a logit of noise 0 differs .* allowed\); .* stays live")
     report = json.loads(csg(*evaluate).stdout)
     assert (report["version"], report["accuracy"]) == (2, 1.0)
     refused(
