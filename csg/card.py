@@ -100,6 +100,8 @@ class ClassificationInput(Record):
     """Shorter side in pixels after resizing, before the crop."""
     interpolation: Literal["bilinear"] = "bilinear"
     """Interpolation of the resizing, with antialiasing."""
+    jpeg_scaling: bool = False
+    """JPEG files are decoded at 1/2, 1/4 or 1/8 of their size where that leaves twice the pixels after resizing."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ClassificationInput:
@@ -127,6 +129,8 @@ class SegmentationInput(Record):
     """Shorter side in pixels after resizing; None: the image's own size."""
     interpolation: Literal["bilinear"] = "bilinear"
     """Interpolation of the resizing, with antialiasing."""
+    jpeg_scaling: bool = False
+    """JPEG files are decoded at 1/2, 1/4 or 1/8 of their size where that leaves twice the pixels after resizing."""
     pad_colour: Colour = (124, 116, 104)
     """RGB colour of the padding: ImageNet's mean, which becomes 0 by the normalisation."""
 

@@ -31,6 +31,12 @@ class ServingOptions:
             show_default="if tritonserver has the Python backend",
         ),
     ] = None
+    formats: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...", help="Image files that <name>_encoded takes: jpeg, png, webp, gif, bmp, dib, ppm, tiff."
+        ),
+    ] = "jpeg,png,webp"
     keep: Annotated[
         Optional[int], typer.Option(help="Earlier versions to keep for --rollback.", min=1, show_default="all")
     ] = None
@@ -120,6 +126,7 @@ class ServingOptions:
         return DeployOptions(
             backend=backend,
             encoded=has_python_backend() if self.encoded is None else self.encoded,
+            formats=self.formats,
             keep=self.keep,
             max_batch=self.max_batch,
             preferred_batch=tuple(self.preferred_batch or ()),

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from csg.errors import InputError, one_line
+from csg.images import opened
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST = 255
@@ -24,11 +25,10 @@ def read_mask(path: Path) -> np.ndarray:
         InputError: the file can't be read or is not PNG, has several channels, or holds a value above 255.
     """
     try:
-        with path.open("rb") as file:
-            bits = _bit_depth(file.read(29))
-            file.seek(0)
-            with Image.open(file, formats=("PNG",)) as mask:
-                return _values(path, mask, bits)
+        content = path.read_bytes()
+        bits = _bit_depth(content[:29])
+        with opened(content, ("PNG",)) as mask:
+            return _values(path, mask, bits)
     except InputError:
         raise
     except FileNotFoundError:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from csg.datasets.scan_cache import ScanCache, open_cache
 from csg.errors import one_line, printable
-from csg.images import FORMATS, MAX_PIXELS
+from csg.images import MAX_FILE, opened
 
 CHUNK = 512
 """Files that are looked up in the cache at a time."""
@@ -129,9 +129,12 @@ def _read(path: bytes) -> tuple[FileScan, bool]:
         with open(path, "rb") as file:  # noqa: PTH123
             status = os.fstat(file.fileno())
             state = _state_of(status)
-            digest = hashlib.file_digest(file, "sha256").digest()
-            file.seek(0)
-            header = _header(file)
+            if status.st_size <= MAX_FILE:
+                content = file.read()
+                digest, header = hashlib.sha256(content).digest(), _header(content)
+            else:
+                digest = hashlib.file_digest(file, "sha256").digest()
+                header = _Header(problem=f"can't be read: it has more than {MAX_FILE} bytes")
             unchanged = state == _state_of(os.fstat(file.fileno()))
         settled = unchanged and status.st_ctime_ns < started - SETTLED_NS and not header.problem
     except FileNotFoundError:
@@ -141,12 +144,10 @@ def _read(path: bytes) -> tuple[FileScan, bool]:
     return FileScan(path, state, digest, *header), settled
 
 
-def _header(file: BinaryIO) -> _Header:
+def _header(content: bytes) -> _Header:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with opened(content) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                return _Header(problem=f"can't be read: {width} x {height} pixels, the maximum is {MAX_PIXELS}")
             if _turned(image):
                 width, height = height, width
             return _Header(image.format or "", image.mode, width, height)

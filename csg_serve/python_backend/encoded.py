@@ -29,7 +29,7 @@ SWITCH_S = 2.0
 """Seconds to wait for a version of the tensor model while the server switches it."""
 
 MAX_THREADS = 8
-"""Images decoded at the same time: each may take 256 MiB, and as much for a copy."""
+"""Images decoded at the same time; together they take at most the bytes of `csg.image_budget`."""
 
 sys.dont_write_bytecode = True  # a polling server loads a model again when a file appears in its folder
 
@@ -101,7 +101,7 @@ class Version:
         served = json.loads((folder / "served.json").read_text())
         self.images, card_module = _csg(folder)
         card = card_module.parse_card(json.dumps(served["card"]), str(folder))
-        self.spec, self.max_batch = card.input, served["max_batch_size"]
+        self.spec, self.max_batch, self.formats = card.input, served["max_batch_size"], served.get("formats")
         self.segments = card.task == "segmentation"
         self.outputs = [output.name for output in card.outputs][: 1 if self.segments else None]
 
@@ -137,13 +137,21 @@ class Version:
     def _prepare(self, file: bytes, name: str) -> tuple[np.ndarray, Restore] | Exception:
         """Return the pixels of one image, uint8 (H, W, 3), and how to restore its answer; or why it can't be read."""
         try:
-            image = self.images.decode(file, name)
+            if self.formats is None:  # an older csg deployed this version, with its own csg.images
+                return self._prepare_as_before(file, name)
             if not self.segments:
-                return self.images.prepare(image, self.spec), lambda row: row
-            scene = self.images.prepare_segmentation(image, self.spec)
+                return self.images.load(file, self.spec, name, self.formats), lambda row: row
+            scene = self.images.load_segmentation(file, self.spec, name, self.formats)
             return scene.pixels, scene.restore
         except Exception as error:  # the other images are still answered
             return error
+
+    def _prepare_as_before(self, file: bytes, name: str) -> tuple[np.ndarray, Restore]:
+        image = self.images.decode(file, name)
+        if not self.segments:
+            return self.images.prepare(image, self.spec), lambda row: row
+        scene = self.images.prepare_segmentation(image, self.spec)
+        return scene.pixels, scene.restore
 
     def _infer(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return the tensor model's outputs for uint8 (N, H, W, 3).

@@ -2,7 +2,7 @@
 
 <name>/<version>/preprocessing/       how a version's images are prepared; kept for a rollback:
     config.pbtxt                      of <name>_encoded
-    served.json                       the version's card and its largest batch
+    served.json                       the version's card, its largest batch, and the formats of files that it takes
     csg/                              images.py and what it imports, as they were when the version was deployed
 <name>_encoded/config.pbtxt           names the version to serve
 <name>_encoded/<version>/model.py     csg_serve/python_backend/encoded.py
@@ -34,7 +34,10 @@ from csg_serve.triton.config import (
 from csg_serve.triton.deploy_options import DeployOptions
 
 PREPROCESSING = "preprocessing"
-CSG_FILES = ("__init__.py", "card.py", "errors.py", "images.py", "provenance.py", "records.py")
+CSG_FILES = (
+    *("__init__.py", "card.py", "errors.py", "image_budget.py", "image_headers.py", "images.py"),
+    *("provenance.py", "records.py"),
+)
 
 
 def encoded_dir(model_dir: Path) -> Path:
@@ -56,7 +59,8 @@ def write_preprocessing(folder: Path, model: str, version: int, card: ModelCard,
     (folder / "csg").mkdir(parents=True)
     for file in CSG_FILES:
         (folder / "csg" / file).write_bytes(files("csg").joinpath(file).read_bytes())
-    served = {"max_batch_size": config.max_batch_size, "card": card.model_dump(mode="json")}
+    batch, formats = config.max_batch_size, options.image_formats
+    served = {"max_batch_size": batch, "formats": formats, "card": card.model_dump(mode="json")}
     (folder / "served.json").write_text(json_text(served, indent=None))
     (folder / CONFIG).write_text(config_text(config))
 

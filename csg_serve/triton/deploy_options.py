@@ -8,6 +8,7 @@ from typing import Literal
 
 from csg.card import ModelCard, SegmentationInput
 from csg.errors import UsageError
+from csg.images import FORMATS
 from csg_serve.python_backend.sessions import has_gpu
 from csg_serve.triton.executable import best_backend
 from csg_serve.triton.machine import available_cores
@@ -35,6 +36,9 @@ class DeployOptions:
 
     encoded: bool = True
     """Add the model `<name>_encoded`, which takes image files."""
+
+    formats: str = "jpeg,png,webp"
+    """Formats of the files that `<name>_encoded` takes, separated by commas."""
 
     max_batch: int | None = None
     """Largest batch, in images. None: as `max_batch_size` says."""
@@ -95,13 +99,26 @@ class DeployOptions:
             resources.append((match[1], int(match[2])))
         return resources
 
+    @property
+    def image_formats(self) -> tuple[str, ...]:
+        """Pillow's names of the formats in `formats`.
+
+        Raises:
+            UsageError: one is not known.
+        """
+        known = {name.lower(): name for name in FORMATS}
+        names = [name.strip().lower() for name in self.formats.split(",")]
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError(f"--formats {unknown[0]!r} is no format", f"choose from {', '.join(known)}")
+        return tuple(dict.fromkeys(known[name] for name in names))
+
     def check(self, card: ModelCard) -> None:
         """Check that the options fit the bundle and each other.
 
         Raises:
             UsageError: they do not.
         """
-        _ = self.resources
+        _ = self.resources, self.image_formats
         batch, preferred = self.max_batch or max_batch_size(card), max(self.preferred_batch, default=1)
         largest = _plan_batch(card) if self.backend == "tensorrt" else None
         uses_tensorrt = self.backend == "tensorrt" or self.accelerator == "tensorrt"

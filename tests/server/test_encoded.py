@@ -19,6 +19,7 @@ from csg.images import decode, prepare
 from csg_serve.repository.deploy import deploy
 from tests.helpers import served
 from tests.helpers.cli import csg, refused
+from tests.helpers.costly_images import COSTLY
 from tests.helpers.image_files import BROKEN, KINDS, encoded, noise
 from tests.helpers.tiny_bundle import write_echo_bundle, write_scene_bundle
 
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.server
 TUNED = (
     *("--max-batch", 4, "--preferred-batch", 2, "--queue-delay", 2, "--queue-size", 50, "--timeout", 30_000),
     *("--instances", 2, "--device", "cpu", "--response-cache", "--rate-limit", "cores:1", "--priority", 2),
+    *("--formats", "jpeg,gif"),
 )
 
 
@@ -79,7 +81,7 @@ def expected(folder, file, bundle="echo"):
     return prepare(decode(file), spec).reshape(-1).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "gif" not in kind])
 def test_the_server_prepares_as_csg_images_does(folder, ask, kind):
     found = ask([KINDS[kind]])
     assert list(found) == ["logits", "error"]
@@ -103,6 +105,25 @@ def test_a_broken_image_fails_alone(folder, ask, kind):
             np.testing.assert_array_equal(found["logits"][place], expected(folder, file))
 
 
+def test_files_of_other_formats_are_taken_only_if_asked_for(folder, ask):
+    gif, jpeg, png = (KINDS[kind] for kind in ("animated gif", "jpeg", "png"))
+    errors = [ask([gif, jpeg, png], model)["error"].ravel().tolist() for model in ("echo_encoded", "tuned_encoded")]
+    refusals = [b"GIF files are not read here, only JPEG, PNG, WEBP", b"PNG files are not read here, only JPEG, GIF"]
+    assert errors == [
+        [b"image 0 can't be read: " + refusals[0], b"", b""],
+        [b"", b"", b"image 2 can't be read: " + refusals[1]],
+    ]
+    np.testing.assert_array_equal(ask([gif], "tuned_encoded")["logits"][0], expected(folder, gif))
+
+
+def test_files_that_cost_too_much_fail_alone_and_the_server_keeps_answering(folder, ask):
+    good = KINDS["jpeg"]
+    for name in ("webp, 34 bytes", "bmp, 1 kB of ends of lines", "ppm, 1 MB of comments", "jpeg, 473 kB of scans"):
+        found = ask([good, COSTLY[name](), good])
+        assert b"image 1 can't be read" in found["error"][1, 0]
+        np.testing.assert_array_equal(found["logits"][[0, 2]], [expected(folder, good)] * 2)
+
+
 def test_a_request_without_any_image_is_an_error(ask):
     for files in ([b""], [broken for broken, _ in BROKEN.values()]):
         with pytest.raises(InferenceServerException, match="image 0 can't be read: not an image file") as refusal:
@@ -112,7 +133,8 @@ def test_a_request_without_any_image_is_an_error(ask):
 
 def test_broken_images_of_others_do_not_matter(folder, server):
     """Requests that share a batch: each gets its own answer."""
-    files = list(KINDS.values()) + [broken for broken, _ in BROKEN.values()]
+    good = [file for kind, file in KINDS.items() if "gif" not in kind]
+    files = good + [broken for broken, _ in BROKEN.values()]
     results = {}
 
     def send(place):
@@ -128,7 +150,7 @@ def test_broken_images_of_others_do_not_matter(folder, server):
     for thread in threads:
         thread.join()
     for place, file in enumerate(files):
-        if place < len(KINDS):
+        if place < len(good):
             np.testing.assert_array_equal(results[place], expected(folder, file))
         else:
             assert "image 0 can't be read" in str(results[place].message())
