@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
+from csg.errors import UsageError
 from csg_cli.options import ConnectionOptions, Json, Repository, examples, grouped
 
 if TYPE_CHECKING:
     from csg_serve.server.options import ServerOptions
 
 SERVE_EXAMPLES = examples("csg serve", "csg serve --detach --http-port 0 --grpc-port 0 --metrics-port 0")
-MODELS_EXAMPLES = examples("csg models", "csg models --server gpu-box:8001 --load digits")
+MODELS_EXAMPLES = examples("csg models --server gpu-box:8001 --load digits", "csg models --verify")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +125,28 @@ def models(
         Optional[str], typer.Option(metavar="NAME", help="Load or reload this model (explicit control).")
     ] = None,
     unload: Annotated[Optional[str], typer.Option(metavar="NAME", help="Unload this model (explicit control).")] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Send each model the images of its golden answers, and compare its answers."),
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With --verify: one image for each model, as a container's probe does.")
+    ] = False,
+    model: Annotated[
+        Optional[str], typer.Option(help="With --verify: the model, and its <name>_encoded.", show_default="all of csg")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the models of a running server: version, state, requests and latency."""
+    """List the models of a running server: version, state, requests and latency; or verify their answers."""
+    if verify:
+        from csg_serve.verify.command import verify_command
+
+        if load or unload:
+            raise UsageError("--verify can't be combined with --load and --unload", "call csg models twice")
+        verify_command(connection.servers(), model, quick, as_json)
+        return
+    if model or quick:
+        raise UsageError("--model and --quick need --verify", "without it, all models are listed")
     from csg_serve.client.models import models_command
 
     models_command(connection.servers(), load, unload, as_json)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from csg.errors import InputError, UsageError
 from csg_serve.client.address import Address, parse_address
-from csg_serve.server.local import find_local_secret
+from csg_serve.triton.local import find_local_secret
 
 MAX_SECRET = 4096
 """Characters of a secret that fit into a header."""

@@ -13,7 +13,7 @@ from csg.files import is_name
 from csg_serve.client.address import Address
 from csg_serve.client.statistics import read_statistics
 from csg_serve.client.transport import Transport, TransportError, version_number
-from csg_serve.triton.config import CARD_PARAMETER, card_of
+from csg_serve.triton.config import CARD_PARAMETER, card_of, encoded_name
 
 FIND_S = 60
 """Seconds that finding a model may take in all."""
@@ -65,9 +65,9 @@ async def _find(transport: Transport, address: Address, model: str | None) -> Fo
 
 
 async def _find_once(transport: Transport, address: Address, model: str | None) -> FoundModel:
-    ready = await _ready_versions(transport, address, model)
+    ready = dict(await ready_versions(transport, address, model))
     names = [model] if model in ready else sorted(ready)
-    configs = {name: await _configuration(transport, name, ready[name]) for name in names}
+    configs = {name: await configuration(transport, name, ready[name]) for name in names}
     ours = [name for name, config in configs.items() if CARD_PARAMETER in config.parameters]
     name = _choose(address, model, sorted(ready), ours)
     card = card_of(configs[name], f"model {name} at {address}")
@@ -75,12 +75,16 @@ async def _find_once(transport: Transport, address: Address, model: str | None) 
     return FoundModel(address, name=name, version=ready[name], card=card, max_batch=max_batch)
 
 
-async def _ready_versions(transport: Transport, address: Address, model: str | None) -> dict[str, int]:
-    """The newest ready version of each model, from the statistics, since the index may require a secret.
+async def ready_versions(transport: Transport, address: Address, model: str | None) -> list[tuple[str, int]]:
+    """Name and version of all that is ready, sorted; from the statistics, since the index may require a secret.
 
     Models under names that `csg deploy` does not give, such as paths, are not for csg.
 
-    If the statistics require one too, the version of the named model from its metadata.
+    If the statistics require one too, the versions of the named model and its `<name>_encoded`, from their metadata.
+
+    Raises:
+        TransportError: the server does not answer.
+        UsageError: no model is named, and the list of models requires a secret.
     """
     try:
         ready = list(await read_statistics(transport))
@@ -90,8 +94,8 @@ async def _ready_versions(transport: Transport, address: Address, model: str | N
         if model is None:
             what = f"the server at {address} lists its models only with its secret"
             raise UsageError(what, f"name a model with --model, or {SECRET_HINT}") from None
-        ready = await _versions(transport, model)
-    return dict(sorted((name, version) for name, version in ready if is_name(name)))
+        ready = await _versions(transport, model) + await _versions(transport, encoded_name(model))
+    return sorted((name, version) for name, version in ready if is_name(name))
 
 
 async def _versions(transport: Transport, model: str) -> list[tuple[str, int]]:
@@ -104,7 +108,12 @@ async def _versions(transport: Transport, model: str) -> list[tuple[str, int]]:
     return [(model, version_number(version)) for version in metadata.versions]
 
 
-async def _configuration(transport: Transport, name: str, version: int) -> ModelConfig:
+async def configuration(transport: Transport, name: str, version: int) -> ModelConfig:
+    """The configuration of a model's version, which carries its card.
+
+    Raises:
+        TransportError: the server does not answer, or does not have the version.
+    """
     answer = await transport.call("get_model_config", name, str(version))
     return answer.config
 

@@ -100,7 +100,7 @@ class GrpcTransport:
 
 def _tensors(inference: Inference, region: Region | None) -> tuple[Any, Any]:
     """Input and output, inline or in shared memory."""
-    tensor = tritonclient.grpc.InferInput(inference.input, list(inference.tensor.shape), "UINT8")
+    tensor = tritonclient.grpc.InferInput(inference.input, list(inference.tensor.shape), inference.datatype)
     output = tritonclient.grpc.InferRequestedOutput(inference.output)
     if region is None:
         tensor.set_data_from_numpy(inference.tensor)

@@ -151,11 +151,11 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytearray:
 
 
 def _request(inference: Inference, region: Region | None) -> tuple[bytes, bytes]:
-    """The two parts of a request's body: JSON, and the pixels unless they are in shared memory."""
-    size, pixels = inference.tensor.nbytes, b""
+    """The two parts of a request's body: JSON, and the tensor unless it is in shared memory."""
+    size, content = inference.tensor.nbytes, b""
     if region is None:
-        pixels = inference.tensor.tobytes()
-        there: dict[str, object] = {"binary_data_size": size}
+        content = inference.content
+        there: dict[str, object] = {"binary_data_size": len(content)}
         back: dict[str, object] = {"binary_data": True}
     else:
         region.write(inference.tensor)
@@ -166,9 +166,9 @@ def _request(inference: Inference, region: Region | None) -> tuple[bytes, bytes]
             "shared_memory_offset": size,
         }
     shape = list(inference.tensor.shape)
-    tensor = {"name": inference.input, "shape": shape, "datatype": "UINT8", "parameters": there}
+    tensor = {"name": inference.input, "shape": shape, "datatype": inference.datatype, "parameters": there}
     output = {"name": inference.output, "parameters": back}
-    return json.dumps({"inputs": [tensor], "outputs": [output]}).encode(), pixels
+    return json.dumps({"inputs": [tensor], "outputs": [output]}).encode(), content
 
 
 def _inference_answer(content: bytearray, json_length: str | None) -> InferenceAnswer:

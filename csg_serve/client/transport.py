@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.utils import triton_to_np_dtype
+from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor, triton_to_np_dtype
 
 from csg.errors import one_line
 from csg_serve.client.endpoints import ConnectionSecret
@@ -85,8 +85,8 @@ class Inference:
     """Name of the model."""
     input: str
     """Name of its input."""
-    tensor: NDArray[np.uint8]
-    """Pixels, (N, H, W, 3)."""
+    tensor: NDArray[Any]
+    """Pixels, uint8 (N, H, W, 3), or image files, object (N, 1), which can't be sent through shared memory."""
     output: str
     """Name of the output."""
     dtype: str
@@ -107,6 +107,18 @@ class Inference:
     def answer_bytes(self) -> int:
         """Expected size of the answer."""
         return math.prod(self.shape) * np.dtype(triton_to_np_dtype(self.dtype)).itemsize
+
+    @property
+    def datatype(self) -> str:
+        """Triton's data type of the input."""
+        return str(np_to_triton_dtype(self.tensor.dtype))
+
+    @property
+    def content(self) -> bytes:
+        """Bytes of the input."""
+        if self.datatype == "BYTES":
+            return bytes(serialize_byte_tensor(self.tensor).item())
+        return self.tensor.tobytes()
 
     def check(self, answer: InferenceAnswer, version: int, region: Region | None) -> NDArray[Any]:
         """The values of an answer, if it is one to this request.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from csg.errors import InputError, UsageError, one_line
-from csg_serve.server.local import generate_secret
+from csg_serve.triton.local import generate_secret
 
 LOOPBACK, ANY_ADDRESS = "127.0.0.1", "0.0.0.0"
 ENDPOINTS = ("http", "grpc", "metrics")

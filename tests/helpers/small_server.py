@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from csg_serve.triton.config import model_config
+from csg_serve.triton.config import add_golden, model_config
 from csg_serve.triton.deploy_options import DeployOptions
 from tests.helpers.tiny_bundle import tiny_card
 
@@ -32,6 +32,8 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         requests: number of requests so far.
         requests_until_stop: requests that are answered before all calls fail as if it had shut down.
         restricted: the statistics need a secret.
+        golden: golden answers that the configuration carries; None for a bundle without.
+        answered: number of answers so far.
         busiest: most requests in flight at a time.
     """
 
@@ -40,7 +42,8 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.failures, self.delay_s = [], 0.0
         self.requests = self.busiest = self._in_flight = 0
         self.restricted, self.port = False, 0
-        self.requests_until_stop = None
+        self.requests_until_stop = self.golden = None
+        self.answered = 0
 
     async def start(self):
         """Listen, at the same port as before if there was one."""
@@ -72,7 +75,9 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "statistics is restricted, expecting header")
         answer = service_pb2.ModelStatisticsResponse()
         for version in self.versions:
-            answer.model_stats.add(name=self.card.name, version=str(version), inference_count=self.requests)
+            answer.model_stats.add(
+                name=self.card.name, version=str(version), inference_count=self.requests, execution_count=self.answered
+            )
         return answer
 
     async def ModelMetadata(self, request, context):
@@ -81,9 +86,9 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelConfig(self, request, context):
         options = DeployOptions(backend="python", max_batch=4)
-        return service_pb2.ModelConfigResponse(
-            config=model_config(self.card, self.card.name, int(request.version), options)
-        )
+        config = model_config(self.card, self.card.name, int(request.version), options)
+        add_golden(config, self.golden)
+        return service_pb2.ModelConfigResponse(config=config)
 
     async def SystemSharedMemoryRegister(self, request, context):
         """As a server in a container, which can't open it."""
@@ -112,6 +117,7 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=request.model_version)
         answer.outputs.add(name="logits", datatype="FP32", shape=logits.shape)
         answer.raw_output_contents.append(logits.tobytes())
+        self.answered += 1
         return answer
 
 
