@@ -22,6 +22,7 @@ from csg_serve.client.transport import (
     ANSWER_OVERHEAD,
     CALL_BYTES,
     DEADLINE_S,
+    NOT_TRITON,
     AnsweredOutput,
     ErrorKind,
     Inference,
@@ -64,9 +65,10 @@ class GrpcTransport:
     async def call(self, method: str, *arguments: Any, deadline_s: float = DEADLINE_S) -> Any:
         try:
             headers = self.secret.header(GRPC_SECRET_HEADER)
-            return await getattr(self._client(0), method)(*arguments, headers=headers, client_timeout=deadline_s)
+            answer = await getattr(self._client(0), method)(*arguments, headers=headers, client_timeout=deadline_s)
         except InferenceServerException as error:
             raise _grpc_error(error) from None
+        return _parsed(answer) if method.startswith("get_") else answer
 
     async def infer(self, inference: Inference, version: int, region: Region | None = None) -> NDArray[Any]:
         tensor, output = _tensors(inference, region)
@@ -82,7 +84,7 @@ class GrpcTransport:
             )
         except InferenceServerException as error:
             raise _grpc_error(error) from None
-        return inference.check(_inference_answer(result.get_response()), version, region)
+        return inference.check(_inference_answer(_parsed(result.get_response())), version, region)
 
     def _client(self, message_bytes: int) -> InferenceServerClient:
         limit = max(CALL_BYTES, 2 ** (message_bytes + ANSWER_OVERHEAD).bit_length())
@@ -115,6 +117,13 @@ def _inference_answer(answer: ModelInferResponse) -> InferenceAnswer:
     outputs = [AnsweredOutput(one.name, one.datatype, tuple(one.shape)) for one in answer.outputs]
     content = answer.raw_output_contents[0] if len(answer.raw_output_contents) == 1 else b""
     return InferenceAnswer(answer.model_name, answer.model_version, outputs, content)
+
+
+def _parsed(answer: Any) -> Any:
+    """A message; gRPC gives None for bytes that it can't parse."""
+    if answer is None:
+        raise TransportError("refused", NOT_TRITON)
+    return answer
 
 
 def _grpc_error(error: InferenceServerException) -> TransportError:
