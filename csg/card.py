@@ -216,6 +216,8 @@ class ModelCard(Record):
             raise ValueError(f"input and label set are not those of {self.task}")
         if len(self.colours) != (len(self.classes) if segmenter else 0):
             raise ValueError("a segmenter has one colour for each class, a classifier has none")
+        if self.outputs[0].dtype != ("UINT8" if segmenter else "FP32"):
+            raise ValueError("the first output of a segmenter is a UINT8 label map, that of a classifier FP32 logits")
         return self
 
     @property

@@ -43,3 +43,9 @@ def test_a_name_that_no_class_can_have_is_refused(name):
 
 def test_class_names_are_composed():
     assert class_name("cafe\u0301 \U0001f469\u200d\U0001f52c") == "caf\u00e9 \U0001f469\u200d\U0001f52c"
+
+
+def test_a_card_whose_output_is_not_of_its_task_is_refused():
+    text = tiny_card().to_json().replace('"dtype":"FP32"', '"dtype":"UINT8"')
+    with pytest.raises(InputError, match=r"the card is not a model card.*that of a classifier FP32 logits"):
+        parse_card(text, "the card")
