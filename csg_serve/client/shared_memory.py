@@ -1,13 +1,18 @@
 """Tensors in system shared memory, for a client and a server on one machine.
 
-Python's resource tracker, a separate process, removes a region even if its client was killed. A server that can't open
-a region (it runs as another user or in a container) refuses to register it; tensors are sent inline then.
+Python's resource tracker, a separate process, removes a region even if its client was killed. If both were, the next
+client does: each region is locked by its process, which may be in a container with process numbers of its own.
+
+A server that can't open a region (it runs as another user or in a container) refuses to register it; tensors are sent
+inline then.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import stat
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -33,13 +38,11 @@ class Region:
 
     def __init__(self, size: int):
         self.name, self.size = f"{PREFIX}{os.getpid()}-{secrets.token_hex(16)}", size
-        self._memory = SharedMemory(self.name, create=True, size=size)
+        self._memory, self._locked = SharedMemory(self.name, create=True, size=size), -1
         try:
-            file = os.open(FOLDER / self.name, os.O_RDWR)
-            try:
-                os.posix_fallocate(file, 0, size)
-            finally:
-                os.close(file)
+            self._locked = os.open(FOLDER / self.name, os.O_RDWR)
+            fcntl.flock(self._locked, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.posix_fallocate(self._locked, 0, size)
         except OSError:
             self.unlink()
             raise
@@ -57,3 +60,23 @@ class Region:
         self._memory.close()
         with suppress(FileNotFoundError):  # removed by somebody else
             self._memory.unlink()
+        if self._locked >= 0:
+            os.close(self._locked)
+            self._locked = -1
+
+
+def remove_dead_regions() -> None:
+    """Remove the regions of this user's clients that have ended: nobody holds their lock any more.
+
+    A region without memory is passed over: its process may be about to lock it.
+    """
+    for path in FOLDER.glob(f"{PREFIX}*"):
+        with suppress(OSError):  # in use, or removed meanwhile
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                found = os.fstat(file)
+                if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() and found.st_blocks:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+            finally:
+                os.close(file)

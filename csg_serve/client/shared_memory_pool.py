@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from csg_serve.client.shared_memory import FOLDER, MIN_BYTES, PREFIX, Region
+from csg_serve.client.shared_memory import FOLDER, MIN_BYTES, PREFIX, Region, remove_dead_regions
 from csg_serve.client.transport import Inference, Transport, TransportError
 
 CLOSE_S = 2
@@ -67,6 +67,8 @@ class SharedMemoryPool:
             small = self._free.pop()
             small.unlink()
             await self._unregister(small.name)
+        if not self._cleaned:
+            remove_dead_regions()
         try:
             region = Region(max(MIN_BYTES, 1 << (size - 1).bit_length()))
         except OSError:

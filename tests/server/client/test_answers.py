@@ -106,22 +106,42 @@ def test_an_interrupted_client_leaves_no_shared_memory(plain, images, tmp_path):
 
 KILLED = """
 import asyncio, os, pathlib, signal, sys
+from multiprocessing import resource_tracker
 from csg_serve import open_model, stream
 from csg_serve.client.shared_memory import FOLDER
 
-async def run(server, path):
+async def run(server, path, tracker):
     async with open_model(server, "colour") as served:
         assert [answer async for answer in stream(served, [pathlib.Path(path)])]
         assert list(FOLDER.glob(f"csg-client-{os.getpid()}-*"))
+        if tracker == "too":
+            os.kill(resource_tracker._resource_tracker._pid, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(run(*sys.argv[1:]))
 """
 
 
-def test_a_killed_client_leaves_no_shared_memory(plain, images):
-    """Python's resource tracker, which outlives the client, removes it; `communicate` waits for the tracker too."""
-    client = subprocess.Popen([sys.executable, "-c", KILLED, plain[1], images[0][0]], stderr=subprocess.PIPE)
+def killed_client(*args):
+    client = subprocess.Popen([sys.executable, "-c", KILLED, *args], stderr=subprocess.PIPE)
     client.communicate(timeout=60)
     assert client.returncode == -signal.SIGKILL
-    assert not regions(client.pid)
+    return client.pid
+
+
+def test_a_killed_client_leaves_no_shared_memory(plain, images):
+    """Python's resource tracker, which outlives the client, removes it; `communicate` waits for the tracker too."""
+    assert not regions(killed_client(plain[1], images[0][0], "not"))
+
+
+def test_what_a_client_leaves_that_is_killed_with_its_tracker_is_removed_by_the_next(plain, images):
+    pid = killed_client(plain[1], images[0][0], "too")
+    assert regions(pid)
+
+    async def known():
+        async with open_model(plain[1], "colour") as served:
+            assert [answer async for answer in stream(served, images[0][:1])]
+            return (await served.pool.replicas[0].transport.call("get_system_shared_memory_status")).regions
+
+    assert not [name for name in asyncio.run(known()) if f"-{pid}-" in name]
+    assert not regions(pid)
