@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BATCHES, QUEUE, DEVICES, LIMITS = "Batches", "Queue", "Instances", "Rate limits"
 Backend = Literal["auto", "python", "onnxruntime", "tensorrt"]
-ROLLBACK_OPTIONS = {"--rollback", "--repository", "--name", "--version", "--json"}
+ROLLBACK_OPTIONS = {"--rollback", "--repository", "--name", "--version", "--mode", "--json"}
 EXAMPLES = examples("csg deploy", "csg deploy bundles/digits --max-batch 16 --instances 2")
 
 
@@ -163,6 +163,14 @@ def deploy(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Serve an earlier version again, by default the previous one.")
     ] = False,
+    mode: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="OCTAL",
+            help="Permissions of the files, such as 644; folders to match. For a server that another user runs.",
+            show_default="your umask",
+        ),
+    ] = None,
     serving: ServingOptions,
     as_json: Json = False,
 ) -> None:
@@ -179,10 +187,10 @@ def deploy(
                 f"--rollback can't be combined with {min(others)}",
                 "a version is served as it was deployed; choose it with --version",
             )
-        roll_back_command(repository, name, version, as_json)
+        roll_back_command(repository, name, version=version, mode=mode, as_json=as_json)
         return
     options = serving.deploy_options(backend)
-    deploy_command(bundle, repository, name=name, version=version, options=options, as_json=as_json)
+    deploy_command(bundle, repository, name=name, version=version, options=options, mode=mode, as_json=as_json)
 
 
 def _given(context: typer.Context) -> set[str]:

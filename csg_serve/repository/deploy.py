@@ -29,6 +29,7 @@ from csg_serve.repository.encoded_model import (
     write_encoded,
     write_preprocessing,
 )
+from csg_serve.repository.modes import parse_mode, set_modes, umask_for
 from csg_serve.repository.versions import SwitchStep, add_version, go_live, locked_model, prune, versions_of
 from csg_serve.triton.config import CONFIG, add_golden, config_text, encoded_name, model_config, served_version
 from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, resolve
@@ -66,6 +67,7 @@ def deploy(
     *,
     version: int | None = None,
     options: DeployOptions = DEFAULTS,
+    mode: int | None = None,
 ) -> Deployed:
     """Add a bundle to a model repository as a model's next version, with a model that takes image files for it.
 
@@ -77,6 +79,7 @@ def deploy(
         name: name of the model. Default: the name in the card.
         version: number of the version. Default: one more than the highest.
         options: how the model is served.
+        mode: permissions of the files, for a server of another user; None: as the umask says.
 
     Returns:
         The deployed version.
@@ -94,11 +97,19 @@ def deploy(
         raise InputError(f"{bundle.path} holds no TensorRT plan", "make one with `csg export --format tensorrt`")
     name = validate_name(name or card.name, "model name")
     validate_name(encoded_name(name), "model name")
-    with locked_model(repository, name) as model_dir, tempfile.TemporaryDirectory() as scratch:
+    with (
+        umask_for(mode),
+        locked_model(repository, name) as model_dir,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        set_modes(mode, repository, content=False)
         number = _next_version(model_dir, version)
         live_address = go_live(number, _steps(bundle, options, model_dir, number, scratch=Path(scratch)))
         if not options.encoded:
             remove_encoded(model_dir)
+        set_modes(mode, model_dir)
+        if options.encoded:
+            set_modes(mode, encoded_dir(model_dir))
     encoded = encoded_name(name) if options.encoded else None
     return Deployed(name, number, str(repository), backend=options.backend, encoded=encoded, live_address=live_address)
 
@@ -110,14 +121,16 @@ def deploy_command(
     name: str | None,
     version: int | None,
     options: DeployOptions,
+    mode: str | None = None,
     as_json: bool,
 ) -> None:
     """Run `csg deploy`: the newest bundle by default."""
+    file_mode = parse_mode(mode) if mode is not None else None
     chosen = read_bundle(bundle or newest_bundle(BUNDLES))
     backend = resolve(options, chosen.card).backend
     newest, auto = " (newest)" if bundle is None else "", " (auto)" if options.backend == "auto" else ""
     log(f"deploying {chosen.path}{newest} to {repository}/ for the {backend} backend{auto}")
-    deployed = deploy(chosen, repository, name, version=version, options=options)
+    deployed = deploy(chosen, repository, name, version=version, options=options, mode=file_mode)
     announce(deployed, "is in", as_json)
     if deployed.live_address and (options.response_cache or options.rate_limit):
         log("restart the server if it was started before any model had a response cache or rate limits")

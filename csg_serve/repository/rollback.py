@@ -9,6 +9,7 @@ from csg.errors import InputError, UsageError
 from csg.files import validate_name
 from csg_serve.repository.deploy import Deployed, announce
 from csg_serve.repository.encoded_model import PREPROCESSING, encoded_dir, remove_encoded, write_encoded
+from csg_serve.repository.modes import parse_mode, set_modes, umask_for
 from csg_serve.repository.versions import SwitchStep, go_live, locked_model, point_at, versions_of
 from csg_serve.triton.config import (
     CARD_PARAMETER,
@@ -21,13 +22,16 @@ from csg_serve.triton.config import (
 )
 
 
-def roll_back(repository: Path, name: str | None = None, version: int | None = None) -> Deployed:
+def roll_back(
+    repository: Path, name: str | None = None, version: int | None = None, *, mode: int | None = None
+) -> Deployed:
     """Serve another version of a model again, with the options and the preprocessing it was deployed with.
 
     Args:
         repository: the model repository.
         name: name of the model. Default: the only one in the repository.
         version: the version to serve. Default: the highest one below the version that is served now.
+        mode: permissions of the files, for a server of another user; None: as the umask says.
 
     Returns:
         The version that is served again.
@@ -39,7 +43,8 @@ def roll_back(repository: Path, name: str | None = None, version: int | None = N
         VerificationError: it refuses the version since its answers differ from the golden ones.
     """
     name = validate_name(name or _only_model(repository), "model name")
-    with locked_model(repository, name) as model_dir:
+    with umask_for(mode), locked_model(repository, name) as model_dir:
+        set_modes(mode, repository, content=False)
         target, current = _target_version(model_dir, version), served_version(model_dir)
         config = read_config(model_dir / str(target) / CONFIG)
         if config is None:
@@ -57,12 +62,18 @@ def roll_back(repository: Path, name: str | None = None, version: int | None = N
         live_address = go_live(target, steps)
         if not encoded:
             remove_encoded(model_dir)
+        set_modes(mode, model_dir)
+        if encoded:
+            set_modes(mode, encoded_dir(model_dir))
     return Deployed(name, target, str(repository), backend=config.backend, encoded=encoded, live_address=live_address)
 
 
-def roll_back_command(repository: Path, name: str | None, version: int | None, as_json: bool) -> None:
+def roll_back_command(
+    repository: Path, name: str | None, *, version: int | None, mode: str | None, as_json: bool
+) -> None:
     """Run `csg deploy --rollback`."""
-    announce(roll_back(repository, name, version), "is served again from", as_json)
+    rolled_back = roll_back(repository, name, version, mode=parse_mode(mode) if mode is not None else None)
+    announce(rolled_back, "is served again from", as_json)
 
 
 def _target_version(model_dir: Path, wanted: int | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from csg_serve.server.options import ANY_ADDRESS, LogLevel, ServerOptions
+from csg_serve.server.options import ANY_ADDRESS, LOOPBACK, LogLevel, ServerOptions
 from csg_serve.server.tuning import TUNING_VARIABLE
 from csg_serve.triton.executable import Triton
 from csg_serve.triton.protocol import POLL_S, SECRET_HEADER
@@ -57,9 +57,12 @@ def triton_flags(options: ServerOptions, repository: str, endpoints: Endpoints, 
 def container_flags(options: ServerOptions, secret: str | None) -> list[str]:
     """Return Triton's flags inside a container, where /models is the repository and the network is its own.
 
-    There Triton ends if a model does not load at the start, so that whoever runs the container notices.
+    There Triton ends if a model does not load at the start, so that whoever runs the container notices. HTTP stays on
+    the container's loopback, where the probe uses it, unless it is exposed.
     """
     endpoints = {name: (ANY_ADDRESS, port) for name, port in CONTAINER_PORTS.items()}
+    if not options.expose_http:
+        endpoints["http"] = (LOOPBACK, CONTAINER_PORTS["http"])
     return triton_flags(options, "/models", endpoints, secret)
 
 

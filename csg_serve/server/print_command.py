@@ -1,4 +1,4 @@
-"""`csg serve --print-command`: the command that starts Triton here, and the one for NVIDIA's container."""
+"""`csg serve --print-command`: the command that starts Triton here, and the one for a container."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from csg_serve.server.tuning import scheduling_command
 from csg_serve.triton.config import repository_flags
 from csg_serve.triton.executable import find_triton
 
-IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
-"""NVIDIA's container with Triton 2.51, the release of the nvidia-pytriton wheel."""
+IMAGE = "csg-triton:26.07"
+"""The image that docs/deploy/Dockerfile makes of NVIDIA's container with Triton 2.71."""
 
 CONTAINER_TRITON = Path("/opt/tritonserver/bin/tritonserver")
 
@@ -67,16 +67,24 @@ def _command_here(repository: Path, options: ServerOptions) -> str:
 
 
 def _command_in_container(repository: Path, options: ServerOptions) -> str:
-    """Return a `docker run` command that publishes the ports at the addresses the endpoints would have here."""
+    """Return a `docker run` command that publishes the ports at the addresses the endpoints would have here.
+
+    The container runs as the user who prints the command, who can read the repository and the certificates.
+    """
     mounts, tls = {"/models": repository}, None
     if options.tls:
         files = {name: file for name, file in vars(options.tls).items() if file}
         mounts |= {f"/tls/{name}.pem": file for name, file in files.items()}
         tls = TlsFiles(**{name: Path(f"/tls/{name}.pem") for name in files})
-    published = zip(options.hosts.values(), options.ports, CONTAINER_PORTS.values(), strict=True)
+    published = zip(options.hosts.items(), options.ports, CONTAINER_PORTS.values(), strict=True)
     run = [
+        f"--user={os.getuid()}:{os.getgid()}",
         f"--stop-timeout={options.drain_s + 5}",
-        *(f"--publish={host}:{port}:{inside}" for host, port, inside in published),
+        *(
+            f"--publish={host}:{port}:{inside}"
+            for (name, host), port, inside in published
+            if name != "http" or options.expose_http
+        ),
         *(f"--volume={file.resolve()}:{inside}:ro" for inside, file in mounts.items()),
         *(f"--env={name}={value}" for name, value in script_variables(options).items()),
         IMAGE,

@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from csg.bundle import write_bundle
 from csg_serve.client.client import Client
+from csg_serve.python_backend.sessions import has_gpu
 from tests.helpers.cli import csg, refused
 from tests.helpers.load import under_load
 from tests.helpers.served import KEY, SECRET, serving
@@ -23,6 +24,7 @@ from tests.helpers.tiny_bundle import tiny_card
 
 pytestmark = pytest.mark.server
 
+GPU_METRICS = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes"}  # as Triton's documentation names them
 DEPLOY = Path(__file__).resolve().parents[2] / "docs" / "deploy"
 
 
@@ -130,15 +132,20 @@ def test_instances_share_the_cores(explicit):
         assert f"{instance}: one of 2 instances, 2 threads" in log
 
 
-def test_the_probes_and_the_autoscaler_of_docs_deploy_find_what_they_ask_for(explicit):
+@pytest.mark.parametrize("file", ["prometheus-adapter.yaml", "grafana-dashboard.json"])
+def test_the_autoscaler_and_the_dashboard_of_docs_deploy_find_what_they_ask_for(explicit, file):
+    """Metrics and their labels; those of GPUs where there is one."""
     _, state = explicit
-    for path in set(re.findall(r"/v2/health/\w+", (DEPLOY / "kubernetes.yaml").read_text())):
-        assert urllib.request.urlopen(f"http://{state['http']}{path}").status == 200
     metrics = urllib.request.urlopen(f"http://{state['metrics']}/metrics").read().decode()
-    asked_for = set(re.findall(r"nv_\w+", (DEPLOY / "prometheus-adapter.yaml").read_text()))
-    assert asked_for
+    asked_for = set(re.findall(r"\bnv_\w+", (DEPLOY / file).read_text()))
+    assert "nv_inference_queue_duration_us" in asked_for
     for name in asked_for:
-        assert re.search(rf'^{name}{{model="colour",version="\d"}} \d', metrics, re.M), name
+        if not has_gpu() and name.startswith("nv_gpu_"):
+            assert name in GPU_METRICS
+        elif name.startswith("nv_inference_"):
+            assert re.search(rf'^{name}{{model="colour",(reason="\w+",)?version="\d"}} \d', metrics, re.M), name
+        else:
+            assert re.search(rf"^{name}(?:{{.*}})? \d", metrics, re.M), name
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def test_the_printed_command_starts_a_server(bundle, tls, tmp_path):
     printed = csg("serve", "--print-command", "--json", *options, *named)
     commands = json.loads(printed.stdout)
     assert SECRET not in printed.stdout
-    for word in (f"--publish=127.0.0.1:{ports[1]}:8001", f"--volume={tls['key']}:/tls/key.pem:ro", "nvcr.io/nvidia"):
+    for word in (f"--publish=127.0.0.1:{ports[1]}:8001", f"--volume={tls['key']}:/tls/key.pem:ro", "csg-triton:26.07"):
         assert word in commands["container"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(["sh", "-c", f"exec {commands['here']}"], stdout=log, stderr=log)
