@@ -135,7 +135,7 @@ def kill_a_process_of(running, model):
 
 @contextlib.contextmanager
 def cluster(name, image, tmp_path):
-    """A pod of a file, with a model that the Job delivered and a slow one; yields it when it is ready, and its probe."""
+    """A ready pod of a file, with a model that the Job delivered and a slow one; yields it and its probe."""
     command, variables, target, shm, probe = server(name)
     repository = run_job(image, tmp_path) / "model_repository"
     (repository / "slow" / "1").mkdir(parents=True)
