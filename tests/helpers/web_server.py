@@ -1,8 +1,9 @@
 """Small web servers that give requests an answer that a test makes: what may be at an address instead of Triton."""
 
+import http.client
 import http.server
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 
 class Answering(http.server.ThreadingHTTPServer):
@@ -54,5 +55,24 @@ def reply(status=200, body=b"", **headers):
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
         handler.wfile.write(body)
+
+    return answer
+
+
+def forwarding(target, prefix):
+    """The function for `answering` that passes requests below a prefix on to HOST:PORT without it, as an ingress."""
+
+    def answer(handler):
+        if not handler.path.startswith(f"{prefix}/"):
+            reply(404, b"no such path")(handler)
+            return
+        with closing(http.client.HTTPConnection(target)) as there:
+            headers = {name: value for name, value in handler.headers.items() if name.lower() != "host"}
+            there.request(handler.command, handler.path.removeprefix(prefix), handler.body, headers)
+            found = there.getresponse()
+            names = ("Content-Type", "Inference-Header-Content-Length")
+            reply(found.status, found.read(), **{n.replace("-", "_"): v for n in names if (v := found.headers[n])})(
+                handler
+            )
 
     return answer

@@ -14,6 +14,7 @@ from csg_serve.client.endpoints import Servers
 from tests.helpers.cli import csg, refused
 from tests.helpers.client import SECRET, classes_of, relayed
 from tests.helpers.tiny_bundle import COLOURS
+from tests.helpers.web_server import answering, forwarding
 
 pytestmark = pytest.mark.server
 
@@ -67,6 +68,19 @@ def test_https_in_front_of_http(plain, folder, images):
     assert asyncio.run(run("ca.pem")) == images[1]
     with pytest.raises(ServerError, match=r"(?i)certificate.*check --tls-ca"):
         asyncio.run(run("other-ca.pem"))
+
+
+def test_commands_work_below_the_path_of_an_ingress(plain, folder, images):
+    with answering(forwarding(plain[0], "/team/models")) as ingress:
+        server = ("--server", f"http://127.0.0.1:{ingress.server_port}/team/models/", "--json")
+        done = csg("evaluate", *server, "--model", "colour", "--data", folder / "colours")
+        assert json.loads(done.stdout)["accuracy"] == 1.0, done.stderr
+        done = csg("predict", images[0][0], *server, "--model", "colour")
+        assert json.loads(done.stdout)["predictions"][0]["class"] == COLOURS[images[1][0]]
+        done = csg("models", *server)
+        assert {one["model"] for one in json.loads(done.stdout)["models"]} == {"colour", "scenes", "echo"}
+        assert all(path.startswith("/team/models/v2/") for path, _ in ingress.requests)
+        refused(csg("models", "--server", f"http://127.0.0.1:{ingress.server_port}"), 4, "no Triton answers at .*404")
 
 
 def test_a_secret_is_needed_only_for_the_list_of_models(guarded, folder, images, certificates):
