@@ -44,8 +44,8 @@ class ConnectionOptions:
     server: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="Address of a running Triton: HOST:PORT (gRPC) or http://HOST:PORT. Repeat it to share the work among "
-            "several servers of the same model.",
+            help="Address of a running Triton: HOST:PORT (gRPC), http://HOST:PORT or https://HOST/PATH. Repeat it to "
+            "share the work among several servers of the same model.",
             show_default="localhost:8001",
         ),
     ] = None

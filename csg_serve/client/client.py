@@ -58,7 +58,7 @@ class Client:
 
     Args:
         server: address of the server, or of several servers of the same model: HOST:PORT (gRPC), grpcs://HOST:PORT,
-            http://HOST:PORT or https://HOST:PORT.
+            http://HOST:PORT or https://HOST/PATH.
         model: name of the model; None for the only csg model on the server.
         tls_ca: PEM file of the certificates to trust; None for the system's.
         tls_cert: PEM file of the client's certificate, for servers that require one.

@@ -56,7 +56,7 @@ async def open_model(server: str | Sequence[str] | Servers, model: str | None = 
 
     Args:
         server: address of the server, or of several servers of the same model: HOST:PORT (gRPC), grpcs://HOST:PORT,
-            http://HOST:PORT or https://HOST:PORT; with TLS files or a secret as `Servers`.
+            http://HOST:PORT or https://HOST/PATH; with TLS files or a secret as `Servers`.
         model: name of the model; None for the only csg model on the server.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from csg.console import log, print_json, show_table
-from csg.errors import ServerError
+from csg.errors import ServerError, one_line
 from csg.files import validate_name
 from csg_serve.client.address import Address
 from csg_serve.client.connection import connected
@@ -76,9 +76,9 @@ def _show(address: Address, states: list[ModelState]) -> None:
         times = (counted.queue_ms, counted.compute_ms)
         rows.append(
             (
-                one.model,
+                one_line(one.model, 100),
                 str(one.version),
-                one.state + (f": {one.reason}" if one.reason else ""),
+                one_line(one.state, 100) + (f": {one.reason}" if one.reason else ""),
                 *map(str, counts),
                 *("-" if value is None else f"{value:.2f}" for value in times),
             )

@@ -12,6 +12,7 @@ import csg_serve.client.transport
 from csg.errors import ServerError
 from csg_serve import Client
 from csg_serve.client.http_transport import HttpTransport
+from tests.helpers.cli import csg
 from tests.helpers.small_http import CONFIG, STATISTICS, colour, infer_reply, json_reply
 from tests.helpers.tiny_bundle import COLOURS
 from tests.helpers.web_server import answering, reply
@@ -153,6 +154,16 @@ def test_models_under_names_that_are_paths_are_not_for_csg():
     stats = json_reply({"model_stats": [{"name": name, "version": "1"} for name in names]})
     server = fails(colour(statistics=stats), "has no csg model")
     assert len(server.requests) == 1
+
+
+def test_names_of_a_server_are_no_escape_codes():
+    stats = json_reply({"model_stats": [{"name": "\x1b[31m\n\u202e" + 5000 * "a", "version": "1"}]})
+    with answering(lambda handler: (json_reply([]) if "index" in handler.path else stats)(handler)) as server:
+        for options in ((), ("--json",)):
+            done = csg("models", "--server", f"http://127.0.0.1:{server.server_port}", *options)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.isascii() or options == ()
+            assert not {"\x1b", "\u202e"} & set(done.stdout)
 
 
 @pytest.mark.parametrize(
