@@ -14,9 +14,10 @@ $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	-$(BIN)/csg serve --prepare
 	touch $@
 
-setup: $(VENV)/ready  ## everything into .venv
+setup: $(VENV)/ready  ## everything into .venv, and the environment of the server into csg's cache
 
 demo: setup    ## the whole pipeline on the embedded digits: train, export, deploy, serve, evaluate
 	$(BIN)/csg demo

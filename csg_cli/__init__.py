@@ -27,8 +27,8 @@ PIPELINE = ("train", "compare", "embed", "export", "deploy", "serve", "evaluate"
 ORDER = (*PIPELINE, "models", "weights", "data", "demo")
 EXTRAS = {
     **dict.fromkeys(("train", "compare", "embed", "weights", "data"), "train"),
-    **dict.fromkeys(("deploy", "evaluate", "predict", "models"), "serve"),
-    **{"export": "export", "serve": "server", "bench": "bench"},
+    **dict.fromkeys(("deploy", "serve", "evaluate", "predict", "models"), "serve"),
+    **{"export": "export", "bench": "bench"},
 }
 """The extra of pyproject.toml that brings the packages of a command."""
 CLOSED_PIPE = 141

@@ -104,14 +104,20 @@ def serve(
         bool,
         typer.Option("--print-command", help="Start nothing; print the commands, here and for NVIDIA's container."),
     ] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Start nothing; create the environment that the server runs in.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start Triton on a model repository, on loopback; Ctrl-C or SIGTERM stops it after it has answered."""
+    from csg_serve.server.prepare import prepare_command
     from csg_serve.server.print_command import print_command as print_start_command
     from csg_serve.server.serve import serve_command, stop_command
 
     if stop:
         stop_command(repository, as_json)
+    elif prepare:
+        prepare_command(repository, as_json)
     elif print_command:
         print_start_command(repository, triton.server_options(), as_json)
     else:

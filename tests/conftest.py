@@ -87,8 +87,20 @@ def once(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(once, tmp_path_factory):
-    """Generated data goes to a folder of the session, in this process and in those it starts."""
-    folder = once("cache", Path.mkdir)
+    """Generated data goes to a folder of the session, in this process and in those it starts.
+
+    The server's environment is that of the user's cache, where `make setup` creates it.
+    """
+    from csg.files import cache_dir
+
+    prepared = sorted(cache_dir().glob("server-*"))
+
+    def make(folder):
+        folder.mkdir()
+        for one in prepared:
+            (folder / one.name).symlink_to(one)
+
+    folder = once("cache", make)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CSG_CACHE", str(folder))
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))  # for fixtures of a session or a module

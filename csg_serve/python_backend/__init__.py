@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import py_compile
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,12 +13,6 @@ ENCODED_MODEL = {"model.py": "encoded.py"}
 
 
 def write_scripts(scripts: dict[str, str], folder: Path) -> None:
-    """Write scripts and their bytecode into a version's folder.
-
-    Python would write the bytecode at the first import, and a polling server would load the changed model again.
-    """
+    """Write scripts into a version's folder."""
     for name, source in scripts.items():
-        script = folder / name
-        script.write_bytes(files(__name__).joinpath(source).read_bytes())
-        mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
-        py_compile.compile(str(script), dfile=source, invalidation_mode=mode)
+        (folder / name).write_bytes(files(__name__).joinpath(source).read_bytes())

@@ -17,6 +17,9 @@ CONTROL_API = "model-repository,shared-memory,trace,logging"
 
 CONTAINER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+"""A polling server loads a model again when Python's bytecode appears in its folder."""
+
 THREADS_VARIABLE = "CSG_THREADS"
 """Tells the scripts in Triton's Python backend how many cores one model may use."""
 
@@ -67,8 +70,8 @@ def container_flags(options: ServerOptions, secret: str | None) -> list[str]:
 
 
 def script_variables(options: ServerOptions) -> dict[str, str]:
-    """Return the environment variables that the scripts in Triton's Python backend read."""
-    return {THREADS_VARIABLE: str(options.threads), TUNING_VARIABLE: options.tuning}
+    """Return the environment variables for the scripts in Triton's Python backend."""
+    return {THREADS_VARIABLE: str(options.threads), TUNING_VARIABLE: options.tuning, NO_BYTECODE: "1"}
 
 
 def environment(triton: Triton, options: ServerOptions) -> dict[str, str]:

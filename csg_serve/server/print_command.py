@@ -19,7 +19,7 @@ from csg_serve.server.flags import (
 )
 from csg_serve.server.options import ServerOptions, TlsFiles
 from csg_serve.server.tuning import scheduling_command
-from csg_serve.triton.config import repository_flags
+from csg_serve.triton.config import needs_openvino, repository_flags
 from csg_serve.triton.executable import find_triton
 
 IMAGE = "csg-triton:26.07"
@@ -54,16 +54,17 @@ def print_command(repository: Path, options: ServerOptions, as_json: bool) -> No
 
 
 def _command_here(repository: Path, options: ServerOptions) -> str:
-    triton = find_triton()
-    variables = environment(triton, options).items()
-    changed = [f"{name}={value}" for name, value in variables if os.environ.get(name) != value]
+    triton = find_triton(needs_openvino(repository))
+    variables = environment(triton, options)
+    removed = [f"--unset={name}" for name in os.environ if name not in variables]
+    changed = [f"{name}={value}" for name, value in variables.items() if os.environ.get(name) != value]
     endpoints = {name: (host, port) for (name, host), port in zip(options.hosts.items(), options.ports, strict=True)}
     flags = triton_flags(options, str(repository.resolve()), endpoints, SECRET_PLACEHOLDER)
     flags += [*repository_flags(repository, triton.executable), KEEP_ON_LOAD_ERROR]
     if triton.backends:
         flags.append(f"--backend-directory={triton.backends}")
     command = [*scheduling_command(options.tuning), str(triton.executable), *flags]
-    return _shell("env", [*changed, *command], options.secret_file)
+    return _shell("env", [*removed, *changed, *command], options.secret_file)
 
 
 def _command_in_container(repository: Path, options: ServerOptions) -> str:

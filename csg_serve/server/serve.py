@@ -27,8 +27,8 @@ from csg_serve.server.options import ANY_ADDRESS, LOOPBACK, ServerOptions, contr
 from csg_serve.server.state import LOG, SECRET, STATE, ServerState, running_server, server_processes, write_state
 from csg_serve.server.tuning import set_scheduling_policy
 from csg_serve.server.watchdog import start_watchdog
-from csg_serve.triton.config import repository_flags
-from csg_serve.triton.executable import find_triton
+from csg_serve.triton.config import needs_openvino, repository_flags
+from csg_serve.triton.executable import Triton, find_triton
 
 STUB_EXIT_S = 5
 """Seconds that the Python stubs get to end after tritonserver has."""
@@ -48,14 +48,13 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
             does not load.
         VerificationError: a model does not load since its answers differ from the golden ones.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if not _is_ignored(number):
-            signal.signal(number, signal.default_int_handler)
+    end_on_signals()
     _check_repository(repository)
     secret = control_secret(options)
+    triton = find_triton(needs_openvino(repository))
     with _locked_log(repository) as log_file, ExitStack() as cleanup:
         endpoints = _free_endpoints(options)
-        process, state = _start(repository, options, endpoints, log_file, secret=secret)
+        process, state = _start(repository, options, endpoints, log_file, triton=triton, secret=secret)
         cleanup.callback(_stop, repository, state)
         write_state(repository, state)
         start_watchdog(repository, state.token)
@@ -85,6 +84,13 @@ def stop_command(repository: Path, as_json: bool) -> None:
     log(f"stopped the server on {repository}/ (process {state.pid})")
     if as_json:
         print_json({"pid": state.pid, **state.addresses})
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, after it has cleaned up."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if not _is_ignored(number):
+            signal.signal(number, signal.default_int_handler)
 
 
 def _is_ignored(number: signal.Signals) -> bool:
@@ -148,10 +154,15 @@ def _free_port(name: str, host: str, port: int, listeners: ExitStack) -> int:
 
 
 def _start(
-    repository: Path, options: ServerOptions, endpoints: Endpoints, log_file: IO[bytes], *, secret: str
+    repository: Path,
+    options: ServerOptions,
+    endpoints: Endpoints,
+    log_file: IO[bytes],
+    *,
+    triton: Triton,
+    secret: str,
 ) -> tuple[subprocess.Popen[bytes], ServerState]:
     """Start tritonserver as the leader of its own process group, so that Ctrl-C reaches csg only."""
-    triton = find_triton()
     log(f"serving {repository}/ with {triton.executable}; log: {repository / LOG}")
     atomic_write(repository / SECRET, secret.encode(), mode=0o600)
     token = f"csg-{secrets.token_hex(8)}-"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -206,8 +207,7 @@ def golden_of(config: ModelConfig, card: ModelCard, where: str) -> GoldenAnswers
 
 def repository_flags(repository: Path, tritonserver: Path) -> list[str]:
     """Return the flags that Triton needs for a repository's models: response cache and rate limiter."""
-    found = [config for file in sorted(repository.glob(f"[!.]*/{CONFIG}")) if (config := read_config(file))]
-    flags = []
+    found, flags = _configs(repository), []
     if any(config.response_cache.enable for config in found):
         caches = tritonserver.parent.parent / "caches"
         flags += [f"--cache-config=local,size={CACHE_BYTES}"]
@@ -215,6 +215,18 @@ def repository_flags(repository: Path, tritonserver: Path) -> list[str]:
     if any(group.rate_limiter.resources for config in found for group in config.instance_group):
         flags.append("--rate-limit=execution_count")
     return flags
+
+
+def needs_openvino(repository: Path) -> bool:
+    """Return whether OpenVINO computes a model of a repository."""
+    cards = (config.parameters[CARD_PARAMETER].string_value for config in _configs(repository))
+    with suppress(InputError):
+        return any(parse_card(card, str(repository)).runtime == "openvino" for card in cards if card)
+    return False
+
+
+def _configs(repository: Path) -> list[ModelConfig]:
+    return [config for file in sorted(repository.glob(f"[!.]*/{CONFIG}")) if (config := read_config(file))]
 
 
 def served_version(model_dir: Path) -> int:

@@ -22,7 +22,7 @@ def csg_without(module, *words):
         (("export",), "onnx", "export"),
         (("deploy",), "tritonclient", "serve"),
         (("evaluate",), "tritonclient", "serve"),
-        (("serve",), "google.protobuf", "server"),
+        (("serve",), "google.protobuf", "serve"),
     ],
 )
 def test_a_missing_package_is_one_line_with_the_extra(words, module, extra):

@@ -11,7 +11,15 @@ from csg.bundle import Bundle
 from csg.card import parse_card
 from csg.errors import UsageError
 from csg_serve.repository.deploy import deploy
-from csg_serve.triton.config import CARD_PARAMETER, config_text, encoded_config, model_config, repository_flags
+from csg_serve.triton.config import (
+    CARD_PARAMETER,
+    CONFIG,
+    config_text,
+    encoded_config,
+    model_config,
+    needs_openvino,
+    repository_flags,
+)
 from csg_serve.triton.deploy_options import DeployOptions, max_batch_size, with_cpu_defaults
 from tests.helpers.repositories import planned
 from tests.helpers.tiny_bundle import tiny_card, write_scene_bundle
@@ -201,3 +209,15 @@ def test_the_server_is_started_with_what_the_models_need(bundle, repository, tmp
         f"--cache-directory={tmp_path}/triton/caches",
         "--rate-limit=execution_count",
     ]
+
+
+def test_a_repository_needs_openvino_if_one_of_its_models_does(repository):
+    needs = {}
+    for runtime in ("onnxruntime", "openvino"):
+        card = tiny_card().model_copy(update={"runtime": runtime})
+        (repository / runtime).mkdir(parents=True)
+        config = model_config(card, runtime, 1, DeployOptions(backend="python"))
+        (repository / runtime / CONFIG).write_text(config_text(config))
+        needs[runtime] = needs_openvino(repository)
+    assert needs == {"onnxruntime": False, "openvino": True}
+    assert not needs_openvino(repository / "missing")
