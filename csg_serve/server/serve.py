@@ -23,7 +23,9 @@ from csg.errors import InputError, ServerError, UsageError
 from csg.files import atomic_write
 from csg_serve.server.control import load_error, load_failed, repository_index, until_timeout
 from csg_serve.server.flags import KEEP_ON_LOAD_ERROR, Endpoints, environment, triton_flags
+from csg_serve.server.log_keeper import older_part
 from csg_serve.server.options import ANY_ADDRESS, LOOPBACK, ServerOptions, control_secret
+from csg_serve.server.process import descriptor_limit, start_server
 from csg_serve.server.state import LOG, SECRET, STATE, ServerState, running_server, server_processes, write_state
 from csg_serve.server.tuning import set_scheduling_policy
 from csg_serve.server.watchdog import start_watchdog
@@ -34,6 +36,12 @@ STUB_EXIT_S = 5
 """Seconds that the Python stubs get to end after tritonserver has."""
 
 LOG_TAIL_LINES = 15
+
+LOG_END_S = 1
+"""Seconds that the log of a server that has ended may take to be complete."""
+
+FEW_DESCRIPTORS = 4096
+"""Limit of open files below which idle connections may well use them up."""
 
 
 def serve_command(repository: Path, options: ServerOptions, detach: bool, as_json: bool) -> None:
@@ -58,7 +66,7 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
         cleanup.callback(_stop, repository, state)
         write_state(repository, state)
         start_watchdog(repository, state.token)
-        _wait_until_ready(process, repository, state.http)
+        _wait_until_ready(process, repository, state)
         _announce(state, as_json)
         _warn(options)
         if detach:
@@ -68,7 +76,7 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
         if not _is_ignored(signal.SIGTERM):
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         if process.wait() != 0:
-            raise _died(process, repository / LOG)
+            raise _died(process, repository / LOG, state)
 
 
 def stop_command(repository: Path, as_json: bool) -> None:
@@ -123,6 +131,7 @@ def _locked_log(repository: Path) -> Iterator[IO[bytes]]:
             hint = f"stop it first with `csg serve --stop --repository {repository}`"
             raise ServerError(f"a server already runs on {repository}/", hint) from None
         log_file.truncate(0)
+        older_part(path).unlink(missing_ok=True)
         yield log_file
 
 
@@ -162,7 +171,7 @@ def _start(
     triton: Triton,
     secret: str,
 ) -> tuple[subprocess.Popen[bytes], ServerState]:
-    """Start tritonserver as the leader of its own process group, so that Ctrl-C reaches csg only."""
+    """Start tritonserver, and return its process with what is to be recorded of it."""
     log(f"serving {repository}/ with {triton.executable}; log: {repository / LOG}")
     atomic_write(repository / SECRET, secret.encode(), mode=0o600)
     token = f"csg-{secrets.token_hex(8)}-"
@@ -171,14 +180,8 @@ def _start(
     flags.append(f"--backend-config=python,shm-region-prefix-name={token}")
     if triton.backends:
         flags.append(f"--backend-directory={triton.backends}")
-    process = subprocess.Popen(
-        [str(triton.executable), *flags],
-        env=environment(triton, options),
-        stdin=subprocess.DEVNULL,
-        stdout=log_file,
-        stderr=log_file,
-        start_new_session=True,
-    )
+    command = [str(triton.executable), *flags]
+    process = start_server(command, environment(triton, options), log_file, token)
     set_scheduling_policy(process.pid, options.tuning)
     addresses = {
         name: f"{LOOPBACK if host == ANY_ADDRESS else host}:{port}" for name, (host, port) in endpoints.items()
@@ -194,7 +197,7 @@ def _start(
     )
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, http_address: str) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, state: ServerState) -> None:
     """Wait until Triton answers, which is when it has tried to load every model.
 
     Raises:
@@ -203,19 +206,20 @@ def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, http_a
     """
     log_file, entries = repository / LOG, []
     for _ in until_timeout(log_file):
-        entries = repository_index(repository, http_address)
+        entries = repository_index(repository, state.http)
         if entries:
             break
         if process.poll() is not None:
-            raise _died(process, log_file)
+            raise _died(process, log_file, state)
     for entry in entries:
         if entry.get("state") != "READY" and not entry["name"].startswith("."):
             hint = f"deploy it again, or see {log_file}"
             raise load_failed(f"model {entry['name']}", load_error(entry, log_file), hint)
 
 
-def _died(process: subprocess.Popen[bytes], log_file: Path) -> ServerError:
-    """Return the error for a server that ended by itself, and print the end of its log."""
+def _died(process: subprocess.Popen[bytes], log_file: Path, state: ServerState) -> ServerError:
+    """Return the error for a server that ended by itself, and print the end of its log, once its keeper has ended."""
+    _have_ended(server_processes, state, LOG_END_S)
     for line in log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]:
         log(line)
     return ServerError(f"tritonserver ended with exit code {process.returncode}", f"see its log {log_file}")
@@ -231,7 +235,11 @@ def _announce(state: ServerState, as_json: bool) -> None:
 
 
 def _warn(options: ServerOptions) -> None:
-    """Print what to know about a server that other machines can reach."""
+    """Print what to know about a server that other machines can reach, or that may open few files."""
+    if (limit := descriptor_limit()) < FEW_DESCRIPTORS:
+        unloads = " and unloads its models until there is (not with --control explicit)"
+        what = f"without a free one it takes no connection{unloads if options.control == 'poll' else ''}"
+        log(f"the server may open at most {limit} files and connections (ulimit -Hn): {what}")
     if options.exposed:
         encryption = "gRPC is encrypted" if options.tls else "gRPC is not encrypted (--tls-cert)"
         http = "HTTP is open to them too, see SECURITY.md" if options.expose_http else "HTTP stays on loopback"
