@@ -14,17 +14,21 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from tritonclient.grpc.service_pb2 import ModelInferRequest
+from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 
 from csg.errors import ServerError, UsageError, one_line
-from csg_serve.client.connection import ServedModel
+from csg_serve.client.connection import ServedModel, inference_of
 from csg_serve.client.endpoints import Servers, as_servers
-from csg_serve.client.grpc_transport import grpc_credentials
+from csg_serve.client.grpc_transport import grpc_credentials, inference_answer
+from csg_serve.client.pool import wrong_answer
 from csg_serve.client.proxies import place, proxy_hint, proxy_option
+from csg_serve.client.transport import NOT_TRITON, TransportError
 from csg_serve.triton.protocol import GRPC_SECRET_HEADER
 
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -65,6 +69,21 @@ def serialize_request(served: ServedModel, images: NDArray[np.uint8]) -> bytes:
     return bytes(request.SerializeToString())
 
 
+def parse_logits(served: ServedModel, images: NDArray[np.uint8], answer: bytes) -> NDArray[Any]:
+    """The logits in a serialised answer, float32 (N, K).
+
+    Raises:
+        ServerError: it is no answer to a request of these images.
+    """
+    try:
+        found = inference_answer(ModelInferResponse.FromString(answer))
+        return inference_of(served, images, (len(served.card.classes),)).check(found, served.version, None)
+    except DecodeError:
+        raise wrong_answer(served.server, NOT_TRITON) from None
+    except TransportError as error:
+        raise wrong_answer(served.server, error.detail) from None
+
+
 @asynccontextmanager
 async def open_sender(server: str | Servers) -> AsyncIterator[Send]:
     """Connect over gRPC; several servers get the requests in turn.
@@ -81,9 +100,9 @@ async def open_sender(server: str | Servers) -> AsyncIterator[Send]:
             if address.http:
                 raise UsageError(f"{address} is an HTTP address", "give the address of the gRPC endpoint")
             options = [*LIMITS, *proxy_option(address).items()]
-            channel = grpc.aio.insecure_channel(address.authority, options=options)
+            channel = grpc.aio.insecure_channel(address.target, options=options)
             if address.tls:
-                channel = grpc.aio.secure_channel(address.authority, grpc_credentials(servers), options=options)
+                channel = grpc.aio.secure_channel(address.target, grpc_credentials(servers), options=options)
             await stack.enter_async_context(channel)
             endpoints.append((address, channel.unary_unary(INFER_METHOD)))
         turns = itertools.cycle(endpoints)

@@ -15,13 +15,12 @@ from typing import Any
 import mlperf_loadgen as lg
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc.service_pb2 import ModelInferResponse
 
 from csg.console import log
 from csg.datasets.classification import EMBEDDED_DIGITS
 from csg.errors import CsgError
 from csg.metrics import classification_scores
-from csg_serve.bench.load import Send, generate_load, open_sender, serialize_request
+from csg_serve.bench.load import Send, generate_load, open_sender, parse_logits, serialize_request
 from csg_serve.bench.results import BenchOptions, ScenarioName, ScenarioResult
 from csg_serve.bench.samples import Samples, prepare_requests, read_labelled_samples, read_samples, stack_images
 from csg_serve.client.connection import ServedModel
@@ -243,6 +242,5 @@ class _SystemUnderTest:
         answer = await self.send(serialize_request(self.served, images))
         if self.samples.labels is None:
             return np.zeros(len(indices), np.int32)
-        logits = np.frombuffer(ModelInferResponse.FromString(answer).raw_output_contents[0], np.float32)
-        classes: NDArray[np.int32] = logits.reshape(len(indices), -1).argmax(1).astype(np.int32)
+        classes: NDArray[np.int32] = parse_logits(self.served, images, answer).argmax(1).astype(np.int32)
         return classes

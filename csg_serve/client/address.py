@@ -46,6 +46,11 @@ class Address:
         return self.authority.rpartition(":")[0].strip("[]")
 
     @property
+    def target(self) -> str:
+        """What gRPC takes for the address; without "dns" a host named unix would be a socket in the file system."""
+        return f"dns:///{self.authority}"
+
+    @property
     def url(self) -> str:
         """The URL of an HTTP server, without a slash at its end."""
         return f"{'https' if self.tls else 'http'}://{self.authority}{self.path}"

@@ -137,9 +137,13 @@ async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, 
     Raises:
         ServerError: as `csg_serve.client.pool.Pool.infer`.
     """
+    return await served.pool.infer(inference_of(served, images, row))
+
+
+def inference_of(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...]) -> Inference:
+    """The request for prepared images, as `infer` sends it."""
     spec, output = served.card.input, served.card.outputs[0]
-    deadline = SEGMENTATION_DEADLINE_S if isinstance(spec, SegmentationInput) else DEADLINE_S
-    inference = Inference(
+    return Inference(
         model=served.name,
         input=spec.name,
         tensor=images,
@@ -147,9 +151,8 @@ async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, 
         dtype=output.dtype,
         row=row,
         classes=len(served.card.classes),
-        deadline_s=deadline,
+        deadline_s=SEGMENTATION_DEADLINE_S if isinstance(spec, SegmentationInput) else DEADLINE_S,
     )
-    return await served.pool.infer(inference)
 
 
 def _open_pool(

@@ -84,14 +84,14 @@ class GrpcTransport:
             )
         except InferenceServerException as error:
             raise _grpc_error(error) from None
-        return inference.check(_inference_answer(_parsed(result.get_response())), version, region)
+        return inference.check(inference_answer(_parsed(result.get_response())), version, region)
 
     def _client(self, message_bytes: int) -> InferenceServerClient:
         limit = max(CALL_BYTES, 2 ** (message_bytes + ANSWER_OVERHEAD).bit_length())
         if limit not in self._clients:
             limits = {"grpc.max_send_message_length": limit, "grpc.max_receive_message_length": limit}
             options = list((CHANNEL_OPTIONS | limits | proxy_option(self._address)).items())
-            client = InferenceServerClient(self._address.authority, creds=self._credentials, channel_args=options)
+            client = InferenceServerClient(self._address.target, creds=self._credentials, channel_args=options)
             self._open.push_async_callback(client.close)
             self._clients[limit] = client
         return self._clients[limit]
@@ -113,7 +113,8 @@ def _tensors(inference: Inference, region: Region | None) -> tuple[Any, Any]:
     return tensor, output
 
 
-def _inference_answer(answer: ModelInferResponse) -> InferenceAnswer:
+def inference_answer(answer: ModelInferResponse) -> InferenceAnswer:
+    """What a message says, not checked yet."""
     outputs = [AnsweredOutput(one.name, one.datatype, tuple(one.shape)) for one in answer.outputs]
     content = answer.raw_output_contents[0] if len(answer.raw_output_contents) == 1 else b""
     return InferenceAnswer(answer.model_name, answer.model_version, outputs, content)

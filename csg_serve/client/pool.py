@@ -106,8 +106,7 @@ class Pool:
         if error.kind == "missing" and await self._found_new_version(replica):
             return
         if error.kind == "wrong":
-            hint = "check its bundle with `csg export inspect`, and deploy it again"
-            raise ServerError(f"the server at {replica.address} answers wrongly: {error.detail}", hint) from None
+            raise wrong_answer(replica.address, error.detail) from None
         if error.kind not in (
             "late",
             "away",
@@ -179,6 +178,12 @@ class Pool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(replica.memory.close() for replica in self.replicas))
+
+
+def wrong_answer(server: object, detail: str) -> ServerError:
+    """The error if a server, or one of several, gives an answer that the card does not promise."""
+    hint = "check its bundle with `csg export inspect`, and deploy it again"
+    return ServerError(f"the server at {server} answers wrongly: {detail}", hint)
 
 
 def _no_answer(replicas: Collection[Replica], detail: str) -> ServerError:

@@ -22,7 +22,7 @@ def proxy_of(address: Address) -> str | None:
         parts = urlsplit(url)
     except ValueError:
         return None
-    if address.http or address.local or parts.scheme != "http" or not parts.netloc:
+    if address.http or address.local or parts.scheme != "http" or not parts.hostname:
         return None
     listed = next((os.environ[name] for name in EXCEPTIONS if name in os.environ), "")
     if any(_matches(address.host, entry.strip()) for entry in listed.split(",")):
@@ -53,6 +53,6 @@ def place(addresses: Sequence[Address]) -> str:
 
 
 def proxy_hint(addresses: Sequence[Address], hint: str) -> str:
-    """The hint of an error, with what to do about a proxy if there is one on the way."""
+    """The hint of an error: what to do about a proxy if there is one on the way, else `hint`."""
     hosts = ",".join(address.host for address in addresses if proxy_of(address))
-    return f"if it needs no proxy, set no_proxy={hosts}; {hint}" if hosts else hint
+    return f"set no_proxy={hosts} if the server needs no proxy, or check what the proxy lets pass" if hosts else hint

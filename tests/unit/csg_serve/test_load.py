@@ -8,7 +8,7 @@ import pytest
 
 from csg.errors import ServerError, UsageError
 from csg_serve import open_model
-from csg_serve.bench.load import LoadResult, generate_load, open_sender
+from csg_serve.bench.load import LoadResult, generate_load, open_sender, parse_logits
 from csg_serve.bench.samples import prepare_requests, read_samples
 from csg_serve.client.endpoints import Servers
 from tests.helpers.small_server import SmallServer, running
@@ -51,6 +51,16 @@ def test_a_failed_request_ends_the_load():
     server.failures = [(grpc.StatusCode.INTERNAL, "out of\nmemory")]
     with pytest.raises(ServerError, match=r"did not answer: out of memory; see its log"):
         load(server)
+
+
+@pytest.mark.parametrize("answer", [b"", b"\xff" * 20, b"\x0a\x06colour"])
+def test_what_is_no_answer_is_no_accuracy(answer):
+    async def run():
+        async with running(server := SmallServer()), open_model(server.address) as served:
+            with pytest.raises(ServerError, match=rf"the server at {server.address} answers wrongly: "):
+                parse_logits(served, np.zeros((1, 32, 32, 3), np.uint8), answer)
+
+    asyncio.run(run())
 
 
 def test_http_is_refused():
