@@ -55,8 +55,9 @@ class Container:
     @property
     def main(self):
         """Process 1 inside, as a process of this machine."""
-        (child,) = psutil.Process(self.process.pid).children()
-        return child
+        children = psutil.Process(self.process.pid).children()
+        assert children, self.log
+        return children[0]
 
     def execute(self, *command, timeout=60):
         """Run a command inside, as kubelet and `docker exec` do; returns the finished process."""

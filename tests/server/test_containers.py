@@ -63,7 +63,11 @@ def image(tmp_path_factory):
     """Folders of an image: /opt/tritonserver, and those that are where this machine has them."""
     opt = tmp_path_factory.mktemp("image") / "opt"
     write_launcher(opt)
-    return opt, (*python_folders(), Path(os.environ["CSG_CACHE"]), ROOT)
+    cache = Path(os.environ["CSG_CACHE"])
+    servers = [entry for entry in cache.glob("server-*") if (entry / "bin/python").exists()]
+    pythons = {(server / "bin/python").resolve().parents[1] for server in servers}
+    linked = {server.resolve() for server in servers if server.is_symlink()}
+    return opt, (*{*python_folders(), *pythons}, cache, *linked, ROOT)
 
 
 def conditions(image, mounts, variables=None, **options):
