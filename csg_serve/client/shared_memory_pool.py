@@ -12,7 +12,7 @@ from csg_serve.client.shared_memory import FOLDER, MIN_BYTES, PREFIX, Region, re
 from csg_serve.client.transport import Inference, Transport, TransportError
 
 CLOSE_S = 2
-"""Seconds to wait at the end for the server to finish cancelled requests, which may still use a region."""
+"""Seconds to unregister what killed clients left, and at the end what cancelled requests may still use."""
 
 
 class SharedMemoryPool:
@@ -92,11 +92,12 @@ class SharedMemoryPool:
 
     async def _unregister_stale(self) -> None:
         """Unregister regions of killed clients: their files are gone, but the server keeps them mapped."""
-        with suppress(TransportError):
-            known = await self._transport.call("get_system_shared_memory_status")
-            for name in known.regions:
-                if name.startswith(PREFIX) and not (FOLDER / name).exists():
-                    await self._unregister(name)
+        with suppress(TransportError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                known = await self._transport.call("get_system_shared_memory_status")
+                for name in known.regions:
+                    if name.startswith(PREFIX) and not (FOLDER / name).exists():
+                        await self._unregister(name)
 
     async def _unregister(self, name: str) -> None:
         """Unregister a region; the server refuses while a request uses it."""

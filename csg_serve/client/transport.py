@@ -21,8 +21,8 @@ from csg_serve.client.shared_memory import Region
 
 DEADLINE_S = 30
 """Default deadline of a call, in seconds."""
-CALL_BYTES = 2**24
-"""Largest answer to a call, in bytes: a configuration with its card, the list of all models."""
+CALL_BYTES = 2**22
+"""Largest answer to a call, in bytes, gRPC's default: a configuration with its card, the list of all models."""
 ANSWER_OVERHEAD = 2**16
 """Bytes of a request or of its answer besides the tensor, at most."""
 MAX_MODELS = 10_000

@@ -8,6 +8,7 @@ import zlib
 import pytest
 from PIL import Image
 
+import csg_serve.client.find_model
 import csg_serve.client.transport
 from csg.errors import ServerError
 from csg_serve import Client
@@ -141,6 +142,17 @@ def test_a_slow_answer_ends_at_the_deadline(monkeypatch):
             time.sleep(0.05)
 
     fails(drip, r"no Triton answers at .*: no answer within 0\.5 s")
+
+
+def test_finding_a_model_ends_at_its_deadline_however_many_calls_it_takes(monkeypatch):
+    monkeypatch.setattr(csg_serve.client.find_model, "FIND_S", 0.5)
+    stats = {"model_stats": [{"name": f"m{number}", "version": "1"} for number in range(1000)]}
+
+    def answer(handler):
+        time.sleep(0.05)
+        (json_reply(stats) if handler.path == STATISTICS else json_reply({}))(handler)
+
+    fails(answer, r"no Triton answers at .*: its models were not found within 0\.5 s")
 
 
 def test_a_server_with_more_models_than_are_read_is_refused(monkeypatch):
