@@ -115,7 +115,7 @@ def connect(address: Address, servers: Servers) -> Transport:
         UsageError, InputError: as `csg_serve.client.endpoints.Servers.ssl_context`.
     """
     if address.http:
-        from csg_serve.client.http_transport import HttpTransport  # imports gevent, which is slow
+        from csg_serve.client.http_transport import HttpTransport  # imports aiohttp, which is slow
 
         return HttpTransport(address, servers)
     return GrpcTransport(address, servers)

@@ -7,7 +7,7 @@ import pytest
 
 import csg_serve
 
-HEAVY = "torch torchvision sklearn scipy matplotlib onnx onnxruntime aiohttp gevent jinja2 yaml csg_train csg_export"
+HEAVY = "torch torchvision sklearn scipy matplotlib onnx onnxruntime aiohttp jinja2 yaml csg_train csg_export"
 IMPORT = "import sys; from csg_serve import Client, open_model, stream"
 
 
