@@ -101,7 +101,10 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
                 await transport.call("unload_model", validate_name(unload, "model name"))
         index = await _index(transport, address, servers.secret)
         statistics = await read_statistics(transport)
-    entries = {(one.name, version_number(one.version or "0")): one for one in index if not one.name.startswith(".")}
+    strays = sorted(one.name for one in index if not one.state)
+    if strays:
+        log(f"passed over at {address}, no model: {', '.join(strays)}")
+    entries = {(one.name, version_number(one.version or "0")): one for one in index if one.state}
     return [
         ModelState(
             model=model,

@@ -76,9 +76,19 @@ def unload_model(repository: Path, model: str) -> None:
 
 
 def repository_index(repository: Path, http_address: str) -> list[dict[str, str]]:
-    """Return Triton's repository index: name, version, state and reason of each model; empty if it does not answer."""
+    """Return Triton's repository index: name, version, state and reason of each model; empty if it does not answer.
+
+    Raises:
+        ServerError: Triton can't read the repository, since it holds a link that leads nowhere.
+    """
     try:
-        entries: list[dict[str, str]] = json.loads(_post(repository, http_address, "index", CONTROL_TIMEOUT_S))
+        answer = _post(repository, http_address, "index", CONTROL_TIMEOUT_S)
+        entries: list[dict[str, str]] = json.loads(answer.decode(errors="replace"))  # a folder's name may be no UTF-8
+    except urllib.error.HTTPError as error:
+        reason = triton_message(_error_text(error))
+        if "failed to stat file" in reason:
+            raise ServerError(f"Triton can't read {repository}/: {reason}", "remove this link or repair it") from None
+        return []
     except (OSError, http.client.HTTPException, ValueError):
         return []
     return entries

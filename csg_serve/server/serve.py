@@ -27,6 +27,7 @@ from csg_serve.server.log_keeper import older_part
 from csg_serve.server.options import ANY_ADDRESS, LOOPBACK, ServerOptions, control_secret
 from csg_serve.server.process import descriptor_limit, start_server
 from csg_serve.server.state import LOG, SECRET, STATE, ServerState, running_server, server_processes, write_state
+from csg_serve.server.strays import check_entries, is_model, stray_names
 from csg_serve.server.tuning import set_scheduling_policy
 from csg_serve.server.watchdog import start_watchdog
 from csg_serve.triton.config import needs_openvino, repository_flags
@@ -107,8 +108,7 @@ def _is_ignored(number: signal.Signals) -> bool:
 
 
 def _check_repository(repository: Path) -> None:
-    if not repository.is_dir() or not any(e.is_dir() and not e.name.startswith(".") for e in repository.iterdir()):
-        raise InputError(f"no model in {repository}/", "add one with `csg deploy`")
+    check_entries(repository)
     path = str(repository.resolve())
     if path != shlex.quote(path):  # Triton starts its Python stubs through a shell
         raise InputError(
@@ -211,10 +211,14 @@ def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, state:
             break
         if process.poll() is not None:
             raise _died(process, log_file, state)
+    ready = {entry["name"] for entry in entries if entry.get("state") == "READY"}
     for entry in entries:
-        if entry.get("state") != "READY" and not entry["name"].startswith("."):
+        hidden = entry["name"].startswith(".")
+        if entry.get("state") != "READY" and not hidden and (is_model(repository / entry["name"]) or not ready):
             hint = f"deploy it again, or see {log_file}"
             raise load_failed(f"model {entry['name']}", load_error(entry, log_file), hint)
+    if strays := stray_names(repository, ready):
+        log(f"passed over in {repository}/, no readable config.pbtxt of that name: {', '.join(strays)}")
 
 
 def _died(process: subprocess.Popen[bytes], log_file: Path, state: ServerState) -> ServerError:
