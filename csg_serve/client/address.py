@@ -106,9 +106,11 @@ def parse_address(text: str, certificates: bool = False) -> Address:
 
 def _is_host(text: str) -> bool:
     try:
-        return text.isprintable() and (text[0] != "[" or bool(ipaddress.IPv6Address(text[1:-1])))
+        if text[0] == "[":
+            return bool(ipaddress.IPv6Address(text[1:-1]))
     except ValueError:
         return False
+    return text.isprintable() and all(0 < len(part) < 64 for part in text.removesuffix(".").split("."))
 
 
 def _is_loopback(host: str) -> bool:
