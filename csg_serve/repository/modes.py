@@ -45,14 +45,14 @@ def set_modes(mode: int | None, folder: Path, content: bool = True) -> None:
     """Give a folder and all it holds the permissions that go with a mode of files. None: leave them.
 
     Args:
-        mode: of the files.
+        mode: of the files; those of other users keep theirs.
         folder: need not exist.
         content: False: only let those enter the folder who may read the files.
     """
     if mode is None or not folder.exists():
         return
     if not content:
-        _chmod(folder, folder.stat().st_mode & 0o7777 | _of_folder(mode))
+        _chmod(folder, folder.stat().st_mode | _of_folder(mode))
         return
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
@@ -60,8 +60,10 @@ def set_modes(mode: int | None, folder: Path, content: bool = True) -> None:
 
 
 def _chmod(path: Path, mode: int) -> None:
-    if path.stat().st_mode & 0o7777 != mode:  # only the owner may, even if nothing changes
-        path.chmod(mode)
+    """Set the permissions of a file or folder of this user's; the bits that set a user or a group stay."""
+    before = path.stat()
+    if os.geteuid() in (0, before.st_uid):
+        path.chmod(before.st_mode & 0o7000 | mode & 0o777)
 
 
 def _of_folder(mode: int) -> int:

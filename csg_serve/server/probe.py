@@ -3,9 +3,9 @@
     python3 -m csg_serve.server.probe [HOST:PORT]      # HTTP inside the container; default: 127.0.0.1:8000
 
 It runs beside the server every few seconds, so it is cheap: it imports little, and sends one golden image to each model
-of csg: to `<name>_encoded`, which asks `<name>`, or else to `<name>` itself. A late answer is no failure, since a busy
-server must not be restarted. Exit code 0: good or busy; 4: no server or no model; 5: a model answers wrongly or not at
-all, or a process of the Python backend is dead, which Triton itself does not report.
+of csg: to `<name>_encoded`, which asks `<name>`, or else to `<name>` itself. A late answer of a model is no failure,
+since a busy server must not be restarted. Exit code 0: good or busy; 4: the server does not answer, or has no model; 5:
+a model answers wrongly or with an error, or a process of the Python backend is dead, which Triton does not report.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from csg.errors import CsgError, ServerError, VerificationError
 from csg.golden import GoldenAnswer, golden_pixels, parse_golden
 
 DEADLINE_S = 5.0
-"""Seconds that all answers together may take."""
+"""Seconds that all answers of one look together may take."""
 
 AGAIN_S = 1.0
 """Seconds until a failure is looked at again: a server that switches versions ends processes, too."""
+
+AGAIN_REQUESTS = 4
+"""Images for each model at the second look: a model's instances take turns, and one of them may have failed."""
 
 STUB = "triton_python_b"
 """Name of the Python backend's processes, as the kernel cuts it."""
@@ -42,7 +45,7 @@ def main() -> None:
             check(address)
         except CsgError:
             time.sleep(AGAIN_S)
-            check(address)
+            check(address, AGAIN_REQUESTS)
     except TimeoutError:
         print(f"no answer within {DEADLINE_S:g} s: the server is busy")
     except CsgError as error:
@@ -50,22 +53,26 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def check(address: str, processes: Path = Path("/proc")) -> None:
+def check(address: str, requests: int = 1, processes: Path = Path("/proc")) -> None:
     """Check every model of a server.
 
     Args:
         address: HOST:PORT of its HTTP endpoint.
+        requests: golden images for each model.
         processes: where the kernel lists the processes of the container.
 
     Raises:
-        ServerError: no server answers, or it has no model.
+        ServerError: the server does not answer, or has no model.
         VerificationError: a model does not answer as PyTorch did, or a process is dead.
-        TimeoutError: an answer is late.
+        TimeoutError: a model's answer is late.
     """
     if dead := dead_processes(processes):
         raise VerificationError(f"{dead} processes of models are dead", "restart the server")
     server = _Server(address)
-    models = {entry["name"] for entry in server.get("/v2/models/stats")["model_stats"]}
+    try:
+        models = {entry["name"] for entry in server.get("/v2/models/stats")["model_stats"]}
+    except TimeoutError:
+        raise ServerError(f"the server at {address} does not answer within {DEADLINE_S:g} s", "see its log") from None
     if not models:
         raise ServerError("the server has no model", "deploy one with `csg deploy`")
     for model in sorted(models):
@@ -73,9 +80,10 @@ def check(address: str, processes: Path = Path("/proc")) -> None:
         card, golden = (parameters.get(name, {}).get("string_value") for name in ("csg_card", "csg_golden"))
         if card and golden:
             parsed = parse_card(card, model)
-            answer = random.choice(parse_golden(golden, parsed, model).answers)
+            answers = parse_golden(golden, parsed, model).answers
             asked = f"{model}_encoded" if f"{model}_encoded" in models else model
-            _compare(server, asked, parsed, answer)
+            for answer in random.choices(answers, k=requests):
+                _compare(server, asked, parsed, answer)
 
 
 def dead_processes(processes: Path) -> int:

@@ -5,6 +5,7 @@ import stat
 
 import pytest
 
+from csg_serve.repository.modes import set_modes
 from tests.helpers.cli import csg, refused
 
 
@@ -46,3 +47,29 @@ def test_a_mode_that_is_none_is_refused_before_anything_is_written(bundle, repos
     done = csg("deploy", bundle.path, "--repository", repository, f"--mode={mode}")
     refused(done, 2, "is not the mode of a file")
     assert not repository.exists()
+
+
+def test_a_shared_folder_keeps_its_group_and_links_are_left_alone(bundle, repository, tmp_path, private):
+    """As a volume whose folders belong to a group (setgid)."""
+    repository.mkdir()
+    repository.chmod(0o2770)
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "elsewhere").chmod(0o600)
+    assert csg("deploy", bundle.path, "--repository", repository, "--mode", "640").returncode == 0
+    (repository / "colour" / "link").symlink_to(tmp_path / "elsewhere")
+    assert csg("deploy", bundle.path, "--repository", repository, "--mode", "644").returncode == 0
+    assert stat.S_IMODE(repository.stat().st_mode) == 0o2775
+    assert stat.S_IMODE((repository / "colour" / "2").stat().st_mode) & 0o777 == 0o755
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_files_of_another_user_are_left_alone(tmp_path, monkeypatch):
+    folder = tmp_path / "colour"
+    (folder / "1").mkdir(parents=True)
+    for path in (folder, folder / "1"):
+        path.chmod(0o777)
+    os.chown(folder / "1", 1000, 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    set_modes(0o644, folder)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "1")] == [0o777, 0o755]

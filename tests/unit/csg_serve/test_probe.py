@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import socket
 import threading
 import time
 
@@ -98,7 +99,7 @@ def binary(bundle, values):
 
 
 def check(server, no_process):
-    probe.check(f"127.0.0.1:{server.server_port}", no_process)
+    probe.check(f"127.0.0.1:{server.server_port}", processes=no_process)
 
 
 @pytest.mark.parametrize("encoded", [True, False])
@@ -146,11 +147,14 @@ def test_a_busy_server_is_left_alone(server, no_process, tmp_path, monkeypatch, 
         assert "busy" in capsys.readouterr().out
 
 
-def test_no_server_and_no_model_are_not_ready(server, no_process):
+def test_no_server_and_no_model_are_not_ready(server, no_process, monkeypatch):
     with pytest.raises(ServerError, match="has no model"):
         check(server, no_process)
     with pytest.raises(ServerError, match="no Triton answers"):
-        probe.check("127.0.0.1:1", no_process)
+        probe.check("127.0.0.1:1", processes=no_process)
+    monkeypatch.setattr(probe, "DEADLINE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ServerError, match="does not answer within"):
+        probe.check(f"127.0.0.1:{silent.getsockname()[1]}", processes=no_process)
 
 
 def test_models_of_others_and_of_an_older_csg_are_passed_over(server, no_process, tmp_path):
@@ -175,7 +179,18 @@ def test_a_dead_process_is_seen_before_a_request_meets_it(no_process, stat, dead
     assert probe.dead_processes(no_process) == dead
     if dead:
         with pytest.raises(VerificationError, match="1 processes of models are dead"):
-            probe.check("127.0.0.1:1", no_process)
+            probe.check("127.0.0.1:1", processes=no_process)
+
+
+def test_one_of_several_instances_that_fails_is_found(server, no_process, tmp_path, monkeypatch):
+    """They take turns: after the first failure the second look asks all of them."""
+    bundle = write_colour_bundle(tmp_path / "bundle")
+    asked = serve(server, bundle, lambda golden: golden.expected + (len(asked) % 4 == 1))
+    monkeypatch.setattr(probe, "dead_processes", lambda _: 0)
+    monkeypatch.setattr(probe.sys, "argv", ["probe", f"127.0.0.1:{server.server_port}"])
+    with pytest.raises(SystemExit) as end:
+        probe.main()
+    assert (end.value.code, len(asked)) == (5, 5)
 
 
 def test_what_is_over_at_the_second_look_is_no_failure(server, no_process, tmp_path, monkeypatch):
