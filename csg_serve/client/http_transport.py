@@ -71,7 +71,7 @@ ENDPOINTS = {
     ),
     "unregister_system_shared_memory": Endpoint("POST", "systemsharedmemory/region/{}/unregister"),
 }
-ERROR_KINDS: dict[int, ErrorKind] = {502: "away", 503: "away", 504: "away", 404: "missing"}
+ERROR_KINDS: dict[int, ErrorKind] = {404: "missing", **dict.fromkeys((429, 502, 503, 504), "away")}
 """Kind of the error for a status code; "refused" for any other."""
 JSON_LENGTH = "Inference-Header-Content-Length"
 """Header of a body that begins with JSON: the length of that part."""
@@ -130,24 +130,18 @@ class HttpTransport:
         async with self._session.request(verb, url, data=body, headers=headers, allow_redirects=False) as response:
             if 300 <= response.status < 400:
                 raise TransportError("redirect", f"it redirects to {_target(response.headers.get('Location', ''))}")
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise TransportError("refused", "the answer is compressed, which was not asked for")
-            content = await _read(response, limit)
+            content = bytearray()
+            async for chunk in response.content.iter_any():
+                content += chunk
+                if len(content) > limit:
+                    break
             if response.status != 200:
                 raise _http_error(response.status, content)
-            return response.headers, content
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytearray:
-    content = bytearray()
-    if (response.content_length or 0) <= limit:
-        async for chunk in response.content.iter_any():
-            content += chunk
             if len(content) > limit:
-                break
-        else:
-            return content
-    raise TransportError("refused", f"the answer is larger than {limit} bytes")
+                raise TransportError("refused", f"the answer is larger than {limit} bytes")
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise TransportError("refused", "the answer is compressed, which was not asked for")
+            return response.headers, content
 
 
 def _request(inference: Inference, region: Region | None) -> tuple[bytes, bytes]:

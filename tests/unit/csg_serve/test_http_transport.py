@@ -121,6 +121,14 @@ def test_an_answer_without_end_ends(kind):
     assert sum(sent) < 40 * MIB
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_an_ingress_whose_server_is_away_is_asked_again(status):
+    pages = [reply(status, 2**20 * b"x"), reply(status, b"?", content_encoding="gzip")]
+    with answering(colour(infer=lambda *said: pages.pop() if pages else infer_reply(*said))) as server:
+        assert classes(server) == [0, 1, 2]
+    assert not pages
+
+
 def test_an_inference_without_end_ends():
     answer, sent = endless(*ENDLESS["chunks"])
     fails(colour(infer=lambda *_: answer), "did not answer: the answer is larger than")
