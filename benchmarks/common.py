@@ -13,10 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from tritonclient.grpc.service_pb2 import ModelInferRequest
+
+from csg.datasets.listing import list_images
+from csg.images import decode
 
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops the server of a benchmark that is ended
 FREE_PORTS = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
@@ -48,6 +52,27 @@ def photographs(count: int) -> list[bytes]:
         left, top = 9 * number % 140, 3 * number % 52
         buffer = io.BytesIO()
         photograph.crop((left, top, left + 500, top + 375)).save(buffer, "JPEG", quality=(75, 85, 92, 95)[number % 4])
+        files.append(buffer.getvalue())
+    return files
+
+
+def phone_photographs(count: int, folder: Path | None = None) -> list[bytes]:
+    """JPEG files of 4032 x 3024 pixels in quality 90, as a phone takes them: enlarged images with noise.
+
+    Args:
+        count: number of files.
+        folder: folder of images to enlarge, searched with its subfolders; None: scikit-learn's two photographs.
+    """
+    random, files = np.random.default_rng(0), []
+    sources = [Image.fromarray(photograph) for photograph in load_sample_images().images]
+    if folder:
+        paths = list_images(folder).images
+        sources = [decode(path) for path in paths[:: max(1, len(paths) // count)]][:count]
+    for number in range(count):
+        enlarged = sources[number % len(sources)].resize((4032, 3024), Image.Resampling.BICUBIC)
+        noisy = np.asarray(enlarged) + random.normal(0, 6, (3024, 4032, 1))
+        buffer = io.BytesIO()
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
         files.append(buffer.getvalue())
     return files
 

@@ -40,6 +40,7 @@ if __name__ == "__main__":
     folder = Path(tempfile.mkdtemp())
     ports = {"http_port": int(os.environ["PEER_HTTP_PORT"]), "metrics_port": int(os.environ["PEER_METRICS_PORT"])}
     settings = {"host": "127.0.0.1", "grpc_port": PORT, **ports, "parallel_workers": WORKERS, "debug": False}
+    settings["grpc_max_message_length"] = 2**26
     batching = {"max_batch_size": MAX_BATCH, "max_batch_time": 0.001} if os.environ.get("PEER_BATCHED") == "1" else {}
     model = {"name": "peer", "implementation": "benchmarks.peers.mlserver_server.Runtime", **batching}
     (folder / "settings.json").write_text(json.dumps(settings))

@@ -39,6 +39,11 @@ class Peer:
     field: str = ""
     """Field of the multipart form that contains the file; empty: the file is the whole body."""
 
+    @property
+    def scaled(self) -> bool:
+        """Whether it decodes with csg.images."""
+        return self.name == SCALED_FASTAPI
+
 
 def one_process(**more: str) -> list[Settings]:
     """One session with all cores, with waiting and with spinning threads."""
@@ -54,12 +59,20 @@ UVICORN = (
     "{bin}/uvicorn benchmarks.peers.fastapi_server:app --host 127.0.0.1 --port {port} --workers {workers}"
     " --log-level warning"
 )
+SCALED_FASTAPI = "FastAPI with csg.images"
+"""FastAPI with csg's own decoding at a reduced scale: what is left of csg's lead is the server's."""
 PEERS = (
     Peer(
         "FastAPI",
         ("fastapi==0.165.0", "uvicorn[standard]==0.54.0"),
         tuple(UVICORN.split()),
         [*one_process(), *process_a_core()],
+    ),
+    Peer(
+        SCALED_FASTAPI,
+        ("fastapi==0.165.0", "uvicorn[standard]==0.54.0"),
+        tuple(UVICORN.split()),
+        [*one_process(SCALED="1"), *process_a_core(SCALED="1")],
     ),
     Peer(
         "LitServe",
@@ -96,7 +109,8 @@ def environment_of(peer: Peer) -> Path:
     """A peer's virtual environment, created on first use, with the ONNX Runtime and Pillow of csg's own server."""
     pins = [f"onnxruntime=={_runtime_version()}", f"pillow=={metadata.version('pillow')}", "pydantic", "platformdirs"]
     pins += peer.requirements
-    folder = cache_dir() / "peers" / f"{peer.name.lower()}-python{sys.version_info.major}.{sys.version_info.minor}"
+    kind = peer.name.split()[0].lower()
+    folder = cache_dir() / "peers" / f"{kind}-python{sys.version_info.major}.{sys.version_info.minor}"
     installed = folder / "requirements.txt"
     if not installed.is_file() or installed.read_text().splitlines() != pins:
         log(f"installing {', '.join(pins)} into {folder}")

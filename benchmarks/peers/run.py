@@ -1,14 +1,17 @@
 """csg's server compared with other Python servers: the same ONNX file, JPEG in, class out, the same load.
 
-    python -m benchmarks.peers.run [--rounds 5] [--seconds 10] [--only NAME ...] [--json FILE]
+    python -m benchmarks.peers.run [--workloads NAME ...] [--rounds 5] [--seconds 10] [--only NAME ...] [--json FILE]
 
 FastAPI with ONNX Runtime, LitServe, BentoML, MLServer and PyTriton, each in its own virtual environment in csg's cache
 (created by pip on first use), configured as its documentation recommends for throughput: see the top of each
 *_server.py. Where the documentation leaves a choice (one process with all cores or one per core, threads of ONNX
-Runtime that wait or spin, batching or not), a trial selects the fastest. The model is MobileNetV2 with random weights,
-the images are photographs of 500 x 375. csg is measured twice: with the same arithmetic as the others, and with a
-bundle of `csg export --bf16`, which has the same ONNX graph and weights and is computed in bf16 by OpenVINO.
-Ratios refer to the first.
+Runtime that wait or spin, batching or not), a trial selects the fastest. csg is measured twice: with the same
+arithmetic as the others, and with a bundle of `csg export --bf16`, which has the same ONNX graph and weights and is
+computed in bf16 by OpenVINO. Ratios refer to the first.
+
+The workloads, with random weights: `web` MobileNetV2 and photographs of 500 x 375; `phone` MobileNetV2 and photographs
+of 4032 x 3024, which the others decode with Pillow in full, as their documents do, and csg at a reduced scale;
+`resnet50` ResNet-50 and photographs of 500 x 375.
 
 The servers take turns. Each runs alone with the load client, on the cores that this process may use (`taskset -c 0,1`).
 All get their load from the same loop (csg_serve.bench.load.generate_load): over HTTP through aiohttp with persistent
@@ -34,24 +37,51 @@ from typing import Any
 import aiohttp
 from tritonclient.grpc.service_pb2 import ModelInferResponse
 
-from benchmarks.common import cpu_seconds, export_torchvision, file_request, photographs, serving
-from benchmarks.peers.peers import CORES, PEERS, Peer, Settings, started
+from benchmarks.common import (
+    cpu_seconds,
+    export_torchvision,
+    file_request,
+    phone_photographs,
+    photographs,
+    serving,
+)
+from benchmarks.peers.peers import CORES, PEERS, SCALED_FASTAPI, Peer, Settings, started
 from csg.console import log, show_table
 from csg.errors import ServerError
 from csg_serve.bench.load import LoadResult, Send, generate_load, open_sender
 from csg_serve.triton.config import encoded_name
 
-MODEL, OURS = "mobilenet_v2", "csg"
+OURS = "csg"
 OURS_BF16 = "csg, bf16"
 CONCURRENCY, WARM_UP_S, START_S = 16, 3.0, 180.0
 BOUNDARY = "b-o-u-n-d-a-r-y"
 
 
-def right_classes(model: Path, files: Sequence[bytes]) -> list[int]:
-    """The classes that ONNX Runtime itself predicts for the files."""
+@dataclass(frozen=True)
+class Workload:
+    """A network and the images that are sent to it."""
+
+    title: str
+    """For the table."""
+    network: str
+    """A classifier of torchvision."""
+    phone: bool = False
+    """Whether the images are a phone's, of 12 megapixels."""
+
+
+WORKLOADS = {
+    "web": Workload("MobileNetV2, JPEG of 500 x 375", "mobilenet_v2"),
+    "phone": Workload("MobileNetV2, JPEG of 4032 x 3024", "mobilenet_v2", phone=True),
+    "resnet50": Workload("ResNet-50, JPEG of 500 x 375", "resnet50"),
+}
+
+
+def right_classes(model: Path, files: Sequence[bytes], scaled: bool) -> list[int]:
+    """The classes that ONNX Runtime itself predicts for the files; `scaled`: decoded by csg."""
     from benchmarks.peers.model import Classifier
 
     os.environ |= {"PEER_MODEL": str(model), "PEER_THREADS": str(CORES), "PEER_SPIN": "0"}
+    os.environ["PEER_SCALED"] = "1" if scaled else "0"
     classifier = Classifier()
     return classifier.classes([classifier.prepare(file) for file in files])
 
@@ -128,12 +158,13 @@ async def load(call: Send, requests: list[bytes], right: list[int], *, grpc: boo
 class Comparison:
     """The files, the model and the folder that all servers share."""
 
-    def __init__(self, folder: Path, seconds: float):
-        self.folder, self.seconds, self.files = folder, seconds, photographs(16)
-        self.bundle = export_torchvision(MODEL, folder)
-        self.bundles = {OURS: self.bundle, OURS_BF16: export_torchvision(MODEL, folder, "--bf16")}
+    def __init__(self, workload: Workload, folder: Path, *, seconds: float, images: Path | None):
+        self.folder, self.seconds = folder, seconds
+        self.files = phone_photographs(16, images) if workload.phone else photographs(16)
+        self.bundle = export_torchvision(workload.network, folder)
+        self.bundles = {OURS: self.bundle, OURS_BF16: export_torchvision(workload.network, folder, "--bf16")}
         self.to_deploy = list(self.bundles.values())
-        self.right = right_classes(self.bundle / "model.onnx", self.files)
+        self.right = {way: right_classes(self.bundle / "model.onnx", self.files, way) for way in (False, True)}
 
     def peer(self, peer: Peer, settings: Settings, seconds: float) -> Run:
         """Start a peer, measure it once and stop it."""
@@ -143,7 +174,8 @@ class Comparison:
             http = [http_body(peer.field, file) for file in self.files]
             async with open_sender(address) if peer.grpc else posting(address, peer.field) as call:
                 requests = grpc if peer.grpc else http
-                return await load(call, requests, self.right, grpc=peer.grpc, seconds=seconds, pid=pid)
+                right = self.right[peer.scaled]
+                return await load(call, requests, right, grpc=peer.grpc, seconds=seconds, pid=pid)
 
         log_file = self.folder / f"{peer.name}.log"
         with started(peer, settings, self.bundle / "model.onnx", log_file) as (address, pid):
@@ -156,7 +188,7 @@ class Comparison:
         async def run(address: str, pid: int) -> Run:
             requests = [file_request(model, file, "logits", classification=True) for file in self.files]
             async with open_sender(address) as call:
-                return await load(call, requests, self.right, grpc=True, seconds=seconds, pid=pid)
+                return await load(call, requests, self.right[True], grpc=True, seconds=seconds, pid=pid)
 
         bundles, self.to_deploy = self.to_deploy, []
         with serving(self.folder, *bundles) as state:
@@ -193,7 +225,7 @@ def table(runs: dict[str, list[Run]], settings: dict[str, Settings]) -> list[dic
     return sorted(rows, key=lambda row: -row["images_per_s"])
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def show(title: str, rows: list[dict[str, Any]]) -> None:
     """Print the table, and csg's ratio to the best and to the median peer."""
     columns = ("server", "images/s", "p50 ms", "p99 ms", "of csg's", "CPU ms/image", "client cores", "settings")
     shown = [
@@ -205,39 +237,51 @@ def show(rows: list[dict[str, Any]]) -> None:
         )
         for row in rows
     ]
-    show_table(f"JPEG in, class out, concurrency {CONCURRENCY}, {CORES} cores", columns, shown)
-    found = {row["server"]: row["of_ours"] for row in rows}
+    show_table(f"{title}, class out, concurrency {CONCURRENCY}, {CORES} cores", columns, shown)
+    found = {row["server"]: row["of_ours"] for row in rows if row["server"] != SCALED_FASTAPI}
     ours = {name: found.pop(name) for name in (OURS, OURS_BF16)}
     for name, share in ours.items() if found else ():
         best, middle = share / max(found.values()), share / statistics.median(found.values())
         log(f"{name} against the best of them: {best:.2f}, the median: {middle:.2f}")
 
 
+def compare(comparison: Comparison, peers: Sequence[Peer], rounds: int) -> list[dict[str, Any]]:
+    """Measure csg and its peers in rounds."""
+    best = {peer.name: comparison.best_settings(peer) for peer in peers}
+    runs: dict[str, list[Run]] = {name: [] for name in (OURS, OURS_BF16, *(peer.name for peer in peers))}
+    for number in range(rounds):
+        for name in (OURS, OURS_BF16):
+            runs[name].append(comparison.ours(name, comparison.seconds))
+        for peer in peers:
+            runs[peer.name].append(comparison.peer(peer, best[peer.name], comparison.seconds))
+        rates = {name: round(of_it[-1].load.requests_per_s, 1) for name, of_it in runs.items()}
+        log(f"round {number + 1}: {rates}")
+    return table(runs, best)
+
+
 def main() -> None:
     """Measure and print the servers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--only", nargs="+", default=[peer.name for peer in PEERS])
+    parser.add_argument("--images", type=Path, help="folder of images to enlarge to those of a phone")
     parser.add_argument("--folder", type=Path, help="keep bundle, repository and logs here")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    peers = [peer for peer in PEERS if peer.name in given.only]
-    with tempfile.TemporaryDirectory() as temporary:
-        comparison = Comparison((given.folder or Path(temporary)).resolve(), given.seconds)
-        best = {peer.name: comparison.best_settings(peer) for peer in peers}
-        runs: dict[str, list[Run]] = {name: [] for name in (OURS, OURS_BF16, *(peer.name for peer in peers))}
-        for number in range(given.rounds):
-            for name in (OURS, OURS_BF16):
-                runs[name].append(comparison.ours(name, given.seconds))
-            for peer in peers:
-                runs[peer.name].append(comparison.peer(peer, best[peer.name], given.seconds))
-            rates = {name: round(of_it[-1].load.requests_per_s, 1) for name, of_it in runs.items()}
-            log(f"round {number + 1}: {rates}")
-    rows = table(runs, best)
-    if given.json:
-        given.json.write_text(json.dumps(rows, indent=2) + "\n")
-    show(rows)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in given.workloads:
+        workload = WORKLOADS[name]
+        peers = [peer for peer in PEERS if peer.name in given.only and (workload.phone or not peer.scaled)]
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = (given.folder or Path(temporary)).resolve() / name
+            folder.mkdir(parents=True, exist_ok=True)
+            comparison = Comparison(workload, folder, seconds=given.seconds, images=given.images)
+            found[name] = compare(comparison, peers, given.rounds)
+        show(workload.title, found[name])
+        if given.json:
+            given.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
