@@ -24,8 +24,8 @@ MAX_SCANS = 100
 """Maximum number of scans of a JPEG. Encoders write 1 to 15."""
 MAX_SCAN_PIXELS = 1_500_000_000
 """Maximum number of pixels times scans of a JPEG: 15 scans of the largest image."""
-ARITHMETIC = 16
-"""An arithmetic-coded scan counts as this many: it costs a step for each coefficient even where it has no data."""
+ARITHMETIC = 2
+"""An arithmetic-coded scan counts as this many: it costs work even where it has no data."""
 MAX_METADATA = 2**24
 """Maximum number of bytes before a JPEG's pixels, which Pillow joins piece by piece."""
 MAX_JUNK = 2**16

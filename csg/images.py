@@ -10,21 +10,20 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.ExifTags import Base
 
 from csg.card import STRIDE, ClassificationInput, Colour, SegmentationInput
 from csg.errors import InputError, one_line
 from csg.image_budget import BUDGET, TimedFile
 from csg.image_headers import MAX_PIXELS as MAX_PIXELS
 from csg.image_headers import FileHeader, read_header
+from csg.rgb import orientation, to_rgb, upright
 
 ImageSource = Path | bytes | Image.Image
 """An image file, the content of one, or a decoded image."""
@@ -39,22 +38,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF")
 """Formats to decode; Pillow decodes all of them without starting another program."""
 MAX_SIDE = 8192
 """Maximum side in pixels to which a segmenter's image is enlarged."""
-MAX_PROFILE = 2**17
-"""Maximum length of EXIF data as hexadecimal text, twice of what fits into a JPEG."""
 MAX_FILE = 2**30
 """Maximum size of a file in bytes."""
-STRIP = 2**20
-"""Pixels that are converted to RGB at a time, where that needs more memory than the image."""
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What to do for an EXIF orientation; from 5 on width and height are swapped."""
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # such images are refused
 
 
@@ -72,14 +57,39 @@ def decode(source: ImageSource, name: str | None = None, formats: Sequence[str] 
         InputError: the image can't be decoded, or that would take more memory or time than `csg.image_headers` and
             `csg.image_budget` allow.
     """
-    with decoded(source, None, name=name, formats=formats) as (image, _):
-        return image
+    with decoded(source, None, name=name, formats=formats) as found:
+        return found.pixels
+
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An RGB image, which may be smaller than in its file."""
+
+    pixels: Image.Image
+    """The pixels, upright."""
+    original: tuple[int, int]
+    """Width and height in the file, upright."""
+    box: Box
+    """Left, top, right and bottom of the image in `pixels`. At a reduced scale, the last row and column of a file whose
+    sides are no multiples of the scale are only partly of the image."""
+
+    @classmethod
+    def whole(cls, image: Image.Image) -> DecodedImage:
+        """An image in its own size."""
+        return cls(image, image.size, (0, 0, *image.size))
+
+    def resized(self, size: tuple[int, int], box: Box | None = None) -> Image.Image:
+        """The image, or a part of `pixels`, in another size (width, height): bilinear, with antialiasing."""
+        return self.pixels.resize(size, Image.Resampling.BILINEAR, box=box or self.box)
 
 
 @contextmanager
 def decoded(
     source: ImageSource, spec: InputSpec | None, *, name: str | None = None, formats: Sequence[str] = FORMATS
-) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
+) -> Iterator[DecodedImage]:
     """As `decode`, for an input: a JPEG file that is much larger than needed may come at a reduced scale.
 
     Args:
@@ -87,15 +97,13 @@ def decoded(
         spec: the input; None: the image in its own size.
 
     Yields:
-        The RGB image, and the size (width, height) that it has in the file. It counts in the memory budget until the
-        context ends.
+        The image, which counts in the memory budget until the context ends.
     """
     name = name or (str(source) if isinstance(source, Path) else "from memory")
     with ExitStack() as held:
         with _errors_of(name):
             if isinstance(source, Image.Image):
-                image = _to_rgb(ImageOps.exif_transpose(source))
-                found = image, image.size
+                found = DecodedImage.whole(to_rgb(ImageOps.exif_transpose(source)))
             else:
                 found = _read(_content(source), spec, formats, held)
         yield found
@@ -127,24 +135,32 @@ def _content(source: Path | bytes) -> bytes:
     return content
 
 
-def _read(
-    content: bytes, spec: InputSpec | None, formats: Sequence[str], held: ExitStack
-) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode a file to an upright RGB image, whose memory is held until `held` ends; and its size in the file."""
+def _read(content: bytes, spec: InputSpec | None, formats: Sequence[str], held: ExitStack) -> DecodedImage:
+    """Decode a file; its memory is held until `held` ends."""
     header = _header(content, formats)
-    jpeg = header.format == "JPEG"
-    if not jpeg:
+    if header.format != "JPEG":
         held.enter_context(BUDGET.hold(header.memory()))
-    with _open(content, header) as image:
-        size = (image.height, image.width) if jpeg and _orientation(image) >= 5 else image.size
-        if jpeg:  # whose pixels take no memory yet
-            reduction = _reduction(size, spec)
-            held.enter_context(BUDGET.hold(header.memory(reduction)))
-            if reduction > 1:
-                image.draft(None, (image.width // reduction, image.height // reduction))
+        with _open(content, header) as image:
+            image.load()
+            return DecodedImage.whole(to_rgb(upright(image)))
+    with _open(content, header) as image:  # whose pixels take no memory yet
+        turned = orientation(image)
+        original = (image.height, image.width) if turned >= 5 else image.size
+        reduction = _reduction(original, spec)
+        held.enter_context(BUDGET.hold(header.memory(reduction)))
+        if reduction > 1:
+            image.draft(None, (image.width // reduction, image.height // reduction))
         image.load()
-        upright = _upright(image)
-        return _to_rgb(upright), size if jpeg else upright.size
+        pixels = to_rgb(upright(image))
+    return DecodedImage(pixels, original, _box(pixels.size, original, reduction, turned))
+
+
+def _box(size: tuple[int, int], original: tuple[int, int], reduction: int, turned: int) -> Box:
+    """Where an image is in its pixels. What they have beyond it was at the right and the bottom before the turn."""
+    width, height = (side / reduction for side in original)
+    left = size[0] - width if turned in (2, 3, 6, 7) else 0
+    top = size[1] - height if turned in (3, 4, 7, 8) else 0
+    return left, top, min(left + width, size[0]), min(top + height, size[1])
 
 
 def _header(content: bytes, formats: Sequence[str]) -> FileHeader:
@@ -203,81 +219,29 @@ def scale_of(size: tuple[int, int], spec: InputSpec) -> float:
     return scale
 
 
-def _orientation(image: Image.Image) -> int:
-    with suppress(Exception):  # a broken EXIF block: no orientation
-        profile = image.info.get("Raw profile type exif", "")
-        if len(profile) <= MAX_PROFILE and (found := image.getexif().get(Base.Orientation)) in TURNS:
-            return int(found)
-    return 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The image with its EXIF orientation applied, and without it in its data."""
-    method = TURNS.get(_orientation(image))
-    if method is None:
-        return image
-    turned = image.transpose(method)
-    turned.info = {key: value for key, value in image.info.items() if key == "transparency"}
-    return turned
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # more than 8 bits a channel: Pillow's own conversion clips
-        wide = image.mode.startswith("I;16") or any(_numbers(part).max(initial=0) > 255 for _, part in _strips(image))
-        return _by_strips(image, partial(_narrowed, factor=255 / 65535 if wide else 1.0))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        return _by_strips(image, _over_black)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Parts of an image of about STRIP pixels from top to bottom, each with its first row."""
-    rows = max(1, STRIP // image.width)
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    rgb = Image.new("RGB", image.size)
-    for top, part in _strips(image):
-        rgb.paste(convert(part), (0, top))
-    return rgb
-
-
-def _numbers(image: Image.Image) -> np.ndarray:
-    return np.asarray(np.nan_to_num(np.asarray(image, np.float32)))
-
-
-def _narrowed(image: Image.Image, factor: float) -> Image.Image:
-    values = _numbers(image) * np.float32(factor)
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
-
-
-def _over_black(image: Image.Image) -> Image.Image:
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
-
-
-def prepare(image: Image.Image, spec: ClassificationInput) -> np.ndarray:
+def prepare(image: Image.Image | DecodedImage, spec: ClassificationInput) -> np.ndarray:
     """The input of a classifier for one RGB image, uint8 (H, W, 3).
 
     The shorter side is resized to `resize_shorter_side` and the centre H x W is cropped (docs/method.md section 6,
     test view). Both happen in one bilinear, antialiased step on the pixels that are kept, so that a very long image
     needs no more memory than a square one.
     """
-    scale = min(image.size) / spec.resize_shorter_side
+    found = image if isinstance(image, DecodedImage) else DecodedImage.whole(image)
+    first, top, end, bottom = found.box
+    across, down = end - first, bottom - top
+    scale = min(across, down) / spec.resize_shorter_side
     width, height = spec.width * scale, spec.height * scale
-    left, top = (image.width - width) / 2, (image.height - height) / 2
-    box = (left, top, min(left + width, image.width), min(top + height, image.height))
-    return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box), np.uint8)
+    left, upper = first + (across - width) / 2, top + (down - height) / 2
+    box = (left, upper, min(left + width, end), min(upper + height, bottom))
+    return np.asarray(found.resized((spec.width, spec.height), box), np.uint8)
 
 
 def load(
     source: ImageSource, spec: ClassificationInput, name: str | None = None, formats: Sequence[str] = FORMATS
 ) -> np.ndarray:
     """Decode an image and prepare it for a classifier: uint8 (H, W, 3). Arguments and errors as for `decode`."""
-    with decoded(source, spec, name=name, formats=formats) as (image, _):
-        return prepare(image, spec)
+    with decoded(source, spec, name=name, formats=formats) as found:
+        return prepare(found, spec)
 
 
 @dataclass(frozen=True)
@@ -289,7 +253,7 @@ class PaddedImage:
     scaled: tuple[int, int]
     """Width and height of the image in `pixels`."""
     original: tuple[int, int]
-    """Width and height of the image as it was decoded."""
+    """Width and height of the image in its file, upright."""
 
     def restore(self, label_map: np.ndarray) -> np.ndarray:
         """Remove the padding from a label map, uint8 (H, W), and resize it to the original size (nearest neighbour)."""
@@ -298,33 +262,25 @@ class PaddedImage:
         return np.asarray(cut.resize(self.original, Image.Resampling.NEAREST), np.uint8)
 
 
-def prepare_segmentation(
-    image: Image.Image, spec: SegmentationInput, original: tuple[int, int] | None = None
-) -> PaddedImage:
+def prepare_segmentation(image: Image.Image | DecodedImage, spec: SegmentationInput) -> PaddedImage:
     """The input of a segmenter for one RGB image.
 
     It is resized as `scale_of` says and padded at the right and the bottom, to the fixed size or to multiples of 8.
-
-    Args:
-        image: the RGB image.
-        spec: the input.
-        original: its width and height in the file, if it was decoded at a reduced scale.
     """
-    original = original or image.size
-    scale = scale_of(original, spec)
-    width, height = (max(1, round(side * scale)) for side in original)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    found = image if isinstance(image, DecodedImage) else DecodedImage.whole(image)
+    scale = scale_of(found.original, spec)
+    width, height = (max(1, round(side * scale)) for side in found.original)
+    pixels = found.pixels if (width, height) == found.pixels.size else found.resized((width, height))
     pad_to = (spec.height or _round_up(height), spec.width or _round_up(width))
-    return PaddedImage(pad(np.asarray(image), *pad_to, spec.pad_colour), (width, height), original)
+    return PaddedImage(pad(np.asarray(pixels), *pad_to, spec.pad_colour), (width, height), found.original)
 
 
 def load_segmentation(
     source: ImageSource, spec: SegmentationInput, name: str | None = None, formats: Sequence[str] = FORMATS
 ) -> PaddedImage:
     """Decode an image and prepare it for a segmenter. Arguments and errors as for `decode`."""
-    with decoded(source, spec, name=name, formats=formats) as (image, original):
-        return prepare_segmentation(image, spec, original)
+    with decoded(source, spec, name=name, formats=formats) as found:
+        return prepare_segmentation(found, spec)
 
 
 def pad(pixels: np.ndarray, height: int, width: int, colour: Colour) -> np.ndarray:

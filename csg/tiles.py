@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from csg.card import STRIDE, SegmentationInput
-from csg.images import PaddedImage, pad, prepare_segmentation
+from csg.images import ImageSource, PaddedImage, load_segmentation, pad
 
 OVERLAP = 0.25
 """Minimum overlap of neighbouring tiles, as a share of a tile's side."""
@@ -48,16 +47,18 @@ class Tiles:
         return self.padded.restore(whole)
 
 
-def prepare_tiles(image: Image.Image, spec: SegmentationInput, side: int) -> Tiles:
-    """Cut an RGB image into tiles, scaled as `spec` says but not to a fixed size.
+def load_tiles(source: ImageSource, spec: SegmentationInput, side: int) -> Tiles:
+    """Decode an image and cut it into tiles, scaled as `spec` says but not to a fixed size.
 
     Args:
-        image: the RGB image.
+        source: a file, the content of one, or an image of Pillow's.
         spec: the input of the model.
         side: side of a tile in pixels, a multiple of 8.
+
+    Raises:
+        InputError: as `csg.images.decode`.
     """
-    free = spec.model_copy(update={"height": None, "width": None})
-    padded = prepare_segmentation(image, free)
+    padded = load_segmentation(source, spec.model_copy(update={"height": None, "width": None}))
     height, width = padded.pixels.shape[:2]
     area = pad(padded.pixels, max(side, height), max(side, width), spec.pad_colour)
     tops, lefts = _starts(height, side), _starts(width, side)

@@ -12,7 +12,7 @@ from PIL import Image
 from csg.card import ClassificationInput, SegmentationInput
 from csg.console import log
 from csg.errors import InputError
-from csg.images import decode, prepare, prepare_segmentation
+from csg.images import load_segmentation, prepare, prepare_segmentation
 from csg_train.data.evaluation_batches import image_batches
 
 HARD_INPUTS = "hard inputs"
@@ -49,7 +49,7 @@ class ParityImages:
             return
         for path in self.paths:
             try:
-                yield prepare_segmentation(decode(path), self.spec).pixels[None]
+                yield load_segmentation(path, self.spec).pixels[None]
             except InputError as error:
                 lines.append(error.message)
 

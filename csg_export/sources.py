@@ -193,7 +193,8 @@ def from_torchvision(name: str, weights: str | None = None) -> Source:
         _load_weights(model, name, row.url, weights)
     preset = row.transforms()
     side, mean, std = preset.crop_size[0], tuple(preset.mean), tuple(preset.std)
-    spec = ClassificationInput(height=side, width=side, resize_shorter_side=max(side, preset.resize_size[0]))
+    shorter = max(side, preset.resize_size[0])
+    spec = ClassificationInput(height=side, width=side, resize_shorter_side=shorter, jpeg_scaling=True)
     crops = _photographs(spec)
     return Source(
         stem=f"{TORCHVISION}-{name}",

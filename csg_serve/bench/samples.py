@@ -16,7 +16,7 @@ from csg.console import log
 from csg.datasets.classification import read_classification_dataset
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.errors import UsageError
-from csg.images import decode, load, prepare_segmentation
+from csg.images import load, load_segmentation
 from csg_serve.bench.load import serialize_request
 from csg_serve.client.connection import ServedModel
 
@@ -54,7 +54,7 @@ def read_samples(card: ModelCard, sources: Sequence[str]) -> Samples:
         masked = read_segmentation_dataset(sources, card.label_set)
 
         def pixels(index: int) -> NDArray[np.uint8]:
-            return prepare_segmentation(decode(masked.paths[index]), spec).pixels
+            return load_segmentation(masked.paths[index], spec).pixels
 
         return Samples(masked.name, len(masked), pixels)
     images = read_classification_dataset(sources)

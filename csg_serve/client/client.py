@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from csg.card import ClassificationInput, ModelCard, SegmentationInput
 from csg.errors import InputError, UsageError
-from csg.images import ImageSource, decode, load, prepare_segmentation
-from csg.tiles import prepare_tiles
+from csg.images import ImageSource, load, load_segmentation
+from csg.tiles import load_tiles
 from csg_serve.client.connection import ServedModel, infer, open_model
 from csg_serve.client.endpoints import Servers, as_servers
 from csg_serve.client.pool import ReplacedError
@@ -251,16 +251,17 @@ async def _segment(served: ServedModel, images: Sequence[ImageSource], tile: int
     """The label map of one image, from one request, or from several with its tiles."""
     (source,), spec = images, served.card.input
     assert isinstance(spec, SegmentationInput)
-    image = await asyncio.to_thread(_or_error, partial(decode, source))
-    if isinstance(image, InputError):
-        return [image], 0.0
     if tile is None:
-        padded = await asyncio.to_thread(prepare_segmentation, image, spec)
+        padded = await asyncio.to_thread(_or_error, partial(load_segmentation, source, spec))
+        if isinstance(padded, InputError):
+            return [padded], 0.0
         started = time.perf_counter()
         maps = await infer(served, padded.pixels[None], padded.pixels.shape[:2])
         seconds = time.perf_counter() - started
         return [await asyncio.to_thread(padded.restore, maps[0])], seconds
-    tiles = await asyncio.to_thread(prepare_tiles, image, spec, tile)
+    tiles = await asyncio.to_thread(_or_error, partial(load_tiles, source, spec, tile))
+    if isinstance(tiles, InputError):
+        return [tiles], 0.0
     found: list[NDArray[Any]] = []
     step, started = served.max_batch, time.perf_counter()
     for first in range(0, len(tiles.tiles), step):

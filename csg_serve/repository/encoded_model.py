@@ -36,7 +36,7 @@ from csg_serve.triton.deploy_options import DeployOptions
 PREPROCESSING = "preprocessing"
 CSG_FILES = (
     *("__init__.py", "card.py", "errors.py", "image_budget.py", "image_headers.py", "images.py"),
-    *("provenance.py", "records.py"),
+    *("provenance.py", "records.py", "rgb.py"),
 )
 
 

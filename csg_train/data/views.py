@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from csg.datasets.classification import ClassificationDataset
 from csg.errors import InputError
-from csg.images import decode
+from csg.images import decoded
 from csg_train.data.loading import Item, seed_sample
 from csg_train.recipe import ClassificationAugment, ClassificationData
 
@@ -35,7 +35,7 @@ class Views(Dataset[Item]):
         seed: int,
     ):
         self.images, self.views, self.seed = images, views, seed
-        self.resize = v2.Resize(data.resize, antialias=True)
+        self.spec = data.image_input()
         self.augment = v2.Compose(
             [
                 v2.RandAugment(augment.operations, augment.magnitude, num_magnitude_bins=MAGNITUDES),
@@ -46,13 +46,20 @@ class Views(Dataset[Item]):
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         try:
-            image = self.resize(decode(self.images.paths[index]))
+            with decoded(self.images.paths[index], self.spec) as found:
+                image = found.resized(self._resized(found.original))
         except InputError as error:
             return error.message
         with torch.random.fork_rng(devices=[]):
             seed_sample(self.seed, epoch, index)
             views = torch.stack([self._view(image) for _ in range(self.views)])
         return views, torch.tensor(int(self.images.labels[index]))
+
+    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height after the shorter side is resized; the longer one is rounded down, as torchvision does."""
+        shorter = self.spec.resize_shorter_side
+        width, height = (int(shorter * side / min(size)) for side in size)
+        return width, height
 
     def _view(self, image: Image.Image) -> Tensor:
         return torch.from_numpy(np.array(self.augment(image), np.uint8))

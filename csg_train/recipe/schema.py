@@ -39,6 +39,9 @@ class _Data(Record):
     """Number of images to draw, if the training images are an embedded set."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the synthetic images that is kept from training; the run is measured on them, not on real images."""
+    jpeg_scaling: bool = True
+    """Decode JPEG files that are much larger than needed at 1/2, 1/4 or 1/8 of their size (`csg.images`); a run of a
+    csg that could not do so stays without it."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Loader processes; null: by the number of cores."""
     on_unreadable: Literal["fail", "skip"] = "fail"
@@ -61,7 +64,9 @@ class ClassificationData(_Data):
 
     def image_input(self) -> ClassificationInput:
         """The preprocessing for evaluation, as the model card states it."""
-        return ClassificationInput(height=self.size, width=self.size, resize_shorter_side=self.resize)
+        return ClassificationInput(
+            height=self.size, width=self.size, resize_shorter_side=self.resize, jpeg_scaling=self.jpeg_scaling
+        )
 
 
 class SegmentationData(_Data):
@@ -78,7 +83,7 @@ class SegmentationData(_Data):
 
     def image_input(self) -> SegmentationInput:
         """The preprocessing for evaluation (the whole image), as the model card states it."""
-        return SegmentationInput(resize_shorter_side=self.resize)
+        return SegmentationInput(resize_shorter_side=self.resize, jpeg_scaling=self.jpeg_scaling)
 
 
 class ClassificationAugment(Record):

@@ -15,7 +15,7 @@ from csg.console import log, progress_bar
 from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError
-from csg.images import prepare_segmentation
+from csg.images import load_segmentation
 from csg.metrics import PixelConfusion, by_class_name
 from csg.provenance import SegmentationEvaluation
 from csg_train.data.crops import Crops
@@ -69,14 +69,14 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
             for index in range(len(images)):
                 advance(1)
                 try:
-                    image, labels = images.load(index)
+                    padded = load_segmentation(images.paths[index], spec)
+                    labels = images.load_labels(index, padded.original)
                 except InputError as error:
                     if recipe.data.on_unreadable == "fail":
                         raise
                     log(f"skipped: {error.message}")
                     skipped += 1
                     continue
-                padded = prepare_segmentation(image, spec)
                 prediction = predict(torch.from_numpy(padded.pixels)[None].to(device))
                 prediction.check(images.name)
                 logits, embedding = prediction

@@ -120,6 +120,8 @@ class Run:
             tree = parse_yaml((self.path / RECIPE).read_bytes())
         except ValueError:
             raise InputError(f"{self.path / RECIPE} is damaged", "restore it, or name another run") from None
+        if isinstance(tree, dict) and isinstance(data := tree.get("data"), dict):
+            data.setdefault("jpeg_scaling", False)  # written by a csg that could not do so
         try:
             return parse_recipe(tree, str(self.path / RECIPE))
         except UsageError as error:  # the user did not write this recipe

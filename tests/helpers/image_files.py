@@ -23,10 +23,10 @@ def noise(mode="RGB", size=(37, 23)):
     return Image.fromarray(RNG.integers(0, 256, (*size[::-1], channels), np.uint8).squeeze(), mode)
 
 
-def turned():
-    """EXIF data of a camera that was turned: width and height are swapped."""
+def turned(orientation=6):
+    """EXIF data of a camera that was turned; from 5 on width and height are swapped."""
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     return exif
 
 

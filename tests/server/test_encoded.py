@@ -1,11 +1,12 @@
 """Image files into a real Triton: every kind comes out as csg.images prepares it here, and a broken one fails alone."""
 
+import asyncio
 import json
 import struct
 import threading
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 import numpy as np
 import pytest
@@ -16,11 +17,15 @@ import csg_serve.repository.encoded_model
 from csg.bundle import read_bundle, write_bundle
 from csg.errors import ServerError
 from csg.images import decode, prepare
+from csg_serve.client.client import stream
+from csg_serve.client.connection import open_model
+from csg_serve.client.endpoints import as_servers
 from csg_serve.repository.deploy import deploy
+from csg_train.data.evaluation_batches import image_batches
 from tests.helpers import served
 from tests.helpers.cli import csg, refused
-from tests.helpers.costly_images import COSTLY
-from tests.helpers.image_files import BROKEN, KINDS, encoded, noise
+from tests.helpers.costly_images import COSTLY, photograph
+from tests.helpers.image_files import BROKEN, KINDS, encoded, noise, turned
 from tests.helpers.tiny_bundle import write_echo_bundle, write_scene_bundle
 
 pytestmark = pytest.mark.server
@@ -37,12 +42,15 @@ def folder(tmp_path_factory):
     """A repository with echo, whose logits are the pixels it gets, and scenes, of free size."""
     root = tmp_path_factory.mktemp("encoded")
     echo = write_echo_bundle(root / "bundles" / "echo")
+    scaling = echo.card.input.model_copy(update={"jpeg_scaling": True})
+    card = echo.card.model_copy(update={"name": "scaling", "input": scaling})
+    write_bundle(root / "bundles" / "scaling", card, {"model.onnx": echo.model.read_bytes()})
     spec = echo.card.input.model_copy(update={"resize_shorter_side": 7})
     other = echo.card.model_copy(update={"input": spec})
     write_bundle(root / "bundles" / "closer", other, {"model.onnx": echo.model.read_bytes()})
     write_bundle(root / "bundles" / "broken", other, {"model.onnx": b"this is no graph"})
     write_scene_bundle(root / "bundles" / "scenes")
-    for name in ("echo", "scenes"):
+    for name in ("echo", "scaling", "scenes"):
         served.deploy(root / "bundles" / name, root / "repository", "--instances", 1)
     served.deploy(echo.path, root / "repository", "--name", "tuned", *TUNED)
     return root
@@ -81,6 +89,12 @@ def expected(folder, file, bundle="echo"):
     return prepare(decode(file), spec).reshape(-1).astype(np.float32)
 
 
+async def logits(address, model, paths):
+    async with open_model(as_servers(address), model) as served, aclosing(stream(served, paths)) as answers:
+        (answer,) = [answer async for answer in answers]
+        return answer
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "gif" not in kind])
 def test_the_server_prepares_as_csg_images_does(folder, ask, kind):
     found = ask([KINDS[kind]])
@@ -103,6 +117,23 @@ def test_a_broken_image_fails_alone(folder, ask, kind):
         else:
             assert not error
             np.testing.assert_array_equal(found["logits"][place], expected(folder, file))
+
+
+def test_a_large_jpeg_gets_the_same_pixels_from_server_client_and_validation(folder, server, ask, tmp_path):
+    """Bit for bit, at a reduced scale if the card says so; an older card's are those of the whole image."""
+    for name, exif in (("a.jpg", None), ("b.jpg", turned())):
+        file = tmp_path / name
+        file.write_bytes(photograph(1203, 901, exif=exif or b""))
+        found = {}
+        for model in ("echo", "scaling"):
+            found[model] = ask([file.read_bytes()], f"{model}_encoded")["logits"][0]
+            sent = asyncio.run(logits(server["grpc"], model, [file]))
+            ((_, batch),) = image_batches([file], read_bundle(folder / "bundles" / model).card.input)
+            np.testing.assert_array_equal(found[model], sent)
+            np.testing.assert_array_equal(found[model], batch[0].reshape(-1))
+        whole = prepare(decode(file), read_bundle(folder / "bundles" / "echo").card.input)
+        np.testing.assert_array_equal(found["echo"], whole.reshape(-1))
+        assert (found["scaling"] != found["echo"]).any()
 
 
 def test_files_of_other_formats_are_taken_only_if_asked_for(folder, ask):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import csg.image_budget
-import csg.images
+import csg.rgb
 from csg.errors import InputError
 from csg.image_budget import DECODED_BYTES, MemoryBudget
 from csg.image_headers import read_header
@@ -129,7 +129,7 @@ def test_strips_give_the_pixels_of_the_whole_image(mode, monkeypatch):
     if mode == "P":
         image.info["transparency"] = 3
     whole = np.asarray(decode(image))
-    monkeypatch.setattr(csg.images, "STRIP", 31 * 7)
+    monkeypatch.setattr(csg.rgb, "STRIP", 31 * 7)
     assert np.array_equal(np.asarray(decode(image)), whole)
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from csg.card import SegmentationInput
 from csg.images import prepare_segmentation
-from csg.tiles import prepare_tiles
+from csg.tiles import load_tiles
 
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
@@ -36,7 +36,7 @@ def test_tiles_cover_an_image_exactly(size, side):
     """Tiles whose labels depend on each pixel alone join to the labels of the whole image."""
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
-    tiles = prepare_tiles(image, SegmentationInput(), side)
+    tiles = load_tiles(image, SegmentationInput(), side)
     assert all(tile.shape == (side, side, 3) for tile in tiles.tiles)
     label_map = tiles.restore([tile[..., 0] for tile in tiles.tiles])
     assert np.array_equal(label_map, np.asarray(image)[..., 0])
