@@ -23,6 +23,9 @@ NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 THREADS_VARIABLE = "CSG_THREADS"
 """Tells the scripts in Triton's Python backend how many cores one model may use."""
 
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""Recent versions of ONNX Runtime report their use to Microsoft, and write to the home folder, without it."""
+
 LOG_FLAGS: dict[LogLevel, list[str]] = {
     "error": ["--log-warning=false", "--log-info=false"],
     "warning": ["--log-info=false"],
@@ -71,7 +74,7 @@ def container_flags(options: ServerOptions, secret: str | None) -> list[str]:
 
 def script_variables(options: ServerOptions) -> dict[str, str]:
     """Return the environment variables for the scripts in Triton's Python backend."""
-    return {THREADS_VARIABLE: str(options.threads), TUNING_VARIABLE: options.tuning, NO_BYTECODE: "1"}
+    return {THREADS_VARIABLE: str(options.threads), TUNING_VARIABLE: options.tuning, NO_BYTECODE: "1", **NO_TELEMETRY}
 
 
 def environment(triton: Triton, options: ServerOptions) -> dict[str, str]:

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from csg_serve.server.flags import CONTAINER_PORTS, container_flags
+from csg_serve.server.flags import CONTAINER_PORTS, NO_TELEMETRY, container_flags
 from csg_serve.server.options import ServerOptions
 from csg_serve.server.print_command import IMAGE
 
@@ -195,6 +195,7 @@ def test_an_image_is_built_of_the_checkout_and_runs_as_a_user(name):
     known = {"ARG", "FROM", "RUN", "ENV", "ENTRYPOINT", "USER", "CMD"}
     assert {instruction for instruction, _ in instructions} <= known
     assert ("USER", "1000:1000") in instructions
+    assert {("ENV", f"{name}={value}") for name, value in NO_TELEMETRY.items()} <= set(instructions)
     (installed,) = (argument for instruction, argument in instructions if "pip install" in argument)
     for instruction, argument in instructions:
         if instruction == "ARG":
