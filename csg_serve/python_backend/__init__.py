@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-TENSOR_MODEL = {name: name for name in ("model.py", "golden.py", "scheduling.py", "sessions.py")}
+TENSOR_MODEL = {name: name for name in ("model.py", "golden.py", "scheduling.py", "sessions.py", "widening.py")}
 """Scripts of a model that takes tensors: file name in a version's folder, and source here."""
 
 ENCODED_MODEL = {"model.py": "encoded.py"}

@@ -1,7 +1,7 @@
 """Entry points of Triton's Python backend for a model of csg: runs the ONNX file beside it.
 
-`csg deploy` copies this file with golden.py, scheduling.py and sessions.py into the version's folder. Triton imports it
-there as a module of the package named like that folder; csg can't be imported.
+`csg deploy` copies this file with the others of `TENSOR_MODEL` into the version's folder. Triton imports it there as a
+module of the package named like that folder; csg can't be imported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TritonPythonModel:
         cores = int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))
         share = max(1, cores // count)
         self._log(f"one of {count} instances, {share} threads")
-        opener, on_cpu = session_opener(card, self.graph, args)
+        opener, on_cpu = session_opener(card, self.graph, args, self._log)
         open_session = self._checked(opener, config["max_batch_size"])
         self.run: Run
         if on_cpu:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .scheduling import OpenSession, Run, SessionOptions
+from .widening import WideGraph, widen
 
 CPU = "CPUExecutionProvider"
 OPENVINO_TYPES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
@@ -34,13 +37,18 @@ class Graph:
     """Names of the outputs, in the order in which a run returns them."""
 
 
-def session_opener(card: dict[str, Any], graph: Graph, args: dict[str, str]) -> tuple[OpenSession, bool]:
+def session_opener(
+    card: dict[str, Any], graph: Graph, args: dict[str, str], log: Callable[[str], None]
+) -> tuple[OpenSession, bool]:
     """Return the function that opens sessions of the card's runtime, and whether they compute on the CPU.
+
+    On a CPU, an fp16 graph is computed in fp32.
 
     Args:
         card: the model card.
         graph: what the sessions compute.
         args: of Triton's `initialize`: the kind and the device of the instance.
+        log: writes a line to the server's log.
 
     Raises:
         RuntimeError: the card names an unknown runtime, or the instance needs a GPU and there is none.
@@ -52,21 +60,44 @@ def session_opener(card: dict[str, Any], graph: Graph, args: dict[str, str]) -> 
         import onnxruntime
 
         providers = _providers(onnxruntime, args["model_instance_kind"], args["model_instance_device_id"])
-        return _onnxruntime(onnxruntime, graph, providers), providers == [CPU]
+        on_cpu = providers == [CPU]
+        wide = _wide(graph, log) if on_cpu and card.get("compute_type") == "fp16" else None
+        return _onnxruntime(onnxruntime, graph, providers, wide), on_cpu
     raise RuntimeError(f"the model card names an unknown runtime: {runtime}")
 
 
-def _onnxruntime(onnxruntime: Any, graph: Graph, providers: list[Any]) -> OpenSession:
+def _wide(graph: Graph, log: Callable[[str], None]) -> WideGraph | None:
+    """Return the graph in fp32; None if the server's Python can't make it."""
+    try:
+        wide = widen(graph.path)
+    except ImportError:
+        log("fp16 is computed with casts to fp32, slower than an fp32 bundle: this Python has no package onnx")
+        return None
+    log("fp16 is computed in fp32 on this CPU")
+    return wide
+
+
+def _onnxruntime(onnxruntime: Any, graph: Graph, providers: list[Any], wide: WideGraph | None) -> OpenSession:
+    weights = wide.weights if wide else {}
+
     def open_session(options: SessionOptions) -> Run:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         if options.spinning is not None:
             settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
             settings.add_session_config_entry("session.force_spinning_stop", "1")  # between runs
-        session = onnxruntime.InferenceSession(graph.path, settings, providers=providers)
-        return lambda images: session.run(graph.outputs, {graph.input: images})  # type: ignore[no-any-return]
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+        settings.add_external_initializers(list(weights), values)
+        session = onnxruntime.InferenceSession(wide.model if wide else graph.path, settings, providers=providers)
+        return partial(_run, session, graph, values)
 
     return open_session
+
+
+def _run(session: Any, graph: Graph, _weights: list[Any], images: np.ndarray) -> list[np.ndarray]:
+    """Compute a batch; `_weights` stay in memory with the session, which does not copy them."""
+    outputs: list[np.ndarray] = session.run(graph.outputs, {graph.input: images})
+    return outputs
 
 
 def _openvino(hint: str, graph: Graph) -> OpenSession:
