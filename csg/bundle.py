@@ -23,6 +23,7 @@ from csg.errors import InputError, VerificationError
 from csg.files import LOCK, atomic_directory, sha256
 from csg.folders import wrong_folder
 from csg.golden import GoldenAnswers, parse_golden
+from csg.graph import check_graph_fits
 
 CARD, MODEL, LABELS, SUMS = "card.json", "model.onnx", "labels.txt", "SHA256SUMS"
 WEIGHTS, PLAN, GOLDEN = "model.onnx.data", "model.plan", "golden.json"
@@ -75,7 +76,7 @@ def write_bundle(
         golden: the golden answers.
 
     Raises:
-        InputError: `path` exists and is not empty, or `read_bundle` would refuse the card.
+        InputError: `path` exists and is not empty, or `read_bundle` would refuse the card or the graph.
     """
     content = card.to_json(indent=2) + "\n"
     parse_card(content, CARD)  # no field of a copied card was checked
@@ -86,6 +87,7 @@ def write_bundle(
                 shutil.move(model, folder / name)
             else:
                 (folder / name).write_bytes(model)
+        check_graph_fits(folder / MODEL, card, path / MODEL)
         (folder / LABELS).write_bytes(_labels(card))
         names = [CARD, *models, LABELS]
         if golden:
@@ -99,7 +101,8 @@ def read_bundle(path: Path) -> Bundle:
     """Open a bundle, and verify the SHA-256 of every file.
 
     Raises:
-        InputError: the folder is not a bundle, a file is missing or outside of it, or a newer csg has written it.
+        InputError: the folder is not a bundle, a file is missing or outside of it, a newer csg has written it, or the
+            card does not describe the graph.
         VerificationError: a file does not match its checksum, or does not belong to a bundle.
 
     Example:
@@ -120,6 +123,7 @@ def read_bundle(path: Path) -> Bundle:
     card = parse_card((path / CARD).read_bytes(), str(path / CARD))
     if (path / LABELS).read_bytes() != _labels(card):
         raise InputError(f"{path / LABELS} does not hold the classes of {CARD}, one a line", "export the run again")
+    check_graph_fits(path / MODEL, card, path / MODEL)
     if card.engine:
         _existing(path, PLAN)
     golden = parse_golden((path / GOLDEN).read_bytes(), card, str(path / GOLDEN)) if GOLDEN in listed else None

@@ -33,6 +33,7 @@ STRIDE = 8
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 InputSide = Annotated[int, Field(ge=1, le=8192)]
 SegmentationSide = Annotated[int, Field(ge=STRIDE, le=8192, multiple_of=STRIDE)]
+RuntimeVersion = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+$")]
 Channels = tuple[float, float, float]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Byte, Byte, Byte]
@@ -202,6 +203,8 @@ class ModelCard(Record):
     """The engine, if the bundle has one."""
     opset: int
     """ONNX opset of the graph."""
+    oldest_runtime: RuntimeVersion | None = None
+    """The oldest ONNX Runtime that runs the graph; None in cards of an older csg."""
     parity: Parity
     """The comparison with PyTorch."""
     provenance: Provenance
@@ -218,6 +221,9 @@ class ModelCard(Record):
             raise ValueError("a segmenter has one colour for each class, a classifier has none")
         if self.outputs[0].dtype != ("UINT8" if segmenter else "FP32"):
             raise ValueError("the first output of a segmenter is a UINT8 label map, that of a classifier FP32 logits")
+        classes = (len(self.classes),)
+        if not segmenter and tuple(self.outputs[0].shape[1:]) != classes:
+            raise ValueError(f"{classes[0]} classes do not fit a first output of shape {tuple(self.outputs[0].shape)}")
         return self
 
     @property

@@ -21,7 +21,17 @@ from csg.provenance import ClassificationEvaluation, Engine, Parity, Segmentatio
 from csg_export.external_weights import is_large, loadable
 from csg_export.formats import export_format
 from csg_export.golden import golden_answers
-from csg_export.onnx_graph import EMBEDDING, LABEL_MAP, LOGITS, OPSET, bundle_files, strip, to_onnx, without_logits
+from csg_export.onnx_graph import (
+    EMBEDDING,
+    LABEL_MAP,
+    LOGITS,
+    OPSET,
+    bundle_files,
+    oldest_runtime,
+    strip,
+    to_onnx,
+    without_logits,
+)
 from csg_export.options import ExportOptions
 from csg_export.parity import Stage, check_parity, compare
 from csg_export.parity_images import ParityImages, hard_inputs
@@ -215,6 +225,7 @@ def _card(source: Source, options: ExportOptions, exported: _Exported) -> ModelC
             calibration=converted.calibration,
             engine=exported.engine,
             opset=OPSET,
+            oldest_runtime=oldest_runtime(exported.shipped) if precision.runtime == "onnxruntime" else None,
             parity=exported.parity,
             provenance=source.provenance,
             evaluations=exported.evaluations,

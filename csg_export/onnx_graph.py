@@ -35,6 +35,17 @@ LAYERS = ("Conv", "Gemm", "MatMul")
 """Operators with weights."""
 
 
+OLDEST_RUNTIMES = {(20, 9): "1.17", (21, 10): "1.18", (22, 10): "1.21"}
+"""First ONNX Runtime by opset and IR version (ONNX 1.15, 1.16, 1.17); a test runs the oldest."""
+
+
+def oldest_runtime(model: ModelProto) -> str | None:
+    """The oldest ONNX Runtime that runs a graph; None if that is not known."""
+    opset = max((entry.version for entry in model.opset_import if not entry.domain), default=0)
+    fitting = [name for (newest, ir), name in OLDEST_RUNTIMES.items() if opset <= newest and model.ir_version <= ir]
+    return fitting[0] if fitting else None
+
+
 class _WithLabelMap(nn.Module):
     """A segmenter's logits and label map, uint8: the arg-max of the logits."""
 

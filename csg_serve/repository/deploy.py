@@ -32,7 +32,7 @@ from csg_serve.repository.encoded_model import (
 from csg_serve.repository.modes import parse_mode, set_modes, umask_for
 from csg_serve.repository.versions import SwitchStep, add_version, go_live, locked_model, prune, versions_of
 from csg_serve.triton.config import CONFIG, add_golden, config_text, encoded_name, model_config, served_version
-from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, resolve
+from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, advice, resolve
 
 BUNDLES = Path("bundles")
 
@@ -127,9 +127,12 @@ def deploy_command(
     """Run `csg deploy`: the newest bundle by default."""
     file_mode = parse_mode(mode) if mode is not None else None
     chosen = read_bundle(bundle or newest_bundle(BUNDLES))
-    backend = resolve(options, chosen.card).backend
+    resolved = resolve(options, chosen.card)
+    backend = resolved.backend
     newest, auto = " (newest)" if bundle is None else "", " (auto)" if options.backend == "auto" else ""
     log(f"deploying {chosen.path}{newest} to {repository}/ for the {backend} backend{auto}")
+    for line in advice(resolved, chosen.card):
+        log(line)
     deployed = deploy(chosen, repository, name, version=version, options=options, mode=file_mode)
     announce(deployed, "is in", as_json)
     if deployed.live_address and (options.response_cache or options.rate_limit):

@@ -40,14 +40,12 @@ Endpoints = Mapping[str, tuple[str, int]]
 def triton_flags(options: ServerOptions, repository: str, endpoints: Endpoints, secret: str | None) -> list[str]:
     """Return Triton's flags.
 
-    Triton's ONNX Runtime backend gets one thread pool for all instances of all models. Strict readiness is off: a
-    strict server is not ready while it loads a new version, and load balancers would drop it.
+    Strict readiness is off: a strict server is not ready while it loads a new version, and load balancers would drop
+    it.
     """
     flags = [f"--model-repository={repository}", f"--model-control-mode={options.control}"]
     flags.append("--load-model=*" if options.control == "explicit" else f"--repository-poll-secs={POLL_S}")
     flags += ["--strict-readiness=false", f"--exit-timeout-secs={options.drain_s}", *LOG_FLAGS[options.log_level]]
-    pool = {"enable-global-threadpool": 1, "intra_op_thread_count": options.threads, "inter_op_thread_count": 1}
-    flags += [f"--backend-config=onnxruntime,{name}={value}" for name, value in pool.items()]
     for name, (host, port) in endpoints.items():
         flags += [f"--{name}-address={host}", f"--{name}-port={port}"]
     if secret:

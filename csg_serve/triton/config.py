@@ -18,7 +18,13 @@ from csg.bundle import LABELS, PLAN
 from csg.card import ModelCard, parse_card
 from csg.errors import InputError
 from csg.golden import GoldenAnswers, parse_golden
-from csg_serve.triton.deploy_options import DEFAULTS, PRECISION_MODES, DeployOptions, max_batch_size
+from csg_serve.triton.deploy_options import (
+    DEFAULTS,
+    PRECISION_MODES,
+    DeployOptions,
+    max_batch_size,
+    onnxruntime_threads,
+)
 
 CONFIG = "config.pbtxt"
 
@@ -74,6 +80,8 @@ def model_config(card: ModelCard, name: str, version: int, options: DeployOption
         config.response_cache.enable = True
     if options.accelerator == "tensorrt":
         config.optimization.execution_accelerators.gpu_execution_accelerator.append(_tensorrt(config, card, options))
+    if backend == "onnxruntime":
+        config.parameters["intra_op_thread_count"].string_value = str(onnxruntime_threads(options, card))
     config.parameters[CARD_PARAMETER].string_value = card.to_json()
     return config
 

@@ -24,6 +24,8 @@ MAX_BATCH_PIXELS = 2**21
 
 PRECISION_MODES = {"fp32": "FP32", "fp16": "FP16", "int8": "INT8"}
 """Precision mode of TensorRT inside ONNX Runtime, by the card's compute type."""
+FIRST_IMAGES = {"1.18": "24.05"}
+"""First of Triton's images with an ONNX Runtime (docs/deploy/README.md)."""
 RESOURCE = re.compile(r"([A-Za-z0-9_.-]+):([1-9][0-9]*)")
 
 
@@ -166,18 +168,55 @@ def resolve(options: DeployOptions, card: ModelCard) -> DeployOptions:
 
 
 def with_cpu_defaults(options: DeployOptions, card: ModelCard) -> DeployOptions:
-    """Fill in instances and preferred batch for a classifier that the Python backend computes on this machine's CPU.
+    """Fill in instances and preferred batch for a classifier on a CPU.
 
-    It gets two instances with half of the cores each: while one receives and returns images, the other computes. A
-    batch has one image a core: larger ones gain nothing, and leave too few waiting requests to keep both busy.
+    In the Python backend on this machine's CPU it gets two instances with half of the cores each: while one receives
+    and returns images, the other computes. A batch has one image a core: larger ones gain nothing, and leave too few
+    waiting requests to keep both busy. In the onnxruntime backend it gets an instance a core, if it is for a CPU by
+    name: on a GPU, each instance would take memory.
     """
     cores = available_cores()
-    if options.backend != "python" or card.task != "classification" or cores < 2:
+    if card.task != "classification":
         return options
-    if options.device != "cpu" and has_gpu():
+    if options.backend == "onnxruntime" and options.device == "cpu":
+        return replace(options, instances=options.instances or cores)
+    if options.backend != "python" or cores < 2 or not computes_on_cpu(options):
         return options
     batch = min(cores, options.max_batch or max_batch_size(card))
     return replace(options, instances=options.instances or 2, preferred_batch=options.preferred_batch or (batch,))
+
+
+def computes_on_cpu(options: DeployOptions) -> bool:
+    """Return whether a model is for a CPU: it says so, or this machine has no GPU."""
+    return options.device == "cpu" or (options.device == "auto" and not has_gpu())
+
+
+def onnxruntime_threads(options: DeployOptions, card: ModelCard) -> int:
+    """Return the threads of an instance in the onnxruntime backend.
+
+    On a CPU, the instances of a classifier compute side by side with one thread each, and those of a segmenter, whose
+    images are large, share the cores out. On a GPU there is little left for the CPU.
+    """
+    side_by_side = card.task == "classification" and options.device == "cpu"
+    if side_by_side or not computes_on_cpu(options):
+        return 1
+    return max(1, available_cores() // (options.instances or 1))
+
+
+def advice(options: DeployOptions, card: ModelCard) -> list[str]:
+    """Return what to know about a bundle on its backend: the oldest server, and what fp16 costs on a CPU."""
+    lines, image = [], FIRST_IMAGES.get(card.oldest_runtime or "")
+    if options.backend == "onnxruntime" and image:
+        lines.append(f"needs ONNX Runtime {card.oldest_runtime} or later, which Triton's images have from {image} on")
+    if card.compute_type == "fp16" and computes_on_cpu(options):
+        if options.backend == "python":
+            lines.append("fp16 on a CPU: the server computes it in fp32, as fast as an fp32 bundle")
+        elif options.backend == "onnxruntime":
+            lines.append(
+                "fp16 on a CPU: up to twice the CPU time of fp32, with ONNX Runtime before 1.23 up to 12 times; "
+                "deploy an fp32 or int8 bundle there, or --backend python"
+            )
+    return lines
 
 
 def max_batch_size(card: ModelCard) -> int:

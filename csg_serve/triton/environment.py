@@ -33,7 +33,7 @@ from csg_serve.triton.pythons import MINORS, Python, newest_python
 TRITON = "nvidia-pytriton==0.7.0"
 """Triton 2.51. Installed without its dependencies, which its tritonserver does not use."""
 
-CHECK = "import numpy, onnxruntime, PIL.Image, pydantic; assert numpy.__version__.startswith('1.')"
+CHECK = "import numpy, onnx, onnxruntime, PIL.Image, pydantic; assert numpy.__version__.startswith('1.')"
 """What an environment must be able to do."""
 
 Command = list[str | Path]
@@ -119,7 +119,8 @@ def requirements(openvino: bool) -> list[str]:
     """Return what the server's Python needs beside Triton: what csg's scripts in the Python backend import."""
     gpu = platform.machine() == "x86_64" and has_gpu()
     runtime = "onnxruntime-gpu[cuda,cudnn]>=1.23" if gpu else "onnxruntime>=1.23"
-    return ["numpy>=1.26,<2", runtime, "pillow>=11", "pydantic>=2.7", *(["openvino>=2025.0"] if openvino else [])]
+    openvinos = ["openvino>=2025.0"] if openvino else []
+    return ["numpy>=1.26,<2", "onnx>=1.17", runtime, "pillow>=11", "pydantic>=2.7", *openvinos]
 
 
 def clean_environment() -> dict[str, str]:

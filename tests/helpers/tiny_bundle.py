@@ -56,6 +56,13 @@ def write_wrong_bundle(path: Path) -> Bundle:
     return write_bundle(path, right.card, {MODEL: model.SerializeToString()}, right.golden)
 
 
+def write_unloadable_bundle(path: Path, like: Bundle) -> Bundle:
+    """The bundle `like` with an operator that no runtime knows."""
+    model = onnx.load(like.model)
+    model.graph.node[-1].op_type = "NoSuchOperator"
+    return write_bundle(path, like.card, {MODEL: model.SerializeToString()})
+
+
 def write_echo_bundle(path: Path, name: str = "echo", side: int = 4) -> Bundle:
     """A 'classifier' whose logits are the pixels that reach it, one class for each value."""
     classes = [f"value-{number}" for number in range(side * side * 3)]

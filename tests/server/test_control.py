@@ -20,7 +20,7 @@ from csg_serve.python_backend.sessions import has_gpu
 from tests.helpers.cli import csg, refused
 from tests.helpers.load import under_load
 from tests.helpers.served import KEY, SECRET, serving
-from tests.helpers.tiny_bundle import tiny_card
+from tests.helpers.tiny_bundle import tiny_card, write_unloadable_bundle
 
 pytestmark = pytest.mark.server
 
@@ -162,8 +162,8 @@ def test_explicit_control_a_new_version_goes_live_under_load_without_a_failed_re
     ) as answered:
         assert csg(*deploy, other.path, "--version", 10).returncode == 0
         assert f"live at {state['grpc']}" in csg(*deploy, bundle.path, "--version", 20).stderr
-        write_bundle(tmp_path / "broken", tiny_card(), {"model.onnx": b"this is no graph"})
-        refused(csg(*deploy, tmp_path / "broken"), 4, "colour version 21 does not load: .*onnx", "stays live")
+        write_unloadable_bundle(tmp_path / "broken", bundle)
+        refused(csg(*deploy, tmp_path / "broken"), 4, "colour version 21 does not load: .*NoSuchOperator", "stays live")
         assert csg(*deploy, "--rollback", "--version", 1).returncode == 0
         seen = len(answered)
         while len(answered) < seen + 20:

@@ -26,7 +26,7 @@ from tests.helpers import served
 from tests.helpers.cli import csg, refused
 from tests.helpers.costly_images import COSTLY, photograph
 from tests.helpers.image_files import BROKEN, KINDS, encoded, noise, turned
-from tests.helpers.tiny_bundle import write_echo_bundle, write_scene_bundle
+from tests.helpers.tiny_bundle import write_echo_bundle, write_scene_bundle, write_unloadable_bundle
 
 pytestmark = pytest.mark.server
 
@@ -47,8 +47,8 @@ def folder(tmp_path_factory):
     write_bundle(root / "bundles" / "scaling", card, {"model.onnx": echo.model.read_bytes()})
     spec = echo.card.input.model_copy(update={"resize_shorter_side": 7})
     other = echo.card.model_copy(update={"input": spec})
-    write_bundle(root / "bundles" / "closer", other, {"model.onnx": echo.model.read_bytes()})
-    write_bundle(root / "bundles" / "broken", other, {"model.onnx": b"this is no graph"})
+    closer = write_bundle(root / "bundles" / "closer", other, {"model.onnx": echo.model.read_bytes()})
+    write_unloadable_bundle(root / "bundles" / "broken", closer)
     write_scene_bundle(root / "bundles" / "scenes")
     for name in ("echo", "scaling", "scenes"):
         served.deploy(root / "bundles" / name, root / "repository", "--instances", 1)

@@ -15,7 +15,12 @@ from csg_serve.client.client import Client, stream
 from csg_serve.client.connection import open_model
 from tests.helpers.cli import FREE_PORTS, csg, refused
 from tests.helpers.served import deploy, processes_of, serving
-from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_echo_bundle, write_wrong_bundle
+from tests.helpers.tiny_bundle import (
+    write_colour_bundle,
+    write_echo_bundle,
+    write_unloadable_bundle,
+    write_wrong_bundle,
+)
 
 pytestmark = pytest.mark.server
 
@@ -151,7 +156,7 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     assert "version 2 is in" in csg("deploy", folder / "bundles" / "colour", *repository).stderr
     evaluate = ("evaluate", "--server", server, "--model", "colour", "--data", folder / "colours", "--json")
     assert json.loads(csg(*evaluate).stdout)["version"] == 2
-    write_bundle(folder / "bundles" / "broken", tiny_card(), {"model.onnx": b"this is no graph"})
+    write_unloadable_bundle(folder / "bundles" / "broken", write_colour_bundle(folder / "bundles" / "whole"))
     refused(
         csg("deploy", folder / "bundles" / "broken", *repository), 4, "colour version 3 does not load", "stays live"
     )

@@ -96,4 +96,4 @@ def test_links_into_another_folder_are_refused_with_the_way_out(bundle):
 
 def test_a_bundle_is_never_written_over(bundle):
     with pytest.raises(InputError, match="exists already"):
-        write_bundle(bundle.path, bundle.card, {})
+        write_bundle(bundle.path, bundle.card, {"model.onnx": bundle.model.read_bytes()})

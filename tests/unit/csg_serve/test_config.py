@@ -20,7 +20,7 @@ from csg_serve.triton.config import (
     needs_openvino,
     repository_flags,
 )
-from csg_serve.triton.deploy_options import DeployOptions, max_batch_size, with_cpu_defaults
+from csg_serve.triton.deploy_options import DeployOptions, advice, max_batch_size, resolve, with_cpu_defaults
 from tests.helpers.repositories import planned
 from tests.helpers.tiny_bundle import tiny_card, write_scene_bundle
 
@@ -76,10 +76,58 @@ def test_a_cpu_gets_two_instances_and_batches_of_an_image_a_core(monkeypatch):
     assert chosen(max_batch=4) == (2, (4,))
     assert chosen(instances=3, preferred_batch=(2,)) == (3, (2,))
     assert chosen("onnxruntime") == (None, ())
+    assert chosen("onnxruntime", device="cpu") == (6, ())
+    assert chosen("onnxruntime", device="cpu", instances=3) == (3, ())
     assert chosen(card=tiny_card().model_copy(update={"runtime": "openvino", "compute_type": "bf16"})) == (2, (6,))
     monkeypatch.setattr(csg_serve.triton.deploy_options, "has_gpu", lambda: True)
     assert chosen() == (None, ())
     assert chosen(device="cpu") == (2, (6,))
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_the_onnxruntime_backend_gets_threads_for_its_instances(monkeypatch, tmp_path, gpu):
+    """On a CPU by name a classifier's have one each, and a segmenter's share the cores out; on a GPU one."""
+    monkeypatch.setattr(csg_serve.triton.deploy_options, "available_cores", lambda: 6)
+    monkeypatch.setattr(csg_serve.triton.deploy_options, "has_gpu", lambda: gpu)
+    scenes = write_scene_bundle(tmp_path / "scenes").card
+
+    def threads(card, **given):
+        options = resolve(DeployOptions(backend="onnxruntime", **given), card)
+        config = model_config(card, "model", 1, options)
+        return config.instance_group[0].count, config.parameters["intra_op_thread_count"].string_value
+
+    assert threads(tiny_card(), device="cpu") == (6, "1")
+    assert threads(tiny_card()) == (1, "1" if gpu else "6")
+    assert threads(tiny_card(), device="gpu") == (1, "1")
+    assert threads(scenes, device="cpu") == (1, "6")
+    assert threads(scenes, device="cpu", instances=4) == (4, "1")
+    assert threads(scenes) == (1, "1" if gpu else "6")
+    assert "intra_op_thread_count" not in model_config(tiny_card(), "m", 1, DeployOptions(backend="python")).parameters
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "gpu", "says"),
+    [
+        ("python", "cpu", True, "fp16 on a CPU: the server computes it in fp32"),
+        ("python", "auto", False, "fp16 on a CPU: the server computes it in fp32"),
+        ("onnxruntime", "auto", False, "fp16 on a CPU: up to twice the CPU time"),
+        ("onnxruntime", "cpu", True, "fp16 on a CPU: up to twice the CPU time"),
+        ("python", "auto", True, None),
+        ("onnxruntime", "gpu", False, None),
+    ],
+)
+def test_what_fp16_costs_on_a_cpu_is_said(monkeypatch, backend, device, gpu, says):
+    monkeypatch.setattr(csg_serve.triton.deploy_options, "has_gpu", lambda: gpu)
+    options = DeployOptions(backend=backend, device=device)
+    half = tiny_card().model_copy(update={"compute_type": "fp16"})
+    assert [line[: len(says)] for line in advice(options, half)] == [says] if says else not advice(options, half)
+    assert advice(options, tiny_card()) == []
+
+
+def test_the_oldest_server_is_said():
+    card = tiny_card().model_copy(update={"oldest_runtime": "1.18"})
+    (line,) = advice(DeployOptions(backend="onnxruntime"), card)
+    assert line == "needs ONNX Runtime 1.18 or later, which Triton's images have from 24.05 on"
 
 
 def test_every_option_has_its_field():
