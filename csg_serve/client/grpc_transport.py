@@ -107,7 +107,7 @@ def _tensors(inference: Inference, region: Region | None) -> tuple[Any, Any]:
     if region is None:
         tensor.set_data_from_numpy(inference.tensor)
     else:
-        region.write(inference.tensor)
+        inference.write(region)
         tensor.set_shared_memory(region.name, inference.tensor.nbytes)
         output.set_shared_memory(region.name, inference.answer_bytes, offset=inference.tensor.nbytes)
     return tensor, output

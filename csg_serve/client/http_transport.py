@@ -152,7 +152,7 @@ def _request(inference: Inference, region: Region | None) -> tuple[bytes, bytes]
         there: dict[str, object] = {"binary_data_size": len(content)}
         back: dict[str, object] = {"binary_data": True}
     else:
-        region.write(inference.tensor)
+        inference.write(region)
         there = {"shared_memory_region": region.name, "shared_memory_byte_size": size}
         back = {
             "shared_memory_region": region.name,

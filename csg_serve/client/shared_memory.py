@@ -51,6 +51,10 @@ class Region:
         """Copy a tensor to the start of the region."""
         np.ndarray(tensor.shape, tensor.dtype, self._memory.buf)[...] = tensor
 
+    def blank(self, offset: int, size: int) -> None:
+        """Fill a part with bytes that no answer consists of: NaN, or class 255."""
+        np.ndarray(size, np.uint8, self._memory.buf, offset)[...] = 255
+
     def read(self, shape: tuple[int, ...], dtype: Any, offset: int) -> NDArray[Any]:
         """A copy of the tensor at an offset in bytes."""
         return np.ndarray(shape, dtype, self._memory.buf, offset).copy()

@@ -120,6 +120,11 @@ class Inference:
             return bytes(serialize_byte_tensor(self.tensor).item())
         return self.tensor.tobytes()
 
+    def write(self, region: Region) -> None:
+        """Put the tensor into shared memory; an answer that is not written there is noticed."""
+        region.write(self.tensor)
+        region.blank(self.tensor.nbytes, self.answer_bytes)
+
     def check(self, answer: InferenceAnswer, version: int, region: Region | None) -> NDArray[Any]:
         """The values of an answer, if it is one to this request.
 

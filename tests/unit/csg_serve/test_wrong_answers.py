@@ -96,7 +96,8 @@ class Sharing(Wrong):
             request.raw_input_contents.append(region.read(size))
             answer = await SmallServer.ModelInfer(self, request, context)
             self.change(answer)
-            os.pwrite(region.fileno(), answer.raw_output_contents.pop(), size)
+            values = answer.raw_output_contents.pop()
+            os.pwrite(region.fileno(), values, size)
         return answer
 
 
@@ -109,4 +110,5 @@ def test_answers_in_shared_memory_are_checked():
     fails(Sharing(_output(shape=[2**40])), "colour answered 3 images with logits FP32 ")
     nan = np.full((3, 3), np.nan, np.float32).tobytes()
     fails(Sharing(lambda answer: answer.raw_output_contents.__setitem__(0, nan)), "the logits of colour are not finite")
+    fails(Sharing(lambda answer: answer.raw_output_contents.__setitem__(0, b"")), "the logits of colour are not finite")
     assert not regions()
