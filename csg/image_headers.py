@@ -30,6 +30,8 @@ MAX_METADATA = 2**24
 """Maximum number of bytes before a JPEG's pixels, which Pillow joins piece by piece."""
 MAX_JUNK = 2**16
 """Maximum number of bytes before the pixels that Pillow passes over one by one."""
+MAX_TAGS = 4096
+"""Maximum number of tags of a TIFF file's first directory, or of EXIF data."""
 MAX_NUMBERS = 2**20
 """Maximum number of bytes of numbers in TIFF tags, and so of strips: Pillow makes an object of each number."""
 MAX_RLE_PIXELS = 2**24
@@ -177,18 +179,19 @@ def _samples(frame: bytes) -> int:
 def _png(content: bytes) -> FileHeader:
     """PNG: every chunk that Pillow reads; an APNG's frames after the first are not read."""
     width, height = struct.unpack_from(">II", content, 16)
-    place, parts, pixel_chunks = 8, 0, 0
+    exif, place, parts, pixel_chunks = b"", 8, 0, 0
     while place + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
         if kind == b"IEND" or (kind == b"fcTL" and pixel_chunks):
             break
         if kind == b"eXIf":
-            check_tags(content[place + 8 : place + 8 + length])
+            exif = content[place + 8 : place + 8 + length]
         pixel_chunks += kind == b"IDAT"
         parts += kind != b"IDAT"
         _at_most(parts, MAX_PARTS, f"{parts} chunks beside its pixels")
         _at_most(pixel_chunks, MAX_PIXEL_CHUNKS, f"{pixel_chunks} chunks of pixels")
         place += 12 + length
+    check_tags(exif)
     depth, colour = content[24], content[25]
     stored = 2 if depth == 16 and colour == 0 else 1 if colour in (0, 3) else 4
     return FileHeader("PNG", width, height, stored)
@@ -200,7 +203,7 @@ def _png(content: bytes) -> FileHeader:
 def _webp(content: bytes) -> FileHeader:
     """WebP: opening it makes two RGBA canvases; the decoder returns a third, which becomes the image."""
     width = height = 0
-    place, parts = 12, 0
+    exif, place, parts = b"", 12, 0
     while place + 8 <= len(content):
         kind, length = struct.unpack_from("<4sI", content, place)
         body, parts = place + 8, parts + 1
@@ -208,8 +211,9 @@ def _webp(content: bytes) -> FileHeader:
         if parts == 1:
             width, height = _webp_size(kind, content)
         if kind == b"EXIF":
-            check_tags(content[body : body + length])
+            exif = exif or content[body : body + length]
         place = body + length + length % 2
+    check_tags(exif)
     tables = 0
     if b"VP8L" in content or b"ALPH" in content:
         tables = LOSSLESS_TABLES * min(2**16, width * height // 16, len(content) * 8 // 20)
@@ -345,6 +349,7 @@ def _entries(content: bytes, order: str, entry: struct.Struct) -> Iterator[tuple
         (place,) = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)
         (count,) = struct.unpack_from(order + ("Q" if big else "H"), content, place)
         place += 8 if big else 2
+        _at_most(count, MAX_TAGS, f"{count} tags")
         for number in range(count):
             yield entry.unpack_from(content, place + number * entry.size)
     except (struct.error, OverflowError):  # it ends in the middle of the directory

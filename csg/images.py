@@ -105,7 +105,7 @@ def decoded(
             if isinstance(source, Image.Image):
                 found = DecodedImage.whole(to_rgb(ImageOps.exif_transpose(source)))
             else:
-                found = _read(_content(source), spec, formats, held)
+                found = _read(source if isinstance(source, bytes) else read_file(source), spec, formats, held)
         yield found
 
 
@@ -122,10 +122,13 @@ def _errors_of(name: str) -> Iterator[None]:
         raise InputError(f"image {name} can't be read: {one_line(error)}", "repair or remove it") from None
 
 
-def _content(source: Path | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    with source.open("rb") as file:
+def read_file(path: Path) -> bytes:
+    """The content of a file of at most MAX_FILE bytes.
+
+    Raises:
+        ValueError: it has more.
+    """
+    with path.open("rb") as file:
         status = os.fstat(file.fileno())
         content = (
             file.read() if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE else file.read(MAX_FILE + 1)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from csg.errors import InputError, one_line
-from csg.images import opened
+from csg.images import opened, read_file
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST = 255
@@ -25,7 +25,7 @@ def read_mask(path: Path) -> np.ndarray:
         InputError: the file can't be read or is not PNG, has several channels, or holds a value above 255.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         bits = _bit_depth(content[:29])
         with opened(content, ("PNG",)) as mask:
             return _values(path, mask, bits)

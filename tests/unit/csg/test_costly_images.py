@@ -12,6 +12,8 @@ from PIL import Image
 
 import csg.image_budget
 import csg.rgb
+from csg.datasets.masks import read_mask
+from csg.datasets.scan import scan_files
 from csg.errors import InputError
 from csg.image_budget import DECODED_BYTES, MemoryBudget
 from csg.image_headers import read_header
@@ -33,6 +35,19 @@ def test_a_costly_file_is_refused_before_pillow_sees_it(name, monkeypatch):
     with pytest.raises(InputError, match=r"image x can't be read: .*(the maximum is|contradicts|no size)") as refusal:
         decode(content, "x")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_scan_of_files_and_masks_refuse_them_too(tmp_path):
+    names = [name for name in COSTLY if name not in ("jpeg, exif in 1,000 segments", "jpeg, 30 MB of junk")]
+    paths = [tmp_path / str(number) for number in range(len(names))]
+    for path, name in zip(paths, names, strict=True):
+        path.write_bytes(COSTLY[name]())
+    assert [name for name, found in zip(names, scan_files(paths), strict=True) if not found.problem] == []
+    for path, name in zip(paths, names, strict=True):
+        if name.startswith("png"):
+            with pytest.raises(InputError, match="can't be read"):
+                read_mask(path)
 
 
 MEASURE = """
