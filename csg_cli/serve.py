@@ -112,7 +112,8 @@ def serve(
     """Start Triton on a model repository, on loopback; Ctrl-C or SIGTERM stops it after it has answered."""
     from csg_serve.server.prepare import prepare_command
     from csg_serve.server.print_command import print_command as print_start_command
-    from csg_serve.server.serve import serve_command, stop_command
+    from csg_serve.server.serve import serve_command
+    from csg_serve.server.stop import stop_command
 
     if stop:
         stop_command(repository, as_json)

@@ -10,13 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
-
-import psutil
 
 from csg.console import log, print_json, stdout
 from csg.errors import InputError, ServerError, UsageError
@@ -26,15 +24,21 @@ from csg_serve.server.flags import KEEP_ON_LOAD_ERROR, Endpoints, environment, t
 from csg_serve.server.log_keeper import older_part
 from csg_serve.server.options import ANY_ADDRESS, LOOPBACK, ServerOptions, control_secret
 from csg_serve.server.process import descriptor_limit, start_server
-from csg_serve.server.state import LOG, SECRET, STATE, ServerState, running_server, server_processes, write_state
+from csg_serve.server.state import (
+    LOG,
+    SECRET,
+    ServerState,
+    clear_regions,
+    running_server,
+    server_processes,
+    write_state,
+)
+from csg_serve.server.stop import STARTED_ELSEWHERE, have_ended, stop_server
 from csg_serve.server.strays import check_entries, is_model, stray_names
 from csg_serve.server.tuning import set_scheduling_policy
 from csg_serve.server.watchdog import start_watchdog
 from csg_serve.triton.config import needs_openvino, repository_flags
 from csg_serve.triton.executable import Triton, find_triton
-
-STUB_EXIT_S = 5
-"""Seconds that the Python stubs get to end after tritonserver has."""
 
 LOG_TAIL_LINES = 15
 
@@ -62,9 +66,10 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
     secret = control_secret(options)
     triton = find_triton(needs_openvino(repository))
     with _locked_log(repository) as log_file, ExitStack() as cleanup:
+        clear_regions()
         endpoints = _free_endpoints(options)
         process, state = _start(repository, options, endpoints, log_file, triton=triton, secret=secret)
-        cleanup.callback(_stop, repository, state)
+        cleanup.callback(stop_server, repository, state)
         write_state(repository, state)
         start_watchdog(repository, state.token)
         _wait_until_ready(process, repository, state)
@@ -78,21 +83,6 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         if process.wait() != 0:
             raise _died(process, repository / LOG, state)
-
-
-def stop_command(repository: Path, as_json: bool) -> None:
-    """Run `csg serve --stop`: stop the server of a repository after it has answered its running requests.
-
-    Raises:
-        ServerError: no server runs on the repository.
-    """
-    state = running_server(repository)
-    if state is None:
-        raise ServerError(f"no server runs on {repository}/", "`csg serve` starts one")
-    _stop(repository, state)
-    log(f"stopped the server on {repository}/ (process {state.pid})")
-    if as_json:
-        print_json({"pid": state.pid, **state.addresses})
 
 
 def end_on_signals() -> None:
@@ -129,6 +119,8 @@ def _locked_log(repository: Path) -> Iterator[IO[bytes]]:
             fcntl.flock(log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             hint = f"stop it first with `csg serve --stop --repository {repository}`"
+            if running_server(repository) is None:
+                hint = STARTED_ELSEWHERE
             raise ServerError(f"a server already runs on {repository}/", hint) from None
         log_file.truncate(0)
         older_part(path).unlink(missing_ok=True)
@@ -223,7 +215,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, state:
 
 def _died(process: subprocess.Popen[bytes], log_file: Path, state: ServerState) -> ServerError:
     """Return the error for a server that ended by itself, and print the end of its log, once its keeper has ended."""
-    _have_ended(server_processes, state, LOG_END_S)
+    have_ended(partial(server_processes, log_file.parent, state), LOG_END_S)
     for line in log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]:
         log(line)
     return ServerError(f"tritonserver ended with exit code {process.returncode}", f"see its log {log_file}")
@@ -248,38 +240,3 @@ def _warn(options: ServerOptions) -> None:
         encryption = "gRPC is encrypted" if options.tls else "gRPC is not encrypted (--tls-cert)"
         http = "HTTP is open to them too, see SECURITY.md" if options.expose_http else "HTTP stays on loopback"
         log(f"other machines can reach the server at {options.address}: {encryption}; {http}")
-
-
-def _stop(repository: Path, state: ServerState) -> None:
-    """Send SIGTERM to tritonserver, which finishes its running requests; kill what remains when its time is up."""
-    try:
-        for process in _main_process(state):
-            with suppress(psutil.NoSuchProcess):
-                process.terminate()
-        if _have_ended(_main_process, state, state.drain_s):
-            _have_ended(server_processes, state, STUB_EXIT_S)
-        else:
-            log(f"requests were still running after {state.drain_s} s; ending the server anyway")
-    finally:
-        for process in server_processes(state):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        for file in (STATE, SECRET):
-            (repository / file).unlink(missing_ok=True)
-        for region in Path("/dev/shm").glob(f"{state.token}*"):
-            region.unlink(missing_ok=True)
-
-
-def _main_process(state: ServerState) -> list[psutil.Process]:
-    """Return tritonserver's own process while it runs."""
-    return [process for process in server_processes(state) if process.pid == state.pid]
-
-
-def _have_ended(find: Callable[[ServerState], list[psutil.Process]], state: ServerState, seconds: float) -> bool:
-    """Wait for processes to end; return whether all did in time."""
-    deadline = time.monotonic() + seconds
-    while running := find(state):
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.05)
-    return not running

@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +21,11 @@ from csg.records import Record
 from csg_serve.server.options import ENDPOINTS, Control
 
 LOG, STATE, SECRET = ".csg-serve.log", ".csg-serve.json", ".csg-serve.secret"
+SHARED_MEMORY = Path("/dev/shm")
+REGION = re.compile(r"csg-[0-9a-f]{16}-")
+"""Start of the name of a server's region: its token."""
+HOME = re.compile(rf"^--model-repository=|/{re.escape(LOG)}$|/[^/]+/[^/]+/model\.py$")
+"""What stands before or after the path of the repository on the command lines of a server's processes."""
 
 
 class ServerState(Record):
@@ -69,19 +77,45 @@ def read_state(repository: Path) -> ServerState | None:
 def running_server(repository: Path) -> ServerState | None:
     """Return the server that runs on a repository, or None."""
     state = read_state(repository)
-    return state if state and server_processes(state) else None
+    return state if state and server_processes(repository, state) else None
 
 
-def server_processes(state: ServerState) -> list[psutil.Process]:
-    """Return the running processes of a server: tritonserver and its Python stubs.
+def server_processes(repository: Path, state: ServerState) -> list[psutil.Process]:
+    """Return the running processes of a repository's server: tritonserver, its Python stubs, and what watches them.
 
-    They are found by the token on their command lines, which no other process with a recycled pid has.
+    Their command lines name the token, which no process with a recycled pid has, and the repository: a record that was
+    copied with a repository, or written by somebody, leads to no server of another repository.
     """
-    return [process for process in psutil.process_iter() if _has_token(process, state.token)]
+    home = str(repository.resolve())
+    return [process for process, words in _command_lines() if _has_token(words, state.token) and home in _homes(words)]
 
 
-def _has_token(process: psutil.Process, token: str) -> bool:
-    try:
-        return token in " ".join(process.cmdline())
-    except psutil.Error:  # ended, a zombie, or another user's
-        return False
+def main_process(repository: Path, state: ServerState) -> list[psutil.Process]:
+    """Return tritonserver's own process while it runs."""
+    flag = f"--model-repository={repository.resolve()}"
+    return [process for process, words in _command_lines() if _has_token(words, state.token) and flag in words]
+
+
+def clear_regions() -> None:
+    """Remove the shared memory of killed servers: regions that have the token of no running process."""
+    running = [words for _, words in _command_lines()]
+    for region in SHARED_MEMORY.glob("csg-*"):
+        token = REGION.match(region.name)
+        if token and not any(_has_token(words, token[0]) for words in running):
+            with suppress(OSError):  # another user's, or removed by another start
+                region.unlink()
+
+
+def _command_lines() -> Iterator[tuple[psutil.Process, list[str]]]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # ended, a zombie, or another user's
+            yield process, process.cmdline()
+
+
+def _has_token(words: list[str], token: str) -> bool:
+    return any(token in word for word in words)
+
+
+def _homes(words: list[str]) -> set[str]:
+    """Return what the words of a command line may name as the repository: as it is, by its log, or by a model."""
+    return {HOME.sub("", word) for word in words}
