@@ -87,7 +87,7 @@ class ServingOptions:
         typer.Option(
             help="Instances of the model on each device.",
             min=1,
-            show_default="1; classifiers on a CPU: 2",
+            show_default="1; classifiers on a CPU: 2, in the onnxruntime backend one a core",
             rich_help_panel=DEVICES,
         ),
     ] = None

@@ -85,8 +85,8 @@ def _fp16(conversion: Conversion) -> Converted:
     names = f" ({', '.join(graphs.float32_blocks)})" if graphs.float32_blocks else ""
     return Converted(
         graphs.model,
-        detail=f"; {len(graphs.float32_blocks)} of {graphs.blocks} blocks fp32{names}. On a CPU, ONNX Runtime computes "
-        "it in fp32 with casts: correct, but slower than the fp32 graph",
+        detail=f"; {len(graphs.float32_blocks)} of {graphs.blocks} blocks fp32{names}. On a CPU, csg's server "
+        "computes it in fp32; ONNX Runtime itself casts to fp32 and back, which is slower",
         intermediate={"fp16, every value rounded": graphs.rounded},
     )
 
