@@ -284,6 +284,10 @@ def test_versions_change_under_load_and_each_gets_its_own_pixels(folder, server,
     far, close = ([expected(folder, file, name).tolist() for file in files] for name in ("echo", "closer"))
     assert far != close
     repository, bundles, answers = folder / "repository", folder / "bundles", []
+    served_file = repository / "echo" / "1" / "preprocessing" / "served.json"
+    told = json.loads(served_file.read_text())
+    del told["formats"]  # as if an older csg had deployed the first version
+    served_file.write_text(json.dumps(told))
     with load(server, files, answers):
         done = csg("deploy", bundles / "closer", "--repository", repository, "--json")
         assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 2), done.stderr

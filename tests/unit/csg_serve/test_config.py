@@ -226,6 +226,7 @@ def test_devices(backend, device, kind):
             "--rate-limit cores:0 is not of the form",
         ),
         (DeployOptions(backend="python", priority=1), "--priority needs a rate limit"),
+        (DeployOptions(backend="python", formats="jpeg,heic"), "--formats 'heic' is no format"),
     ],
 )
 def test_options_that_do_not_fit_are_named(bundle, repository, options, says):

@@ -46,6 +46,13 @@ def test_the_model_of_image_files_knows_this_version_and_the_one_before(bundle, 
     assert served_config(repository, "shades_encoded").max_batch_size == 5
 
 
+def test_formats_are_kept_with_the_version(bundle, repository):
+    deploy(bundle, repository)
+    deploy(bundle, repository, options=DeployOptions(formats="PNG, gif,png"))
+    files = [repository / "colour" / version / "preprocessing" / "served.json" for version in "12"]
+    assert [json.loads(file.read_text())["formats"] for file in files] == [["JPEG", "PNG", "WEBP"], ["PNG", "GIF"]]
+
+
 def test_the_model_of_image_files_goes_and_comes_with_its_versions(bundle, repository):
     deploy(bundle, repository)
     assert deploy(bundle, repository, options=DeployOptions(encoded=False)).encoded is None
