@@ -42,10 +42,14 @@ class GraphTensor:
         return f"{self.dtype} {self.shape}"
 
     def fits(self, described: GraphTensor) -> bool:
-        """Whether it is what a card describes: an axis may be free where the card fixes it, not the reverse."""
+        """Whether it is what a card describes: a side may be free where the card fixes it, not the reverse.
+
+        The number of classes or features, axis 1 of floating-point outputs, is never free.
+        """
         axes = zip(self.shape, described.shape, strict=False)
         same_axes = len(self.shape) == len(described.shape) and all(axis in (-1, wanted) for axis, wanted in axes)
-        return self.dtype == described.dtype and same_axes
+        same_classes = self.dtype == "UINT8" or self.shape[1:2] == described.shape[1:2]
+        return self.dtype == described.dtype and same_axes and same_classes
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,8 @@ def deploy_command(
     log(f"deploying {chosen.path}{newest} to {repository}/ for the {backend} backend{auto}")
     for line in advice(resolved, chosen.card):
         log(line)
+    if chosen.golden is None:
+        log("the bundle is of an older csg, without golden answers: what the server answers can't be verified")
     deployed = deploy(chosen, repository, name, version=version, options=options, mode=file_mode)
     announce(deployed, "is in", as_json)
     if deployed.live_address and (options.response_cache or options.rate_limit):

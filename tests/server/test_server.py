@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,19 @@ def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     back = csg("deploy", "--rollback", "--name", "colour", *repository, "--json")
     assert (back.returncode, json.loads(back.stdout)["version"]) == (0, 1)
     assert json.loads(csg(*evaluate).stdout)["version"] == 1
+
+
+def test_an_fp16_bundle_is_computed_in_fp32_on_a_cpu(folder, server):
+    plain = write_colour_bundle(folder / "bundles" / "plain")
+    card = plain.card.model_copy(update={"compute_type": "fp16"})
+    half = write_bundle(folder / "bundles" / "fp16", card, {"model.onnx": plain.model.read_bytes()}, plain.golden)
+    repository = ("--repository", folder / "repository")
+    done = csg("deploy", half.path, "--device", "cpu", "--name", "half", "--no-encoded", *repository)
+    assert done.returncode == 0, done.stderr
+    assert "fp16 on a CPU: the server computes it in fp32" in done.stderr
+    assert "half_0_0: fp16 is computed in fp32 on this CPU" in (folder / "repository" / ".csg-serve.log").read_text()
+    assert csg("evaluate", "--server", server, "--model", "half", "--data", folder / "colours").returncode == 0
+    shutil.rmtree(folder / "repository" / "half")
 
 
 @pytest.mark.parametrize("instances", [1, 2])

@@ -22,6 +22,10 @@ def seven_logits(model):
     shape(model.graph.output[0])[1].dim_value = 7
 
 
+def any_number_of_logits(model):
+    shape(model.graph.output[0])[1].dim_param = "K"
+
+
 def fixed_batch(model):
     shape(model.graph.input[0])[0].dim_value = 1
 
@@ -61,6 +65,7 @@ def older(model):
 
 DAMAGE = {
     seven_logits: r"its output logits is FP32 \(-1, 7\), the card says FP32 \(-1, 3\)",
+    any_number_of_logits: r"its output logits is FP32 \(-1, -1\), the card says FP32 \(-1, 3\)",
     fixed_batch: r"its input image is UINT8 \(1, 32, 32, 3\), the card says UINT8 \(-1, 32, 32, 3\)",
     other_side: r"its input image is UINT8 \(-1, 33, 32, 3\)",
     channels_first: r"its input image is UINT8 \(-1, 3, 32, 32\)",
