@@ -110,6 +110,9 @@ def test_every_file_gives_the_server_the_cores_that_it_counts():
         assert {one["name"]: one["value"] for one in plain} == {"CSG_THREADS": str(CORES)}
         assert secret["valueFrom"]["secretKeyRef"] == {"name": "csg-control", "key": "secret"}
         assert {of["cpu"] for of in container["resources"].values()} == {str(CORES)}
+    arguments = pod("Job")[1]["args"]
+    assert arguments[arguments.index("--instances") + 1] == str(CORES)
+    assert f"--device cpu --instances {CORES} " in (FOLDER / "compose.yaml").read_text()
 
 
 def test_http_stays_inside_and_the_other_endpoints_are_published():
