@@ -238,5 +238,6 @@ def _warn(options: ServerOptions) -> None:
         log(f"the server may open at most {limit} files and connections (ulimit -Hn): {what}")
     if options.exposed:
         encryption = "gRPC is encrypted" if options.tls else "gRPC is not encrypted (--tls-cert)"
-        http = "HTTP is open to them too, see SECURITY.md" if options.expose_http else "HTTP stays on loopback"
-        log(f"other machines can reach the server at {options.address}: {encryption}; {http}")
+        http = "HTTP is open to them too" if options.expose_http else "HTTP stays on loopback"
+        known = "SECURITY.md lists what is known of Triton's versions"
+        log(f"other machines can reach the server at {options.address}: {encryption}; {http}; {known}")
