@@ -33,6 +33,9 @@ from csg_serve.triton.pythons import MINORS, Python, newest_python
 TRITON = "nvidia-pytriton==0.7.0"
 """Triton 2.51. Installed without its dependencies, which its tritonserver does not use."""
 
+NO_BYTECODE = "import sys; sys.dont_write_bytecode = True\n"
+"""A .pth file of the server's Python: a polling server loads a model again when bytecode appears in its folder, and
+Triton's stub does not heed PYTHONDONTWRITEBYTECODE."""
 CHECK = "import numpy, onnx, onnxruntime, PIL.Image, pydantic; assert numpy.__version__.startswith('1.')"
 """What an environment must be able to do."""
 
@@ -101,7 +104,7 @@ def server_environment(openvino: bool) -> ServerEnvironment:
             "set CSG_CACHE to a path without spaces and quotes",
         )
     wanted = requirements(openvino or importlib.util.find_spec("openvino") is not None)
-    digest = hashlib.sha256(" ".join([TRITON, *wanted]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(" ".join([TRITON, *wanted, NO_BYTECODE]).encode()).hexdigest()[:8]
     for minor in MINORS:
         found = ServerEnvironment(cache / f"server-python3.{minor}-{digest}", minor)
         if found.usable:
@@ -142,6 +145,7 @@ def _create(fresh: Path, final: ServerEnvironment, python: Python, wanted: list[
     stub = new.triton / f"python_backend_stubs/3.{python.minor}/triton_python_backend_stub"
     shutil.copy(stub, new.backends / "python")
     new.library.symlink_to(python.library)
+    (new.packages / "no_bytecode.pth").write_text(NO_BYTECODE)
     log(f"created the server's environment in {time.monotonic() - started:.0f} s")
 
 
