@@ -12,6 +12,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from csg.image_tags import at_most, check_tags
+
 MAX_PIXELS = 89_478_485
 """Maximum number of pixels of an image: Pillow's own limit."""
 MAX_PARTS = 1000
@@ -30,10 +32,6 @@ MAX_METADATA = 2**24
 """Maximum number of bytes before a JPEG's pixels, which Pillow joins piece by piece."""
 MAX_JUNK = 2**16
 """Maximum number of bytes before the pixels that Pillow passes over one by one."""
-MAX_TAGS = 4096
-"""Maximum number of tags of a TIFF file's first directory, or of EXIF data."""
-MAX_NUMBERS = 2**20
-"""Maximum number of bytes of numbers in TIFF tags, and so of strips: Pillow makes an object of each number."""
 MAX_RLE_PIXELS = 2**24
 """Maximum number of pixels of a run-length encoded BMP, which Pillow decodes in Python."""
 MAX_COMMENTS = 1000
@@ -91,14 +89,9 @@ def read_header(content: bytes) -> FileHeader | None:
                 header = read(content)
             except (struct.error, IndexError):  # the file ends in the middle of its header
                 return None
-            _at_most(header.width * header.height, MAX_PIXELS, f"{header.width} x {header.height} pixels")
+            at_most(header.width * header.height, MAX_PIXELS, f"{header.width} x {header.height} pixels")
             return header
     return None
-
-
-def _at_most(number: int, maximum: int, what: str) -> None:
-    if number > maximum:
-        raise ValueError(f"{what}, the maximum is {maximum}")
 
 
 # --- JPEG ---
@@ -117,9 +110,9 @@ def _jpeg(content: bytes) -> FileHeader:
     for marker, start, body in _segments(content, 2):
         junk += start - place
         place, parts = body.stop, parts + 1
-        _at_most(parts, MAX_PARTS, f"{parts} segments before its pixels")
-        _at_most(body.stop, MAX_METADATA, f"{body.stop} bytes before its pixels")
-        _at_most(junk, MAX_JUNK, f"{junk} bytes that are no segment")
+        at_most(parts, MAX_PARTS, f"{parts} segments before its pixels")
+        at_most(body.stop, MAX_METADATA, f"{body.stop} bytes before its pixels")
+        at_most(junk, MAX_JUNK, f"{junk} bytes that are no segment")
         data = content[body]
         if marker in _FRAMES:
             tall, wide, components = struct.unpack_from(">HHB", data, 1)
@@ -156,12 +149,12 @@ def _check_scans(content: bytes, place: int, pixels: int, arithmetic: bool) -> N
             if marker == _END:
                 break
             scans, parts = scans + (marker == _SCAN), parts + 1
-            _at_most(scans, MAX_SCANS, f"{scans} scans")
-            _at_most(parts, MAX_PARTS, f"{parts} segments")
+            at_most(scans, MAX_SCANS, f"{scans} scans")
+            at_most(parts, MAX_PARTS, f"{parts} segments")
     except struct.error:  # it ends in the middle of a segment
         pass
     work = scans * pixels * (ARITHMETIC if arithmetic else 1)
-    _at_most(work, MAX_SCAN_PIXELS, f"{scans} scans of {pixels} pixels{', arithmetic-coded' if arithmetic else ''}")
+    at_most(work, MAX_SCAN_PIXELS, f"{scans} scans of {pixels} pixels{', arithmetic-coded' if arithmetic else ''}")
 
 
 def _samples(frame: bytes) -> int:
@@ -188,8 +181,8 @@ def _png(content: bytes) -> FileHeader:
             exif = content[place + 8 : place + 8 + length]
         pixel_chunks += kind == b"IDAT"
         parts += kind != b"IDAT"
-        _at_most(parts, MAX_PARTS, f"{parts} chunks beside its pixels")
-        _at_most(pixel_chunks, MAX_PIXEL_CHUNKS, f"{pixel_chunks} chunks of pixels")
+        at_most(parts, MAX_PARTS, f"{parts} chunks beside its pixels")
+        at_most(pixel_chunks, MAX_PIXEL_CHUNKS, f"{pixel_chunks} chunks of pixels")
         place += 12 + length
     check_tags(exif)
     depth, colour = content[24], content[25]
@@ -207,7 +200,7 @@ def _webp(content: bytes) -> FileHeader:
     while place + 8 <= len(content):
         kind, length = struct.unpack_from("<4sI", content, place)
         body, parts = place + 8, parts + 1
-        _at_most(parts, MAX_FRAMES, f"{parts} chunks")
+        at_most(parts, MAX_FRAMES, f"{parts} chunks")
         if parts == 1:
             width, height = _webp_size(kind, content)
         if kind == b"EXIF":
@@ -243,10 +236,10 @@ def _gif(content: bytes) -> FileHeader:
             place += 1
             while length := content[place + 1]:
                 place, parts = place + 1 + length, parts + 1
-                _at_most(parts, MAX_PIXEL_CHUNKS, f"{parts} blocks before its pixels")
+                at_most(parts, MAX_PIXEL_CHUNKS, f"{parts} blocks before its pixels")
             place += 1
         place, parts = place + 1, parts + 1
-        _at_most(parts, MAX_PIXEL_CHUNKS, f"{parts} blocks before its pixels")
+        at_most(parts, MAX_PIXEL_CHUNKS, f"{parts} blocks before its pixels")
     left, top, across, down = struct.unpack_from("<4H", content, place + 1)
     width, height = max(width, left + across), max(height, top + down)
     return FileHeader("GIF", width, height, 1, working=width * height)
@@ -268,7 +261,7 @@ def _bitmap(content: bytes, name: str, start: int) -> FileHeader:
     width, height, _, bits, compression = struct.unpack_from("<IiHHI", content, start + 4)
     pixels, height = width * abs(height), abs(height)
     if compression in (1, 2):
-        _at_most(pixels, MAX_RLE_PIXELS, f"{width} x {height} run-length encoded pixels")
+        at_most(pixels, MAX_RLE_PIXELS, f"{width} x {height} run-length encoded pixels")
     return FileHeader(name, width, height, 1 if bits <= 8 else 4, working=2 * pixels)
 
 
@@ -287,13 +280,8 @@ def _ppm(content: bytes) -> FileHeader:
     width, height = sides
     if content[1:2] in b"123":
         comments = content.count(b"#")
-        _at_most(comments, MAX_COMMENTS, f"{comments} comments")
+        at_most(comments, MAX_COMMENTS, f"{comments} comments")
     return FileHeader("PPM", width, height, 4, working=8 * width * height)
-
-
-_UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
-_NUMBERS = frozenset(_UNITS) - {1, 2, 7}
-_INTEGERS = {3: "H", 4: "I", 13: "I", 16: "Q"}
 
 
 def _tiff(content: bytes) -> FileHeader:
@@ -301,59 +289,13 @@ def _tiff(content: bytes) -> FileHeader:
     values = check_tags(content)
     width, height = values.get(256, 0), values.get(257, 0)
     tile = values.get(322, 0) * values.get(323, 0)
-    _at_most(tile, MAX_PIXELS, f"tiles of {tile} pixels")
+    at_most(tile, MAX_PIXELS, f"tiles of {tile} pixels")
     strip = width * min(height, values.get(278, height))
     sample = -(-values.get(258, 1) // 8) * values.get(277, 4)
     if values.get(259) in (6, 7):  # JPEG inside
         scans = content.count(b"\xff\xda")
-        _at_most(scans * max(tile, strip), MAX_SCAN_PIXELS, f"{scans} scans")
+        at_most(scans * max(tile, strip), MAX_SCAN_PIXELS, f"{scans} scans")
     return FileHeader("TIFF", width, height, 4, working=max(tile, strip) * max(4, sample))
-
-
-def check_tags(content: bytes) -> dict[int, int]:
-    """Check the first directory of a TIFF file, or of EXIF data.
-
-    Returns:
-        The first number of each tag of whole numbers.
-
-    Raises:
-        ValueError: reading them would take more memory than the file has, or make too many numbers.
-    """
-    while content.startswith(b"Exif\0\0"):
-        content = content[6:]
-    order = {b"II": "<", b"MM": ">"}.get(content[:2])
-    if order is None or len(content) < 8:
-        return {}
-    big = content[2] == 43
-    entry, room = struct.Struct(order + ("HHQ8s" if big else "HHI4s")), 8 if big else 4
-    values: dict[int, int] = {}
-    total = numbers = 0
-    for tag, kind, count, data in _entries(content, order, entry):
-        size = count * _UNITS.get(kind, 0)
-        if size > room:
-            (offset,) = struct.unpack(order + ("Q" if big else "I"), data)
-            if offset + size > len(content):
-                continue
-            data, total, numbers = content[offset : offset + 8], total + size, numbers + (kind in _NUMBERS) * size
-            _at_most(numbers, MAX_NUMBERS, f"{numbers} bytes of numbers in its tags")
-            _at_most(total, len(content), f"{total} bytes of tags")
-        if size and kind in _INTEGERS:
-            number = struct.unpack_from(order + _INTEGERS[kind], data)[0]
-            values[tag] = max(values.get(tag, 0), number)
-    return values
-
-
-def _entries(content: bytes, order: str, entry: struct.Struct) -> Iterator[tuple[int, int, int, bytes]]:
-    try:
-        big = entry.size == 20  # BigTIFF
-        (place,) = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)
-        (count,) = struct.unpack_from(order + ("Q" if big else "H"), content, place)
-        place += 8 if big else 2
-        _at_most(count, MAX_TAGS, f"{count} tags")
-        for number in range(count):
-            yield entry.unpack_from(content, place + number * entry.size)
-    except (struct.error, OverflowError):  # it ends in the middle of the directory
-        return
 
 
 READERS = (

@@ -35,8 +35,8 @@ from csg_serve.triton.deploy_options import DeployOptions
 
 PREPROCESSING = "preprocessing"
 CSG_FILES = (
-    *("__init__.py", "card.py", "errors.py", "image_budget.py", "image_headers.py", "images.py"),
-    *("provenance.py", "records.py", "rgb.py"),
+    *("__init__.py", "card.py", "errors.py", "image_budget.py", "image_headers.py", "image_tags.py"),
+    *("images.py", "provenance.py", "records.py", "rgb.py"),
 )
 
 

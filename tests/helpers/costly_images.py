@@ -244,6 +244,9 @@ BOUNDED = {
     "png, zeros": lambda: png(9459, 9459, idat(9459 * 9460)),
     "png, zeros, 16 bits": lambda: png(9000, 9000, idat(9000 * (9000 * 8 + 1)), depth=16, colour=6),
     "png, zeros, interlaced": lambda: png(9000, 9000, idat(9000 * 9001 * 2), interlace=1),
+    "png, exif of nothing but prefixes": lambda: png(
+        2, 2, png_chunk(b"eXIf", b"Exif\0\0" * 10**6), png_chunk(b"IDAT", SMALL)
+    ),
     "png, many frames": lambda: png(
         2,
         2,
