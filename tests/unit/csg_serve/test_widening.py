@@ -120,6 +120,7 @@ def open_session(path, compute_type, outputs=("logits",), log=print):
     return opener(SessionOptions(threads=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [classifier, segmenter])
 def test_the_golden_answers_of_an_fp16_bundle_are_met(tmp_path, source):
     bundle = export(source(), ExportOptions("fp16"), tmp_path / "bundle")
