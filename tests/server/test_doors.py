@@ -48,7 +48,7 @@ CALLS = {
 }
 
 
-@pytest.fixture(scope="module", params=["poll", "explicit"])
+@pytest.fixture(scope="module", params=[pytest.param("poll", marks=pytest.mark.slow), "explicit"])
 def opened(request, bundle, tmp_path_factory):
     """The state of a server on loopback with the defaults, in each control mode."""
     repository = tmp_path_factory.mktemp(request.param) / "repository"

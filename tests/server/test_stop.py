@@ -56,6 +56,7 @@ def test_a_process_that_speaks_of_a_server_is_not_ended(colour_repository):
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_start_clears_the_memory_of_killed_servers_and_of_no_other(colour_repository, tmp_path):
     shutil.copytree(colour_repository, tmp_path / "other")
     with serving(tmp_path / "other"):

@@ -48,6 +48,7 @@ def test_strays_are_named_once_and_passed_over(littered, tmp_path, control):
     assert printed.returncode == 0, printed.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_a_model_whose_configuration_is_broken_is_an_error_and_strays_are_none(littered):
     (littered / "broken").mkdir()
