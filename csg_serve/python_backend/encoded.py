@@ -2,8 +2,9 @@
 
 `csg deploy` copies this file into a version folder of `<name>_encoded`, as model.py. Next to it are a folder for the
 version of the tensor model with the same number, and one for the version that was served before it. Each holds what
-belongs to that version: `served.json`, and the `csg/images.py` that prepares its pixels. The former version is used
-until the server has switched the tensor model, so that no request fails and none gets the pixels of another version.
+belongs to that version: `served.json`, and the `csg/images.py` that prepares its pixels. Each version folder of the
+tensor model has the same as `preprocessing`. So whichever of the two models a server switches first, no request fails,
+and none gets the pixels of another version.
 
 Shape letters: N images of a batch, H W of the tensor model's input.
 """
@@ -47,9 +48,10 @@ class TritonPythonModel:
         """Load the preprocessing of the tensor model's version with the same number."""
         self.model: str = json.loads(args["model_config"])["parameters"]["csg_encoded_for"]["string_value"]
         self.folder = Path(args["model_repository"], args["model_version"])
+        self.tensor_model = Path(args["model_repository"]).parent / self.model
         threads = int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))
         self.pool = ThreadPoolExecutor(min(threads, MAX_THREADS))
-        self.version = Version(self.model, self.folder / args["model_version"])
+        self.version = Version(self.model, args["model_version"], self.folder / args["model_version"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch.
@@ -75,18 +77,27 @@ class TritonPythonModel:
         while True:
             try:
                 return self._served().answer(files, names, self.pool)
-            except NotServedError:
+            except (NotServedError, OSError):  # OSError: the folder of a version that was just removed
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
 
     def _served(self) -> Version:
-        """Return the version that the server has: the one with this number, or during a switch the one before."""
+        """Return the version that the server has: the last one, or after a switch another one."""
         if not pb_utils.is_model_ready(self.model, self.version.number):
-            for folder in self.folder.glob("[0-9]*"):
-                if pb_utils.is_model_ready(self.model, folder.name):
-                    self.version = Version(self.model, folder)
+            for number, folder in self._preprocessings().items():
+                if pb_utils.is_model_ready(self.model, number):
+                    self.version = Version(self.model, number, folder)
+                    break
         return self.version
+
+    def _preprocessings(self) -> dict[str, Path]:
+        """Return the folders with a version's preprocessing, by its number.
+
+        A server that copies each model from a storage service has only those beside this file.
+        """
+        found = {folder.parent.name: folder for folder in self.tensor_model.glob("[0-9]*/preprocessing")}
+        return found | {folder.name: folder for folder in self.folder.glob("[0-9]*")}
 
 
 class NotServedError(Exception):
@@ -96,8 +107,15 @@ class NotServedError(Exception):
 class Version:
     """A version of the tensor model, with its own preprocessing."""
 
-    def __init__(self, model: str, folder: Path):
-        self.model, self.number = model, folder.name
+    def __init__(self, model: str, number: str, folder: Path):
+        """Load what prepares the pixels of a version.
+
+        Args:
+            model: name of the tensor model.
+            number: its version.
+            folder: the version's preprocessing.
+        """
+        self.model, self.number = model, number
         served = json.loads((folder / "served.json").read_text())
         self.images, card_module = _csg(folder)
         card = card_module.parse_card(json.dumps(served["card"]), str(folder))

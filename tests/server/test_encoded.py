@@ -4,6 +4,7 @@ import asyncio
 import json
 import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 from contextlib import aclosing, contextmanager
@@ -26,6 +27,7 @@ from tests.helpers import served
 from tests.helpers.cli import csg, refused
 from tests.helpers.costly_images import COSTLY, photograph
 from tests.helpers.image_files import BROKEN, KINDS, encoded, noise, turned
+from tests.helpers.plain_triton import triton as plain_triton
 from tests.helpers.tiny_bundle import write_echo_bundle, write_scene_bundle, write_unloadable_bundle
 
 pytestmark = pytest.mark.server
@@ -275,7 +277,7 @@ def load(server, files, answers):
         stop.set()
         for thread in threads:
             thread.join()
-    assert not failed
+    assert not failed, [str(one) for one in failed]
 
 
 def test_versions_change_under_load_and_each_gets_its_own_pixels(folder, server, ask, monkeypatch):
@@ -321,3 +323,30 @@ def test_it_can_be_left_out(folder, server):
     shown = json.loads(csg("models", "--server", server["grpc"], "--json").stdout)["models"]
     ready = {(one["model"], one["version"]) for one in shown if one["state"] == "READY"}
     assert {("plain", 1), ("plain_encoded", 1)} <= ready
+
+
+@pytest.mark.slow
+def test_a_polling_server_that_csg_does_not_know_switches_without_a_failed_request(folder, tmp_path):
+    """As in a container: both models change at once, and each finds the other in either version."""
+    files = [KINDS["jpeg"], KINDS["png"]]
+    kinds = {name: expected(folder, files[0], name).tolist() for name in ("echo", "closer")}
+    bundles, repository, answers = folder / "bundles", tmp_path / "repository", []
+    served.deploy(bundles / "echo", repository, "--instances", 1)
+    with (
+        plain_triton(repository, "--model-control-mode=poll", "--repository-poll-secs=1") as (_, grpc),
+        InferenceServerClient(grpc) as client,
+        load({"grpc": grpc}, files[:1], answers),
+    ):
+        for name, version, *arguments in (
+            ("closer", "2", bundles / "closer"),
+            ("echo", "1", "--rollback"),
+            ("closer", "2", "--rollback", "--version", 2),
+            ("echo", "3", bundles / "echo"),
+        ):
+            assert csg("deploy", *arguments, "--repository", repository).returncode == 0
+            while not (client.is_model_ready("echo", version) and client.is_model_ready("echo_encoded", version)):
+                time.sleep(0.1)
+            deadline = time.monotonic() + 30
+            while answer(client, files[:1])["logits"][0].tolist() != kinds[name]:
+                assert time.monotonic() < deadline, f"{name} version {version} answers with the other's pixels"
+    assert {tuple(row) for one in answers for row in one.tolist()} == {tuple(kind) for kind in kinds.values()}
