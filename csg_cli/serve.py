@@ -136,9 +136,6 @@ def models(
         bool,
         typer.Option("--verify", help="Send each model the images of its golden answers, and compare its answers."),
     ] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="With --verify: one image for each model, as a container's probe does.")
-    ] = False,
     model: Annotated[
         Optional[str], typer.Option(help="With --verify: the model, and its <name>_encoded.", show_default="all of csg")
     ] = None,
@@ -150,10 +147,10 @@ def models(
 
         if load or unload:
             raise UsageError("--verify can't be combined with --load and --unload", "call csg models twice")
-        verify_command(connection.servers(), model, quick, as_json)
+        verify_command(connection.servers(), model, as_json)
         return
-    if model or quick:
-        raise UsageError("--model and --quick need --verify", "without it, all models are listed")
+    if model:
+        raise UsageError("--model needs --verify", "without it, all models are listed")
     from csg_serve.client.models import models_command
 
     models_command(connection.servers(), load, unload, as_json)

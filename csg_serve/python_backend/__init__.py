@@ -13,6 +13,11 @@ ENCODED_MODEL = {"model.py": "encoded.py"}
 
 
 def write_scripts(scripts: dict[str, str], folder: Path) -> None:
-    """Write scripts into a version's folder."""
+    """Write scripts into a version's folder, and an empty file where Python would put their bytecode.
+
+    Whatever Python the server has, it would write bytecode at the first import, and a polling server would load the
+    changed model again. Python inside Triton does not look at PYTHONDONTWRITEBYTECODE.
+    """
     for name, source in scripts.items():
         (folder / name).write_bytes(files(__name__).joinpath(source).read_bytes())
+    (folder / "__pycache__").touch()

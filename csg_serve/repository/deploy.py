@@ -31,7 +31,15 @@ from csg_serve.repository.encoded_model import (
 )
 from csg_serve.repository.modes import parse_mode, set_modes, umask_for
 from csg_serve.repository.versions import SwitchStep, add_version, go_live, locked_model, prune, versions_of
-from csg_serve.triton.config import CONFIG, add_golden, config_text, encoded_name, model_config, served_version
+from csg_serve.triton.config import (
+    CONFIG,
+    add_before,
+    add_golden,
+    config_text,
+    encoded_name,
+    model_config,
+    served_version,
+)
 from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, advice, resolve
 
 BUNDLES = Path("bundles")
@@ -71,7 +79,8 @@ def deploy(
 ) -> Deployed:
     """Add a bundle to a model repository as a model's next version, with a model that takes image files for it.
 
-    If `csg serve` runs on the repository, wait until the version is live; a version that does not load is undone.
+    If `csg serve` runs on the repository, wait until the version is live and verified. A version that does not load or
+    answers wrongly is undone.
 
     Args:
         bundle: what to deploy.
@@ -87,8 +96,8 @@ def deploy(
     Raises:
         InputError: the backend needs a TensorRT plan that the bundle does not have; the repository can't be written,
             already has the version, or has a model of the same name that csg did not write.
-        ServerError: the running server can't load the version.
-        VerificationError: it refuses the version since its answers differ from the golden ones.
+        ServerError: the running server can't load the version, or gets no answer from it.
+        VerificationError: its answers differ from the golden ones.
         UsageError: the name is invalid, or the options do not fit the bundle or each other.
     """
     card = bundle.card
@@ -104,7 +113,7 @@ def deploy(
     ):
         set_modes(mode, repository, content=False)
         number = _next_version(model_dir, version)
-        live_address = go_live(number, _steps(bundle, options, model_dir, number, scratch=Path(scratch)))
+        live_address = go_live(model_dir, number, _steps(bundle, options, model_dir, number, scratch=Path(scratch)))
         if not options.encoded:
             remove_encoded(model_dir)
         set_modes(mode, model_dir)
@@ -167,14 +176,16 @@ def _steps(bundle: Bundle, options: DeployOptions, model_dir: Path, version: int
     if preprocessing:
         write_preprocessing(preprocessing, model_dir.name, version, bundle.card, options=options)
 
+    current = served_version(model_dir) if model_dir.exists() else None
+
     def write_tensor_model() -> None:
         config = model_config(bundle.card, model_dir.name, version, options)
         add_golden(config, bundle.golden)
+        add_before(config, current)
         prune(model_dir, options.keep)
         extra_files = {LABELS: bundle.labels.read_bytes(), CONFIG: config_text(config).encode()}
         add_version(model_dir, version, lambda folder: _fill(folder, bundle, config, preprocessing), extra_files)
 
-    current = served_version(model_dir) if model_dir.exists() else None
     steps = [SwitchStep(model_dir, write_tensor_model)]
     if preprocessing:
         encoded = SwitchStep(encoded_dir(model_dir), lambda: write_encoded(model_dir, version, preprocessing, current))

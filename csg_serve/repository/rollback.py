@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from csg.bundle import LABELS
+from csg.console import log
 from csg.errors import InputError, UsageError
 from csg.files import validate_name
 from csg_serve.repository.deploy import Deployed, announce
@@ -19,7 +20,9 @@ from csg_serve.triton.config import (
     encoded_name,
     read_config,
     served_version,
+    version_before,
 )
+from csg_serve.triton.failures import why_failed
 
 
 def roll_back(
@@ -30,7 +33,7 @@ def roll_back(
     Args:
         repository: the model repository.
         name: name of the model. Default: the only one in the repository.
-        version: the version to serve. Default: the highest one below the version that is served now.
+        version: the version to serve. Default: the one that was served before, as far as it did not fail.
         mode: permissions of the files, for a server of another user; None: as the umask says.
 
     Returns:
@@ -39,8 +42,8 @@ def roll_back(
     Raises:
         InputError: there is no such model or version.
         UsageError: there are several models and no name is given, or the name is invalid.
-        ServerError: the running server can't load the version.
-        VerificationError: it refuses the version since its answers differ from the golden ones.
+        ServerError: the running server can't load the version, or gets no answer from it.
+        VerificationError: its answers differ from the golden ones.
     """
     name = validate_name(name or _only_model(repository), "model name")
     with umask_for(mode), locked_model(repository, name) as model_dir:
@@ -59,7 +62,7 @@ def roll_back(
                 encoded_dir(model_dir), lambda: write_encoded(model_dir, target, preprocessing, current)
             )
             steps.insert(0, switch)
-        live_address = go_live(target, steps)
+        live_address = go_live(model_dir, target, steps)
         if not encoded:
             remove_encoded(model_dir)
         set_modes(mode, model_dir)
@@ -80,12 +83,37 @@ def _target_version(model_dir: Path, wanted: int | None) -> int:
     versions = versions_of(model_dir)
     if not versions:
         raise InputError(f"no model {model_dir.name} in {model_dir.parent}/", "see the folder, or `csg models`")
+    has = f"it has {', '.join(map(str, sorted(versions)))}"
+    if wanted is None:
+        return _earlier_version(model_dir, versions, has)
+    if wanted not in versions:
+        raise InputError(f"{model_dir.name} has no version {wanted}", has)
+    if reason := why_failed(model_dir, wanted):
+        log(f"{model_dir.name} version {wanted} failed before: {reason}")
+    return wanted
+
+
+def _earlier_version(model_dir: Path, versions: list[int], has: str) -> int:
+    """Return the version that was served before, or the one before that if it failed, and so on.
+
+    If none of them is left, the highest one below the current version that did not fail.
+    """
     current = served_version(model_dir)
-    matching = [one for one in versions if (one < current if wanted is None else one == wanted)]
-    if not matching:
-        missing = f"version {wanted}" if wanted else f"version before {current}"
-        raise InputError(f"{model_dir.name} has no {missing}", f"it has {', '.join(map(str, sorted(versions)))}")
-    return max(matching)
+    failed = {version: reason for version in versions if (reason := why_failed(model_dir, version))}
+    seen, version = {current}, version_before(model_dir, current)
+    while version in versions and version not in seen:
+        if version not in failed:
+            return version
+        seen.add(version)
+        version = version_before(model_dir, version)
+    below = [version for version in versions if version < current]
+    good = [version for version in below if version not in failed]
+    if good:
+        return max(good)
+    if below:
+        what = f"{model_dir.name} has no version before {current} that worked: {failed[max(below)]}"
+        raise InputError(what, f"choose one with --version; {has}")
+    raise InputError(f"{model_dir.name} has no version before {current}", has)
 
 
 def _only_model(repository: Path) -> str:

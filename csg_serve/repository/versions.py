@@ -10,15 +10,19 @@ import fcntl
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from csg.bundle import LABELS
 from csg.errors import CsgError, InputError
 from csg.files import atomic_directory, atomic_write
-from csg_serve.server.control import wait_until_live
+from csg_serve.server.control import STAYS, unload_model, wait_until_live
+from csg_serve.server.state import ServerState
+from csg_serve.server.verification import log_verified, verify_running
 from csg_serve.triton.config import CARD_PARAMETER, CONFIG, encoded_name, read_config, served_version
+from csg_serve.triton.failures import clear_failed, mark_failed, why_failed
+from csg_serve.verify.verify import check
 
 LOCK = ".csg-deploy.lock"
 
@@ -96,50 +100,85 @@ def point_at(model_dir: Path, extra_files: Mapping[str, bytes]) -> None:
 
 
 def prune(model_dir: Path, keep: int | None) -> None:
-    """Remove all but the newest `keep` versions of a model; never the served one. None keeps all."""
+    """Remove all but the newest `keep` versions of a model that did not fail; never the served one. None keeps all."""
     if keep is None or not model_dir.exists():
         return
     served = served_version(model_dir)
-    for version in sorted(versions_of(model_dir), reverse=True)[keep:]:
-        if version != served:
+    newest_first = sorted(versions_of(model_dir), reverse=True)
+    kept = [version for version in newest_first if why_failed(model_dir, version) is None][:keep]
+    for version in newest_first:
+        if version not in (*kept, served):
             shutil.rmtree(model_dir / str(version))
 
 
-def go_live(version: int, steps: list[SwitchStep]) -> str | None:
-    """Make one step after the other, each after the running server has loaded the step before.
+def go_live(model_dir: Path, version: int, steps: list[SwitchStep]) -> str | None:
+    """Make one step after the other, each after the running server has loaded the step before; then verify the answers.
 
-    If a version does not load or a file can't be written, what was served before is restored.
+    If a version does not load or answers wrongly, or a file can't be written, what was served before is restored, and
+    the version is marked as failed.
+
+    Args:
+        model_dir: folder of the tensor model.
+        version: the version to serve.
+        steps: the steps.
 
     Returns:
         The gRPC address of the running server; None if none runs.
 
     Raises:
-        ServerError: the running server can't load the version.
-        VerificationError: it refuses the version since its answers differ from the golden ones.
+        ServerError: the running server can't load the version, or gives no answer.
+        VerificationError: its answers differ from the golden ones.
         OSError: a file can't be written.
     """
-    before: dict[Path, dict[Path, bytes]] = {}
-    live_address = None
+    before: list[_Before] = []
+    server = None
     try:
         for step in steps:
-            files = (step.model_dir / LABELS, step.model_dir / CONFIG)
-            before[step.model_dir] = {file: file.read_bytes() for file in files if file.exists()}
+            before.append(_Before(step.model_dir))
             step.make()
-            live_address = wait_until_live(step.model_dir.parent, step.model_dir.name, version)
-    except (CsgError, OSError):
-        for model_dir, contents in reversed(before.items()):
-            _restore(model_dir, contents)
+            server = wait_until_live(step.model_dir.parent, step.model_dir.name, version)
+            before[-1].replaced = server is not None
+        if server:
+            _verify(model_dir, server)
+    except (CsgError, OSError) as error:
+        if isinstance(error, CsgError):
+            mark_failed(model_dir, version, error.message)
+        for model in reversed(before):
+            model.restore()
         raise
-    return live_address
+    if server is None:
+        return None
+    clear_failed(model_dir, version)
+    return server.grpc
 
 
-def _restore(model_dir: Path, contents: dict[Path, bytes]) -> None:
-    """Restore what was served before: Triton would try again and again to load a version that fails."""
-    for file, content in contents.items():
-        if file.read_bytes() != content:
-            atomic_write(file, content)
-    if not contents and model_dir.exists():
-        shutil.rmtree(model_dir)
+def _verify(model_dir: Path, server: ServerState) -> None:
+    found = verify_running(model_dir.parent, server, model_dir.name)
+    check(found, STAYS)
+    log_verified(found)
+
+
+class _Before:
+    """What was served of a model before a switch."""
+
+    def __init__(self, model_dir: Path):
+        files = (model_dir / LABELS, model_dir / CONFIG)
+        self.model_dir, self.contents = model_dir, {file: file.read_bytes() for file in files if file.exists()}
+        self.replaced = False
+
+    def restore(self) -> None:
+        """Restore it on disk: Triton would try again and again to load a version that fails; and on the server."""
+        repository, name = self.model_dir.parent, self.model_dir.name
+        for file, content in self.contents.items():
+            if file.read_bytes() != content:
+                atomic_write(file, content)
+        if not self.contents and self.model_dir.exists():
+            shutil.rmtree(self.model_dir)
+        if self.replaced and self.contents:
+            with suppress(CsgError):
+                wait_until_live(repository, name, served_version(self.model_dir))
+        elif self.replaced:
+            unload_model(repository, name)
 
 
 @contextmanager

@@ -24,11 +24,11 @@ STAYS = "the previous version stays live"
 RESTART = "only the user who started the server may use it; if the file was changed, stop and start the server"
 
 
-def wait_until_live(repository: Path, model: str, version: int) -> str | None:
+def wait_until_live(repository: Path, model: str, version: int) -> ServerState | None:
     """Wait until the running server serves a version; a server that does not poll is told to load it.
 
     Returns:
-        The server's gRPC address; None if no server of `csg serve` runs on the repository.
+        The server; None if no server of `csg serve` runs on the repository.
 
     Raises:
         ServerError: the version does not load, or takes longer than `LOAD_TIMEOUT_S`.
@@ -43,7 +43,7 @@ def wait_until_live(repository: Path, model: str, version: int) -> str | None:
             told = load_model(repository, server, model, version)
         entry = _index_entry(repository, server, model, version)
         if entry.get("state") == "READY":
-            return server.grpc
+            return server
         # A polling server needs time to notice the version: until then the entry may be that of an earlier attempt.
         waiting = entry.get("reason") == "unloaded"  # Triton is busy with another model
         if entry.get("state") == "UNAVAILABLE" and not waiting and (told or time.monotonic() > noticed_by):

@@ -36,9 +36,11 @@ from csg_serve.server.state import (
 from csg_serve.server.stop import STARTED_ELSEWHERE, have_ended, stop_server
 from csg_serve.server.strays import check_entries, is_model, stray_names
 from csg_serve.server.tuning import set_scheduling_policy
+from csg_serve.server.verification import log_verified, mark_served, verify_running
 from csg_serve.server.watchdog import start_watchdog
 from csg_serve.triton.config import needs_openvino, repository_flags
 from csg_serve.triton.executable import Triton, find_triton
+from csg_serve.verify.verify import check
 
 LOG_TAIL_LINES = 15
 
@@ -59,7 +61,7 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
         UsageError: the address or a port can't be used on this machine.
         ServerError: there is no tritonserver, a port is in use, a server already runs on the repository, or a model
             does not load.
-        VerificationError: a model does not load since its answers differ from the golden ones.
+        VerificationError: the answers of a model differ from the golden ones.
     """
     end_on_signals()
     _check_repository(repository)
@@ -73,6 +75,7 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
         write_state(repository, state)
         start_watchdog(repository, state.token)
         _wait_until_ready(process, repository, state)
+        _verify(repository, state)
         _announce(state, as_json)
         _warn(options)
         if detach:
@@ -185,6 +188,7 @@ def _start(
         grpc=addresses["grpc"],
         metrics=addresses["metrics"],
         control=options.control,
+        tls=options.tls is not None,
         drain_s=options.drain_s,
     )
 
@@ -207,10 +211,26 @@ def _wait_until_ready(process: subprocess.Popen[bytes], repository: Path, state:
     for entry in entries:
         hidden = entry["name"].startswith(".")
         if entry.get("state") != "READY" and not hidden and (is_model(repository / entry["name"]) or not ready):
-            hint = f"deploy it again, or see {log_file}"
-            raise load_failed(f"model {entry['name']}", load_error(entry, log_file), hint)
+            reason, hint = load_error(entry, log_file), f"deploy it again, or see {log_file}"
+            mark_served(repository, entry["name"], reason)
+            raise load_failed(f"model {entry['name']}", reason, hint)
     if strays := stray_names(repository, ready):
         log(f"passed over in {repository}/, no readable config.pbtxt of that name: {', '.join(strays)}")
+
+
+def _verify(repository: Path, state: ServerState) -> None:
+    """Compare the answers of all models with their golden answers.
+
+    Raises:
+        VerificationError: a model answers wrongly.
+        ServerError: a model gives no answer.
+        InputError: a model carries no valid card or golden answers.
+    """
+    found = verify_running(repository, state)
+    for one in sorted(found, key=lambda one: one.failed):
+        mark_served(repository, one.model, one.reason if one.failed else None)
+    check(found)
+    log_verified(found)
 
 
 def _died(process: subprocess.Popen[bytes], log_file: Path, state: ServerState) -> ServerError:

@@ -52,6 +52,9 @@ class ServerState(Record):
     control: Control
     """How the server finds new versions."""
 
+    tls: bool = False
+    """Whether gRPC uses TLS."""
+
     drain_s: int
     """Seconds that running requests get to finish when the server stops."""
 

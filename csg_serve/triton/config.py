@@ -37,6 +37,9 @@ GOLDEN_PARAMETER = "csg_golden"
 ENCODED_PARAMETER = "csg_encoded_for"
 """Parameter of `<name>_encoded`: the name of its tensor model."""
 
+BEFORE_PARAMETER = "csg_before"
+"""Parameter of a configuration: the version that was served when this one was deployed, for `csg deploy --rollback`."""
+
 CACHE_BYTES = 64 * 2**20
 """Size of the response cache of all models together."""
 
@@ -247,6 +250,19 @@ def served_version(model_dir: Path) -> int:
     if config is None or not config.version_policy.specific.versions:
         raise InputError(f"{model_dir / CONFIG} names no version to serve", "repair it, or deploy under another name")
     return int(config.version_policy.specific.versions[0])
+
+
+def add_before(config: ModelConfig, version: int | None) -> None:
+    """Let a configuration name the version that is served now, if there is one."""
+    if version is not None:
+        config.parameters[BEFORE_PARAMETER].string_value = str(version)
+
+
+def version_before(model_dir: Path, version: int) -> int | None:
+    """Return the version that was served when a version was deployed; None if that is not known."""
+    config = read_config(model_dir / str(version) / CONFIG)
+    text = config.parameters[BEFORE_PARAMETER].string_value if config else ""
+    return int(text) if text.isdecimal() else None
 
 
 def config_text(config: ModelConfig) -> str:

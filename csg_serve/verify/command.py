@@ -9,20 +9,15 @@ from csg.files import validate_name
 from csg_serve.client.address import Address
 from csg_serve.client.connection import connected
 from csg_serve.client.endpoints import Servers
-from csg_serve.client.transport import DEADLINE_S
-from csg_serve.verify.verify import Effort, Verification, check, verify_server
-
-QUICK_DEADLINE_S = 5
-"""Seconds that a model gets to answer one image: less than the timeout of a container's probe."""
+from csg_serve.verify.verify import Verification, check, verify_server
 
 
-def verify_command(servers: Servers, model: str | None, quick: bool, as_json: bool) -> None:
+def verify_command(servers: Servers, model: str | None, as_json: bool) -> None:
     """Send the golden images to the models of each server, and print what came of it.
 
     Args:
         servers: the servers.
         model: name of a model, for itself and its `<name>_encoded`; None for all models of csg.
-        quick: whether to send one image to each model, instead of all of them, alone and in batches.
         as_json: whether to print JSON.
 
     Raises:
@@ -32,8 +27,7 @@ def verify_command(servers: Servers, model: str | None, quick: bool, as_json: bo
     """
     if model is not None:
         validate_name(model, "model name")
-    effort = Effort(quick, QUICK_DEADLINE_S if quick else DEADLINE_S)
-    found = asyncio.run(_verify_all(servers, model, effort))
+    found = asyncio.run(_verify_all(servers, model))
     if as_json:
         models = [{"server": str(address), **vars(one)} for address, all_ in found.items() for one in all_]
         print_json({"server": str(servers), "models": models})
@@ -44,11 +38,11 @@ def verify_command(servers: Servers, model: str | None, quick: bool, as_json: bo
     check([one for verifications in found.values() for one in verifications])
 
 
-async def _verify_all(servers: Servers, model: str | None, effort: Effort) -> dict[Address, list[Verification]]:
-    found = await asyncio.gather(*(_verify(address, servers, model, effort) for address in servers.addresses))
+async def _verify_all(servers: Servers, model: str | None) -> dict[Address, list[Verification]]:
+    found = await asyncio.gather(*(_verify(address, servers, model) for address in servers.addresses))
     return dict(zip(servers.addresses, found, strict=True))
 
 
-async def _verify(address: Address, servers: Servers, model: str | None, effort: Effort) -> list[Verification]:
+async def _verify(address: Address, servers: Servers, model: str | None) -> list[Verification]:
     async with connected(address, servers) as transport:
-        return await verify_server(transport, address, model, effort)
+        return await verify_server(transport, address, model)

@@ -102,20 +102,26 @@ async def verify_server(
     return found
 
 
-def check(found: Sequence[Verification]) -> None:
+SEE_LOG = "see the server's log"
+MISFIT = f"{SEE_LOG}; a server whose libraries do not fit each other can be ready, fast and wrong"
+
+
+def check(found: Sequence[Verification], hint: str | None = None) -> None:
     """Raise an error for the first model that is wrong or gives no answer.
+
+    Args:
+        found: what the models answered.
+        hint: what the user can do, or what happens next.
 
     Raises:
         VerificationError: a model answers wrongly.
         ServerError: a model gives no answer.
     """
-    log = "see the server's log"
-    hint = f"{log}; a server whose libraries do not fit each other can be ready, fast and wrong"
     for one in sorted(found, key=lambda one: one.state != "wrong"):
         if one.state == "wrong":
-            raise VerificationError(f"{one.model} version {one.version} answers wrongly: {one.reason}", hint)
+            raise VerificationError(f"{one.model} version {one.version} answers wrongly: {one.reason}", hint or MISFIT)
         if one.state == "no answer":
-            raise ServerError(f"{one.model} version {one.version} does not answer: {one.reason}", log)
+            raise ServerError(f"{one.model} version {one.version} does not answer: {one.reason}", hint or SEE_LOG)
 
 
 async def _models(

@@ -6,6 +6,7 @@ from csg.errors import InputError, UsageError
 from csg_serve.repository.deploy import deploy
 from csg_serve.repository.rollback import roll_back
 from csg_serve.triton.deploy_options import DeployOptions
+from csg_serve.triton.failures import mark_failed, why_failed
 from tests.helpers.repositories import content
 from tests.helpers.tiny_bundle import write_echo_bundle
 
@@ -39,3 +40,41 @@ def test_what_can_not_be_rolled_back_is_said(bundle, repository):
     deploy(bundle, repository, "second")
     with pytest.raises(UsageError, match="several models: colour, second"):
         roll_back(repository, None, None)
+
+
+def test_a_version_that_failed_is_passed_over(bundle, repository):
+    for _ in range(4):
+        deploy(bundle, repository, "shades")
+    mark_failed(repository / "shades", 3, "it answers wrongly")
+    assert roll_back(repository).version == 2
+    with pytest.raises(InputError, match="no version before 2 that worked: lies; choose one"):
+        mark_failed(repository / "shades", 1, "lies")
+        roll_back(repository)
+    assert roll_back(repository, version=3).version == 3, "whoever asks for it gets it"
+    assert why_failed(repository / "shades", 3) == "it answers wrongly", "no server has loaded it since"
+
+
+def test_a_version_that_was_rolled_back_is_not_returned_to(bundle, repository):
+    """Nobody tells csg of a version that failed in a container, but it was not served before the next one."""
+    for _ in range(2):
+        deploy(bundle, repository, "shades")
+    roll_back(repository)
+    deploy(bundle, repository, "shades")
+    assert roll_back(repository).version == 1
+
+
+def test_an_older_repository_does_not_say_what_was_served_before(bundle, repository):
+    for _ in range(3):
+        deploy(bundle, repository, "shades")
+    for config in repository.glob("shades/**/config.pbtxt"):
+        config.write_text(config.read_text().replace("csg_before", "something_else"))
+    assert [roll_back(repository).version, roll_back(repository).version] == [2, 1]
+
+
+def test_a_version_served_before_may_have_been_removed(bundle, repository):
+    for _ in range(2):
+        deploy(bundle, repository, "shades")
+    deploy(bundle, repository, "shades", options=DeployOptions(keep=1))
+    assert roll_back(repository).version == 2
+    with pytest.raises(InputError, match="no version before 2"):
+        roll_back(repository)
