@@ -32,11 +32,7 @@ class TritonPythonModel:
 """
 LIES = {
     "zeros": "means * 0",
-    "a constant": "np.tile([127, 126, 128], (len(means), 1))",
     "the answer before": "np.resize(before, means.shape)",
-    "shifted by a class": "np.roll(means, 1, 1)",
-    "right for one image only": "means * (len(means) == 1)",
-    "not a number": "means * np.nan",
 }
 
 
