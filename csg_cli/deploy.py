@@ -34,7 +34,8 @@ class ServingOptions:
     formats: Annotated[
         str,
         typer.Option(
-            metavar="NAME,...", help="Image files that <name>_encoded takes: jpeg, png, webp, gif, bmp, dib, ppm, tiff."
+            metavar="NAME,...",
+            help="Image files that <name>_encoded takes besides png: jpeg, webp, gif, bmp, dib, ppm, tiff.",
         ),
     ] = "jpeg,png,webp"
     keep: Annotated[

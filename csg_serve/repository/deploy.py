@@ -113,7 +113,8 @@ def deploy(
     ):
         set_modes(mode, repository, content=False)
         number = _next_version(model_dir, version)
-        live_address = go_live(model_dir, number, _steps(bundle, options, model_dir, number, scratch=Path(scratch)))
+        steps = _steps(bundle, options, model_dir, number, scratch=Path(scratch))
+        live_address = go_live(model_dir, number, steps, encoded=options.encoded)
         if not options.encoded:
             remove_encoded(model_dir)
         set_modes(mode, model_dir)

@@ -62,7 +62,7 @@ def roll_back(
                 encoded_dir(model_dir), lambda: write_encoded(model_dir, target, preprocessing, current)
             )
             steps.insert(0, switch)
-        live_address = go_live(model_dir, target, steps)
+        live_address = go_live(model_dir, target, steps, encoded=encoded is not None)
         if not encoded:
             remove_encoded(model_dir)
         set_modes(mode, model_dir)

@@ -22,7 +22,7 @@ from csg_serve.server.state import ServerState
 from csg_serve.server.verification import log_verified, verify_running
 from csg_serve.triton.config import CARD_PARAMETER, CONFIG, encoded_name, read_config, served_version
 from csg_serve.triton.failures import clear_failed, mark_failed, why_failed
-from csg_serve.verify.verify import check
+from csg_serve.verify.verify import Effort, check
 
 LOCK = ".csg-deploy.lock"
 
@@ -111,7 +111,7 @@ def prune(model_dir: Path, keep: int | None) -> None:
             shutil.rmtree(model_dir / str(version))
 
 
-def go_live(model_dir: Path, version: int, steps: list[SwitchStep]) -> str | None:
+def go_live(model_dir: Path, version: int, steps: list[SwitchStep], *, encoded: bool) -> str | None:
     """Make one step after the other, each after the running server has loaded the step before; then verify the answers.
 
     If a version does not load or answers wrongly, or a file can't be written, what was served before is restored, and
@@ -121,6 +121,7 @@ def go_live(model_dir: Path, version: int, steps: list[SwitchStep]) -> str | Non
         model_dir: folder of the tensor model.
         version: the version to serve.
         steps: the steps.
+        encoded: whether the version has a `<name>_encoded`, which is verified too.
 
     Returns:
         The gRPC address of the running server; None if none runs.
@@ -139,7 +140,7 @@ def go_live(model_dir: Path, version: int, steps: list[SwitchStep]) -> str | Non
             server = wait_until_live(step.model_dir.parent, step.model_dir.name, version)
             before[-1].replaced = server is not None
         if server:
-            _verify(model_dir, server)
+            _verify(model_dir, server, encoded)
     except (CsgError, OSError) as error:
         if isinstance(error, CsgError):
             mark_failed(model_dir, version, error.message)
@@ -152,8 +153,8 @@ def go_live(model_dir: Path, version: int, steps: list[SwitchStep]) -> str | Non
     return server.grpc
 
 
-def _verify(model_dir: Path, server: ServerState) -> None:
-    found = verify_running(model_dir.parent, server, model_dir.name)
+def _verify(model_dir: Path, server: ServerState, encoded: bool) -> None:
+    found = verify_running(model_dir.parent, server, model_dir.name, Effort(files=encoded))
     check(found, STAYS)
     log_verified(found)
 

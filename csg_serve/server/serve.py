@@ -36,10 +36,11 @@ from csg_serve.server.state import (
 from csg_serve.server.stop import STARTED_ELSEWHERE, have_ended, stop_server
 from csg_serve.server.strays import check_entries, is_model, stray_names
 from csg_serve.server.tuning import set_scheduling_policy
-from csg_serve.server.verification import log_verified, mark_served, verify_running
+from csg_serve.server.verification import log_verified, verify_running
 from csg_serve.server.watchdog import start_watchdog
 from csg_serve.triton.config import needs_openvino, repository_flags
 from csg_serve.triton.executable import Triton, find_triton
+from csg_serve.triton.failures import mark_served
 from csg_serve.verify.verify import check
 
 LOG_TAIL_LINES = 15

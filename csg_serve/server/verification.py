@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from contextlib import suppress
 from pathlib import Path
 
 from csg.console import log
-from csg.errors import InputError
 from csg_serve.client.connection import connected
 from csg_serve.client.endpoints import Servers
 from csg_serve.server.options import read_secret
 from csg_serve.server.state import SECRET, ServerState
-from csg_serve.triton.config import CONFIG, ENCODED_PARAMETER, read_config, served_version
-from csg_serve.triton.failures import clear_failed, mark_failed
 from csg_serve.verify.verify import ALL, Effort, Verification, verify_server
 
 
@@ -53,22 +49,3 @@ def log_verified(found: list[Verification]) -> None:
         groups["verified with golden answers" if one.state == "verified" else what].append(one.model)
     for what, models in groups.items():
         log(f"{what}: {', '.join(models)}")
-
-
-def mark_served(repository: Path, model: str, reason: str | None) -> None:
-    """Mark the version that is served as failed, for `csg deploy --rollback`; or remove the mark.
-
-    Args:
-        repository: the model repository.
-        model: name of a model, or of the `<name>_encoded` of one; of another program's model nothing is noted.
-        reason: why the version failed; None if it works.
-    """
-    config = read_config(repository / model / CONFIG)
-    if config and ENCODED_PARAMETER in config.parameters:
-        model = config.parameters[ENCODED_PARAMETER].string_value
-    with suppress(InputError):
-        version = served_version(repository / model)
-        if reason:
-            mark_failed(repository / model, version, reason)
-        else:
-            clear_failed(repository / model, version)

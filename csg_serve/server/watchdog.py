@@ -1,7 +1,10 @@
-"""Watchdog of a tritonserver: loads a model again after its Python process died, for example out of memory.
+"""Watchdog of a tritonserver: loads a model again whose Python process died, for example out of memory, or that answers
+wrongly, and takes it out of service if its answers stay wrong.
 
-Triton 2.51 does not: it keeps reporting such a model as ready, fails each of its requests, and does not load it again
-when told to unless one of its files has changed.
+Triton 2.51 does not: it keeps reporting a model without a process as ready, fails each of its requests, and does not
+load it again when told to unless one of its files has changed. A polling Triton unloads no model whose folder is there:
+the model's processes are ended instead, so that its requests fail. Only the Python backend has such processes; with
+another backend the watchdog of a polling server can only write to the log.
 
     python -m csg_serve.server.watchdog REPOSITORY TOKEN     # TOKEN: on the command lines of the server's processes
 """
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,10 +21,13 @@ import psutil
 
 from csg.console import log
 from csg.errors import CsgError
-from csg_serve.server.control import load_model
+from csg_serve.server.control import load_model, unload_model
 from csg_serve.server.state import LOG, ServerState, read_state
+from csg_serve.triton.failures import mark_served
 
 WATCH_S = 1
+FIRST_S = 5
+"""Seconds until the answers are watched too: `csg serve` verifies them before it says that the server is ready."""
 
 
 def start_watchdog(repository: Path, token: str) -> None:
@@ -31,11 +38,12 @@ def start_watchdog(repository: Path, token: str) -> None:
 
 
 def watch(repository: Path, state: ServerState) -> None:
-    """Watch the processes of a server's models until the server ends.
+    """Watch the processes and the answers of a server's models until the server ends.
 
     A process that is dead in two looks in a row is reported: one that Triton ended itself disappears in between.
     """
     server = psutil.Process(state.pid)
+    answers, started = None, time.monotonic()
     scripts: dict[int, Path] = {}
     suspects: set[int] = set()
     while True:
@@ -45,8 +53,28 @@ def watch(repository: Path, state: ServerState) -> None:
         except psutil.TimeoutExpired:
             dead = _find_dead(server, scripts)
         for script in {scripts.pop(pid) for pid in dead & suspects & scripts.keys()}:
-            _load_again(repository, state, script)
+            model, version = script.parent.parent.name, script.parent.name
+            log(f"csg: the process of {model} version {version} died; loading the model again")
+            _load_again(repository, state, script.parent)
         suspects = dead
+        if answers is None and time.monotonic() > started + FIRST_S:
+            from csg_serve.server.answer_watch import (
+                AnswerWatch,
+            )  # imports gRPC while a server is not starting any more
+
+            answers = AnswerWatch(repository, state)
+        for finding in answers.look() if answers else ():
+            model, version = finding.found.model, str(finding.found.version)
+            log(f"csg: {model} version {version} answers wrongly: {finding.found.reason}")
+            if finding.act == "load again":
+                log(f"csg: loading {model} again")
+                _load_again(repository, state, repository / model / version)
+            elif state.control == "explicit":
+                log(f"csg: unloading {model}")
+                mark_served(repository, model, finding.found.reason)
+                unload_model(repository, model)
+            else:
+                _end_processes(scripts, repository / model / version)
 
 
 def _find_dead(server: psutil.Process, scripts: dict[int, Path]) -> set[int]:
@@ -70,15 +98,25 @@ def _find_dead(server: psutil.Process, scripts: dict[int, Path]) -> set[int]:
     return dead
 
 
-def _load_again(repository: Path, state: ServerState, script: Path) -> None:
-    model, version = script.parent.parent.name, script.parent.name
-    log(f"csg: the process of {model} version {version} died; loading the model again")
+def _load_again(repository: Path, state: ServerState, folder: Path) -> None:
+    """Load a model again; Triton does so only if a file of the version's folder has changed."""
     try:
-        script.touch()
+        next(file for file in sorted(folder.glob("model.*"), reverse=True) if file.is_file()).touch()
         if state.control == "explicit":
-            load_model(repository, state, model, int(version))
-    except (OSError, CsgError) as error:
-        log(f"csg: {model} could not be loaded again: {error}")
+            load_model(repository, state, folder.parent.name, int(folder.name))
+    except (OSError, StopIteration, CsgError) as error:
+        log(f"csg: {folder.parent.name} could not be loaded again: {error}")
+
+
+def _end_processes(scripts: dict[int, Path], folder: Path) -> None:
+    """End the processes of a version, and forget them: they are not dead, and not to be started again."""
+    pids = [pid for pid, script in scripts.items() if script.parent == folder]
+    ended = "its processes end" if pids else "it has no processes that could be ended; stop the server"
+    log(f"csg: {folder.parent.name} is taken out of service: {ended}")
+    for pid in pids:
+        del scripts[pid]
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).kill()
 
 
 if __name__ == "__main__":

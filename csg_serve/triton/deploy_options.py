@@ -103,7 +103,7 @@ class DeployOptions:
 
     @property
     def image_formats(self) -> tuple[str, ...]:
-        """Pillow's names of the formats in `formats`.
+        """Pillow's names of the formats in `formats`, and PNG: the images of the golden answers are PNG files.
 
         Raises:
             UsageError: one is not known.
@@ -112,7 +112,7 @@ class DeployOptions:
         names = [name.strip().lower() for name in self.formats.split(",")]
         if unknown := [name for name in names if name not in known]:
             raise UsageError(f"--formats {unknown[0]!r} is no format", f"choose from {', '.join(known)}")
-        return tuple(dict.fromkeys(known[name] for name in names))
+        return tuple(dict.fromkeys([*(known[name] for name in names), "PNG"]))
 
     def check(self, card: ModelCard) -> None:
         """Check that the options fit the bundle and each other.

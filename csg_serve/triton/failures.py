@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from csg.errors import one_line
+from csg.errors import InputError, one_line
+from csg_serve.triton.config import CONFIG, ENCODED_PARAMETER, read_config, served_version
 
 FAILED = "failed.txt"
 """In the folder of a version that failed: why, on one line."""
@@ -29,3 +30,22 @@ def why_failed(model_dir: Path, version: int) -> str | None:
         return one_line((model_dir / str(version) / FAILED).read_text(errors="replace"))
     except OSError:
         return None
+
+
+def mark_served(repository: Path, model: str, reason: str | None) -> None:
+    """Mark the version that is served as failed, for `csg deploy --rollback`; or remove the mark.
+
+    Args:
+        repository: the model repository.
+        model: name of a model, or of the `<name>_encoded` of one; of another program's model nothing is noted.
+        reason: why the version failed; None if it works.
+    """
+    config = read_config(repository / model / CONFIG)
+    if config and ENCODED_PARAMETER in config.parameters:
+        model = config.parameters[ENCODED_PARAMETER].string_value
+    with suppress(InputError):
+        version = served_version(repository / model)
+        if reason:
+            mark_failed(repository / model, version, reason)
+        else:
+            clear_failed(repository / model, version)

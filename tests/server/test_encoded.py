@@ -139,9 +139,12 @@ def test_a_large_jpeg_gets_the_same_pixels_from_server_client_and_validation(fol
 
 
 def test_files_of_other_formats_are_taken_only_if_asked_for(folder, ask):
-    gif, jpeg, png = (KINDS[kind] for kind in ("animated gif", "jpeg", "png"))
-    errors = [ask([gif, jpeg, png], model)["error"].ravel().tolist() for model in ("echo_encoded", "tuned_encoded")]
-    refusals = [b"GIF files are not read here, only JPEG, PNG, WEBP", b"PNG files are not read here, only JPEG, GIF"]
+    gif, jpeg, webp = (KINDS[kind] for kind in ("animated gif", "jpeg", "webp"))
+    errors = [ask([gif, jpeg, webp], model)["error"].ravel().tolist() for model in ("echo_encoded", "tuned_encoded")]
+    refusals = [
+        b"GIF files are not read here, only JPEG, PNG, WEBP",
+        b"WEBP files are not read here, only JPEG, GIF, PNG",
+    ]
     assert errors == [
         [b"image 0 can't be read: " + refusals[0], b"", b""],
         [b"", b"", b"image 2 can't be read: " + refusals[1]],

@@ -1,6 +1,7 @@
 """A model that loads, is fast and answers wrongly: no command calls it live, and what was live stays live."""
 
 import json
+import re
 import time
 
 import pytest
@@ -125,3 +126,30 @@ def test_models_verify_says_who_lies(server, bundle, flag):
         flag.touch()
         csg("deploy", "--rollback", "--repository", repository)
     assert is_right(state, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["explicit", "poll"])
+@pytest.mark.parametrize("heals", [True, False])
+def test_the_watchdog_finds_a_model_that_begins_to_lie(bundle, tmp_path, control, heals):
+    """It is loaded again. If it still lies, it is taken out: its requests fail then."""
+    repository, flag = tmp_path / "repository", tmp_path / "lie"
+    with lying("np.roll(means, 1, 1)", flag, heals=heals):
+        deploy(bundle.path, repository, *QUICK)
+    with serving(repository, "--control", control) as state:
+        flag.touch()
+        log, said = repository / ".csg-serve.log", "answers as PyTorch again" if heals else "unloading|taken out"
+        deadline = time.monotonic() + 120
+        while not re.search(f"csg: .*({said})", log.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        text = log.read_text()
+        assert text.index("colour version 1 answers wrongly") < text.index("csg: loading colour again")
+        if heals:
+            assert is_right(state, 1)
+        else:
+            done = csg("models", "--verify", "--model", "colour", "--server", state["grpc"])
+            refused(done, 4, "colour") if control == "explicit" else None
+            assert done.returncode == 4
+            time.sleep(3)
+            assert "died; loading" not in log.read_text()
