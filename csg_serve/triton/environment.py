@@ -18,6 +18,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -139,13 +140,15 @@ def _create(fresh: Path, final: ServerEnvironment, python: Python, wanted: list[
     _remove_interrupted(fresh, final.folder)
     new = ServerEnvironment(fresh, python.minor)
     run = _Commands(final.folder, temporary=fresh / "downloads")
-    run([python.executable, "-m", "venv", fresh], "create it")
+    run([python.executable, "-m", "venv", fresh, "--without-pip"], "create it")
+    run([new.python, "-m", "ensurepip", "--default-pip"], "create it")  # venv would not show its output
     _install(new, wanted, run)
     shutil.copytree(new.triton / "backends", new.backends)
     stub = new.triton / f"python_backend_stubs/3.{python.minor}/triton_python_backend_stub"
     shutil.copy(stub, new.backends / "python")
     new.library.symlink_to(python.library)
     (new.packages / "no_bytecode.pth").write_text(NO_BYTECODE)
+    run.output.unlink(missing_ok=True)
     log(f"created the server's environment in {time.monotonic() - started:.0f} s")
 
 
@@ -158,7 +161,7 @@ def _install(new: ServerEnvironment, wanted: list[str], run: _Commands) -> None:
         download.append(f"--find-links={wheels}")
     for packages in (["--no-deps", TRITON], wanted):
         if not (wheels.is_dir() and run.succeeds([*download, "--no-index", *packages])):
-            run([*download, *packages], "download the packages")
+            run([*download, *packages], "download the packages", "check the network and pip's configuration, and ")
     downloaded = sorted(run.temporary.glob("*.whl"))
     run([*pip, "install", "--no-index", "--no-deps", "--progress-bar=off", *downloaded], "install the packages")
     run([new.python, "-c", CHECK], "use the packages")
@@ -185,6 +188,7 @@ class _Commands:
 
     def __init__(self, environment: Path, temporary: Path):
         self.environment, self.temporary = environment, temporary
+        self.output = environment.with_name(f"{environment.name}.log")
         temporary.mkdir()
         variables = {name: value for name, value in clean_environment().items() if name not in OTHER_TARGETS}
         self.variables = variables | {"PIP_USER": "0", "TMPDIR": str(temporary)}
@@ -193,8 +197,13 @@ class _Commands:
         """Run a command; return whether it succeeded."""
         return self._run(command).returncode == 0
 
-    def __call__(self, command: Command, purpose: str) -> None:
+    def __call__(self, command: Command, purpose: str, advice: str = "") -> None:
         """Run a command.
+
+        Args:
+            command: its words.
+            purpose: what it does, for the error.
+            advice: what to do if it fails, before its output is named.
 
         Raises:
             ServerError: it failed; its output is in a file that the error names.
@@ -205,15 +214,15 @@ class _Commands:
             return
         if os.strerror(errno.ENOSPC) in done.stdout:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.environment))
-        output = self.environment.with_name(f"{self.environment.name}.log")
-        atomic_write(output, f"$ {shlex.join(map(str, command))}\n{done.stdout}".encode(errors="replace"))
+        atomic_write(self.output, f"$ {shlex.join(map(str, command))}\n{done.stdout}".encode(errors="replace"))
         raise ServerError(
             f"the server's environment: can't {purpose}: {_reason(done.stdout)}",
-            f"check the network and pip's configuration; the whole output is in {output}",
+            f"{advice}see the output of pip and venv in {self.output}",
         )
 
     def _run(self, command: Command) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        """Run a command in a process group of its own, which ends with it, or if this process is interrupted."""
+        with subprocess.Popen(
             command,
             env=self.variables,
             stdin=subprocess.DEVNULL,
@@ -221,13 +230,20 @@ class _Commands:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-        )
+            start_new_session=True,
+        ) as process:
+            try:
+                output, _ = process.communicate()
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, output)
 
 
 def _reason(output: str) -> str:
     """Return the line of a command's output that says most about its failure."""
     if "connection broken by" in output:
-        return "no package index can be reached"
+        return "pip can't reach a package index"
     lines = [line for line in output.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:") for line in lines if line.startswith("ERROR:")]
     return one_line((errors or lines or ["no output"])[-1])

@@ -22,14 +22,19 @@ PROBE_S = 20
 
 PROBE = """
 import json, os, sys
-from importlib.util import find_spec
 from sysconfig import get_config_var
+try:
+    import ensurepip, venv
+    has_venv = bool(ensurepip.version())
+except Exception:  # as on Debian, where it is a package of its own
+    has_venv = False
 name = "libpython%d.%d.so.1.0" % sys.version_info[:2]
 paths = [os.path.join(folder, name) for folder in (get_config_var("LIBDIR") or "", sys.base_prefix + "/lib")]
 library = next((path for path in paths if os.path.isfile(path)), None)
-print(json.dumps([*sys.version_info[:2], bool(find_spec("venv") and find_spec("ensurepip")), library]))
+print(json.dumps([*sys.version_info[:2], sys.executable, has_venv, library]))
 """
-"""A program that describes the Python which runs it: version, whether it has venv and pip, its shared library."""
+"""A program that describes the Python which runs it: version, where it is (a shim of pyenv runs another one), whether
+it has venv with pip, its shared library."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +99,12 @@ def _describe(executable: Path, minor: int) -> Python | str | None:
     """Return a Python, or in words what it lacks; None if it does not run or is another version, as pyenv's shims."""
     with suppress(OSError, subprocess.TimeoutExpired, ValueError):
         done = subprocess.run([executable, "-I", "-c", PROBE], capture_output=True, text=True, timeout=PROBE_S)
-        *version, has_venv, library = json.loads(done.stdout)
+        *version, real, has_venv, library = json.loads(done.stdout)
         if version != [3, minor]:
             return None
         if not has_venv:
             return f"{executable} has no venv (Debian: apt install python3.{minor}-venv)"
         if not library:
             return f"{executable} has no libpython3.{minor}.so (Debian: apt install libpython3.{minor})"
-        return Python(executable, minor, Path(library))
+        return Python(Path(real), minor, Path(library))
     return None

@@ -33,7 +33,7 @@ def fake_python(folder, minor=99, *, has_venv=True, library=True, download=":"):
     folder.mkdir(parents=True, exist_ok=True)
     path, shared = folder / f"python3.{minor}", folder / f"libpython3.{minor}.so.1.0"
     shared.touch()
-    described = json.dumps([3, minor, has_venv, str(shared) if library else None])
+    described = json.dumps([3, minor, str(path), has_venv, str(shared) if library else None])
     path.write_text(SCRIPT.format(calls=folder / "calls", described=described, minor=minor, download=download))
     path.chmod(0o755)
     return path

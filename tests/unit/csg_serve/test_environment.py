@@ -58,7 +58,7 @@ def test_another_takes_the_wheels_of_the_first(machine):
 
 
 @pytest.mark.parametrize(
-    ("download", "reason"), [(OFFLINE, "no package index can be reached"), (NO_WHEEL, "No matching distribution")]
+    ("download", "reason"), [(OFFLINE, "pip can't reach a package index"), (NO_WHEEL, "No matching distribution")]
 )
 def test_packages_that_cannot_be_had_are_one_line_that_names_the_output(machine, tmp_path, download, reason):
     fake_python(machine, download=download)
@@ -67,6 +67,9 @@ def test_packages_that_cannot_be_had_are_one_line_that_names_the_output(machine,
     assert "\n" not in str(raised.value)
     (output,) = left(tmp_path)
     assert "ERROR: No" in (tmp_path / "cache" / output).read_text()
+    fake_python(machine)
+    server_environment(False)
+    assert not (tmp_path / "cache" / output).exists()
 
 
 def test_a_full_disk_is_an_error_of_the_cache(machine, tmp_path):

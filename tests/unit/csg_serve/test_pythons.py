@@ -32,7 +32,10 @@ def test_one_that_cannot_do_it_is_passed_over(tmp_path):
     assert newest_python().executable == older
 
 
-@pytest.mark.parametrize("script", ["exit 127", "echo pyenv: version not set; exit 1", "echo [3, 11, true, null]", ""])
+OTHER_VERSION = """echo '[3, 11, "/usr/bin/python3.11", true, "/lib"]'"""
+
+
+@pytest.mark.parametrize("script", ["exit 127", "echo pyenv: version not set; exit 1", OTHER_VERSION, ""])
 def test_a_shim_that_runs_no_python_is_passed_over(tmp_path, script):
     shim = tmp_path / "path" / "python3.99"
     shim.parent.mkdir()
