@@ -101,7 +101,11 @@ def _run(session: Any, graph: Graph, _weights: list[Any], images: np.ndarray) ->
 
 
 def _openvino(hint: str, graph: Graph) -> OpenSession:
-    import openvino
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        advice = "stop it, deploy, and start it with `csg serve`, which installs OpenVINO"
+        raise RuntimeError(f"the server's environment has no OpenVINO: {advice}") from None
 
     def open_session(options: SessionOptions) -> Run:
         settings = {

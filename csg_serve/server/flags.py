@@ -17,9 +17,6 @@ CONTROL_API = "model-repository,shared-memory,trace,logging"
 
 CONTAINER_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 
-NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
-"""A polling server loads a model again when Python's bytecode appears in its folder."""
-
 THREADS_VARIABLE = "CSG_THREADS"
 """Tells the scripts in Triton's Python backend how many cores one model may use."""
 
@@ -72,7 +69,7 @@ def container_flags(options: ServerOptions, secret: str | None) -> list[str]:
 
 def script_variables(options: ServerOptions) -> dict[str, str]:
     """Return the environment variables for the scripts in Triton's Python backend."""
-    return {THREADS_VARIABLE: str(options.threads), TUNING_VARIABLE: options.tuning, NO_BYTECODE: "1", **NO_TELEMETRY}
+    return {THREADS_VARIABLE: str(options.threads), TUNING_VARIABLE: options.tuning, **NO_TELEMETRY}
 
 
 def environment(triton: Triton, options: ServerOptions) -> dict[str, str]:
