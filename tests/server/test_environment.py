@@ -31,7 +31,7 @@ def test_the_user_s_packages_and_variables_do_not_reach_the_server(colour_reposi
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "own"))
     with serving(colour_repository) as server:
         assert right(server["grpc"])
-    assert not list(colour_repository.rglob("__pycache__"))
+    assert not list(colour_repository.rglob("*.pyc"))
 
 
 @pytest.mark.slow

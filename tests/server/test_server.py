@@ -49,7 +49,7 @@ def server(folder):
         yield state["grpc"]
         region = json.loads((repository / ".csg-serve.json").read_text())["token"]
         assert processes_of(repository)
-    assert not list(repository.rglob("__pycache__"))  # a polling server would load the model again
+    assert not list(repository.rglob("*.pyc"))  # a polling server would load the model again
     assert not processes_of(repository)
     assert not list(Path("/dev/shm").glob(f"{region}*"))
     refused(csg("serve", "--stop", "--repository", repository), 4, "no server runs on")
