@@ -152,5 +152,5 @@ def golden_arrays(golden: GoldenAnswers, card: ModelCard) -> bytes:
         arrays[f"pixels_{index}"] = golden_pixels(answer, card)[0][None]
         arrays[f"expected_{index}"] = answer.expected[None]
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()

@@ -164,7 +164,8 @@ def segmentation_scores(matrix: np.ndarray) -> SegmentationScores:
 
 def safe_ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """part / whole, element by element, float64; NaN where `whole` is 0."""
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    ratio: np.ndarray = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return ratio
 
 
 def by_class_name(names: Sequence[str], values: np.ndarray) -> dict[str, float | None]:

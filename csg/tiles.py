@@ -38,10 +38,11 @@ class Tiles:
         Args:
             label_maps: the label map of each tile, uint8 (side, side), in the order of `tiles`.
         """
-        whole = np.empty(self.padded.pixels.shape[:2], np.uint8)
+        height, width = self.padded.pixels.shape[:2]
+        whole = np.empty((height, width), np.uint8)
         maps = iter(label_maps)
-        for top, bottom, start_y in _owned(self.tops, self.side, whole.shape[0]):
-            for left, right, start_x in _owned(self.lefts, self.side, whole.shape[1]):
+        for top, bottom, start_y in _owned(self.tops, self.side, height):
+            for left, right, start_x in _owned(self.lefts, self.side, width):
                 tile = next(maps)
                 whole[top:bottom, left:right] = tile[top - start_y : bottom - start_y, left - start_x : right - start_x]
         return self.padded.restore(whole)

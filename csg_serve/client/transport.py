@@ -106,7 +106,8 @@ class Inference:
     @property
     def answer_bytes(self) -> int:
         """Expected size of the answer."""
-        return math.prod(self.shape) * np.dtype(triton_to_np_dtype(self.dtype)).itemsize
+        item_bytes: int = np.dtype(triton_to_np_dtype(self.dtype)).itemsize
+        return math.prod(self.shape) * item_bytes
 
     @property
     def datatype(self) -> str:

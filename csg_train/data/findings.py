@@ -191,9 +191,9 @@ def _values(scenes: SegmentationDataset, counts: Mapping[int, np.ndarray]) -> It
     """The values that occur, in the order of their classes (also those without pixels); then ignored, unknown ones."""
     pixels, masks = Counter[tuple[int, int]](), Counter[tuple[int, int]]()
     for index, row in counts.items():
-        for value in np.flatnonzero(row).tolist():
-            key = int(scenes.tables[index][value]), value
-            pixels[key] += int(row[value])
+        for byte in np.flatnonzero(row).tolist():
+            key = int(scenes.tables[index][byte]), byte
+            pixels[key] += int(row[byte])
             masks[key] += 1
     total = pixels.total()
     missing = set(range(len(scenes.labels.names))) - {index for index, _ in pixels}

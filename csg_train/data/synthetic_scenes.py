@@ -70,7 +70,8 @@ def _seen(glyph: np.ndarray, side: int, rng: Generator) -> np.ndarray:
     """Coverage of a glyph, float (side, side), at a random sensor resolution from 8 pixels on each side."""
     pixels = int(np.exp(rng.uniform(np.log(8), np.log(side))))
     small = Image.fromarray(glyph).resize((pixels, pixels), Image.Resampling.BOX)
-    return np.clip(np.asarray(small.resize((side, side), Image.Resampling.BICUBIC)), 0, 1)
+    seen: np.ndarray = np.clip(np.asarray(small.resize((side, side), Image.Resampling.BICUBIC)), 0, 1)
+    return seen
 
 
 def _ink(background: np.ndarray, rng: Generator) -> np.ndarray:

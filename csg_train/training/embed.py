@@ -56,7 +56,7 @@ def _write(out: Path, run: Run, images: Images, measurement: Measurement) -> Non
         embeddings=measurement.embeddings,
         classes=np.array(run.class_spec().names),
         paths=np.array([str(file) for file in images.paths]),
-        **{name: values for name, values in of_images.items() if values is not None},
+        **{name: values for name, values in of_images.items() if values is not None},  # type: ignore[arg-type]
     )
     atomic_write(out, buffer.getvalue())
 
