@@ -283,6 +283,7 @@ def load(server, files, answers):
     assert not failed, [str(one) for one in failed]
 
 
+@pytest.mark.slow
 def test_versions_change_under_load_and_each_gets_its_own_pixels(folder, server, ask, monkeypatch):
     """No request fails, and an answer is that of one version with that version's own preprocessing."""
     files = [KINDS["jpeg"], KINDS["png"]]

@@ -153,6 +153,7 @@ def test_which_model_must_be_clear(folder, server):
     refused(csg("evaluate", "--server", server, "--model", "colour"), 3, "classes differ")
 
 
+@pytest.mark.slow
 def test_a_new_version_goes_live_and_a_broken_one_never_does(folder, server):
     repository = ("--repository", folder / "repository")
     assert "version 2 is in" in csg("deploy", folder / "bundles" / "colour", *repository).stderr
@@ -188,7 +189,7 @@ def test_an_fp16_bundle_is_computed_in_fp32_on_a_cpu(folder, server):
     shutil.rmtree(folder / "repository" / "half")
 
 
-@pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.parametrize("instances", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_bf16_bundle_is_computed_by_openvino(folder, server, instances):
     """An instance with several threads shares a batch out among them."""
     plain = write_colour_bundle(folder / "bundles" / f"plain-{instances}")

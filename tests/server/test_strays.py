@@ -25,7 +25,8 @@ def littered(colour_repository):
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("control", ["poll", pytest.param("explicit", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["poll", "explicit"])
 def test_strays_are_named_once_and_passed_over(littered, tmp_path, control):
     started = csg_process("serve", "--detach", "--json", "--repository", littered, *FREE_PORTS, "--control", control)
     assert started.returncode == 0, started.stderr

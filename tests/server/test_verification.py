@@ -95,6 +95,7 @@ def test_a_twin_with_another_preprocessing_is_undone(server, bundle, monkeypatch
     assert is_right(state, 1)
 
 
+@pytest.mark.slow
 def test_a_server_whose_model_lies_does_not_start_and_the_rollback_passes_it_over(bundle, flag, tmp_path):
     repository = tmp_path / "repository"
     deploy(bundle.path, repository, *QUICK)

@@ -126,6 +126,7 @@ def test_one_of_two_servers_is_enough_to_start(plain, images, folder):
         Client([nobody, f"http://{nobody}"]).card()
 
 
+@pytest.mark.slow
 def test_another_server_answers_for_a_model_whose_process_died(plain, guarded, folder, images, monkeypatch):
     """Killed as by the kernel when memory runs out; Triton does not restart it. The last test to use the server."""
     shorten_deadlines(monkeypatch)

@@ -107,7 +107,7 @@ def test_two_exports_of_a_run_are_the_same_bytes(trained, tmp_path, precision):
     assert first.model.read_bytes() == second.model.read_bytes()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", pytest.param("int8", marks=pytest.mark.slow)])
 def test_the_graph_is_clean(exported, precision):
     """No float64, nothing of training, every node named once, nothing unused, no data outside."""
     model = onnx.load(exported(precision).model)
