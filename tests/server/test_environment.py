@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,17 @@ from tests.helpers.broken_images import GOOD
 from tests.helpers.cli import FREE_PORTS, csg
 from tests.helpers.served import serving
 
-NEWER = next((path for minor in (14, 13) if (path := shutil.which(f"python3.{minor}"))), None)
+
+def newer_python():
+    """A Python that the server can't run with, on PATH or of pyenv; None if there is none that starts."""
+    of_pyenv = [str(path) for path in Path.home().glob(".pyenv/versions/3.1[34].*/bin/python")]
+    for path in filter(None, [*(shutil.which(f"python3.{minor}") for minor in (14, 13)), *of_pyenv]):
+        if subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+            return path
+    return None
+
+
+NEWER = newer_python()
 
 
 def right(grpc_address):
@@ -35,7 +46,7 @@ def test_the_user_s_packages_and_variables_do_not_reach_the_server(colour_reposi
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(NEWER is None, reason="needs Python 3.13 or 3.14 on PATH")
+@pytest.mark.skipif(NEWER is None, reason="needs Python 3.13 or 3.14")
 def test_csg_runs_with_a_python_that_the_server_cannot_run_with(colour_repository, tmp_path):
     subprocess.run([NEWER, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv/bin/python"

@@ -7,6 +7,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from csg.bundle import MODEL, write_bundle
 from csg_serve.client.client import Client
 from csg_serve.server.state import LOG
 from tests.helpers.served import deploy, serving
@@ -20,7 +21,8 @@ REQUESTS = 6
 def test_one_switch_for_processes_and_sessions(bundle, tmp_path, tuning):
     """A lone client of two instances on four cores."""
     repository = tmp_path / "repository"
-    deploy(bundle.path, repository, "--no-encoded", "--no-warm-up", "--instances", 2)
+    golden_free = write_bundle(tmp_path / "bundle", bundle.card, {MODEL: bundle.model.read_bytes()})  # counts are exact
+    deploy(golden_free.path, repository, "--no-encoded", "--no-warm-up", "--instances", 2)
     files = set((repository / "colour").rglob("*"))
     with serving(repository, "--threads", 4, "--tuning", tuning) as state:
         server = psutil.Process(state["pid"])

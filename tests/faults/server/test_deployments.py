@@ -19,7 +19,7 @@ def test_a_disk_that_is_full_at_a_deployment(served):
         pytest.skip("no disk can be mounted here")
     before, filler, refusals = content(served.repository), served.root / "disk" / "filler", 0
     deploy = ("deploy", served.bundle, "--repository", served.repository)
-    for free in range(0, 200 * 1024, 24 * 1024):
+    for free in range(0, 800 * 1024, 48 * 1024):
         with filler.open("wb") as file:
             left = os.statvfs(file.fileno())
             os.posix_fallocate(file.fileno(), 0, left.f_bavail * left.f_frsize - free)
