@@ -103,7 +103,7 @@ class AnswerWatch:
         """Send one golden image to each model, and all of them to one that is or was wrong."""
         try:
             return [self._ask_all(one) for one in self._verify(None, ONE_IMAGE)]
-        except CsgError:  # the server is not ready yet, or stops
+        except (CsgError, OSError):  # the server is not ready yet, or stops
             return []
 
     def _ask_all(self, one: Verification) -> Verification:
