@@ -27,7 +27,7 @@ SHARED = ROOT.parent / "shared" / "data"  # real images, where there are some
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job, and its children, ignore it
 settings.register_profile("quick", max_examples=25, deadline=None)
-settings.register_profile("slow", max_examples=200, deadline=None)
+settings.register_profile("slow", max_examples=100, deadline=None)
 settings.load_profile("quick")
 
 
