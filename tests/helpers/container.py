@@ -89,7 +89,10 @@ def container(conditions, command, tmp_path):
             time.sleep(0.01)
         yield Container(conditions, process, log)
     finally:
-        process.kill()  # and with it, by --kill-child, every process inside
+        with contextlib.suppress(psutil.Error):  # --kill-child has no effect once process 1 has become another user
+            for first in psutil.Process(process.pid).children():
+                first.kill()  # and with it every process inside
+        process.kill()
         process.wait()
 
 
