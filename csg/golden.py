@@ -18,8 +18,9 @@ from PIL import Image
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from csg.card import ModelCard, SegmentationInput
+from csg.difference import difference
 from csg.errors import InputError, one_line
-from csg.images import MAX_PIXELS, PaddedImage, decode, prepare, prepare_segmentation
+from csg.images import MAX_PIXELS, PaddedImage, decode, load, load_segmentation
 from csg.records import Record
 
 GOLDEN_VERSION: Literal[1] = 1
@@ -67,16 +68,7 @@ class GoldenAnswer(Record):
             padded: of a segmenter, if `answer` is in the image's own size: its prepared image.
         """
         expected = self.expected if padded is None else padded.restore(self.expected)
-        if answer.shape != expected.shape:
-            return f"the answer to {self.name} has shape {answer.shape}, PyTorch's has {expected.shape}"
-        if self.label_map is not None:
-            share = float((answer != expected).mean())
-            what = f"{share:.2%} of the pixels of {self.name} have another class than in PyTorch"
-            return what + f" (at most {self.tolerance:.2%} allowed)" if share > self.tolerance else None
-        largest = float(np.abs(answer.astype(np.float64) - expected).max())
-        if largest <= self.tolerance:  # False for NaN
-            return None
-        return f"a logit of {self.name} differs from PyTorch's by {largest:.4g} (at most {self.tolerance:.4g} allowed)"
+        return difference(self.name, answer, expected, self.tolerance)
 
 
 class GoldenAnswers(Record):
@@ -132,11 +124,10 @@ def golden_pixels(answer: GoldenAnswer, card: ModelCard) -> tuple[np.ndarray, Pa
     Returns:
         The model's input, uint8 (H, W, 3), and for a segmenter how its answer is brought to the image's own size.
     """
-    image = decode(answer.image, answer.name)
     if isinstance(card.input, SegmentationInput):
-        padded = prepare_segmentation(image, card.input)
+        padded = load_segmentation(answer.image, card.input, answer.name)
         return padded.pixels, padded
-    return prepare(image, card.input), None
+    return load(answer.image, card.input, answer.name), None
 
 
 def golden_arrays(golden: GoldenAnswers, card: ModelCard) -> bytes:

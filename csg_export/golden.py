@@ -8,7 +8,7 @@ from PIL import Image
 from csg.card import ClassificationInput, SegmentationInput
 from csg.errors import VerificationError
 from csg.golden import GoldenAnswer, GoldenAnswers
-from csg.images import decode, prepare, prepare_segmentation
+from csg.images import decode, load, load_segmentation
 from csg.overlays import png_bytes
 from csg_export.parity import Tolerance
 from csg_export.parity_images import ParityImages, evenly_spaced
@@ -80,7 +80,7 @@ def _real(images: ParityImages) -> list[Image.Image]:
 
 
 def _prepared(image: Image.Image, spec: ImageSpec) -> np.ndarray:
-    pixels = prepare(image, spec) if isinstance(spec, ClassificationInput) else prepare_segmentation(image, spec).pixels
+    pixels = load(image, spec) if isinstance(spec, ClassificationInput) else load_segmentation(image, spec).pixels
     return np.stack([pixels])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .difference import difference
 from .scheduling import Run
 
 GOLDEN_ARRAYS = "golden.npz"
@@ -42,25 +43,8 @@ class GoldenArrays:
         Raises:
             RuntimeError: it differs by more than the tolerance.
         """
-        expected = self.expected[0]
-        if answer.shape != expected.shape:
-            raise RuntimeError(
-                f"{WRONG}: the answer to {self.name} has shape {answer.shape}, PyTorch's has {expected.shape}"
-            )
-        if expected.dtype == np.uint8:
-            share = float((answer != expected).mean())
-            if share > self.tolerance:
-                raise RuntimeError(
-                    f"{WRONG}: {share:.2%} of the pixels of {self.name} have another class than in PyTorch "
-                    f"(at most {self.tolerance:.2%} allowed)"
-                )
-            return
-        difference = float(np.abs(answer.astype(np.float64) - expected).max())
-        if not difference <= self.tolerance:  # NaN is wrong, too
-            raise RuntimeError(
-                f"{WRONG}: a logit of {self.name} differs from PyTorch's by {difference:.4g} "
-                f"(at most {self.tolerance:.4g} allowed)"
-            )
+        if wrong := difference(self.name, answer, self.expected[0], self.tolerance):
+            raise RuntimeError(f"{WRONG}: {wrong}")
 
 
 def read_golden(file: Path) -> list[GoldenArrays]:
