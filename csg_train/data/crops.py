@@ -48,7 +48,8 @@ class Crops(Dataset[Item]):
             return error.message
         with torch.random.fork_rng(devices=[]):
             seed_sample(self.seed, epoch, index)
-            scale = self.augment.scales[int(torch.randint(len(self.augment.scales), ()))]
+            low, high = self.augment.scale
+            scale = low + (high - low) * float(torch.rand(()))
             if self.data.resize:
                 scale *= self.data.resize / min(image.size)
             crop, mask = joint_crop(image, labels, scale, self.data.crop)

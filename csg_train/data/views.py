@@ -14,9 +14,7 @@ from csg.errors import InputError
 from csg.images import decoded
 from csg_train.data.loading import Item, seed_sample
 from csg_train.recipe import ClassificationAugment, ClassificationData
-
-MAGNITUDES = 11
-"""0 to 10: magnitude 6 is 6/10 of each range. The published code counts on a scale of 30 (docs/method.md section 6)."""
+from csg_train.recipe.upgrade import MAGNITUDES
 
 
 class Views(Dataset[Item]):
@@ -38,7 +36,7 @@ class Views(Dataset[Item]):
         self.spec = data.image_input()
         self.augment = v2.Compose(
             [
-                v2.RandAugment(augment.operations, augment.magnitude, num_magnitude_bins=MAGNITUDES),
+                v2.RandAugment(augment.operations, augment.magnitude, num_magnitude_bins=MAGNITUDES + 1),
                 v2.RandomCrop(data.size),
             ]
         )

@@ -53,7 +53,7 @@ class RatePolicy(nn.Module):
     def observe(self, task: float, imitation: float, encoder: Encoder) -> None:
         """Record the losses of a step; at the end of a window the policy learns and chooses again."""
         memory = self.get_buffer("memory")
-        memory[:4] += torch.tensor([1, task + imitation, task, imitation], dtype=memory.dtype)
+        memory[:4] += memory.new_tensor([1, task + imitation, task, imitation])
         if memory[0] < self.window:
             return
         total, *parts = (math.log(max(float(value / memory[0]), 1e-8)) for value in memory[1:4])
@@ -88,6 +88,6 @@ class RatePolicy(nn.Module):
         for row, (old, new) in enumerate(zip(self.start, encoder.groups().values(), strict=True)):
             moved = math.sqrt(sum(float((n - o.to(n.device)).square().sum()) for o, n in zip(old, new, strict=True)))
             size = math.sqrt(sum(float(o.square().sum()) for o in old))
-            inputs[row] = torch.tensor([*common, float(actions[row]) / (CHOICES - 1), moved / size])
+            inputs[row] = inputs.new_tensor([*common, float(actions[row]) / (CHOICES - 1), moved / size])
         probabilities = torch.softmax(self.logits(self.cell(inputs, state)), 1)
         actions.copy_(torch.multinomial(probabilities, 1)[:, 0])

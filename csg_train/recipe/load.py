@@ -15,6 +15,7 @@ from csg.parsing import parse_yaml, read_yaml
 from csg_train.methods.spec import METHOD_SYNONYMS
 from csg_train.recipe.schema import VERSION, ClassificationRecipe, Recipe, SegmentationRecipe
 from csg_train.recipe.settings import apply_settings
+from csg_train.recipe.upgrade import upgraded
 
 SYNONYMS = {
     **dict.fromkeys(("lr", "learning_rate", "base_lr", "lr_head", "head_lr", "init_lr"), "optim.lr_heads"),
@@ -81,7 +82,7 @@ def parse_recipe(tree: Any, where: str) -> Recipe:
     if isinstance(tree, dict) and isinstance(version := tree.get("version"), int) and version > VERSION:
         raise UsageError(f"{where} has format version {version}, this csg reads {VERSION}", "update csg")
     try:
-        return _RECIPES.validate_python(tree)
+        return _RECIPES.validate_python(upgraded(tree))
     except ValidationError as error:
         wrong = _setting_error(error)
     except UsageError as error:

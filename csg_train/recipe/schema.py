@@ -12,9 +12,11 @@ from csg.card import STRIDE, ClassificationInput, Name, SegmentationInput
 from csg.records import Record
 from csg_train.methods import load_method
 from csg_train.methods.spec import method_settings
+from csg_train.recipe.upgrade import MAGNITUDES
 
-VERSION: Literal[1] = 1
-"""Version of the recipe format; a recipe with a higher one is refused."""
+VERSION: Literal[2] = 2
+"""Version of the recipe format; a recipe with a higher one is refused, one with a lower one is upgraded
+(`csg_train.recipe.upgrade`)."""
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -87,19 +89,19 @@ class SegmentationData(_Data):
 
 
 class ClassificationAugment(Record):
-    """RandAugment (docs/method.md section 6: n = 1, m = 6)."""
+    """RandAugment (docs/method.md section 6: n = 1, m = 6 of 30)."""
 
     operations: Annotated[int, Field(ge=0)] = 1
     """Operations drawn for each view; 0 switches RandAugment off."""
-    magnitude: Annotated[int, Field(ge=0, le=10)] = 6
-    """Magnitude of an operation, of 10."""
+    magnitude: Annotated[int, Field(ge=0, le=MAGNITUDES)] = 6
+    """Magnitude of an operation, of 30: 6 is a fifth of each range."""
 
 
 class SegmentationAugment(Record):
     """Random scale, flip and colour jitter (docs/method.md section 7)."""
 
-    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.75, 1.0, 1.25)
-    """The scale of a crop is drawn from these."""
+    scale: tuple[Positive, Positive] = (0.75, 1.25)
+    """The scale of a crop is drawn uniformly between these."""
     flip: bool = True
     """Flip half of the crops horizontally."""
     jitter: Annotated[float, Field(ge=0, le=0.5)] = 0.4
@@ -130,6 +132,9 @@ class SegmentationModel(ClassificationModel):
     freeze_affine: bool = True
     head: Literal["aspp", "deeplabv2"] = "aspp"
     """aspp: DeepLabv3's, as in the published code; deeplabv2: the head of the paper (docs/method.md section 7)."""
+    align_corners: bool = True
+    """Let the corner pixels of the logits and of the image coincide when the logits are brought to the image's size, as
+    published (docs/method.md section 7)."""
 
     @model_validator(mode="after")
     def _dilatable(self) -> SegmentationModel:
@@ -151,6 +156,11 @@ class Optim(Record):
     """Weight decay of SGD."""
     power: Positive = 0.9
     """Exponent of the decay: a rate is multiplied by (1 - step / steps) ** power."""
+    warm_up: Annotated[int, Field(ge=0)] = 100
+    """Steps of warm-up: in step i, counted from 0, rates are also multiplied by min(0.01 + 0.99 (i / warm_up)^2, 1)
+    (docs/method.md section 6)."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training, at its end, over whose steps the student's weights are averaged; 0: no averaging."""
     batch: Count = 32
     """Images in a step, over all processes."""
     epochs: Count = 30
@@ -174,7 +184,7 @@ class Recipe(Record):
         0.1
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     """Version of the format."""
     name: Name
     """Name of the recipe; run folders are named after it."""
@@ -198,7 +208,10 @@ class Recipe(Record):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of all random numbers."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0
-    """Measure on the real images every N epochs, and at the end; 0: at the end only."""
+    """Measure the student every N steps, and at the end; 0: at the end only."""
+    checkpoint: Literal["last", "synthetic"] = "last"
+    """Which weights become the student: the last ones, or those of the measurement that is best on held-out synthetic
+    images."""
 
     @model_validator(mode="after")
     def _complete_methods(self) -> Recipe:

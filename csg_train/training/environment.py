@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import shutil
@@ -74,8 +75,18 @@ class Environment(Record):
 
 
 def training_device() -> torch.device:
-    """The GPU, if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU, if there is one, set so that a seed fixes the weights on it too.
+
+    cuDNN and the sums of gradients would otherwise choose between algorithms whose results differ. The two operations
+    of a training that have no deterministic form on a GPU are used as they are.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is computed
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return torch.device("cuda")
 
 
 def peak_memory_mib(device: torch.device) -> int:

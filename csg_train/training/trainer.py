@@ -154,7 +154,7 @@ class Trainer:
                 if self.step % self.steps_per_epoch == 0:
                     self.method.after_epoch()
                     self._save()
-                every = self.recipe.evaluate_every * self.steps_per_epoch
+                every = self.recipe.evaluate_every
                 if every and self.step % every == 0 and self.step < self.steps:
                     self._measure()
 

@@ -21,7 +21,7 @@ def scenes(folder, labelled):
 
 
 def train_scenes(data):
-    changes = {"data__crop": "[32,32]", "data__labels": "cityscapes19", "augment__scales": "[1.0]"}
+    changes = {"data__crop": "[32,32]", "data__labels": "cityscapes19", "augment__scale": "[1.0,1.0]"}
     words = settings(**changes, model__head="deeplabv2", optim__batch=2, optim__steps=3)
     pairs = zip(words[::2], words[1::2], strict=True)
     kept = [word for pair in pairs if not pair[1].startswith(("data.resize", "data.size")) for word in pair]

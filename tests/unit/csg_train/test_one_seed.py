@@ -121,7 +121,7 @@ def test_a_changed_bit_of_a_checkpoint_is_found_and_the_one_before_it_is_used(da
 
 def test_measuring_on_the_way_changes_nothing(data, tmp_path):
     real, students = noisy_images(tmp_path / "real", 3, seed=1), []
-    for every in (0, 1):
+    for every in (0, 3):
         run = Run(tmp_path / f"r{every}")
         train(tiny_recipe(data, real, optim__steps=9, evaluate_every=every), run)
         students.append(run.student())

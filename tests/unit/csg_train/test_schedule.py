@@ -43,7 +43,7 @@ def run(tmp_path, monkeypatch):
 
     def make(steps):
         made = Run(tmp_path / f"r{steps}")
-        train(tiny_recipe(data, real, optim__steps=steps, optim__epochs=1, evaluate_every=1), made)
+        train(tiny_recipe(data, real, optim__steps=steps, optim__epochs=1, evaluate_every=3), made)
         return made, len(epochs)
 
     return make

@@ -186,7 +186,7 @@ def test_published_defaults_of_segmentation():
     assert load_recipe("visda17", {"method": "asg"}).methods["asg"]["weight"] == 0.1
     assert recipe.model.freeze_affine
     assert (recipe.optim.lr_backbone, recipe.optim.lr_heads, recipe.optim.batch) == (1e-4, 1e-3, 6)
-    assert recipe.augment.scales == (0.75, 1.0, 1.25)
+    assert recipe.augment.scale == (0.75, 1.25)
 
 
 def test_asg_imitates_each_position(weights):
