@@ -83,6 +83,7 @@ def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict
         "seed": 0,
         "evaluate_every": 0,
         "optim.max_steps": math.ceil(base.schedule(images) / TUNING_DIVISOR),
+        "optim.warm_up": optim.warm_up // TUNING_DIVISOR,
     }
     for name in ("optim.lr_backbone", "optim.lr_heads"):
         changes[name] = TUNING_DIVISOR * candidate.get(name, getattr(optim, name.removeprefix("optim.")))

@@ -64,9 +64,20 @@ def make_optimiser(method: Method, optim: Optim) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=optim.lr_heads, momentum=optim.momentum, weight_decay=optim.weight_decay)
 
 
-def poly(step: int, steps: int, power: float) -> float:
-    """Factor of the learning rate at `step` of `steps`: (1 - step / steps) ** power (docs/method.md section 6)."""
-    return float((1 - step / steps) ** power)
+def rate_factor(step: int, steps: int, optim: Optim) -> float:
+    """Factor of the learning rates in a step: warm-up times polynomial decay (docs/method.md section 6).
+
+    Args:
+        step: counted from 0.
+        steps: of the whole training.
+        optim: with `warm_up` and `power`.
+
+    Example:
+        >>> round(rate_factor(50, 100, Optim(warm_up=100)), 4)  # (0.01 + 0.99 / 4) * 0.5 ** 0.9
+        0.138
+    """
+    warm_up = min(0.01 + 0.99 * (step / optim.warm_up) ** 2, 1.0) if optim.warm_up else 1.0
+    return float(warm_up * (1 - step / steps) ** optim.power)
 
 
 def set_learning_rates(optimiser: torch.optim.Optimizer, method: Method, optim: Optim, factor: float) -> None:

@@ -39,7 +39,7 @@ from csg_train.training.environment import peak_memory_mib
 from csg_train.training.finite import finite_or_none, non_finite
 from csg_train.training.measuring import Evaluation, Measuring
 from csg_train.training.metrics_log import MetricsLine, MetricsLog
-from csg_train.training.optimizer import TrainingPrecision, poly
+from csg_train.training.optimizer import TrainingPrecision, rate_factor
 from csg_train.training.progress_report import ProgressReport, progress_report
 from csg_train.training.run_folder import DIVERGED, RESULT, Run, RunResult
 from csg_train.training.signals import Interrupted, Stop, Stopped
@@ -81,6 +81,11 @@ class Trainer:
         check_parts(self.method, recipe.model, optim, self.batch)
         self.steps_per_epoch = len(self.images) // self.batch
         self.steps = recipe.schedule(len(self.images))
+        if optim.warm_up >= self.steps:
+            log(
+                f"warning: the warm-up takes {optim.warm_up} steps and the training ends after {self.steps}: rates never "
+                "reach the recipe's; lower optim.warm_up"
+            )
         self.stepping = Stepping(self.method, optim, self.precision, self.device)
         self.state = TrainingState(self.method, self.stepping.optimiser, self.stepping.scaler, self.device)
         self.metrics = MetricsLog(self.run)
@@ -192,7 +197,7 @@ class Trainer:
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Make one optimiser step; returns what is logged, still on the device."""
-        logged = self.stepping.make(batch, poly(self.step, self.steps, self.recipe.optim.power))
+        logged = self.stepping.make(batch, rate_factor(self.step, self.steps, self.recipe.optim))
         self.counted |= (batch.labels != IGNORED).any() if batch.labels.ndim > 1 else True
         self.step += 1
         return logged

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from csg_train.methods.base import Method
-from csg_train.recipe import load_recipe
+from csg_train.recipe import Optim, load_recipe
 from csg_train.training import progress_report
 from csg_train.training.command import train
+from csg_train.training.optimizer import rate_factor
 from csg_train.training.progress_report import duration
 from csg_train.training.run_folder import Run
 from tests.helpers.cli import csg
@@ -32,6 +33,21 @@ from tests.helpers.small_runs import noisy_images, settings, tiny_recipe
 def test_the_number_of_steps(optim, images, steps):
     recipe = load_recipe("gta5", {"optim.max_steps": None} | {f"optim.{name}": value for name, value in optim.items()})
     assert recipe.schedule(images) == steps
+
+
+def test_warm_up_and_decay_over_200_steps_are_those_published():
+    published = [min(0.01 + 0.99 * (i / 100) ** 2, 1) * (1 - i / 200) ** 0.9 for i in range(200)]
+    assert [rate_factor(i, 200, Optim(warm_up=100, power=0.9)) for i in range(200)] == pytest.approx(published)
+    decay = [(1 - i / 200) ** 0.9 for i in range(200)]
+    assert [rate_factor(i, 200, Optim(warm_up=0, power=0.9)) for i in range(200)] == pytest.approx(decay)
+
+
+def test_a_training_shorter_than_its_warm_up_is_told(tmp_path):
+    done = csg("train", "cls", *settings(optim__warm_up=100), "--data", noisy_images(tmp_path / "data"))
+    assert done.returncode == 0
+    assert "warning: the warm-up takes 100 steps and the training ends after 6" in done.stderr
+    lines = [json.loads(line) for line in Run(tmp_path / "runs/cls/digits-none-1").metrics.read_text().splitlines()]
+    assert lines[-1]["lr/heads"] == pytest.approx(1e-3 * (0.01 + 0.99 * 0.05**2) * (1 / 6) ** 0.9)
 
 
 @pytest.fixture
