@@ -83,8 +83,8 @@ class Trainer:
         self.steps = recipe.schedule(len(self.images))
         if optim.warm_up >= self.steps:
             log(
-                f"warning: the warm-up takes {optim.warm_up} steps and the training ends after {self.steps}: rates never "
-                "reach the recipe's; lower optim.warm_up"
+                f"warning: the warm-up takes {optim.warm_up} steps and the training ends after {self.steps}: rates "
+                "never reach the recipe's; lower optim.warm_up"
             )
         self.stepping = Stepping(self.method, optim, self.precision, self.device)
         self.state = TrainingState(self.method, self.stepping.optimiser, self.stepping.scaler, self.device)
