@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from csg.errors import UsageError
 from csg_train.distributed import gather, rank
 
 Module = TypeVar("Module", bound=nn.Module)
+Pooling = Literal["attached", "detached", "mean"]
 PROJECTION = 128  # docs/method.md section 2
 
 
@@ -67,14 +68,13 @@ def attention(map_BCHW: Tensor, grid: int = 1) -> Tensor:
     """Weights of A-pool (docs/method.md section 4).
 
     a_ij = <v_ij, v_mean> / sum over positions; mean and sum are those of the patch (section 5). The map goes through a
-    ReLU first, for backbones whose stages end without one. An all-zero patch gets uniform weights. No gradient flows
-    through the weights, unlike in the published code (section 6).
+    ReLU first, for backbones whose stages end without one. An all-zero patch gets uniform weights, without gradient.
 
     Returns:
         float32 (B, H, W), non-negative; the sum over each of the grid x grid patches is 1.
     """
     patches = Patches.of(map_BCHW, grid)
-    v_BHWC = map_BCHW.detach().float().relu().permute(0, 2, 3, 1)
+    v_BHWC = map_BCHW.float().relu().permute(0, 2, 3, 1)
     positions_BGG1 = patches.sum(torch.ones_like(v_BHWC[..., :1]))
     mean_BGGC = patches.sum(v_BHWC) / positions_BGG1
     score_BHW1 = (v_BHWC * patches.expand(mean_BGGC)).sum(3, keepdim=True)
@@ -111,15 +111,16 @@ class Projection(nn.Module):
 
     Args:
         channels: channels of each chosen stage.
-        a_pool: pool by attention, otherwise by the mean over positions.
+        pooling: by A-pool, with the gradient through its weights (attached) or not (detached), or by the mean over
+            positions.
         mlp: heads with a hidden layer.
         grid: patches on each side of a map, each pooled on its own.
     """
 
-    def __init__(self, channels: dict[str, int], a_pool: bool, mlp: bool, grid: int = 1):
+    def __init__(self, channels: dict[str, int], pooling: Pooling, mlp: bool, grid: int = 1):
         super().__init__()
         self.heads = nn.ModuleDict({stage: projection_head(width, mlp) for stage, width in channels.items()})
-        self.a_pool, self.grid = a_pool, grid
+        self.pooling, self.grid = pooling, grid
 
     def forward(self, maps: dict[str, Tensor], attention_maps: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Unit vectors, float32 (B * grid * grid, D), of each stage.
@@ -130,8 +131,10 @@ class Projection(nn.Module):
         """
         vectors = {}
         for stage, head in self.heads.items():
-            weigh = attention if self.a_pool else uniform
-            weights_BHW = weigh((attention_maps or maps)[stage], self.grid)
+            weigh = uniform if self.pooling == "mean" else attention
+            attended_BCHW = (attention_maps or maps)[stage]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.pooling == "attached"):
+                weights_BHW = weigh(attended_BCHW, self.grid)
             vectors[stage] = F.normalize(head(a_pool(maps[stage], weights_BHW, self.grid)).float(), dim=1)
         return vectors
 

@@ -32,6 +32,9 @@ class ContrastiveSettings(MethodSettings):
     """G, the stages whose maps are contrasted; layer3 and layer4 are best in the paper's ablation."""
     apool: bool = True
     """Pool maps by attention (docs/method.md section 4); otherwise by their mean."""
+    attention: Literal["attached", "detached"] = "attached"
+    """Let the gradient flow through the weights of A-pool, as in the published recipes, or not (docs/method.md
+    section 6). The weights of a key never have a gradient, except in simclr, which trains both views."""
     mlp: bool = True
     """Projection heads with a hidden layer; otherwise one linear layer."""
     grid: Annotated[int, Field(ge=1)] = 1
@@ -60,7 +63,8 @@ class ContrastiveMethod(Method):
     def __init__(self, student: Student, teacher: Teacher | None, settings: ContrastiveSettings):
         super().__init__(student, teacher, settings)
         channels: dict[str, int] = {stage: student.encoder.channels[stage] for stage in settings.stages}
-        self.projection = Projection(channels, settings.apool, settings.mlp, settings.grid)
+        pooling = settings.attention if settings.apool else "mean"
+        self.projection = Projection(channels, pooling, settings.mlp, settings.grid)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         yield from super().head_parameters()

@@ -8,8 +8,18 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from csg_train.methods.contrast import KeyQueue, a_pool, attention, ema_update, info_nce, momentum_copy, projection_head
+from csg_train.methods.contrast import (
+    KeyQueue,
+    Projection,
+    a_pool,
+    attention,
+    ema_update,
+    info_nce,
+    momentum_copy,
+    projection_head,
+)
 
 maps = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**16))
 
@@ -54,12 +64,17 @@ def test_a_map_without_positive_values_gets_uniform_weights(value):
     assert torch.equal(attention(torch.full((2, 3, 4, 5), value)), torch.full((2, 4, 5), 1 / 20))
 
 
-def test_no_gradient_flows_through_the_attention():
+@pytest.mark.parametrize("pooling", ["attached", "detached", "mean"])
+def test_the_gradient_flows_through_the_attention_if_it_is_attached(pooling):
+    projection = Projection({"layer4": 3}, pooling, mlp=False)
+    projection.heads["layer4"] = nn.Identity()
     v = torch.rand(2, 3, 4, 4, requires_grad=True)
-    weights = attention(v)
-    assert not weights.requires_grad
-    (gradient,) = torch.autograd.grad(a_pool(v, weights).sum(), v)
-    torch.testing.assert_close(gradient, weights[:, None].expand_as(v))
+    weights = torch.full((2, 4, 4), 1 / 16) if pooling == "mean" else attention(v)
+    pooled = a_pool(v, weights if pooling == "attached" else weights.detach())
+    towards = torch.randn(2, 3)
+    (slow,) = torch.autograd.grad((F.normalize(pooled, dim=1) * towards).sum(), v)
+    (found,) = torch.autograd.grad((projection({"layer4": v})["layer4"] * towards).sum(), v)
+    torch.testing.assert_close(found, slow)
 
 
 def test_info_nce_is_the_formula():

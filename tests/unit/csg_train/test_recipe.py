@@ -1,12 +1,13 @@
 """Recipes: loaded by name or file, changed by settings, documented, and checked before training."""
 
 import pytest
+import yaml
 
 from csg.card import ModelCard
 from csg.datasets.label_sets import LabelSet
 from csg.errors import UsageError
 from csg.records import Record
-from csg_train.recipe import Recipe, load_recipe, parse_settings, recipe_names
+from csg_train.recipe import Recipe, load_recipe, parse_recipe, parse_settings, recipe_names
 
 
 def test_the_recipes_of_csg():
@@ -55,3 +56,16 @@ def test_every_field_is_documented(record):
             assert field.description or inherited, f"{record.__name__}.{name}"
             kinds = (field.annotation, *getattr(field.annotation, "__args__", ()))
             records += [k for k in kinds if isinstance(k, type) and issubclass(k, Record) and k not in seen]
+
+
+def test_a_recipe_of_version_1_keeps_its_meaning(tmp_path):
+    old = {"version": 1, "name": "old", "task": "cls", "data": {"train": ["a"]}, "methods": {"csg": {"queue": 7}}}
+    assert parse_recipe(old, "recipe").methods["csg"].items() >= {"queue": 7, "attention": "detached"}.items()
+    file = tmp_path / "old.yaml"
+    file.write_text(yaml.safe_dump(old))
+    attached = load_recipe(str(file), {"method": "moco-v2", "method.attention": "attached"})
+    assert attached.methods["moco-v2"]["attention"] == "attached"
+    assert load_recipe("pacs").methods["csg"]["attention"] == "attached"
+    for group in ("augment", "model", "optim", "methods"):
+        with pytest.raises(UsageError, match=group):
+            parse_recipe(old | {group: 3}, "recipe")
