@@ -42,14 +42,20 @@ def make_head(kind: str, channels: int, classes: int) -> nn.Module:
 class Segmenter(nn.Module):
     """Encoder, head on layer4, logits upsampled eight times (docs/method.md section 7).
 
-    The upsampling has align_corners=False, unlike the published code.
     The batch norms of the head are in train mode while it trains.
+
+    Args:
+        encoder: dilated.
+        classes: their number.
+        head: `aspp` or `deeplabv2`.
+        align_corners: whether the corner pixels of the map and of the image coincide in the upsampling.
     """
 
-    def __init__(self, encoder: Encoder, classes: int, head: str):
+    def __init__(self, encoder: Encoder, classes: int, head: str, align_corners: bool):
         super().__init__()
         self.encoder = encoder
         self.head = make_head(head, encoder.channels["layer4"], classes)
+        self.align_corners = align_corners
 
     def embed(self, maps: dict[str, Tensor]) -> Tensor:
         """Embeddings of whole images, (B, C): the pooled layer4 of the encoder's maps."""
@@ -58,7 +64,7 @@ class Segmenter(nn.Module):
     def classify(self, maps: dict[str, Tensor]) -> Tensor:
         """Logits, float32 (B, classes, H, W), of the encoder's maps (B, C, H / 8, W / 8)."""
         logits = self.head(maps["layer4"]).float()
-        return F.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=False)
+        return F.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=self.align_corners)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float32 (B, classes, H, W), of images uint8 (B, H, W, 3); H and W are multiples of 8."""

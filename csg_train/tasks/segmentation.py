@@ -48,7 +48,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
     def student(self, recipe: SegmentationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Segmenter:
         model = recipe.model
         encoder = Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine, dilated=True)
-        return Segmenter(encoder, classes, model.head)
+        return Segmenter(encoder, classes, model.head, model.align_corners)
 
     def views(self, images: SegmentationDataset, recipe: SegmentationRecipe, count: int) -> Dataset[Item]:
         return Crops(images, recipe.data, recipe.augment, count, seed=recipe.seed)

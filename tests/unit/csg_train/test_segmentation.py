@@ -18,6 +18,7 @@ from csg_train.models.backbones import PLAIN, Encoder
 from csg_train.models.segmenter import Segmenter, make_head
 from csg_train.models.teacher import Teacher
 from csg_train.recipe import load_recipe
+from csg_train.tasks import TASKS
 from csg_train.training.command import TrainRequest, build_method, load_task_recipe, train, train_command
 from csg_train.training.optimizer import make_optimiser
 from csg_train.training.run_folder import Run
@@ -62,15 +63,39 @@ def test_heads_are_the_published_ones():
     assert aspp.eval()(x).shape == (2, 5, 10, 12)
 
 
-@pytest.mark.parametrize("head", ["aspp", "deeplabv2"])
-def test_logits_have_the_images_size(head):
-    student = Segmenter(Encoder("mobilenet_v2", None, True, dilated=True), 7, head).eval()
+@pytest.mark.parametrize(("head", "align_corners"), [("aspp", True), ("deeplabv2", False)])
+def test_logits_have_the_images_size(head, align_corners):
+    student = Segmenter(Encoder("mobilenet_v2", None, True, dilated=True), 7, head, align_corners).eval()
     maps = student.encoder(PIXELS)
     logits = student(PIXELS)
     assert logits.shape == (2, 7, 64, 96)
     small = student.head(maps["layer4"])
-    slow = F.interpolate(small, (64, 96), mode="bilinear", align_corners=False)
+    slow = F.interpolate(small, (64, 96), mode="bilinear", align_corners=align_corners)
     torch.testing.assert_close(logits, slow)
+
+
+@pytest.mark.parametrize(("version", "align_corners"), [(1, False), (2, True)])
+def test_a_run_of_an_older_csg_keeps_its_upsampling(tmp_path, version, align_corners):
+    data = "{train: [digit-scenes]}"
+    (tmp_path / "recipe.yaml").write_text(f"{{version: {version}, name: own, task: seg, data: {data}, method: none}}")
+    recipe = Run(tmp_path).recipe()
+    assert recipe.model.align_corners == align_corners
+    assert TASKS["seg"].student(recipe, 5, None).align_corners == align_corners
+
+
+def test_with_align_corners_the_corners_are_those_of_the_map():
+    """Between them every pixel is the bilinear mean of its neighbours, at (size of the map - 1) / (size - 1)."""
+    student = Segmenter(Encoder("mobilenet_v2", None, True, dilated=True), 2, "deeplabv2", True)
+    student.head = nn.Identity()
+    small_BCHW = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    logits_BCHW = student.classify({"layer4": small_BCHW})
+    for y, x in np.ndindex(24, 32):
+        row, column = y * 2 / 23, x * 3 / 31
+        top, left = min(int(row), 1), min(int(column), 2)
+        down, right = row - top, column - left
+        square = small_BCHW[0, :, top : top + 2, left : left + 2]
+        weights = torch.tensor([[(1 - down) * (1 - right), (1 - down) * right], [down * (1 - right), down * right]])
+        torch.testing.assert_close(logits_BCHW[0, :, y, x], (square * weights).sum((1, 2)), rtol=0, atol=1e-5)
 
 
 shapes = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(4, 11), st.integers(4, 11), st.integers(0, 2**16))
