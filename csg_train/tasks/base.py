@@ -101,6 +101,15 @@ class Measurement:
     """Class indices (N,); None for segmentation, whose images have no single class."""
     predicted: np.ndarray | None = None
     """Class indices (N,); None for segmentation."""
+    matrices: np.ndarray | None = None
+    """Int64 (N, K, K), the confusion matrix of each image, rows true; None for classification."""
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """What is predicted for each image: `predicted` or `matrices`."""
+        found = self.predicted if self.matrices is None else self.matrices
+        assert found is not None
+        return found
 
 
 class Task(ABC, Generic[RecipeT, StudentT, DatasetT]):

@@ -63,7 +63,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
         device: torch.device,
     ) -> Measurement:
         """mIoU over whole images at their own size, one at a time, in the classes of the images' label set."""
-        spec, skipped, embeddings = recipe.data.image_input(), 0, []
+        spec, skipped, embeddings, matrices = recipe.data.image_input(), 0, [], []
         table, counts = class_index_table(classes, images.labels), PixelConfusion(len(images.labels.classes))
         with progress_bar(f"measuring on {images.name}", len(images)) as advance:
             for index in range(len(images)):
@@ -82,7 +82,8 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
                 logits, embedding = prediction
                 embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
                 label_map = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-                counts.add(labels, table[padded.restore(label_map)])
+                matrices.append(counts.matrix_of(labels, table[padded.restore(label_map)]))
+                counts.matrix += matrices[-1]
         if not embeddings:
             raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
         scores = counts.scores()
@@ -100,7 +101,8 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
             frequency_weighted_iou=scores.frequency_weighted_iou,
             per_class=by_class_name(images.labels.names, scores.per_class),
         )
-        return Measurement(evaluation, scores.confusion[:, :-1], np.concatenate(embeddings))
+        in_classes = np.stack(matrices)[:, :, :-1]
+        return Measurement(evaluation, scores.confusion[:, :-1], np.concatenate(embeddings), matrices=in_classes)
 
 
 def _drawn(recipe: SegmentationRecipe) -> Path:

@@ -8,13 +8,11 @@ import torch
 
 from csg.card import ClassSpec
 from csg.console import log
-from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg_train.energy import Energy, hyperspherical_energy
 from csg_train.methods.base import Student
 from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS, Images, predicting
-
-Evaluation = ClassificationEvaluation | SegmentationEvaluation
+from csg_train.training.run_result import Evaluation
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,14 @@ recipe.yaml            every setting
 environment.json       software, hardware, seed, data, classes (csg_train/training/environment.py)
 metrics.jsonl          a line for each logged step and each evaluation; TensorBoard events hold the same figures
 checkpoints/           the last two states of an unfinished run
+                       best-*: with `evaluate_every`, the best weights so far
 student.safetensors    the trained student
+best-on-real.safetensors   with `evaluate_every`: the weights that are best on the real images, an oracle
+predictions.npz        what the networks of the result predict for each real image: `student`, and `last` and
+                       `best_on_real` if there are such; classes (N,) with the true ones in `labels`, or matrices
+                       (N, K, K) of pixels by true and predicted class
 result.json            the result, as `csg train --json` prints it; written last, so a run without it is unfinished
-diverged.txt           instead of the last two: why there is no student
+diverged.txt           instead of the last four: why there is no student
 """
 
 from __future__ import annotations
@@ -14,7 +19,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -24,51 +28,22 @@ from csg.errors import CsgError, InputError, UsageError
 from csg.files import atomic_write
 from csg.folders import wrong_folder
 from csg.parsing import parse_yaml
-from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg.records import Record, read_record
 from csg.strict_json import json_text
-from csg_train.energy import Energy
 from csg_train.recipe import Recipe, parse_recipe
 from csg_train.training.environment import Environment
+from csg_train.training.run_result import RunResult
 from csg_train.training.tensor_files import read_tensors, write_tensors
 
 RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 STUDENT = "student.safetensors"
+BEST_ON_REAL = "best-on-real.safetensors"
+PREDICTIONS = "predictions.npz"
 RESULT = "result.json"
 DIVERGED = "diverged.txt"
 KEEP_CHECKPOINTS = 2
-
-
-class RunResult(Record):
-    """The result of a finished run."""
-
-    version: Literal[1] = 1
-    """Version of the format."""
-    run: str
-    """The run folder."""
-    steps: int
-    """Optimiser steps made."""
-    images_per_s: float
-    """Training throughput, over all processes, since the run was started or resumed."""
-    seconds_per_step: float
-    """Mean duration of a step, since the run was started or resumed."""
-    peak_memory_mib: int
-    """Peak memory of the GPU, or of the process on a CPU."""
-    unreadable: int
-    """Training images that could not be read, and were replaced by the next ones, counted each time."""
-    real: ClassificationEvaluation | SegmentationEvaluation | None = None
-    """Scores on the real images; None if the recipe has none."""
-    held_out: ClassificationEvaluation | SegmentationEvaluation | None = None
-    """Scores on the held-out synthetic images; None if the recipe holds none out."""
-    energy: Energy | None = None
-    """Hyperspherical energy of the embeddings of the same images (docs/method.md section 9)."""
-
-    @property
-    def evaluation(self) -> ClassificationEvaluation | SegmentationEvaluation | None:
-        """The scores on the images that the run was measured on."""
-        return self.held_out or self.real
 
 
 @dataclass(frozen=True)

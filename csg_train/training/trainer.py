@@ -37,11 +37,12 @@ from csg_train.training.batch_rules import batch_size, check_parts
 from csg_train.training.checkpoint import TrainingState
 from csg_train.training.environment import peak_memory_mib
 from csg_train.training.finite import finite_or_none, non_finite
-from csg_train.training.measuring import Evaluation, Measuring
+from csg_train.training.measuring import Measuring
 from csg_train.training.metrics_log import MetricsLine, MetricsLog
 from csg_train.training.optimizer import TrainingPrecision, rate_factor
 from csg_train.training.progress_report import ProgressReport, progress_report
-from csg_train.training.run_folder import DIVERGED, RESULT, Run, RunResult
+from csg_train.training.run_folder import DIVERGED, RESULT, Run
+from csg_train.training.run_result import Evaluation, RunResult
 from csg_train.training.signals import Interrupted, Stop, Stopped
 from csg_train.training.stepping import Stepping
 
