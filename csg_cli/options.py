@@ -113,6 +113,15 @@ class RecipeOptions:
             autocompletion=completion.backbones,
         ),
     ] = None
+    weights: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="FILE",
+            help="Pretrained weights of the backbone: torchvision's, timm's, IBN-Net's, or a checkpoint of the "
+            "published code; or 'none'.",
+            show_default="ImageNet's, downloaded",
+        ),
+    ] = None
     epochs: Annotated[Optional[int], typer.Option(help="Passes over the synthetic images.")] = None
     precision: Annotated[
         Optional[str],
@@ -144,6 +153,7 @@ class RecipeOptions:
             "data.train": self.data,
             "data.real": self.real_data,
             "model.backbone": self.backbone,
+            "model.weights": self.weights,
             "optim.epochs": self.epochs,
             "precision": self.precision,
             **more,

@@ -24,7 +24,8 @@ from csg.images import prepare
 from csg.provenance import ClassificationEvaluation, Provenance, SegmentationEvaluation
 from csg_export.parity_images import ParityImages, evenly_spaced
 from csg_train.models.backbones import PLAIN, Normalise, normalisation
-from csg_train.models.weights import load_weights, read_state_dict
+from csg_train.models.state_dicts import read_state_dict
+from csg_train.models.weights import load_weights
 from csg_train.tasks import TASKS, Images, Predict
 from csg_train.training.run_data import real_images, training_images
 from csg_train.training.run_folder import Run

@@ -25,7 +25,7 @@ from csg_train.models import timm_backbone
 from csg_train.models.batch_norm import batch_norms
 from csg_train.models.dilation import dilate
 from csg_train.models.fast_layers import use_fast_layers
-from csg_train.models.ibn import ibn_a, ibn_b
+from csg_train.models.ibn import ibn_a, ibn_b, published_name, published_variant
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -140,7 +140,13 @@ class Stages(nn.ModuleDict):
 
 
 def build_stages(name: str, weights: dict[str, Tensor] | None, dilated: bool) -> tuple[nn.Module, dict[str, int]]:
-    """The stages of a backbone with the given or random weights, and the channels of each."""
+    """The stages of a backbone with the given or random weights, and the channels of each.
+
+    Args:
+        name: of the backbone.
+        weights: as `csg_train.models.weights.load_weights` returns them; None: random ones.
+        dilated: at output stride 8.
+    """
     if name.startswith(timm_backbone.PREFIX):
         timm_stages = timm_backbone.TimmStages(name)
         if weights is not None:
@@ -148,12 +154,17 @@ def build_stages(name: str, weights: dict[str, Tensor] | None, dilated: bool) ->
         return timm_stages, timm_stages.channels
     row = BACKBONES[check_backbone(name)]
     model = row.build()
-    if weights is not None:
-        model.load_state_dict(weights)
+    published = weights is not None and published_variant(weights) is not None
+    if weights is not None and not published:
+        head = {key: value for key, value in model.state_dict().items() if key.startswith(row.head + ".")}
+        model.load_state_dict(head | weights)
     cut = row.cut(model)
     if row.change:
         row.change(cut)
     stages = Stages(cut)
+    if weights is not None and published:
+        names = {key: published_name(key) for key in stages.state_dict()}
+        stages.load_state_dict({key: weights[name] for key, name in names.items() if name in weights})
     if dilated:
         dilate(stages)
     use_fast_layers(stages)
@@ -165,7 +176,7 @@ class Encoder(nn.Module):
 
     Args:
         name: of the backbone.
-        weights: its ImageNet state dict, as torchvision or timm has it; None: random weights.
+        weights: its ImageNet state dict, as torchvision, timm or IBN-Net has it; None: random weights.
         freeze_batch_norm: keep batch norm in eval mode during training, as the published recipe does
             (docs/method.md section 2): its ImageNet statistics are used and not updated, its affine parameters train.
         freeze_affine: do not train these either, as in the published segmentation.

@@ -1,11 +1,14 @@
 """IBN-Net (Pan et al. 2018; docs/method.md section 8): instance norm for appearance, batch norm for content.
 
-Both variants start from the ImageNet network and keep its affine parameters and statistics. They are published for
-ResNets; we apply the same rule to the inverted residual blocks of MobileNetV2.
+Both variants start from the ImageNet network and keep its affine parameters and statistics, or from the weights that
+are published with IBN-Net (`published_name`). They are published for ResNets; we apply the same rule to the inverted
+residual blocks of MobileNetV2.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -14,6 +17,8 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 Blocks = dict[str, nn.Sequential]
+STEM = ("conv1", "bn1", "relu", "maxpool")
+"""What layer1 of csg's ResNets starts with, before its blocks."""
 
 
 class InstanceBatchNorm(nn.Module):
@@ -73,3 +78,34 @@ def _first_norm(module: nn.Module) -> tuple[str, nn.BatchNorm2d]:
 
 def _width(block: nn.Module) -> int:
     return [child for child in block.modules() if isinstance(child, nn.BatchNorm2d)][-1].num_features
+
+
+def published_variant(names: Iterable[str]) -> str | None:
+    """The variant, `ibn_a` or `ibn_b`, that a state dict published with IBN-Net belongs to; None: it is another."""
+    instance = [name for name in names if ".IN." in name]
+    if not instance:
+        return None
+    return "ibn_a" if any(".bn1.IN." in name for name in instance) else "ibn_b"
+
+
+def published_name(key: str) -> str:
+    """The name that IBN-Net's published weights have for a parameter or buffer of a ResNet's stages.
+
+    Args:
+        key: its name in the stages that `ibn_a` or `ibn_b` has changed.
+
+    Example:
+        >>> published_name("layer1.4.bn1.instance.weight"), published_name("layer2.4.bias")
+        ('layer1.0.bn1.IN.weight', 'layer2.3.IN.bias')
+    """
+    stage, place, *inside = key.split(".")
+    block, name = int(place), ".".join(inside)
+    if stage == "layer1":
+        if block < len(STEM):
+            return f"{STEM[block]}.{name}"
+        block -= len(STEM)
+    if len(inside) == 1:  # the instance norm after the last block, which is a part of that block in IBN-Net
+        return f"{stage}.{block - 1}.IN.{name}"
+    name = name.replace("bn1.instance.", "bn1.IN.").replace("bn1.batch.", "bn1.BN.")
+    name = re.sub(r"^(bn[12])\.0\.", r"\1.", name)  # a norm with its ReLU
+    return f"{stage}.{block}.{name}"

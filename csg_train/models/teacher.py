@@ -7,31 +7,31 @@ import re
 from torch import Tensor, nn
 
 from csg.errors import UsageError
-from csg_train.models.backbones import BACKBONES, IBN, Encoder
+from csg_train.models.backbones import BACKBONES, IBN, Backbone, Encoder
 from csg_train.models.fast_layers import fold_batch_norms
+from csg_train.models.ibn import published_variant
 
 
 class Teacher(nn.Module):
     """An encoder with ImageNet weights in eval mode, and its ImageNet classifier; nothing of it is trained.
 
-    The teacher of a student with instance norms is the network without them.
+    The teacher of a student with instance norms is the network without them, unless the weights are IBN-Net's own.
 
     Args:
         name: the student's backbone.
-        weights: the ImageNet state dict of the backbone, as torchvision or timm has it.
+        weights: the ImageNet state dict of the backbone, as torchvision, timm or IBN-Net has it.
         dilated: at output stride 8, for segmentation.
     """
 
     def __init__(self, name: str, weights: dict[str, Tensor], dilated: bool = False):
         super().__init__()
-        name = re.sub(rf"_({'|'.join(IBN)})$", "", name)
+        if published_variant(weights) is None:
+            name = re.sub(rf"_({'|'.join(IBN)})$", "", name)
         self.dilated = dilated
         self.encoder = Encoder(name, weights, freeze_batch_norm=True, dilated=dilated).eval()
         self.head: nn.Module | None = None
         if name in BACKBONES:
-            model = BACKBONES[name].build()
-            model.load_state_dict(weights)
-            self.head = model.get_submodule(BACKBONES[name].head)
+            self.head = _imagenet_classifier(BACKBONES[name], weights)
             fold_batch_norms(self.encoder.stages)
         self.eval().requires_grad_(False)
 
@@ -47,13 +47,24 @@ class Teacher(nn.Module):
             (B, 1000), of the pooled layer4; of a dilated teacher (B * H * W, 1000), of each position of layer4.
 
         Raises:
-            UsageError: the backbone is one of timm, whose feature interface has no classifier.
+            UsageError: the weights have no classifier; those of timm's feature interface never have one.
         """
         if self.head is None:
             raise UsageError(
-                "a timm backbone has no ImageNet classifier, which this method needs", "use a torchvision backbone"
+                "the backbone's weights have no ImageNet classifier, which this method needs",
+                "use a torchvision backbone with its own weights",
             )
         map_BCHW = maps["layer4"]
         features = map_BCHW.permute(0, 2, 3, 1).flatten(0, 2) if self.dilated else map_BCHW.mean((2, 3))
         logits: Tensor = self.head(features)
         return logits
+
+
+def _imagenet_classifier(row: Backbone, weights: dict[str, Tensor]) -> nn.Module | None:
+    """The ImageNet classifier of a backbone; None if the weights have none."""
+    classifier, prefix = row.build().get_submodule(row.head), row.head + "."
+    state = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    if not state:
+        return None
+    classifier.load_state_dict(state)
+    return classifier

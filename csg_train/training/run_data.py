@@ -78,7 +78,7 @@ def check_weights(run: Run, fingerprint: str | None) -> None:
     if recorded and recorded != fingerprint:
         raise InputError(
             f"the ImageNet weights are not those that run {run.path} was started with ({recorded[:12]})",
-            "name the same weights with --set model.weights=FILE",
+            "name the same weights with --weights FILE",
         )
 
 
@@ -143,7 +143,7 @@ def moved(run: Run, settings: Mapping[str, Any]) -> Recipe:
     if other:
         raise UsageError(
             f"a run continues with its own recipe: {other[0]} can't be changed",
-            "give only --data, --real-data, --labels, or --set of data.on_unreadable, data.workers or model.weights",
+            "give only --data, --real-data, --labels, --weights, or --set of data.on_unreadable or data.workers",
         )
     if not settings:
         return run.recipe()

@@ -136,7 +136,7 @@ def test_an_error_of_a_download_names_file_address_and_setting(tmp_path):
         3,
         r"resnet18-f37072fd\.pth",
         "https://download.pytorch.org",
-        "--set model.weights=FILE",
+        "--weights FILE",
     )
     assert not list(tmp_path.rglob("*.pth"))
 

@@ -163,7 +163,7 @@ def test_weights_are_checked_and_their_absence_is_said_in_one_line(tmp_path, mon
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("csg_train.models.weights._from_torchvision", lambda url, file: False)
     monkeypatch.setattr("csg_train.models.weights._from_wheel", lambda file: False)
-    with pytest.raises(InputError, match=r"mobilenet_v2-b0353104.pth.*https://.*--set model.weights=FILE"):
+    with pytest.raises(InputError, match=r"mobilenet_v2-b0353104.pth.*https://.*--weights FILE"):
         pull("mobilenet_v2")
     cached = tmp_path / "hub" / "checkpoints" / "mobilenet_v2-b0353104.pth"
     cached.write_bytes(weights.read_bytes()[:-1])
@@ -171,7 +171,7 @@ def test_weights_are_checked_and_their_absence_is_said_in_one_line(tmp_path, mon
         pull("mobilenet_v2")
     cached.write_bytes(weights.read_bytes())
     assert pull("mobilenet_v2") == cached
-    with pytest.raises(InputError, match="does not fit torchvision's resnet18"):
+    with pytest.raises(InputError, match="does not fit backbone resnet18"):
         load_weights("resnet18", cached)
 
 

@@ -164,7 +164,7 @@ def test_a_run_is_not_resumed_with_other_weights(data, tmp_path, weights):
     state["features.0.0.weight"][0] += 1
     torch.save(state, tmp_path / "other.pth")
     resume = ["train", "cls", "--resume", "--out", "r", "--set"]
-    refused(csg(*resume, "model.weights=other.pth"), 3, "not those that run r was started with.*model.weights=FILE")
+    refused(csg(*resume, "model.weights=other.pth"), 3, "not those that run r was started with.*--weights FILE")
     refused(csg(*resume, "model.weights=none"), 3, "not those that run r was started with")
     assert csg(*resume, "model.weights=copy.pth").returncode == 0
     assert run.recipe().model.weights == str(tmp_path / "copy.pth")
