@@ -131,8 +131,9 @@ def _check_arguments(args: list[str]) -> None:
 def _report(error: Exception, args: list[str]) -> int:
     """Say in one line what went wrong; returns the exit code."""
     known = machine_error(error)
-    if known is None and isinstance(error, ModuleNotFoundError):
-        known = _missing_extra(error, args)
+    missing = error.__cause__ or error  # tritonclient names the module only in the cause of its error
+    if known is None and isinstance(missing, ModuleNotFoundError):
+        known = _missing_extra(missing, args)
     if known:
         _say(f"error: {known}")
         return known.exit_code

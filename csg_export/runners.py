@@ -21,7 +21,7 @@ from csg.errors import UsageError
 from csg.provenance import Engine
 from csg_export.external_weights import loadable, weights_folder
 from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP, LOGITS
-from csg_export.tensorrt import open_engine, run_engine
+from csg_export.tensorrt import compute_capability, open_engine, run_engine
 from csg_train.tasks import Predict, Prediction
 
 OPENVINO_TYPES: dict[ComputeType, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
@@ -113,9 +113,13 @@ RUNNERS: dict[Runtime, Callable[[ModelProto, ComputeType], Runner]] = {
 
 
 def tensorrt_runner(plan: bytes, engine: Engine) -> Runner | None:
-    """Run an engine on this machine's GPU; None without a GPU, or if the engine returns no logits."""
+    """Run an engine on this machine's GPU; None without one that it is built for, or if it returns no logits."""
     if not torch.cuda.is_available():
         log(f"the {engine.library} engine was built but not run: no GPU found")
+        return None
+    if engine.library == "tensorrt-rtx" and compute_capability() not in engine.target:
+        gpu = f"{torch.cuda.get_device_name()} has compute capability {compute_capability()}"
+        log(f"the {engine.library} engine was built but not run: {gpu}, the engine is for {', '.join(engine.target)}")
         return None
     context = open_engine(plan, engine)
     names = [context.engine.get_tensor_name(index) for index in range(context.engine.num_io_tensors)]

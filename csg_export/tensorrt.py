@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from csg.card import ClassificationInput, SegmentationInput
-from csg.errors import InputError, UsageError, one_line
+from csg.errors import InputError, UsageError, VerificationError, one_line
 from csg.files import cache_dir
 from csg.provenance import Engine, Format
 from csg_export.formats import export_format
@@ -169,13 +169,18 @@ def _set_compute_capabilities(trt: Any, config: Any, requested: Sequence[str]) -
         message = f"tensorrt-rtx {trt.__version__} has no compute capability {unknown[0]}"
         raise UsageError(message, f"use one of {', '.join(known)}")
     if not requested and torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        requested = tuple(one for one in (f"{major}.{minor}",) if one in known)
+        requested = tuple(one for one in (compute_capability(),) if one in known)
     chosen = tuple(requested) or tuple(one for one in known if one not in WITHOUT_FP32_GEMM)
     config.num_compute_capabilities = len(chosen)
     for index, one in enumerate(chosen):
         config.set_compute_capability(trt.ComputeCapability.__members__[known[one]], index)
     return chosen
+
+
+def compute_capability() -> str:
+    """The compute capability of this machine's GPU, such as "8.6"."""
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}.{minor}"
 
 
 def _timings_file(trt: Any) -> Path:
@@ -185,11 +190,22 @@ def _timings_file(trt: Any) -> Path:
 
 
 def open_engine(plan: bytes, engine: Engine) -> Any:
-    """Load a plan on this machine's GPU; returns the library's execution context."""
+    """Load a plan on this machine's GPU; returns the library's execution context.
+
+    Raises:
+        VerificationError: the library can't load it.
+    """
     package = export_format(engine.library).package
     assert package is not None
     trt = importlib.import_module(package)
-    return trt.Runtime(_Messages(trt).logger).deserialize_cuda_engine(plan).create_execution_context()
+    messages = _Messages(trt)
+    loaded = trt.Runtime(messages.logger).deserialize_cuda_engine(plan)
+    if loaded is None:
+        raise VerificationError(
+            f"{engine.library} built an engine that it can't load: {messages.errors()}",
+            "use --format onnx, or another version of the library",
+        )
+    return loaded.create_execution_context()
 
 
 def run_engine(context: Any, images_BHW3: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:

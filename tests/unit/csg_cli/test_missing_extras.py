@@ -23,6 +23,7 @@ def csg_without(module, *words):
         (("deploy",), "tritonclient", "serve"),
         (("evaluate",), "tritonclient", "serve"),
         (("serve",), "google.protobuf", "serve"),
+        (("deploy",), "grpc", "serve"),
     ],
 )
 def test_a_missing_package_is_one_line_with_the_extra(words, module, extra):
