@@ -9,8 +9,8 @@ from csg_export.export import export
 from csg_export.fp16_graph import in_fp16
 from csg_export.int8 import ONNXRUNTIME_INT8, TENSORRT_INT8, to_int8
 from csg_export.options import ExportOptions
-from csg_export.sources import from_run
 from csg_export.runners import tensorrt_runner
+from csg_export.sources import from_run
 from csg_export.tensorrt import EngineOptions, build_engine, open_engine
 from tests.helpers.small_networks import CALIBRATION, IMAGES, SPEC, Chain, graph
 
