@@ -66,7 +66,7 @@ class CompareRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings that differ from the recipe's, by dotted name (`csg_train.recipe.settings`)."""
     methods: tuple[str, ...] = ()
-    """The methods, as `--method` takes them; none: all of METHODS."""
+    """The methods, as `--method` takes them; none: those of `choose`."""
     seeds: int = 3
     """Runs of each method, with seeds 0, 1, ..."""
     tune: bool = True

@@ -16,6 +16,8 @@ from csg_train.tasks import TASKS
 
 WEIGHT_FACTORS = (1.0, 0.1, 10.0)
 RATE_FACTORS = (1.0, 1 / 3, 3.0)
+AUGMENTED = {"none": "none:augment=true"}
+"""Methods that are published without augmentation, and their second row in the default comparison, with it."""
 TUNING_DIVISOR = 4
 """A tuning run has a quarter of the steps, at four times the learning rates."""
 HELD_OUT = 0.2
@@ -26,13 +28,14 @@ def choose(texts: Sequence[str], base: Recipe) -> tuple[list[MethodSpec], list[M
     """The methods to compare, and those of the default that are left out because a setting without a default is unset.
 
     Args:
-        texts: the methods as a user writes them; none: all of METHODS.
+        texts: the methods as a user writes them; none: all of METHODS and AUGMENTED.
         base: the recipe that all of them share; it may contain the missing settings.
 
     Raises:
         UsageError: a method does not exist, has an invalid setting, or is given twice.
     """
-    specs = [parse_method(text) for text in texts or METHODS]
+    default = [text for name in METHODS for text in (name, AUGMENTED.get(name)) if text]
+    specs = [parse_method(text) for text in texts or default]
     if len({spec.file_name for spec in specs}) < len(specs):
         raise UsageError("a method is given twice", "give each once")
     left_out = [] if texts else [spec for spec in specs if missing_settings(spec, base)]

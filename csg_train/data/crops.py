@@ -27,6 +27,10 @@ PADDING = {
 }
 
 
+NO_AUGMENT = SegmentationAugment(scale=(1, 1), flip=False, jitter=0)
+"""Crops alone: images of a batch have to be of one size, and few networks can be trained on whole ones."""
+
+
 class Crops(Dataset[Item]):
     """Views of a random crop at (epoch, index), uint8 (V, H, W, 3), and its labels, uint8 (H, W).
 

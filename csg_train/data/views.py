@@ -2,62 +2,64 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from csg.datasets.classification import ClassificationDataset
 from csg.errors import InputError
-from csg.images import decoded
+from csg.images import decoded, load
 from csg_train.data.loading import Item, seed_sample
+from csg_train.data.rand_augment import RandAugment
 from csg_train.recipe import ClassificationAugment, ClassificationData
-from csg_train.recipe.upgrade import MAGNITUDES
 
 
 class Views(Dataset[Item]):
-    """Augmented views of the image at (epoch, index), uint8 (V, S, S, 3), and its class, int64.
+    """Views of the image at (epoch, index), uint8 (V, S, S, 3), and its class, int64.
 
-    The fourteen operations of RandAugment are those of docs/method.md section 6, with torchvision's ranges. They are
-    applied after the resize, not before it as published, so that the views share decoding and resizing.
+    With `augment` they are random crops after RandAugment (docs/method.md section 6). RandAugment is applied after the
+    resize, not before it as published, so that the views share decoding and resizing; translations are scaled with the
+    image. Without it, a view is what the network sees in an evaluation: resize and centre crop.
     """
 
     def __init__(
         self,
         images: ClassificationDataset,
         data: ClassificationData,
-        augment: ClassificationAugment,
+        augment: ClassificationAugment | None,
         views: int,
         seed: int,
     ):
-        self.images, self.views, self.seed = images, views, seed
+        self.images, self.views, self.seed, self.side = images, views, seed, data.size
         self.spec = data.image_input()
-        self.augment = v2.Compose(
-            [
-                v2.RandAugment(augment.operations, augment.magnitude, num_magnitude_bins=MAGNITUDES + 1),
-                v2.RandomCrop(data.size),
-            ]
-        )
+        self.augment = RandAugment(augment.operations, augment.magnitude) if augment else None
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
+        path = self.images.paths[index]
         try:
-            with decoded(self.images.paths[index], self.spec) as found:
-                image = found.resized(self._resized(found.original))
+            if self.augment:
+                with torch.random.fork_rng(devices=[]):
+                    seed_sample(self.seed, epoch, index)
+                    views = self._augmented(path, self.augment)
+            else:
+                views = [load(path, self.spec)] * self.views
         except InputError as error:
             return error.message
-        with torch.random.fork_rng(devices=[]):
-            seed_sample(self.seed, epoch, index)
-            views = torch.stack([self._view(image) for _ in range(self.views)])
-        return views, torch.tensor(int(self.images.labels[index]))
+        return torch.from_numpy(np.stack(views)), torch.tensor(int(self.images.labels[index]))
 
-    def _resized(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height after the shorter side is resized; the longer one is rounded down, as torchvision does."""
+    def _augmented(self, path: Path, augment: RandAugment) -> list[np.ndarray]:
         shorter = self.spec.resize_shorter_side
-        width, height = (int(shorter * side / min(size)) for side in size)
-        return width, height
-
-    def _view(self, image: Image.Image) -> Tensor:
-        return torch.from_numpy(np.array(self.augment(image), np.uint8))
+        with decoded(path, self.spec) as found:
+            scale = shorter / min(found.original)
+            # the longer side is rounded down, as torchvision does
+            width, height = (int(shorter * side / min(found.original)) for side in found.original)
+            image = found.resized((width, height))
+        views = []
+        for _ in range(self.views):
+            left, top = (int(torch.randint(side - self.side + 1, ())) for side in image.size)
+            view = augment(image, scale).crop((left, top, left + self.side, top + self.side))
+            views.append(np.asarray(view, np.uint8))
+        return views

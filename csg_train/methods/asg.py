@@ -24,6 +24,9 @@ from csg_train.models.teacher import Teacher
 class AsgSettings(MethodSettings):
     """Settings of asg."""
 
+    augment: bool = False
+    """Augment the training images, as the other methods do; by default they are resized and cropped alone, as
+    published."""
     weight: Annotated[float, Field(ge=0)] = 0.1
     """lambda, the weight of the imitation: 0.1 in classification, 75 in segmentation."""
     learned: bool = False
@@ -52,6 +55,10 @@ class Asg(Method):
         super().__init__(student, teacher, settings)
         self.policy = RatePolicy(student.encoder, settings.window) if settings.learned else None
         self.seen: list[Tensor] = []
+
+    @property
+    def augmented(self) -> bool:
+        return self.settings.augment
 
     def losses(self, batch: Batch) -> tuple[Losses, Losses]:
         (view,) = batch.views

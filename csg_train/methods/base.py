@@ -86,6 +86,11 @@ class Method(nn.Module):
         return dict(cls.segmentation_defaults) if task == "seg" else {}
 
     @property
+    def augmented(self) -> bool:
+        """Whether its training images are augmented; otherwise they are resized and cropped alone."""
+        return True
+
+    @property
     def teacher(self) -> Teacher:
         """The frozen ImageNet network of a method that needs it."""
         (teacher,) = self._teacher

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from csg_train.methods.none import NoneMethod
+from csg_train.methods.none import NoneMethod, NoneSettings
+
+
+class IbnSettings(NoneSettings):
+    """Settings of ibn-a and ibn-b: those of none, with augmentation."""
+
+    augment: bool = True
+    """Augment the training images."""
 
 
 class IbnA(NoneMethod):
     """Fine-tuning of the backbone with half-instance norms in its blocks."""
 
+    Settings = IbnSettings
     backbone_variant = "_ibn_a"
 
 
 class IbnB(NoneMethod):
     """Fine-tuning of the backbone with instance norms after its first two stages."""
 
+    Settings = IbnSettings
     backbone_variant = "_ibn_b"

@@ -139,8 +139,15 @@ class Task(ABC, Generic[RecipeT, StudentT, DatasetT]):
         """The network; `weights` is the ImageNet state dict of its backbone, None for random weights."""
 
     @abstractmethod
-    def views(self, images: DatasetT, recipe: RecipeT, count: int) -> Dataset[Item]:
-        """`count` augmented views of each image, with its label."""
+    def views(self, images: DatasetT, recipe: RecipeT, count: int, *, augmented: bool) -> Dataset[Item]:
+        """`count` views of each image, with its label.
+
+        Args:
+            images: to train on.
+            recipe: of the run.
+            count: views of each image.
+            augmented: as the recipe's `augment` says; otherwise images are resized and cropped alone.
+        """
 
     @abstractmethod
     def measure(

@@ -49,8 +49,10 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
             timm_backbone.check_size(model.backbone, recipe.data.size)
         return Classifier(Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine), classes)
 
-    def views(self, images: ClassificationDataset, recipe: ClassificationRecipe, count: int) -> Dataset[Item]:
-        return Views(images, recipe.data, recipe.augment, count, seed=recipe.seed)
+    def views(
+        self, images: ClassificationDataset, recipe: ClassificationRecipe, count: int, *, augmented: bool
+    ) -> Dataset[Item]:
+        return Views(images, recipe.data, recipe.augment if augmented else None, count, seed=recipe.seed)
 
     @torch.inference_mode()
     def measure(

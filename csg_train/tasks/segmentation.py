@@ -18,7 +18,7 @@ from csg.errors import InputError
 from csg.images import load_segmentation
 from csg.metrics import PixelConfusion, by_class_name
 from csg.provenance import SegmentationEvaluation
-from csg_train.data.crops import Crops
+from csg_train.data.crops import NO_AUGMENT, Crops
 from csg_train.data.loading import Item
 from csg_train.data.synthetic_scenes import DIGIT_SCENES
 from csg_train.models.backbones import Encoder
@@ -50,8 +50,10 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
         encoder = Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine, dilated=True)
         return Segmenter(encoder, classes, model.head, model.align_corners)
 
-    def views(self, images: SegmentationDataset, recipe: SegmentationRecipe, count: int) -> Dataset[Item]:
-        return Crops(images, recipe.data, recipe.augment, count, seed=recipe.seed)
+    def views(
+        self, images: SegmentationDataset, recipe: SegmentationRecipe, count: int, *, augmented: bool
+    ) -> Dataset[Item]:
+        return Crops(images, recipe.data, recipe.augment if augmented else NO_AUGMENT, count, seed=recipe.seed)
 
     @torch.inference_mode()
     def measure(

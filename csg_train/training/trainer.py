@@ -134,7 +134,8 @@ class Trainer:
     def _batches(self, end: int) -> Generator[Batch]:
         """This process's share of the batches from the current step to `end`, on the device."""
         recipe = self.recipe
-        views = TASKS[recipe.task].views(self.images, recipe, self.method.views)
+        method = self.method
+        views = TASKS[recipe.task].views(self.images, recipe, method.views, augmented=method.augmented)
         sampler = StepBatchSampler(len(self.images), self.batch, recipe.seed, range(self.step, end))
         data, pin = recipe.data, self.device.type == "cuda"
         loaded = batches(views, sampler, data.on_unreadable, workers=data.workers, pin_memory=pin)

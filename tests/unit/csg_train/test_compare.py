@@ -164,9 +164,11 @@ def test_methods_are_chosen_and_refused(small_recipe):
         choose(["none", "csg:tau=1"], base)
     chosen, left_out = choose(None, base)
     assert [spec.name for spec in left_out] == ["drpc"]
-    assert [spec.name for spec in chosen] == [name for name in METHODS if name != "drpc"]
+    labels = ["none", "none:augment=true", *list(METHODS)[1:]]
+    assert [spec.label for spec in chosen] == [label for label in labels if label != "drpc"]
+    assert [recipe_for(spec, base).methods["none"]["augment"] for spec in chosen[:2]] == [False, True]
     everything, none_left = choose(None, small_recipe(methods__drpc__styles="photos"))
-    assert [spec.name for spec in everything] == list(METHODS)
+    assert [spec.label for spec in everything] == labels
     assert not none_left
 
 

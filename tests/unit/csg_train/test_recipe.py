@@ -66,6 +66,13 @@ def test_a_recipe_of_version_1_keeps_its_meaning(tmp_path):
     attached = load_recipe(str(file), {"method": "moco-v2", "method.attention": "attached"})
     assert attached.methods["moco-v2"]["attention"] == "attached"
     assert load_recipe("pacs").methods["csg"]["attention"] == "attached"
+    upgraded = parse_recipe(old | {"augment": {"magnitude": 9}, "methods": {"asg": {"weight": 3.0}}}, "recipe")
+    assert (upgraded.augment.magnitude, upgraded.optim.warm_up) == (27, 0)
+    assert [upgraded.methods[name]["augment"] for name in ("none", "asg", "asg-l2o")] == [True] * 3
+    assert upgraded.methods["asg"]["weight"] == 3
     for group in ("augment", "model", "optim", "methods"):
         with pytest.raises(UsageError, match=group):
             parse_recipe(old | {group: 3}, "recipe")
+    for wrong in ({"augment": {"magnitude": "x"}}, {"methods": {"none": 3}}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            parse_recipe(old | wrong, "recipe")
