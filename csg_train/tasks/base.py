@@ -53,6 +53,9 @@ class Prediction(NamedTuple):
     """Float (B, K) for K classes, or (B, K, H, W)."""
     embedding: Tensor | None = None
     """Float (B, C): the pooled layer4, if the network returns it."""
+    mirrored: Tensor | None = None
+    """Float (B, K), or (B, K, H, W), if asked for: class probabilities, the mean of those of the image and of its
+    mirror image."""
 
     def check(self, name: str) -> None:
         """Raise InputError if a logit or an embedding is NaN or infinite.
@@ -72,12 +75,19 @@ Predict = Callable[[Tensor], Prediction]
 
 
 @contextmanager
-def predicting(student: Student) -> Iterator[Predict]:
-    """The student's predictions, in eval mode; its mode is restored afterwards."""
+def predicting(student: Student, mirrored: bool = False) -> Iterator[Predict]:
+    """The student's predictions, in eval mode; its mode is restored afterwards.
+
+    Args:
+        student: the network.
+        mirrored: also predict from each image and its mirror image, in twice the time.
+    """
 
     def predict(images: Tensor) -> Prediction:
         maps = student.encoder(images)
-        return Prediction(student.classify(maps), student.embed(maps))
+        logits = student.classify(maps)
+        both = of_both(logits, student(images.flip(2))) if mirrored else None
+        return Prediction(logits, student.embed(maps), both)
 
     training = student.training
     student.eval()
@@ -85,6 +95,21 @@ def predicting(student: Student) -> Iterator[Predict]:
         yield predict
     finally:
         student.train(training)
+
+
+def of_both(logits: Tensor, of_mirror_image: Tensor) -> Tensor:
+    """Class probabilities from an image and its mirror image: the mean of both softmaxes.
+
+    The published evaluation averages sigmoid outputs (docs/method.md section 6), which change with a constant that the
+    cross-entropy leaves free (docs/evaluation.md).
+
+    Args:
+        logits: of images, (B, K) or (B, K, H, W).
+        of_mirror_image: of their mirror images, in the same shape.
+    """
+    if logits.ndim == 4:
+        of_mirror_image = of_mirror_image.flip(3)
+    return (logits.softmax(1) + of_mirror_image.softmax(1)) / 2
 
 
 @dataclass(frozen=True)
@@ -103,6 +128,8 @@ class Measurement:
     """Class indices (N,); None for segmentation."""
     matrices: np.ndarray | None = None
     """Int64 (N, K, K), the confusion matrix of each image, rows true; None for classification."""
+    mirrored: ClassificationEvaluation | SegmentationEvaluation | None = None
+    """The scores of image and mirror image together, if `predict` gives them."""
 
     @property
     def predictions(self) -> np.ndarray:

@@ -14,7 +14,7 @@ from csg.card import ClassSpec
 from csg.console import log, progress_bar
 from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
 from csg.errors import InputError
-from csg.metrics import classification_scores
+from csg.metrics import ClassificationScores, classification_scores
 from csg.provenance import ClassificationEvaluation
 from csg_train.data.evaluation_batches import image_batches
 from csg_train.data.loading import Item
@@ -64,36 +64,51 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
         device: torch.device,
     ) -> Measurement:
         errors: list[InputError] = []
+        true, predicted, of_both, embeddings = [], [], [], []
 
         def note(error: InputError) -> None:
             errors.append(error)
             log(f"skipped: {error.message}")
 
-        true, predicted, embeddings = [], [], []
         with progress_bar(f"measuring on {images.name}", len(images)) as advance:
             unreadable = note if recipe.data.on_unreadable == "skip" else None
             for indices, batch in image_batches(images.paths, recipe.data.image_input(), unreadable):
                 prediction = predict(torch.from_numpy(batch).to(device))
                 prediction.check(images.name)
-                logits, embedding = prediction
+                logits, embedding, both = prediction
                 embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
                 predicted.append(logits.argmax(1).cpu().numpy())
+                if both is not None:
+                    of_both.append(both.argmax(1).cpu().numpy())
                 true.append(images.labels[indices])
                 advance(len(indices))
         if not true:
             raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
         all_true, all_predicted = np.concatenate(true), np.concatenate(predicted)
         scores = classification_scores(all_true, all_predicted, len(classes))
-        evaluation = ClassificationEvaluation(
-            dataset=images.name,
-            images=scores.images,
-            skipped=len(errors),
-            accuracy=scores.accuracy,
-            mean_class_accuracy=scores.mean_class_accuracy,
-        )
+        evaluation = _evaluation(images.name, scores, skipped=len(errors))
+        mirrored = None
+        if of_both:
+            scores_of_both = classification_scores(all_true, np.concatenate(of_both), len(classes))
+            mirrored = _evaluation(images.name, scores_of_both, skipped=len(errors))
         return Measurement(
-            evaluation, scores.confusion, np.concatenate(embeddings), true=all_true, predicted=all_predicted
+            evaluation,
+            scores.confusion,
+            np.concatenate(embeddings),
+            true=all_true,
+            predicted=all_predicted,
+            mirrored=mirrored,
         )
+
+
+def _evaluation(dataset: str, scores: ClassificationScores, skipped: int) -> ClassificationEvaluation:
+    return ClassificationEvaluation(
+        dataset=dataset,
+        images=scores.images,
+        skipped=skipped,
+        accuracy=scores.accuracy,
+        mean_class_accuracy=scores.mean_class_accuracy,
+    )
 
 
 def _drawn(recipe: ClassificationRecipe) -> Path:

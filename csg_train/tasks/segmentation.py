@@ -15,8 +15,8 @@ from csg.console import log, progress_bar
 from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError
-from csg.images import load_segmentation
-from csg.metrics import PixelConfusion, by_class_name
+from csg.images import PaddedImage, load_segmentation
+from csg.metrics import PixelConfusion, SegmentationScores, by_class_name
 from csg.provenance import SegmentationEvaluation
 from csg_train.data.crops import NO_AUGMENT, Crops
 from csg_train.data.loading import Item
@@ -65,27 +65,25 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
         device: torch.device,
     ) -> Measurement:
         """mIoU over whole images at their own size, one at a time, in the classes of the images' label set."""
-        spec, skipped, embeddings, matrices = recipe.data.image_input(), 0, [], []
-        table, counts = class_index_table(classes, images.labels), PixelConfusion(len(images.labels.classes))
+        skipped, embeddings, matrices = 0, [], []
+        table, labelled = class_index_table(classes, images.labels), len(images.labels.classes)
+        counts, counts_of_both = PixelConfusion(labelled), PixelConfusion(labelled)
         with progress_bar(f"measuring on {images.name}", len(images)) as advance:
             for index in range(len(images)):
                 advance(1)
-                try:
-                    padded = load_segmentation(images.paths[index], spec)
-                    labels = images.load_labels(index, padded.original)
-                except InputError as error:
-                    if recipe.data.on_unreadable == "fail":
-                        raise
-                    log(f"skipped: {error.message}")
+                loaded = _load(images, index, recipe)
+                if loaded is None:
                     skipped += 1
                     continue
+                padded, labels = loaded
                 prediction = predict(torch.from_numpy(padded.pixels)[None].to(device))
                 prediction.check(images.name)
-                logits, embedding = prediction
+                logits, embedding, both = prediction
                 embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
-                label_map = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
-                matrices.append(counts.matrix_of(labels, table[padded.restore(label_map)]))
+                matrices.append(counts.matrix_of(labels, table[padded.restore(_label_map(logits))]))
                 counts.matrix += matrices[-1]
+                if both is not None:
+                    counts_of_both.add(labels, table[padded.restore(_label_map(both))])
         if not embeddings:
             raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
         scores = counts.scores()
@@ -94,17 +92,44 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
                 f"no pixel of {images.name} belongs to a class of label set {images.labels.name}",
                 "check the masks and the label set",
             )
-        evaluation = SegmentationEvaluation(
-            dataset=images.name,
-            images=len(embeddings),
-            skipped=skipped,
-            miou=scores.miou,
-            pixel_accuracy=scores.pixel_accuracy,
-            frequency_weighted_iou=scores.frequency_weighted_iou,
-            per_class=by_class_name(images.labels.names, scores.per_class),
+        evaluation = _evaluation(images, scores, skipped)
+        mirrored = counts_of_both.scores() if counts_of_both.matrix.any() else None
+        return Measurement(
+            evaluation,
+            scores.confusion[:, :-1],
+            np.concatenate(embeddings),
+            matrices=np.stack(matrices)[:, :, :-1],
+            mirrored=_evaluation(images, mirrored, skipped) if mirrored else None,
         )
-        in_classes = np.stack(matrices)[:, :, :-1]
-        return Measurement(evaluation, scores.confusion[:, :-1], np.concatenate(embeddings), matrices=in_classes)
+
+
+def _load(images: SegmentationDataset, index: int, recipe: SegmentationRecipe) -> tuple[PaddedImage, np.ndarray] | None:
+    """An image and its labels, uint8 (H, W); None if they can't be read and the recipe skips such images."""
+    try:
+        padded = load_segmentation(images.paths[index], recipe.data.image_input())
+        return padded, images.load_labels(index, padded.original)
+    except InputError as error:
+        if recipe.data.on_unreadable == "fail":
+            raise
+        log(f"skipped: {error.message}")
+        return None
+
+
+def _label_map(logits: Tensor) -> np.ndarray:
+    """The class of each pixel, uint8 (H, W), from logits or probabilities (1, K, H, W)."""
+    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+
+def _evaluation(images: SegmentationDataset, scores: SegmentationScores, skipped: int) -> SegmentationEvaluation:
+    return SegmentationEvaluation(
+        dataset=images.name,
+        images=len(images) - skipped,
+        skipped=skipped,
+        miou=scores.miou,
+        pixel_accuracy=scores.pixel_accuracy,
+        frequency_weighted_iou=scores.frequency_weighted_iou,
+        per_class=by_class_name(images.labels.names, scores.per_class),
+    )
 
 
 def _drawn(recipe: SegmentationRecipe) -> Path:

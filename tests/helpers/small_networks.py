@@ -10,6 +10,7 @@ from csg.card import ClassificationInput
 from csg.provenance import Int8Calibration
 from csg_export.onnx_graph import to_onnx
 from csg_export.runners import onnx_runner
+from csg_train.models.segmenter import Segmenter
 
 SPEC = ClassificationInput(height=24, width=24, resize_shorter_side=24)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3), dtype=np.uint8)
@@ -33,6 +34,28 @@ class Chain(nn.Module):
         for layer in self.layers:
             x = torch.relu(layer(x))
         return x.mean((2, 3))
+
+
+class DenseEncoder(nn.Module):
+    """One convolution of stride 8: the logits of neighbouring positions differ much."""
+
+    channels = {"layer4": 6}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 6, 8, 8)
+
+    def forward(self, images):
+        return {"layer4": self.layer(images.float().permute(0, 3, 1, 2) / 60 - 2)}
+
+
+def dense(align_corners):
+    """A segmenter of three classes."""
+    torch.manual_seed(0)
+    network = Segmenter(DenseEncoder(), 3, "deeplabv2", align_corners).eval().requires_grad_(False)
+    for branch in network.head.branches:
+        branch.weight.mul_(20)
+    return network
 
 
 def graph(network):

@@ -3,8 +3,6 @@
 import numpy as np
 import onnx
 import pytest
-import torch
-from torch import nn
 
 from csg_export.export import export
 from csg_export.onnx_graph import strip, to_onnx
@@ -12,32 +10,10 @@ from csg_export.options import ExportOptions
 from csg_export.precisions import PRECISIONS
 from csg_export.runners import onnx_runner, openvino_runner, torch_runner
 from csg_export.tensorrt import EngineOptions
-from csg_train.models.segmenter import Segmenter
+from tests.helpers.small_networks import dense
 from tests.helpers.small_source import segmenter
 
 SIZES = [(8, 8), (8, 64), (64, 64), (72, 136), (200, 96), (256, 512)]
-
-
-class SmallEncoder(nn.Module):
-    """One convolution of stride 8: the logits of neighbouring positions differ much."""
-
-    channels = {"layer4": 6}  # noqa: RUF012
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Conv2d(3, 6, 8, 8)
-
-    def forward(self, images):
-        return {"layer4": self.layer(images.float().permute(0, 3, 1, 2) / 60 - 2)}
-
-
-def small(align_corners):
-    """A segmenter of three classes."""
-    torch.manual_seed(0)
-    network = Segmenter(SmallEncoder(), 3, "deeplabv2", align_corners).eval().requires_grad_(False)
-    for branch in network.head.branches:
-        branch.weight.mul_(20)
-    return network
 
 
 def resizes(model):
@@ -55,7 +31,7 @@ def difference(run, network, height=72, width=136):
 
 @pytest.mark.parametrize(("align_corners", "mode"), [(True, "align_corners"), (False, "half_pixel")])
 def test_the_graph_upsamples_as_pytorch_at_every_size(align_corners, mode):
-    network, spec = small(align_corners), segmenter().spec
+    network, spec = dense(align_corners), segmenter().spec
     model = to_onnx(strip(network), spec)
     assert resizes(model) == [mode]
     run = onnx_runner(model)
@@ -64,7 +40,7 @@ def test_the_graph_upsamples_as_pytorch_at_every_size(align_corners, mode):
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_other_precisions_keep_it(precision, tmp_path):
-    network = small(True)
+    network = dense(True)
     bundle = export(segmenter(network=network), ExportOptions(precision, logits=True), tmp_path / "bundle")
     model = onnx.load(bundle.model)
     assert resizes(model) == ["align_corners"]
@@ -72,7 +48,7 @@ def test_other_precisions_keep_it(precision, tmp_path):
 
 
 def test_openvino_computes_it_in_bf16():
-    network = small(True)
+    network = dense(True)
     model = to_onnx(strip(network), segmenter().spec)
     assert difference(openvino_runner(model, "bf16"), network) < 0.02
 
@@ -80,6 +56,6 @@ def test_openvino_computes_it_in_bf16():
 @pytest.mark.slow
 def test_tensorrt_rtx_builds_an_engine_of_it(tmp_path):
     options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(compute_capabilities=("8.6",)))
-    bundle = export(segmenter(network=small(True)), options, tmp_path / "bundle")
+    bundle = export(segmenter(network=dense(True)), options, tmp_path / "bundle")
     assert resizes(onnx.load(bundle.model)) == ["align_corners"]
     assert bundle.plan.stat().st_size > 1000
