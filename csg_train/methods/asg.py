@@ -1,9 +1,11 @@
 """asg and asg-l2o: Automated Synthetic-to-real Generalization (Chen et al. 2020; docs/method.md section 8).
 
-    L = L_task + lambda * KL(teacher's ImageNet prediction || student's), mean over the batch, or over its positions
+    L = L_task + lambda * KL(teacher's ImageNet prediction || student's), mean over the batch
 
-The student's ImageNet prediction is that of its encoder under the frozen ImageNet classifier. asg uses the recipe's
-learning rates; asg-l2o lets a policy choose one for each stage (csg_train/methods/rate_policy.py).
+The student's ImageNet prediction is that of its encoder under the frozen ImageNet classifier, from the globally pooled
+layer4 in both tasks, as published. asg uses the recipe's learning rates; asg-l2o lets an online policy choose one for
+each stage (csg_train/methods/rate_policy.py). In its published segmentation the weighted imitation of a step is at
+most 9: above, lambda shrinks for that step (`cap`). The hand-set rates and classification are published without a cap.
 """
 
 from __future__ import annotations
@@ -29,17 +31,21 @@ class AsgSettings(MethodSettings):
     published."""
     weight: Annotated[float, Field(ge=0)] = 0.1
     """lambda, the weight of the imitation: 0.1 in classification, 75 in segmentation."""
+    pooled: bool = True
+    """Imitate the prediction from the globally pooled layer4, as published; false: the one at each position."""
+    cap: Annotated[float, Field(gt=0)] | None = None
+    """Maximum of the weighted imitation in a step, reached by a smaller weight in that step; null: no maximum."""
     learned: bool = False
-    """Let the L2O policy choose the learning rate of each stage."""
+    """Let an online policy choose the learning rate of each stage while the student trains."""
     window: Annotated[int, Field(ge=1)] = 20
     """Steps between two choices of the policy."""
 
 
 class AsgL2oSettings(AsgSettings):
-    """Settings of asg-l2o: those of asg, with learned rates."""
+    """Settings of asg-l2o: those of asg, with learned rates; in segmentation `cap` is 9, as published."""
 
     learned: bool = True
-    """Let the L2O policy choose the learning rate of each stage."""
+    """Let an online policy choose the learning rate of each stage while the student trains."""
 
 
 class Asg(Method):
@@ -64,10 +70,10 @@ class Asg(Method):
         (view,) = batch.views
         maps = self.student.encoder(view)
         with torch.no_grad():
-            target = self.teacher.classify(self.teacher(view))
-        imitation = kl_of_predictions(target, self.teacher.classify(maps))
+            target = self.teacher.classify(self.teacher(view), self.settings.pooled)
+        imitation = kl_of_predictions(target, self.teacher.classify(maps, self.settings.pooled))
         losses = {"task": task_loss(self.student.classify(maps), batch.labels)}
-        losses["imitation"] = self.settings.weight * imitation
+        losses["imitation"] = capped(self.settings.weight * imitation, self.settings.cap)
         self.seen.append(torch.stack([losses["task"], imitation]).detach())
         figures = {f"rate/{name}": rate for name, rate in self.policy.rates().items()} if self.policy else {}
         return losses, figures
@@ -85,9 +91,15 @@ class Asg(Method):
 
 
 class AsgL2o(Asg):
-    """asg with layer-wise learning rates chosen by the L2O policy."""
+    """asg with layer-wise learning rates chosen by an online policy."""
 
     Settings = AsgL2oSettings
+    segmentation_defaults = Asg.segmentation_defaults | {"cap": 9.0}
+
+
+def capped(loss: Tensor, cap: float | None) -> Tensor:
+    """A loss of at most `cap`; beyond it the gradient shrinks by the same factor and keeps its direction."""
+    return loss if cap is None else loss * (cap / loss.detach().clamp_min(cap))
 
 
 def kl_of_predictions(target: Tensor, logits: Tensor) -> Tensor:

@@ -1,11 +1,19 @@
 """drpc: Domain Randomization and Pyramid Consistency (Yue et al. 2019; docs/method.md section 8).
 
-    L = mean of L_task over an image's versions + mu * mean |pooled features of a version - their mean over versions|
+    L = mean of L_task over an image's versions + mu * (across + nu * within)
 
-The versions are the image and restyled copies of it. Each step restyles anew, with images from a folder that the user
-names: if they are real, training uses real images, and the output says so. Published drpc restyles with CycleGAN; here
-it is Fourier amplitude mixing, which needs no training (FDA, Yang & Soatto 2020). The features are those of layer4,
-pooled on square grids.
+The versions are the image and restyled copies of it. Both consistencies compare features of layer4, pooled on square
+grids: `across` is the mean |features of a version - their mean over the versions|, `within` the same for two scales of
+one version, a region of the image and the region enlarged to the size of the image.
+
+Published are the two parts (features that depend neither on the style nor on the scale), and 15 auxiliary domains, with
+CycleGAN to restyle each image to each of them. Ours are:
+
+- the restyling: Fourier amplitude mixing, which needs no training (FDA, Yang & Soatto 2020). A style is one image of a
+  folder that the user names, drawn anew in each step. If the images are real, training uses real images, and the output
+  says so.
+- the formula of `within`: the region has a half to the whole of the image's sides, is one for a batch and a step, and
+  that of one version, drawn in each step; nu is 1.
 """
 
 from __future__ import annotations
@@ -29,6 +37,9 @@ from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Studen
 from csg_train.models.teacher import Teacher
 
 GRIDS = (1, 2, 4, 8)  # docs/method.md section 8
+SMALLEST_SHARE = 0.5
+Region = tuple[float, float, float, float]
+"""Top, bottom, left and right edge, as shares of the height and of the width."""
 
 
 class DrpcSettings(MethodSettings):
@@ -37,9 +48,11 @@ class DrpcSettings(MethodSettings):
     styles: Path
     """Folder of style images, searched with its subfolders."""
     weight: Annotated[float, Field(ge=0)] = 1.0
-    """mu, the weight of the consistency."""
-    versions: Annotated[int, Field(ge=1)] = 1
-    """Restyled copies of each image."""
+    """mu, the weight of both consistencies."""
+    within: Annotated[float, Field(ge=0)] = 1.0
+    """nu, the weight of the consistency within an image, relative to the one across its versions; 0: without it."""
+    versions: Annotated[int, Field(ge=1)] = 15
+    """Restyled copies of each image, 15 as published; time and memory of a step grow with them."""
     band: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Half the side of the square of low frequencies that take the amplitude of the style, as a share of the side of
     the image."""
@@ -75,8 +88,19 @@ class Drpc(Method):
             versions.append(restyle(view, styles[chosen], self.settings.band))
         maps = [self.student.encoder(version) for version in versions]
         task = torch.stack([task_loss(self.student.classify(m), batch.labels) for m in maps]).mean()
-        consistency = pyramid_consistency([m["layer4"] for m in maps])
-        return {"task": task, "consistency": self.settings.weight * consistency}, {}
+        across = pyramid_consistency([m["layer4"] for m in maps])
+        losses = {"task": task, "consistency/across": self.settings.weight * across}
+        if self.settings.within:
+            one = int(torch.randint(len(versions), ()))
+            within = self._within(versions[one], maps[one]["layer4"])
+            losses["consistency/within"] = self.settings.weight * self.settings.within * within
+        return losses, {}
+
+    def _within(self, images: Tensor, layer4: Tensor) -> Tensor:
+        """The consistency of a region cut from the images' map with the same region enlarged before the encoder."""
+        region = random_region(layer4)
+        enlarged = self.student.encoder(enlarge(images, region))["layer4"]
+        return pyramid_consistency([crop(layer4, region), enlarged])
 
     def _styles(self, view: Tensor) -> Tensor:
         """The style images at the size of the views, uint8 (S, H, W, 3)."""
@@ -112,11 +136,40 @@ def restyle(images: Tensor, styles: Tensor, band: float) -> Tensor:
     return restyled
 
 
+def random_region(layer4: Tensor) -> Region:
+    """A region that covers whole positions of a map (B, C, H, W): a random share of its sides at a random place."""
+    share = float(torch.empty(()).uniform_(SMALLEST_SHARE, 1))
+    edges: list[float] = []
+    for side in layer4.shape[2:]:
+        length = max(1, round(share * side))
+        start = int(torch.randint(side - length + 1, ()))
+        edges += [start / side, (start + length) / side]
+    top, bottom, left, right = edges
+    return top, bottom, left, right
+
+
+def crop(x: Tensor, region: Region) -> Tensor:
+    """The region of images or maps (B, C, H, W)."""
+    (height, width), (top, bottom, left, right) = x.shape[2:], region
+    return x[:, :, round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+
+
+def enlarge(images: Tensor, region: Region) -> Tensor:
+    """The region of images uint8 (B, H, W, 3), at the size of the images, bilinear: uint8 (B, H, W, 3)."""
+    pixels = images.permute(0, 3, 1, 2).float()
+    grown = F.interpolate(crop(pixels, region), pixels.shape[2:], mode="bilinear", align_corners=False)
+    return grown.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
 def pyramid_consistency(maps: list[Tensor]) -> Tensor:
-    """Mean over grids of the mean distance |pooled - mean over versions|; grids finer than the map are skipped."""
-    stacked = torch.stack([m.float() for m in maps])  # (versions, B, C, H, W)
+    """Mean over grids of the mean distance |pooled - mean over the maps|.
+
+    Args:
+        maps: (B, C, H, W) each, of any sizes; grids finer than the smallest side are skipped.
+    """
+    side = min(min(m.shape[2:]) for m in maps)
     distances = []
-    for grid in (g for g in GRIDS if g <= min(stacked.shape[-2:])):
-        pooled = torch.stack([F.adaptive_avg_pool2d(version, grid) for version in stacked])
+    for grid in (g for g in GRIDS if g <= side):
+        pooled = torch.stack([F.adaptive_avg_pool2d(m.float(), grid) for m in maps])
         distances.append((pooled - pooled.mean(0, keepdim=True)).abs().mean())
     return torch.stack(distances).mean()

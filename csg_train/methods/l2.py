@@ -4,8 +4,9 @@
 
 F = 1 for l2. For ewc, elastic weight consolidation, F is the diagonal of the ImageNet classifier's Fisher information.
 ImageNet's images are not available, so it is measured on synthetic ones: labels drawn from the network's own
-prediction, one image at a time, squared gradients averaged. F is scaled to mean 1, so that mu means the same in both,
-and limited to 100: its few largest values would make a gradient step overshoot.
+prediction (in segmentation: at each position of layer4), one image at a time, squared gradients averaged. F is scaled
+to mean 1, so that mu means the same in both, and limited to 100: its few largest values would make a gradient step
+overshoot.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class L2(Method):
         parameters = [encoder.get_parameter(name) for name in self.anchored.names]
         squares = [torch.zeros_like(p) for p in parameters]
         for batch in images:
-            log_p = F.log_softmax(self.teacher.classify(encoder(batch.views[0])).float(), 1)
+            logits = self.teacher.classify(encoder(batch.views[0]), pooled=not self.teacher.dilated)
+            log_p = F.log_softmax(logits.float(), 1)
             label = torch.multinomial(log_p.detach().exp(), 1)
             gradients = torch.autograd.grad(-log_p.gather(1, label).sum(), parameters)
             for square, gradient in zip(squares, gradients, strict=True):

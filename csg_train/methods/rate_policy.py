@@ -1,10 +1,15 @@
-"""L2O: a recurrent policy that learns the layer-wise learning rates while it sets them (ASG, Chen et al. 2020).
+"""An online policy for layer-wise learning rates, after the L2O policy of ASG (Chen et al. 2020).
+
+It learns the rates of one run while it sets them, from the losses of that run alone. The published policy is another
+one: meta-trained by REINFORCE over many trainings, then loaded and kept fixed; csg has no such policy yet.
 
 For each stage of the encoder it chooses one of {0, 0.1 ... 1.0} times the learning rate of the heads (docs/method.md
 section 8), keeps it for a window of steps, and is then rewarded with the decrease of the log loss over that window
 (REINFORCE with a moving average as baseline). All stages share one GRU cell; each has its own state. The inputs of a
 stage: log task loss, log imitation loss, decrease of the log loss, the last rate, and the relative change of its
-weights since ImageNet. Only the principle is published; inputs, window and reward are our choice.
+weights since ImageNet. The choices and REINFORCE are as published; inputs, window and reward are ours. The published
+policy also sets the rate of the head. It sees the two losses, the progress of the training, mean and deviation of the
+head's weights and the last rates. Its windows grow during the training, from 10 steps (20 in segmentation).
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ LEARNING_RATE, BASELINE_MOMENTUM = 0.1, 0.9
 
 
 class RatePolicy(nn.Module):
-    """The policy and its memory between steps; its buffers are the whole state.
+    """The online policy and its memory between steps; its buffers are the whole state.
 
     Args:
         encoder: the encoder whose stages get a learning rate.

@@ -3,13 +3,15 @@
     L = L_task + c * sum_k Omega_k (theta_k - theta*_k)^2
 
 Along the path of training omega_k += -g_k * (change of theta_k in the step), g the gradient of the loss without the
-penalty. At the end of each epoch Omega_k += max(0, omega_k) / ((change of theta_k in the epoch)^2 + xi), omega is reset
-to 0 and theta* to theta. The first theta* is that of ImageNet, so the first epoch has no penalty.
+penalty. At the end of each epoch Omega_k += max(0, omega_k) / ((change of theta_k in the epoch)^2 + xi), and omega is
+reset to 0. theta* are the ImageNet weights, since the comparison uses si to hold ImageNet; with `anchor: last` they are
+the weights at the end of the last epoch, as in Zenke et al., whose tasks follow one another. Omega is 0 in the first
+epoch, so it has no penalty.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
@@ -27,6 +29,8 @@ class SiSettings(MethodSettings):
     """c, the weight of the penalty; large, because the gain of an epoch is divided among millions of weights."""
     xi: Annotated[float, Field(gt=0)] = 0.1
     """Damping, 0.1 as published."""
+    anchor: Literal["imagenet", "last"] = "imagenet"
+    """The weights that the penalty pulls to: those of ImageNet, or those at the end of the last epoch."""
 
 
 class Si(Method):
@@ -44,6 +48,8 @@ class Si(Method):
         parameters = self._weights()
         self.path = nn.ParameterList([nn.Parameter(torch.zeros_like(p), requires_grad=False) for p in parameters])
         self.before = nn.ParameterList([nn.Parameter(p.detach().clone(), requires_grad=False) for p in parameters])
+        start = parameters if settings.anchor == "imagenet" else []  # of the epoch; with `last` it is the anchor
+        self.start = nn.ParameterList([nn.Parameter(p.detach().clone(), requires_grad=False) for p in start])
 
     def _weights(self) -> list[nn.Parameter]:
         return [self.student.encoder.get_parameter(name) for name in self.consolidated.names]
@@ -69,9 +75,10 @@ class Si(Method):
     @torch.no_grad()
     def after_epoch(self) -> None:
         """Consolidate: turn the path of the epoch into importance, and start a new path."""
-        for name, parameter, path in zip(self.consolidated.names, self._weights(), self.path, strict=True):
-            anchor = self.consolidated.anchor(name)
-            change = parameter - anchor
+        names = self.consolidated.names
+        starts = list(self.start) or [self.consolidated.anchor(name) for name in names]
+        for name, parameter, path, start in zip(names, self._weights(), self.path, starts, strict=True):
+            change = parameter - start
             self.consolidated.importance(name).add_(path.clamp_min(0) / (change.square() + self.settings.xi))
-            anchor.copy_(parameter)
+            start.copy_(parameter)
             path.zero_()

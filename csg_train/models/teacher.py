@@ -40,11 +40,15 @@ class Teacher(nn.Module):
         maps: dict[str, Tensor] = self.encoder(images)
         return maps
 
-    def classify(self, maps: dict[str, Tensor]) -> Tensor:
+    def classify(self, maps: dict[str, Tensor], pooled: bool = True) -> Tensor:
         """ImageNet logits of the maps of any encoder, with gradients to the maps.
 
+        Args:
+            maps: those of the encoder; only layer4 is used.
+            pooled: average layer4 over its positions first, as the ImageNet network does.
+
         Returns:
-            (B, 1000), of the pooled layer4; of a dilated teacher (B * H * W, 1000), of each position of layer4.
+            (B, 1000), of the pooled layer4, or (B * H * W, 1000), of each position of layer4.
 
         Raises:
             UsageError: the weights have no classifier; those of timm's feature interface never have one.
@@ -55,7 +59,7 @@ class Teacher(nn.Module):
                 "use a torchvision backbone with its own weights",
             )
         map_BCHW = maps["layer4"]
-        features = map_BCHW.permute(0, 2, 3, 1).flatten(0, 2) if self.dilated else map_BCHW.mean((2, 3))
+        features = map_BCHW.mean((2, 3)) if pooled else map_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
         logits: Tensor = self.head(features)
         return logits
 

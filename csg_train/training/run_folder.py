@@ -97,6 +97,8 @@ class Run:
             raise InputError(f"{self.path / RECIPE} is damaged", "restore it, or name another run") from None
         if isinstance(tree, dict) and isinstance(data := tree.get("data"), dict):
             data.setdefault("jpeg_scaling", False)  # written by a csg that could not do so
+            if tree.get("version") == 1:
+                tree["evaluate_every"] = 0  # it counted epochs
         try:
             return parse_recipe(tree, str(self.path / RECIPE))
         except UsageError as error:  # the user did not write this recipe

@@ -41,6 +41,8 @@ class TinyStudent(nn.Module):
 class TinyTeacher(nn.Module):
     """A frozen encoder with an "ImageNet" of six classes."""
 
+    dilated = False
+
     def __init__(self, encoder):
         super().__init__()
         self.encoder, self.head = encoder, nn.Linear(5, 6)
@@ -49,8 +51,9 @@ class TinyTeacher(nn.Module):
     def forward(self, images):
         return self.encoder(images)
 
-    def classify(self, maps):
-        return self.head(maps["layer4"].mean((2, 3)))
+    def classify(self, maps, pooled=True):
+        layer4 = maps["layer4"]
+        return self.head(layer4.mean((2, 3)) if pooled else layer4.permute(0, 2, 3, 1).flatten(0, 2))
 
 
 def tiny(seed=0):

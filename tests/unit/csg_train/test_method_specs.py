@@ -48,7 +48,8 @@ def test_a_method_is_written_with_its_settings():
 
 def test_variants_are_their_method_with_other_defaults():
     assert dict(method_settings("ewc", "cls", {})) == dict(method_settings("l2", "cls", {"fisher": True}))
-    assert dict(method_settings("asg-l2o", "seg", {})) == dict(method_settings("asg", "seg", {"learned": True}))
+    learned = {"learned": True, "cap": 9}
+    assert dict(method_settings("asg-l2o", "seg", {})) == dict(method_settings("asg", "seg", learned))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from csg_train.methods import load_method
 from csg_train.methods.asg import kl_of_predictions
 from csg_train.methods.base import Batch
 from csg_train.methods.contrast import nt_xent
-from csg_train.methods.drpc import pyramid_consistency, restyle, style_files
+from csg_train.methods.drpc import crop, enlarge, pyramid_consistency, random_region, restyle, style_files
 from csg_train.methods.l2 import MAX_FISHER
+from csg_train.methods.spec import method_settings
 from tests.helpers.tiny_student import nudge, tiny
 
 
@@ -91,22 +92,25 @@ def test_ewc_weighs_by_the_squared_gradients_of_single_images():
     torch.testing.assert_close(losses["l2"], 0.1 * distance)
 
 
-def test_si_is_its_path_integral():
-    """Two epochs of three steps of momentum SGD, followed weight by weight in NumPy."""
+@pytest.mark.parametrize("anchor", ["imagenet", "last"])
+def test_si_is_its_path_integral(anchor):
+    """Three epochs of three steps of momentum SGD, followed weight by weight in NumPy."""
     student, _ = tiny()
-    method = load_method("si")(student, None, load_method("si").Settings(weight=0.7, xi=0.1)).train()
+    method = load_method("si")(student, None, load_method("si").Settings(weight=0.7, xi=0.1, anchor=anchor)).train()
     optimiser = torch.optim.SGD(student.parameters(), lr=0.5, momentum=0.9)
 
     def weights():
         return [p.detach().double().numpy().copy() for p in student.encoder.parameters()]
 
-    anchors, omegas = weights(), [np.zeros(p.shape) for p in student.encoder.parameters()]
-    for epoch in range(2):
-        paths = [np.zeros_like(anchor) for anchor in anchors]
+    starts, omegas = weights(), [np.zeros(p.shape) for p in student.encoder.parameters()]
+    anchors, penalties = starts, []
+    for epoch in range(3):
+        paths = [np.zeros_like(start) for start in starts]
         for step in range(3):
             batch, before = batch_of(seed=3 * epoch + step), weights()
             losses, _ = method(batch)
             penalty = sum((o * (w - a) ** 2).sum() for o, w, a in zip(omegas, before, anchors, strict=True))
+            penalties.append(penalty)
             assert losses["si"].item() == pytest.approx(0.7 * penalty, rel=1e-4, abs=1e-9)
             task = gradients(losses["task"], student.encoder)
             optimiser.zero_grad()
@@ -116,36 +120,68 @@ def test_si_is_its_path_integral():
             for path, gradient, old, new in zip(paths, task, before, weights(), strict=True):
                 path -= gradient * (new - old)
         method.after_epoch()
-        for omega, path, anchor, now in zip(omegas, paths, anchors, weights(), strict=True):
-            omega += np.maximum(path, 0) / ((now - anchor) ** 2 + 0.1)
-        anchors = weights()
+        for omega, path, start, now in zip(omegas, paths, starts, weights(), strict=True):
+            omega += np.maximum(path, 0) / ((now - start) ** 2 + 0.1)
+        starts = weights()
+        anchors = starts if anchor == "last" else anchors
     assert max(omega.max() for omega in omegas) > 1e-4
-    for name, omega, anchor in zip(method.consolidated.names, omegas, anchors, strict=True):
+    assert (penalties[3] > 1e-4) == (anchor == "imagenet"), "an epoch starts away from ImageNet, at its own start"
+    for name, omega, expected in zip(method.consolidated.names, omegas, anchors, strict=True):
         np.testing.assert_allclose(method.consolidated.importance(name).numpy(), omega, rtol=2e-3, atol=1e-7)
-        np.testing.assert_allclose(method.consolidated.anchor(name).numpy(), anchor)
+        np.testing.assert_allclose(method.consolidated.anchor(name).numpy(), expected)
 
 
-def test_feature_l2_is_the_mean_squared_difference_of_the_last_maps():
+def test_feature_l2_is_the_squared_distance_at_each_position():
     method, teacher = build("feature-l2", weight=0.2)
     batch = batch_of()
     losses, _ = method(batch)
-    ours = method.student.encoder(batch.views[0])["layer4"].detach().numpy()
-    theirs = teacher(batch.views[0])["layer4"].numpy()
-    slow = np.mean([(a - b) ** 2 for a, b in zip(ours.ravel(), theirs.ravel(), strict=True)])
-    assert losses["feature"].item() == pytest.approx(0.2 * slow, rel=1e-5)
+    ours = method.student.encoder(batch.views[0])["layer4"].detach().double().numpy()
+    theirs = teacher(batch.views[0])["layer4"].double().numpy()
+    images, channels, rows, columns = ours.shape
+    distances = [
+        sum((ours[b, c, i, j] - theirs[b, c, i, j]) ** 2 for c in range(channels))
+        for b, i, j in np.ndindex(images, rows, columns)
+    ]
+    assert losses["feature"].item() == pytest.approx(0.2 * np.mean(distances), rel=1e-5)
+    mean, _ = build("feature-l2", weight=0.2 * channels, channels="mean")
+    torch.testing.assert_close(mean(batch)[0]["feature"], losses["feature"])
 
 
-def test_asg_imitates_the_predictions_and_leaves_the_classifier_alone():
-    method, teacher = build("asg", weight=0.1)
+@pytest.mark.parametrize("pooled", [True, False])
+def test_asg_imitates_the_predictions_and_leaves_the_classifier_alone(pooled):
+    method, teacher = build("asg", weight=0.1, pooled=pooled)
     batch = batch_of()
     losses, _ = method(batch)
-    p = torch.softmax(teacher.classify(teacher(batch.views[0])), 1).double().numpy()
-    q = torch.softmax(teacher.classify(method.student.encoder(batch.views[0])), 1).detach().double().numpy()
-    slow = np.mean([sum(a * math.log(a / b) for a, b in zip(r, s, strict=True)) for r, s in zip(p, q, strict=True)])
-    assert losses["imitation"].item() == pytest.approx(0.1 * slow, rel=1e-4)
+    theirs, ours = (encoder(batch.views[0])["layer4"].detach() for encoder in (teacher, method.student.encoder))
+    places = [(b, slice(None), slice(None)) for b in range(4)] if pooled else list(np.ndindex(4, 3, 3))
+    slow = []
+    for b, i, j in places:
+        features = (m[b, :, i, j].reshape(5, -1).mean(1) for m in (theirs, ours))
+        p, q = (torch.softmax(teacher.head(x).double(), 0).tolist() for x in features)
+        slow.append(sum(x * math.log(x / y) for x, y in zip(p, q, strict=True)))
+    assert losses["imitation"].item() == pytest.approx(0.1 * np.mean(slow), rel=1e-4)
     losses["imitation"].backward()
     assert all(parameter.grad is not None for parameter in method.student.encoder.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_the_cap_of_asg_shrinks_the_weight_of_the_step():
+    """Published with 9 for learned rates in segmentation: the weight of such a step is cap / KL."""
+    batch = batch_of()
+    free, _ = build("asg", weight=75.0)
+    whole = free(batch)[0]["imitation"]
+    for cap in (whole.item() / 3, 2 * whole.item()):
+        method, _ = build("asg", weight=75.0, cap=cap)
+        found = method(batch)[0]["imitation"]
+        assert found.item() == pytest.approx(min(whole.item(), cap), rel=1e-5)
+        share = min(1.0, cap / whole.item())
+        for ours, theirs in zip(
+            gradients(found, method.student.encoder), gradients(whole, free.student.encoder), strict=True
+        ):
+            np.testing.assert_allclose(ours, share * theirs, rtol=1e-4, atol=1e-7)
+    assert method_settings("asg-l2o", "seg", {}).cap == 9
+    assert method_settings("asg-l2o", "cls", {}).cap is None
+    assert method_settings("asg", "seg", {}).cap is None
 
 
 def test_kl_of_equal_predictions_is_zero():
@@ -184,20 +220,61 @@ def test_pyramid_consistency_is_the_distance_from_the_mean_on_every_grid():
     assert pyramid_consistency(list(versions)).item() == pytest.approx(np.mean(slow), rel=1e-5)
 
 
+def test_a_region_is_compared_at_two_scales():
+    """Rows 2 and 3 of 4, columns 1 to 3 of 4: the right cells of the map, and the right pixels, enlarged."""
+    region = (0.5, 1.0, 0.25, 1.0)
+    layer4 = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert crop(layer4, region).tolist() == [[[[9, 10, 11], [13, 14, 15]]]]
+    images = torch.zeros(1, 16, 32, 3, dtype=torch.uint8)
+    images[:, 8:, 8:] = 200
+    enlarged = enlarge(images, region)
+    assert enlarged.shape == images.shape
+    assert enlarged.dtype == torch.uint8
+    assert (enlarged == 200).all()
+    steps = torch.arange(8, dtype=torch.uint8)[None, :, None, None].expand(1, 8, 8, 3)
+    slow = [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]  # the first half of the rows, bilinear
+    assert enlarge(steps, (0.0, 0.5, 0.0, 0.5))[0, :, 3, 0].tolist() == [round(value) for value in slow]
+
+
+def test_random_regions_cover_whole_positions_of_at_least_half_the_sides():
+    torch.manual_seed(0)
+    regions = [random_region(torch.zeros(2, 3, 7, 2)) for _ in range(200)]
+    for top, bottom, left, right in regions:
+        assert all(float(edge * side).is_integer() for edge, side in ((left, 2), (right, 2)))
+        assert min(abs(7 * edge - round(7 * edge)) for edge in (top, bottom)) < 1e-9
+        assert 4 <= round(7 * (bottom - top)) <= 7
+        assert 0 <= top < bottom <= 1
+        assert 0 <= left < right <= 1
+    assert len(set(regions)) > 10
+    assert random_region(torch.zeros(1, 1, 1, 1)) == (0, 1, 0, 1)
+
+
 def test_drpc_trains_on_each_version(tmp_path, real_digits):
     student, _ = tiny()
     kind = load_method("drpc")
     settings = kind.Settings(styles=str(real_digits.paths[0].parent), versions=2, max_styles=5, weight=0.5)
     method = kind(student, None, settings)
     seen = []
-    student.encoder.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    hook = student.encoder.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     losses, _ = method(batch_of())
-    assert len(seen) == 3
-    assert not torch.equal(seen[0], seen[1])
-    tasks = [F.cross_entropy(student(version), batch_of().labels).item() for version in seen[:3]]
+    hook.remove()
+    *versions, enlarged = seen
+    assert len(versions) == 3
+    assert not torch.equal(versions[0], versions[1])
+    tasks = [F.cross_entropy(student(version), batch_of().labels).item() for version in versions]
     assert losses["task"].item() == pytest.approx(np.mean(tasks), rel=1e-5)
-    maps = [student.encoder(version)["layer4"] for version in seen[:3]]
-    torch.testing.assert_close(losses["consistency"], 0.5 * pyramid_consistency(maps))
+    maps = [student.encoder(version)["layer4"] for version in versions]
+    torch.testing.assert_close(losses["consistency/across"], 0.5 * pyramid_consistency(maps))
+    edges = [(a / 3, b / 3) for a in range(3) for b in range(a + 1, 4)]
+    regions = [(*rows, *columns) for rows in edges for columns in edges]
+    ((which, region),) = {
+        (index, region)
+        for index, version in enumerate(versions)
+        for region in regions
+        if torch.equal(enlarge(version, region), enlarged)
+    }
+    slow = pyramid_consistency([crop(maps[which], region), student.encoder(enlarged)["layer4"]])
+    torch.testing.assert_close(losses["consistency/within"], 0.5 * slow)
 
 
 def test_nt_xent_is_the_formula():

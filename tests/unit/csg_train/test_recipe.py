@@ -1,6 +1,9 @@
 """Recipes: loaded by name or file, changed by settings, documented, and checked before training."""
 
+import shutil
+
 import pytest
+import torch
 import yaml
 
 from csg.card import ModelCard
@@ -8,6 +11,8 @@ from csg.datasets.label_sets import LabelSet
 from csg.errors import UsageError
 from csg.records import Record
 from csg_train.recipe import Recipe, load_recipe, parse_recipe, parse_settings, recipe_names
+from csg_train.training.run_folder import Run
+from csg_train.training.student import load_student
 
 
 def test_the_recipes_of_csg():
@@ -76,3 +81,30 @@ def test_a_recipe_of_version_1_keeps_its_meaning(tmp_path):
     for wrong in ({"augment": {"magnitude": "x"}}, {"methods": {"none": 3}}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             parse_recipe(old | wrong, "recipe")
+
+
+@pytest.mark.parametrize("task", ["cls", "seg"])
+def test_methods_of_version_1_keep_their_meaning(task):
+    old = {"version": 1, "name": "old", "task": task, "data": {"train": ["a"]}}
+    methods = parse_recipe(old | {"methods": {"drpc": {"styles": "b"}, "feature-l2": {"weight": 0.3}}}, "r").methods
+    assert (methods["feature-l2"]["weight"], methods["feature-l2"]["channels"]) == (0.3, "mean")
+    assert (methods["drpc"]["versions"], methods["drpc"]["within"]) == (1, 0)
+    assert methods["si"]["anchor"] == "last"
+    asg = parse_recipe(old | {"method": "asg"}, "r").methods
+    assert asg["asg"]["pooled"] == (task == "cls")
+    assert parse_recipe(old | {"method": "asg-l2o"}, "r").methods["asg-l2o"]["cap"] is None
+    assert asg["feature-l2"]["weight"] == 0.1
+    assert "drpc" not in asg
+
+
+def test_a_run_of_version_1_can_be_loaded(trained, tmp_path):
+    shutil.copytree(trained.path, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    tree = yaml.safe_load((run.path / "recipe.yaml").read_text())
+    added = {"model": ["align_corners"], "optim": ["warm_up", "average", "steps"], "methods": list(tree["methods"])}
+    for group, names in added.items():
+        tree[group] = {name: value for name, value in tree[group].items() if name not in names}
+    (run.path / "recipe.yaml").write_text(yaml.safe_dump(tree | {"version": 1, "evaluate_every": 3}))
+    assert run.recipe().evaluate_every == 0, "it counted epochs"
+    found, expected = (load_student(r).state_dict() for r in (run, trained))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

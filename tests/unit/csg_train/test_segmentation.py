@@ -22,6 +22,7 @@ from csg_train.tasks import TASKS
 from csg_train.training.command import TrainRequest, build_method, load_task_recipe, train, train_command
 from csg_train.training.optimizer import make_optimiser
 from csg_train.training.run_folder import Run
+from tests.helpers.tiny_student import nudge
 from tests.unit.csg_train.test_backbones import random_state
 
 CPU = torch.device("cpu")
@@ -160,7 +161,7 @@ def test_every_system_trains_on_scenes(weights, name, tmp_path):
     if name == "drpc":
         write = np.zeros((40, 40, 3), np.uint8)
         Image.fromarray(write).save(tmp_path / "style.png")
-    method, recipe = scene_method(name, **({"styles": str(tmp_path)} if name == "drpc" else {}))
+    method, recipe = scene_method(name, **({"styles": str(tmp_path), "versions": 2} if name == "drpc" else {}))
     losses, _ = method(scene_batch(method.views))
     total = sum(losses.values())
     assert torch.isfinite(total)
@@ -214,14 +215,18 @@ def test_published_defaults_of_segmentation():
     assert recipe.augment.scale == (0.75, 1.25)
 
 
-def test_asg_imitates_each_position(weights):
-    method, _ = scene_method("asg")
+@pytest.mark.parametrize("pooled", [True, False])
+def test_asg_imitates_the_pooled_prediction_or_each_position(weights, pooled):
+    method, _ = scene_method("asg", **({} if pooled else {"pooled": False}))
+    nudge(method.student.encoder, by=0.002)
     batch = scene_batch(1)
     losses, _ = method(batch)
     ours, theirs = method.student.encoder(batch.views[0])["layer4"], method.teacher(batch.views[0])["layer4"]
-    head, slow = method.teacher.head, []
-    for b, i, j in np.ndindex(2, 8, 8):
-        p, q = (torch.log_softmax(head(m[b, :, i, j][None]).double(), 1) for m in (theirs, ours))
+    places = [(b, slice(None), slice(None)) for b in range(2)] if pooled else list(np.ndindex(2, 8, 8))
+    slow = []
+    for b, i, j in places:
+        features = (m[b, :, i, j].reshape(1280, -1).mean(1) for m in (theirs, ours))
+        p, q = (torch.log_softmax(method.teacher.head(x[None]).double(), 1) for x in features)
         slow.append((p.exp() * (p - q)).sum().item())
     assert losses["imitation"].item() == pytest.approx(0.1 * np.mean(slow), rel=1e-3, abs=1e-7)
 
@@ -229,7 +234,8 @@ def test_asg_imitates_each_position(weights):
 def test_a_dilated_teacher_is_of_the_students_resolution():
     teacher = Teacher("mobilenet_v2", random_state("mobilenet_v2"), dilated=True)
     assert teacher(PIXELS)["layer4"].shape[2:] == (8, 12)
-    assert teacher.classify(teacher(PIXELS)).shape == (2 * 8 * 12, 1000)
+    assert teacher.classify(teacher(PIXELS)).shape == (2, 1000)
+    assert teacher.classify(teacher(PIXELS), pooled=False).shape == (2 * 8 * 12, 1000)
 
 
 @given(st.integers(2, 5), st.integers(1, 40), st.integers(0, 2**16), st.integers(1, 4))

@@ -26,8 +26,9 @@ CPU = torch.device("cpu")
 
 def recipe_of(small_recipe, method, **changes):
     """The small recipe with a method; drpc gets the digits themselves for styles."""
-    styles = {"methods__drpc__styles": str(SYNTHETIC_DIGITS.cached(200, seed=0))} if method == "drpc" else {}
-    return small_recipe(method=method, **styles, **changes)
+    styles = {"styles": str(SYNTHETIC_DIGITS.cached(200, seed=0)), "versions": 2}
+    drpc = {"methods__drpc": styles} if method == "drpc" else {}
+    return small_recipe(method=method, **drpc, **changes)
 
 
 def states_equal(one, two):
