@@ -1,9 +1,13 @@
 """A csg training step against the shape of the published loop: fp32, NCHW, three eager forwards, one step at a time.
 
     python -m benchmarks.training.csg_step [backbone ...]
+    python -m benchmarks.training.csg_step attention
 
 Both take the same random pixels, compute the same losses and update the same weights; steps alternate within one
 process, medians are compared. The published loop is rewritten here from its description, with plain torch.
+
+`attention` compares csg's own step with the gradient through A-pool's attention and without: pairs of steps on the same
+pixels, in CPU time of the process, the order within a pair changing each time.
 """
 
 from __future__ import annotations
@@ -11,19 +15,17 @@ from __future__ import annotations
 import copy
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from csg.console import show_table
 from csg_train.methods.base import Batch
 from csg_train.models.backbones import BACKBONES
-from csg_train.recipe import load_recipe
+from csg_train.recipe import Recipe, load_recipe
 from csg_train.training.command import build_method
 from csg_train.training.optimizer import make_optimiser, precision_for
 
@@ -87,10 +89,9 @@ class PlainLoop:
                 average.mul_(0.999).add_(now, alpha=0.001)
 
 
-def csg_step(backbone: str, weights: str) -> tuple[Callable[[Batch], None], str]:
-    """csg's own step at `--precision auto`."""
-    recipe = load_recipe("pacs", {"model.backbone": backbone, "model.weights": weights})
-    method = build_method(recipe, 7, CPU).train()
+def csg_step(recipe: Recipe, weights: dict[str, Tensor]) -> tuple[Callable[[Batch], None], str]:
+    """csg's own step at `--precision auto`, for 7 classes."""
+    method = build_method(recipe, 7, CPU, weights).train()
     optimiser, precision = make_optimiser(method, recipe.optim), precision_for("auto", CPU)
 
     def step(batch: Batch) -> None:
@@ -108,9 +109,7 @@ def measure(backbone: str, size: int, images: int, steps: int) -> tuple[str, str
     """Images a second of both loops, and their ratio."""
     state = BACKBONES[backbone].build().state_dict()
     plain = PlainLoop(backbone, state, 4096)
-    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
-        save_file(state, file.name)
-        ours, precision = csg_step(backbone, file.name)
+    ours, precision = csg_step(load_recipe("pacs", {"model.backbone": backbone}), state)
     batch = Batch(torch.randint(0, 256, (2, images, size, size, 3), dtype=torch.uint8), torch.arange(images) % 7)
     times: dict[str, list[float]] = {"plain": [], "csg": []}
     for _ in range(steps + 2):
@@ -123,8 +122,41 @@ def measure(backbone: str, size: int, images: int, steps: int) -> tuple[str, str
     return title, f"{rates['plain']:.1f}", f"{rates['csg']:.1f}", f"{rates['csg'] / rates['plain']:.2f}"
 
 
+def attention_ratio(name: str, size: int, pairs: int) -> tuple[str, str, str, str]:
+    """Median CPU time of a step with detached and attached attention, and the median of the paired ratios."""
+    recipes = [load_recipe(name, {"method.attention": form}) for form in ("detached", "attached")]
+    weights = BACKBONES[recipes[0].model.backbone].build().state_dict()
+    steps = [csg_step(recipe, weights)[0] for recipe in recipes]
+    images, pixels = recipes[0].optim.batch, recipes[0].task == "seg"
+    shape = (images, size, size) if pixels else (images,)
+    views = torch.randint(0, 256, (2, images, size, size, 3), dtype=torch.uint8)
+    batch = Batch(views, torch.randint(0, 7, shape, dtype=torch.uint8 if pixels else torch.int64))
+    times: list[list[float]] = []
+    for pair in range(pairs + 2):
+        spent = [0.0, 0.0]
+        for which in (0, 1) if pair % 2 else (1, 0):
+            started = time.process_time()
+            steps[which](batch)
+            spent[which] = time.process_time() - started
+        times.append(spent)
+    detached, attached = (statistics.median(spent[which] for spent in times[2:]) for which in (0, 1))
+    ratio = statistics.median(with_ / without for without, with_ in times[2:])
+    title = f"{name}, {recipes[0].model.backbone}, {size} px, batch {images}"
+    return title, f"{detached * 1e3:.0f}", f"{attached * 1e3:.0f}", f"{ratio:.3f}"
+
+
+def compare_attention() -> None:
+    """Measure and print what the gradient through the attention costs."""
+    rows = [attention_ratio("pacs", 96, 24), attention_ratio("digit-scenes", 96, 16)]
+    columns = ("", "detached, ms", "attached, ms", "attached / detached")
+    show_table(f"{torch.get_num_threads()} threads, CPU time a step", columns, rows)
+
+
 def main() -> None:
     """Measure and print."""
+    if sys.argv[1:] == ["attention"]:
+        compare_attention()
+        return
     rows = [measure(backbone, 96, 32, 12) for backbone in sys.argv[1:] or ["mobilenet_v2", "resnet18", "resnet50"]]
     show_table(f"{torch.get_num_threads()} threads, images/s", ("", "plain loop", "csg", "csg / plain"), rows)
 

@@ -2,14 +2,14 @@
 
 Nothing here knows a trainer, data or a backbone.
 
-Shape letters: B batch, C channels, H W of the map, D projection (128), K keys in the queue, G patches on each side.
+Shape letters: B batch, C channels, H W of the map, P its positions (H * W), G its patches, D projection (128),
+K keys in the queue.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
 import torch
@@ -24,80 +24,59 @@ Pooling = Literal["attached", "detached", "mean"]
 PROJECTION = 128  # docs/method.md section 2
 
 
-@dataclass(frozen=True)
-class Patches:
-    """A map divided into grid x grid patches of nearly equal size (docs/method.md section 5)."""
-
-    grid: int
-    """Patches on each side; 1: the whole map is one patch."""
-    row: Tensor
-    """int64 (H,): the row of patches that each row of the map belongs to."""
-    column: Tensor
-    """int64 (W,): the column of patches that each column of the map belongs to."""
-
-    @classmethod
-    def of(cls, map_BCHW: Tensor, grid: int) -> Patches:
-        """The patches of a map.
-
-        Raises:
-            UsageError: the map is smaller than the grid.
-        """
-        height, width = map_BCHW.shape[2:]
-        if min(height, width) < grid:
-            raise UsageError(
-                f"a map of {height} x {width} cannot be divided into {grid} x {grid} patches",
-                "use larger crops or a smaller grid",
-            )
-        row, column = (torch.arange(n, device=map_BCHW.device) * grid // n for n in (height, width))
-        return cls(grid, row, column)
-
-    def sum(self, x_BHWC: Tensor) -> Tensor:
-        """The sum over each patch, (B, G, G, C), in the dtype of x also under autocast."""
-        rows_GH, columns_GW = (F.one_hot(index, self.grid).T.to(x_BHWC.dtype) for index in (self.row, self.column))
-        with torch.autocast(x_BHWC.device.type, enabled=False):
-            summed_BGWC = (rows_GH @ x_BHWC.flatten(2)).reshape(len(x_BHWC), self.grid, *x_BHWC.shape[2:])
-            summed_BGGC: Tensor = columns_GW @ summed_BGWC
-        return summed_BGGC
-
-    def expand(self, x_BGGC: Tensor) -> Tensor:
-        """The value of each patch at all its positions, (B, H, W, C)."""
-        return x_BGGC[:, self.row][:, :, self.column]
+def positions(map_BCHW: Tensor) -> Tensor:
+    """The vectors of a map, at least float32 (B, P, C), after a ReLU for stages that end without one."""
+    return map_BCHW.relu().to(_wide(map_BCHW)).flatten(2).transpose(1, 2)
 
 
-def attention(map_BCHW: Tensor, grid: int = 1) -> Tensor:
-    """Weights of A-pool (docs/method.md section 4).
-
-    a_ij = <v_ij, v_mean> / sum over positions; mean and sum are those of the patch (section 5). The map goes through a
-    ReLU first, for backbones whose stages end without one. An all-zero patch gets uniform weights, without gradient.
+def patch_means(map_BCHW: Tensor, grid: int = 1) -> Tensor:
+    """Weights of the mean over each of grid x grid patches of nearly equal size (docs/method.md section 5).
 
     Returns:
-        float32 (B, H, W), non-negative; the sum over each of the grid x grid patches is 1.
+        At least float32 (G, P): 1 / size at the positions of the patch, 0 elsewhere; the patches row by row.
+
+    Raises:
+        UsageError: the map is smaller than the grid.
     """
-    patches = Patches.of(map_BCHW, grid)
-    v_BHWC = map_BCHW.float().relu().permute(0, 2, 3, 1)
-    positions_BGG1 = patches.sum(torch.ones_like(v_BHWC[..., :1]))
-    mean_BGGC = patches.sum(v_BHWC) / positions_BGG1
-    score_BHW1 = (v_BHWC * patches.expand(mean_BGGC)).sum(3, keepdim=True)
-    sum_BHW1 = patches.expand(patches.sum(score_BHW1))
-    weights_BHW1 = score_BHW1 / sum_BHW1.clamp_min(torch.finfo(torch.float32).tiny)
-    return torch.where(sum_BHW1 > 0, weights_BHW1, patches.expand(1 / positions_BGG1)).squeeze(3)
+    height, width = map_BCHW.shape[2:]
+    if min(height, width) < grid:
+        raise UsageError(
+            f"a map of {height} x {width} cannot be divided into {grid} x {grid} patches",
+            "use larger crops or a smaller grid",
+        )
+    row_H, column_W = (torch.arange(n, device=map_BCHW.device) * grid // n for n in (height, width))
+    members_GP = F.one_hot((row_H[:, None] * grid + column_W).flatten(), grid * grid).T.to(_wide(map_BCHW))
+    return members_GP / members_GP.sum(1, keepdim=True)
 
 
-def a_pool(map_BCHW: Tensor, weights_BHW: Tensor, grid: int = 1) -> Tensor:
-    """Weighted sums over each patch of a map, after a ReLU (docs/method.md sections 4 and 5).
+def _wide(map_BCHW: Tensor) -> torch.dtype:
+    return torch.promote_types(map_BCHW.dtype, torch.float32)
+
+
+def attention(positions_BPC: Tensor, means_GP: Tensor) -> Tensor:
+    """Weights of A-pool in each patch (docs/method.md section 4).
+
+    a_ij = <v_ij, v_mean> / sum over the positions of the patch. All steps are products of matrices, so that neither
+    they nor their gradients need a copy of the map. The length of v_mean cancels out: v_mean is scaled to at most 1,
+    which keeps the products in the range of float32.
 
     Returns:
-        float32 (B * grid * grid, C), the patches of an image one after the other.
+        (B, G, P), non-negative; the sum over each patch is 1. A patch of zeros has uniform weights, without
+        gradient.
     """
-    weighted_BHWC = map_BCHW.float().relu().permute(0, 2, 3, 1) * weights_BHW[..., None]
-    return Patches.of(map_BCHW, grid).sum(weighted_BHWC).flatten(0, 2)
+    tiny = torch.finfo(positions_BPC.dtype).tiny
+    with torch.autocast(positions_BPC.device.type, enabled=False):
+        mean_BGC = means_GP @ positions_BPC
+        direction_BGC = mean_BGC / mean_BGC.detach().amax(2, keepdim=True).clamp_min(tiny)
+        score_BGP = (direction_BGC @ positions_BPC.mT) * means_GP
+    sum_BG1 = score_BGP.sum(2, keepdim=True)
+    return torch.where(sum_BG1 > 0, score_BGP / sum_BG1.clamp_min(tiny), means_GP)
 
 
-def uniform(map_BCHW: Tensor, grid: int = 1) -> Tensor:
-    """Weights that turn `a_pool` into the mean over each patch: float32 (B, H, W)."""
-    patches = Patches.of(map_BCHW, grid)
-    ones_BHW1 = torch.ones_like(map_BCHW[:, :1].detach().permute(0, 2, 3, 1), dtype=torch.float32)
-    return patches.expand(1 / patches.sum(ones_BHW1)).squeeze(3)
+def a_pool(positions_BPC: Tensor, weights_BGP: Tensor) -> Tensor:
+    """Weighted sums over each patch, (B * G, C): the patches of an image one after the other."""
+    with torch.autocast(positions_BPC.device.type, enabled=False):
+        return (weights_BGP @ positions_BPC).flatten(0, 1)
 
 
 def projection_head(channels: int, mlp: bool = True) -> nn.Sequential:
@@ -131,12 +110,18 @@ class Projection(nn.Module):
         """
         vectors = {}
         for stage, head in self.heads.items():
-            weigh = uniform if self.pooling == "mean" else attention
-            attended_BCHW = (attention_maps or maps)[stage]
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.pooling == "attached"):
-                weights_BHW = weigh(attended_BCHW, self.grid)
-            vectors[stage] = F.normalize(head(a_pool(maps[stage], weights_BHW, self.grid)).float(), dim=1)
+            pooled = self._pool(maps[stage], attention_maps[stage] if attention_maps else None)
+            vectors[stage] = F.normalize(head(pooled).float(), dim=1)
         return vectors
+
+    def _pool(self, map_BCHW: Tensor, attended_BCHW: Tensor | None) -> Tensor:
+        values_BPC, weights_GP = positions(map_BCHW), patch_means(map_BCHW, self.grid)
+        if self.pooling == "mean":
+            return a_pool(values_BPC, weights_GP.expand(len(values_BPC), -1, -1))
+        attended_BPC = values_BPC if attended_BCHW is None else positions(attended_BCHW)
+        if self.pooling == "detached":
+            attended_BPC = attended_BPC.detach()
+        return a_pool(values_BPC, attention(attended_BPC, weights_GP))
 
 
 def momentum_copy(module: Module) -> Module:

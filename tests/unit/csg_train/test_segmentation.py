@@ -13,7 +13,6 @@ from csg.errors import InputError, UsageError
 from csg.metrics import PixelConfusion
 from csg_train.methods import METHODS
 from csg_train.methods.base import Batch, task_loss
-from csg_train.methods.contrast import Patches, a_pool, attention, uniform
 from csg_train.models.backbones import PLAIN, Encoder
 from csg_train.models.segmenter import Segmenter, make_head
 from csg_train.models.teacher import Teacher
@@ -97,31 +96,6 @@ def test_with_align_corners_the_corners_are_those_of_the_map():
         square = small_BCHW[0, :, top : top + 2, left : left + 2]
         weights = torch.tensor([[(1 - down) * (1 - right), (1 - down) * right], [down * (1 - right), down * right]])
         torch.testing.assert_close(logits_BCHW[0, :, y, x], (square * weights).sum((1, 2)), rtol=0, atol=1e-5)
-
-
-shapes = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(4, 11), st.integers(4, 11), st.integers(0, 2**16))
-
-
-@given(shapes, st.integers(1, 4))
-def test_patches_are_pooled_one_by_one(shape, grid):
-    """A-pool of a patch is A-pool of the map that the patch is; sizes differ by one at most."""
-    *bchw, seed = shape
-    v = torch.randn(bchw, generator=torch.Generator().manual_seed(seed))
-    v[:, :, 0, 0] = -1
-    patches = Patches.of(v, grid)
-    for place, size in ((patches.row, bchw[2]), (patches.column, bchw[3])):
-        counts = torch.bincount(place, minlength=grid)
-        assert counts.sum() == size
-        assert counts.max() - counts.min() <= 1
-    found, plain = a_pool(v, attention(v, grid), grid), a_pool(v, uniform(v, grid), grid)
-    number = 0
-    for image in v:
-        for row in range(grid):
-            for column in range(grid):
-                part = image[None][:, :, patches.row == row][:, :, :, patches.column == column]
-                torch.testing.assert_close(found[number], a_pool(part, attention(part))[0], rtol=1e-4, atol=1e-5)
-                torch.testing.assert_close(plain[number], part.relu().mean((2, 3))[0], rtol=1e-4, atol=1e-5)
-                number += 1
 
 
 def test_pixels_that_are_ignored_cost_nothing():

@@ -231,7 +231,7 @@ def test_csg_step_order_and_the_untouched_teacher(small_recipe, weights):
 
 
 def test_keys_are_the_teachers_maps_under_the_students_attention(small_recipe, weights):
-    from csg_train.methods.contrast import a_pool, attention
+    from csg_train.methods.contrast import a_pool, attention, patch_means, positions
 
     method = build_method(small_recipe(), 10, CPU).train()
     with torch.no_grad():
@@ -240,7 +240,8 @@ def test_keys_are_the_teachers_maps_under_the_students_attention(small_recipe, w
         view = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
         keys = method.keys(view)
         for stage in ("layer3", "layer4"):
-            weights_BHW = attention(method.student.encoder(view)[stage])
-            pooled = a_pool(method.teacher(view)[stage], weights_BHW)
+            attended = method.student.encoder(view)[stage]
+            weights_BGP = attention(positions(attended), patch_means(attended))
+            pooled = a_pool(positions(method.teacher(view)[stage]), weights_BGP)
             slow = torch.nn.functional.normalize(method.key_projection.heads[stage](pooled), dim=1)
             torch.testing.assert_close(keys[stage], slow)
