@@ -39,6 +39,14 @@ class ComparisonOptions:
         Optional[Path],
         typer.Option(help="Folder; runs that it already holds are not repeated.", show_default="comparisons/<recipe>"),
     ] = None
+    real_train: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="FOLDER",
+            help="Real images to train one more model on, shown in circle.png beside the methods; it is no row of the "
+            "table, since it has seen real images. None of them may be among those of --real-data.",
+        ),
+    ] = None
     as_json: Json = False
 
 
@@ -79,5 +87,6 @@ def _compare(task: str, recipe: RecipeOptions, comparison: ComparisonOptions, mo
         seeds=comparison.seeds,
         tune=comparison.tune,
         out=comparison.out,
+        real_train=comparison.real_train,
     )
     compare_command(request, comparison.as_json)

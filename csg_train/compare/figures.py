@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
+from matplotlib.transforms import Transform
 
 from csg.errors import one_line, printable
 from csg.files import atomic_write
+from csg_train.compare.palette import MARKERS, colour, marker
 
 CONCENTRATION = 40.0
 """kappa of the von Mises kernel, about 9 degrees."""
@@ -25,18 +28,18 @@ RING = (1.15, 1.45)
 
 @dataclass(frozen=True)
 class Panel:
-    """A method, measured on N real images of K classes."""
+    """A method, or an encoder to compare it with, measured on N real images of K classes."""
 
     name: str
     """What the figure calls it."""
-    score: float
-    """Its main score, 0 to 1."""
+    score: float | None
+    """Its main score, 0 to 1; None for the untouched encoder, which predicts no class."""
     angles: np.ndarray
     """Angle of each embedding on the circle, float (N,) in radians."""
     true: np.ndarray | None
     """True class of each image, int (N,); None for segmentation, whose images have no single class."""
-    confusion: np.ndarray
-    """Int (K, K), rows true."""
+    confusion: np.ndarray | None
+    """Int (K, K), rows true; None for the untouched encoder."""
     energies: tuple[float, ...]
     """E_0, E_1, E_2; empty if there are fewer than two embeddings."""
 
@@ -90,46 +93,64 @@ def plain(text: str) -> str:
 
 def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     """Embeddings on the circle, coloured by class, with a ring of density and E_s (docs/method.md section 9)."""
-    figure, axes = _grid(len(panels), 2.6, 2.4)
+    columns, legend = _columns(len(panels)), [plain(name) for name in classes] if panels[0].true is not None else []
+    longest = max(map(len, legend), default=0)
+    per_row = max(1, min(len(legend), int(2.6 * columns / (0.4 + 0.085 * longest))))
+    figure, axes = _grid(len(panels), 2.6, 2.4, below=0.2 * math.ceil(len(legend) / per_row))
     around = np.linspace(0, 2 * np.pi, 361)
     densities = [circular_density(panel.angles, around) for panel in panels]
     peak = max(float(density.max()) for density in densities)
-    colours = _colours(len(classes))
-    jitter = np.random.default_rng(0)
     bottom = min(0.0, *(float(np.sin(panel.angles).min()) for panel in panels)) - 0.15  # leave out the empty part
     for axis, panel, density in zip(axes, panels, densities, strict=True):
-        at, true = panel.angles, panel.true
-        radius = 1 + jitter.uniform(-0.05, 0.05, len(at))
-        colour = "0.4" if true is None else [colours[i] for i in true]
-        axis.scatter(radius * np.cos(at), radius * np.sin(at), s=3, c=colour, linewidths=0)
+        axis.add_collection(_points(panel, axis.transData))
         outer = RING[0] + (RING[1] - RING[0]) * density / peak
         x, y = np.cos(around), np.sin(around)
         axis.plot(x, y, color="0.85", lw=0.5, zorder=0)
         axis.fill(np.r_[outer * x, RING[0] * x[::-1]], np.r_[outer * y, RING[0] * y[::-1]], color="0.7", lw=0)
-        axis.set(xlim=(-1.6, 1.6), ylim=(bottom, 1.6), aspect="equal", title=plain(panel.name))
+        axis.set(xlim=(-1.6, 1.6), ylim=(bottom, 1.6), aspect="equal")
+        axis.set_title(plain(panel.name), fontsize=10)
         axis.axis("off")
         energies = "  ".join(f"$E_{s}$ {value:.3f}" for s, value in enumerate(panel.energies))
         axis.text(0, bottom, energies, ha="center", va="top", fontsize=8)
-    if panels[0].true is None:
-        return figure
-    handles = [figure.axes[0].scatter([], [], s=12, color=colours[i]) for i in range(len(classes))]
-    figure.legend(
-        handles,
-        [plain(name) for name in classes],
-        loc="outside lower center",
-        ncols=min(len(classes), 10),
-        fontsize=8,
-        frameon=False,
-    )
+    if legend:
+        axis, numbers = figure.axes[0], range(len(legend))
+        handles = [axis.scatter([], [], s=16, lw=0, color=colour(n), marker=marker(n)) for n in numbers]
+        figure.legend(handles, legend, loc="outside lower center", ncols=per_row, fontsize=8, frameon=False)
     return figure
 
 
+def _points(panel: Panel, coordinates: Transform) -> PathCollection:
+    """The embeddings as small points in random order, so that no class is drawn over the others."""
+    rng, count = np.random.default_rng(0), len(panel.angles)
+    order, radius = rng.permutation(count), 1 + rng.uniform(-0.08, 0.08, count)
+    at = np.stack([radius * np.cos(panel.angles), radius * np.sin(panel.angles)], axis=1)
+    true = np.zeros(count, np.int64) if panel.true is None else panel.true
+    styles = [MarkerStyle(name) for name in MARKERS]
+    shapes = [style.get_path().transformed(style.get_transform()) for style in styles]
+    return PathCollection(
+        [shapes[MARKERS.index(marker(true[index]))] for index in order],  # type: ignore[arg-type]
+        sizes=[float(np.clip(4000 / count, 1.5, 8))],
+        facecolors=["0.4" if panel.true is None else colour(true[index]) for index in order],
+        offsets=at[order],
+        offset_transform=coordinates,
+        linewidths=0,
+        alpha=0.6,
+    )
+
+
 def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
-    """Confusion matrices in shares of each true class: rows true, columns predicted."""
+    """Confusion matrices in shares of each true class: rows true, columns predicted.
+
+    Args:
+        panels: those with a confusion matrix.
+        classes: names of the classes.
+    """
     side, classes = max(2.6, 0.26 * len(classes) + 1), [plain(name) for name in classes]
     figure, axes = _grid(len(panels), side, side)
     for index, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
         confusion = panel.confusion
+        assert confusion is not None
+        assert panel.score is not None
         shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axis.set_title(f"{plain(panel.name)}, {panel.score:.1%}", fontsize=9)
@@ -138,8 +159,8 @@ def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
         if len(classes) <= 12:
             for (row, column), share in np.ndenumerate(shares):
                 if share >= 0.005:
-                    colour = "white" if share > 0.5 else "black"
-                    axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=5, color=colour)
+                    shade = "white" if share > 0.5 else "black"
+                    axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=5, color=shade)
     figure.supxlabel("predicted, in % of the true class", fontsize=9)
     figure.supylabel("true", fontsize=9)
     return figure
@@ -158,17 +179,11 @@ def _columns(panels: int) -> int:
     return min(panels, math.ceil(math.sqrt(panels * 1.5)))
 
 
-def _grid(panels: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+def _grid(panels: int, width: float, height: float, below: float = 0.0) -> tuple[Figure, list[Any]]:
     columns = _columns(panels)
     rows = math.ceil(panels / columns)
-    figure = Figure(figsize=(columns * width, rows * height + 0.5), layout="constrained")
+    figure = Figure(figsize=(columns * width, rows * height + 0.5 + below), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes[panels:]:
         axis.axis("off")
     return figure, axes[:panels]
-
-
-def _colours(count: int) -> list[Any]:
-    return [
-        colormaps["tab10" if count <= 10 else "gist_rainbow"](i if count <= 10 else i / count) for i in range(count)
-    ]

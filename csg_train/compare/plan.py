@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from csg.errors import UsageError
-from csg.files import atomic_write, is_empty
+from csg.files import LOCK, atomic_write, is_empty
 from csg.records import Record, read_record
 from csg.strict_json import json_text
 from csg_train.methods.spec import method_settings
@@ -53,7 +53,7 @@ def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recip
     """
     file = folder / PLAN
     if not file.is_file():
-        if folder.exists() and not is_empty(folder):
+        if folder.exists() and not is_empty(folder) and not _only_runs(folder):
             raise UsageError(f"{folder} is not the folder of a comparison", "name another with --out")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         base = base.model_copy(update={"precision": precision_for(base.precision, device).name})
@@ -74,10 +74,16 @@ def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recip
     return base
 
 
+def _only_runs(folder: Path) -> bool:
+    """Whether a folder holds nothing but runs that were trained beforehand."""
+    return {entry.name for entry in folder.iterdir()} <= {LOCK, "runs", "tune"}
+
+
 def without_folders(recipe: Recipe) -> dict[str, Any]:
-    """The settings of a recipe; of paths the names alone."""
+    """The settings of a recipe without the number of loader processes; of paths the names alone."""
     tree = recipe.model_dump(mode="json")
     data, model = tree["data"], tree["model"]
+    del data["workers"]  # as many as the machine has cores; it changes no result
     for name in ("train", "real"):
         data[name] = [Path(source).name for source in data[name]]
     for group, name in ((data, "labels"), (data, "real_labels"), (model, "weights")):

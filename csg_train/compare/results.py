@@ -19,10 +19,15 @@ from csg_train.methods import METHODS
 from csg_train.methods.spec import MethodSpec, method_settings
 from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS
+from csg_train.training.metrics_log import MetricsLine
 from csg_train.training.optimizer import PrecisionName
 from csg_train.training.run_folder import Run
+from csg_train.training.run_result import Evaluation
 
 ENERGIES = ("E_0", "E_1", "E_2")
+MORE_SCORES = ("mirrored", "last", "best_on_real")
+"""The main score of a run measured in other ways, where it is."""
+StudentRule = Literal["last", "synthetic", "average"]
 JSON = "comparison.json"
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,8 +43,17 @@ class Trial(Record):
     """The number of these images."""
 
 
+class BestStep(Record):
+    """The best measurement of a run on the real images: an oracle, since it is chosen on them."""
+
+    step: int
+    """Steps made before it."""
+    scores: dict[str, Share]
+    """Its scores, as those of the run."""
+
+
 class RunFigures(Record):
-    """The figures of a finished run, and what it was made with."""
+    """The figures of a finished run, and what it was made with. Those with a default are missing in older files."""
 
     seed: int
     """Its seed."""
@@ -63,11 +77,31 @@ class RunFigures(Record):
     """Threads of torch on the CPU."""
     commit: str | None
     """Commit of csg."""
+    torch: str | None = None
+    """Version of torch."""
+    rule: StudentRule = "last"
+    """How the student was chosen."""
+    mirrored: dict[str, Share] | None = None
+    """The student's scores if its answers for each image and its mirror image are averaged."""
+    last: dict[str, Share] | None = None
+    """The scores of the last weights, if the student has others."""
+    best_on_real: BestStep | None = None
+    """The best measurement on the real images, if the run was measured in between."""
+    curve: tuple[tuple[int, Share], ...] = ()
+    """Steps, and the main score on the real images after them, if the run was measured in between."""
 
     def value(self, name: str) -> float | None:
-        """A figure by name: a score, an energy, `seconds_per_step` or `peak_memory_mib`; None if there is none."""
+        """A figure by name: a score, an energy, `seconds_per_step`, `peak_memory_mib`, or one of MORE_SCORES.
+
+        Returns:
+            None if there is none.
+        """
         if name in ENERGIES:
             return float(getattr(self.energy, name)) if self.energy else None
+        if name in MORE_SCORES:
+            found = getattr(self, name)
+            scores = found.scores if isinstance(found, BestStep) else found
+            return float(scores[next(iter(self.scores))]) if scores else None
         return float(self.scores[name] if name in self.scores else getattr(self, name))
 
 
@@ -111,11 +145,39 @@ class MethodResult(Record):
         return statistics.stdev(values) if len(values) > 1 else None
 
 
+class Difference(Record):
+    """How far a method is from the reference, over the seeds that both have and the images."""
+
+    label: str
+    """The method."""
+    reference: str
+    """The method that it is compared with."""
+    mean: float
+    """Mean difference of the main score, -1 to 1; above 0 the method is ahead."""
+    low: float
+    """Lower end of the 95 % interval (csg_train/compare/intervals.py)."""
+    high: float
+    """Upper end."""
+    deviation: float | None
+    """Standard deviation of the difference over seeds; None for a single seed."""
+    seeds: int
+    """Seeds that both have."""
+    images: int
+    """Images that both were measured on."""
+
+    @property
+    def verdict(self) -> str:
+        """`ahead`, `behind`, or `not settled`, as always with a single seed."""
+        if self.seeds == 1 or self.low <= 0 <= self.high:
+            return "not settled"
+        return "ahead" if self.low > 0 else "behind"
+
+
 class ComparisonResult(Record):
     """The content of `comparison.json`."""
 
-    version: Literal[1] = 1
-    """Version of the format."""
+    version: Literal[1, 2] = 2
+    """Version of the format; what version 2 adds is missing in files of version 1."""
     recipe: str
     """Name of the recipe that all methods share."""
     rule: str
@@ -124,6 +186,8 @@ class ComparisonResult(Record):
     """One flat object for each run, for scripts: method, seed, scores, energies, time, memory."""
     methods: tuple[MethodResult, ...]
     """The methods in the order of METHODS."""
+    differences: tuple[Difference, ...] = ()
+    """Of the methods whose predictions are kept, from the reference."""
 
 
 def new_result(spec: MethodSpec, recipe: Recipe, trials: Sequence[Trial], chosen: dict[str, Any]) -> MethodResult:
@@ -143,9 +207,15 @@ def figures_of(run: Run) -> RunFigures:
     """The figures of a finished run that was measured on real images."""
     result, recipe, environment = run.result(), run.recipe(), run.environment()
     assert result.real is not None
+    task = TASKS[recipe.task]
+
+    def scores(evaluation: Evaluation) -> dict[str, float]:
+        return {name: getattr(evaluation, name) for name in task.scores}
+
+    best = result.best_on_real
     return RunFigures(
         seed=recipe.seed,
-        scores={name: getattr(result.real, name) for name in TASKS[recipe.task].scores},
+        scores=scores(result.real),
         energy=result.energy,
         seconds_per_step=result.seconds_per_step,
         peak_memory_mib=result.peak_memory_mib,
@@ -155,7 +225,20 @@ def figures_of(run: Run) -> RunFigures:
         device=environment.device,
         threads=environment.threads,
         commit=environment.commit,
+        torch=environment.packages.get("torch"),
+        rule=result.student.rule if result.student else "last",
+        mirrored=scores(result.mirrored) if result.mirrored else None,
+        last=scores(result.last) if result.last else None,
+        best_on_real=BestStep(step=best.step, scores=scores(best.evaluation)) if best else None,
+        curve=_curve(run, f"real/{next(iter(task.scores))}") if recipe.evaluate_every else (),
     )
+
+
+def _curve(run: Run, name: str) -> tuple[tuple[int, float], ...]:
+    """The steps of a run after which a figure was measured, and the figure."""
+    lines = map(MetricsLine.from_json, run.metrics.read_text(errors="replace").splitlines())
+    found = {line.step: line.figures[name] for line in lines if line and name in line.figures}
+    return tuple((step, value) for step, value in found.items() if value is not None)
 
 
 def read_results(folder: Path, task: str) -> dict[str, MethodResult]:
@@ -181,12 +264,19 @@ def in_order(methods: Iterable[MethodResult]) -> list[MethodResult]:
     return sorted(methods, key=lambda method: order.get(method.method, len(order)))
 
 
-def write_results(folder: Path, base: Recipe, rule: str, methods: Sequence[MethodResult]) -> ComparisonResult:
-    """Write `comparison.json`."""
+def new_comparison(
+    base: Recipe, rule: str, methods: Sequence[MethodResult], differences: Sequence[Difference]
+) -> ComparisonResult:
+    """What a comparison has found."""
     rows = tuple(_row(method.label, run) for method in methods for run in method.runs)
-    result = ComparisonResult(recipe=base.name, rule=rule, rows=rows, methods=tuple(methods))
+    return ComparisonResult(
+        recipe=base.name, rule=rule, rows=rows, methods=tuple(methods), differences=tuple(differences)
+    )
+
+
+def write_results(folder: Path, result: ComparisonResult) -> None:
+    """Write `comparison.json`."""
     atomic_write(folder / JSON, f"{json_text(result.model_dump(mode='json'))}\n".encode())
-    return result
 
 
 def _row(label: str, run: RunFigures) -> dict[str, Any]:
@@ -194,6 +284,7 @@ def _row(label: str, run: RunFigures) -> dict[str, Any]:
         "method": label,
         "seed": run.seed,
         **run.scores,
+        **{name: value for name in MORE_SCORES if (value := run.value(name)) is not None},
         "hse": {name.removeprefix("E_"): run.value(name) for name in ENERGIES},
         "step_ms": 1000 * run.seconds_per_step,
         "peak_mb": run.peak_memory_mib,

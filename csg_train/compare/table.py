@@ -11,17 +11,58 @@ from tabulate import tabulate
 
 from csg.errors import printable
 from csg.files import atomic_write
-from csg_train.compare.results import ENERGIES, MethodResult
+from csg_train.compare.results import ENERGIES, ComparisonResult, Difference, MethodResult
 from csg_train.recipe import Recipe, SegmentationData
 from csg_train.tasks import TASKS
 
 TABLE = "table.md"
+MORE_COLUMNS = {
+    "mirrored": "mirrored %",
+    "last": "last weights %",
+    "best_on_real": "best on real, chosen on the real set %",
+}
+"""Columns of results.MORE_SCORES, left out where no run has the figure."""
+INTERVALS = (
+    "The 95 % intervals are over seeds and images; both systems of a difference have the same seeds and images. They "
+    "are not corrected for the number of differences."
+)
+STUDENTS = {
+    "average": "The student is the average of the weights over the last part of the training",
+    "synthetic": "The student has the weights of the step that is best on held-out synthetic images",
+}
 
 
-def write_table(folder: Path, base: Recipe, rule: str, methods: Sequence[MethodResult]) -> None:
-    """Write `table.md`."""
-    lines = [_table(methods, TASKS[base.task].scores), "", *_caption(base, methods, rule), ""]
-    atomic_write(folder / TABLE, "\n".join(lines).encode())
+def write_table(folder: Path, base: Recipe, result: ComparisonResult, notes: Sequence[str] = ()) -> None:
+    """Write `table.md`.
+
+    Args:
+        folder: of the comparison.
+        base: the recipe that all methods share.
+        result: what the comparison has found.
+        notes: more sentences for the end of the text below the table.
+    """
+    methods, scores = result.methods, TASKS[base.task].scores
+    lines = [_table(methods, scores), ""]
+    if result.differences:
+        lines += [*(f"- {difference_text(difference)}" for difference in result.differences), "", INTERVALS]
+    lines += [*_caption(base, methods, result.rule), *_more_scores(methods, scores), *_machines(methods)]
+    atomic_write(folder / TABLE, "\n".join([*lines, *notes, ""]).encode())
+
+
+def difference_text(difference: Difference) -> str:
+    """A difference in a line.
+
+    Example:
+        csg - none: +1.2 points, 95 % interval -0.4 to 2.8, 5 seeds (deviation 1.5), 800 images: not settled
+    """
+    mean, low, high = (100 * value for value in (difference.mean, difference.low, difference.high))
+    seeds = "1 seed (the interval covers the images alone)"
+    if difference.deviation is not None:
+        seeds = f"{difference.seeds} seeds (deviation {100 * difference.deviation:.1f})"
+    return (
+        f"{printable(difference.label)} - {printable(difference.reference)}: {mean:+.1f} points, 95 % interval "
+        f"{low:.1f} to {high:.1f}, {seeds}, {difference.images} images: {difference.verdict}"
+    )
 
 
 def _table(methods: Sequence[MethodResult], scores: dict[str, str]) -> str:
@@ -30,19 +71,21 @@ def _table(methods: Sequence[MethodResult], scores: dict[str, str]) -> str:
         around = "" if deviation is None else f" ± {scale * deviation:.{digits}f}"
         return "–" if mean is None else f"{scale * mean:.{digits}f}{around}"
 
+    more = {name: column for name, column in MORE_COLUMNS.items() if any(method.values(name) for method in methods)}
     lines = [
         (
             printable(method.label).replace("|", "\\|"),
             str(len(method.runs)),
-            *(cell(method, name, 100, 1) for name in scores),
+            *(cell(method, name, 100, 1) for name in (*scores, *more)),
             *(cell(method, name, 1, 3) for name in ENERGIES),
             f"{1000 * statistics.fmean(method.values('seconds_per_step')):.0f}",
             f"{statistics.fmean(method.values('peak_memory_mib')):.0f}",
         )
         for method in methods
     ]
-    columns = ("method", "seeds", *scores.values(), *ENERGIES, "ms per step", "peak memory MiB")
-    return tabulate(lines, columns, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 8))
+    columns = ("method", "seeds", *scores.values(), *more.values(), *ENERGIES, "ms per step", "peak memory MiB")
+    align = ("left", *["right"] * (len(columns) - 1))
+    return tabulate(lines, columns, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
 def _caption(base: Recipe, methods: Sequence[MethodResult], rule: str) -> list[str]:
@@ -72,6 +115,33 @@ def _caption(base: Recipe, methods: Sequence[MethodResult], rule: str) -> list[s
         for setting, path in method.paths.items()
     ]
     return lines
+
+
+def _more_scores(methods: Sequence[MethodResult], scores: dict[str, str]) -> list[str]:
+    """What the columns of MORE_COLUMNS are, and which weights the student has."""
+    main, runs = next(iter(scores.values())).removesuffix(" %"), [run for method in methods for run in method.runs]
+    lines = [
+        f"{text}{'' if all(run.rule == rule for run in runs) else ' in some of the runs'}."
+        for rule, text in STUDENTS.items()
+        if any(run.rule == rule for run in runs)
+    ]
+    if any(run.mirrored for run in runs):
+        lines.append(f"Mirrored: {main}, with each image and its mirror image averaged.")
+    if any(run.best_on_real for run in runs):
+        lines.append(
+            f"Best on real: {main} at the step where it is highest. This step is chosen on the images that it is "
+            "measured on, so the column is an upper bound to be read beside published best epochs, not a result."
+        )
+    return lines
+
+
+def _machines(methods: Sequence[MethodResult]) -> list[str]:
+    """A sentence if the runs were not all made on the same kind of device and with the same torch."""
+    made = {"devices": "device", "versions of torch": "torch"}
+    runs = [run for method in methods for run in method.runs]
+    found = {what: {getattr(run, name): None for run in runs if getattr(run, name)} for what, name in made.items()}
+    differ = [f"{what} ({', '.join(map(str, values))})" for what, values in found.items() if len(values) > 1]
+    return [f"The runs were made with different {' and '.join(differ)}."] if differ else []
 
 
 def _pixels(base: Recipe) -> str:

@@ -85,6 +85,7 @@ def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict
     changes: dict[str, Any] = candidate | {
         "seed": 0,
         "evaluate_every": 0,
+        "checkpoint": "last",
         "optim.max_steps": math.ceil(base.schedule(images) / TUNING_DIVISOR),
         "optim.warm_up": optim.warm_up // TUNING_DIVISOR,
     }
@@ -93,7 +94,7 @@ def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict
     if isinstance(data, SegmentationData):
         changes["data.real_labels"] = None
     if len(data.train) > 1:
-        return changes | {"data.train": data.train[:-1], "data.real": data.train[-1:]}
+        return changes | {"data.train": data.train[:-1], "data.real": data.train[-1:], "data.holdout": 0.0}
     return changes | {"data.real": (), "data.holdout": HELD_OUT}
 
 

@@ -4,10 +4,13 @@ import pytest
 
 from csg.records import read_record
 from csg_train.compare.plan import PLAN, Plan
-from csg_train.compare.results import read_results
+from csg_train.compare.predictions import differences
+from csg_train.compare.references import notes
+from csg_train.compare.results import new_comparison, read_results
 from csg_train.compare.table import TABLE, write_table
 from csg_train.compare.tuning import tuning_rule
 from csg_train.recipe import parse_recipe
+from csg_train.tasks import TASKS
 from tests.conftest import ROOT
 
 FOLDERS = sorted(path.parent for path in (ROOT / "docs" / "results").glob(f"*/{PLAN}"))
@@ -17,5 +20,8 @@ FOLDERS = sorted(path.parent for path in (ROOT / "docs" / "results").glob(f"*/{P
 def test_figures_and_table_agree(folder, tmp_path):
     plan = read_record(folder / PLAN, Plan, "restore it")
     base = parse_recipe(plan.recipe, str(folder / PLAN))
-    write_table(tmp_path, base, tuning_rule(base, plan.tune), list(read_results(folder, base.task).values()))
+    methods = list(read_results(folder, base.task).values())
+    result = new_comparison(base, tuning_rule(base, plan.tune), methods, differences(folder, methods))
+    score = next(iter(TASKS[base.task].scores.values()))
+    write_table(tmp_path, base, result, notes(folder, score))
     assert (tmp_path / TABLE).read_text() == (folder / TABLE).read_text()

@@ -12,7 +12,7 @@ from PIL import Image
 from csg.errors import InputError, UsageError
 from csg.locks import locked
 from csg_train.compare.figures import Panel, circle_figure, confusion_figure, save_figure
-from csg_train.compare.panels import draw_figures
+from csg_train.compare.panels import draw_panels
 from csg_train.compare.plan import keep_plan
 from csg_train.compare.results import Trial, read_results
 from csg_train.compare.tuning import best_trial, candidates, choose, recipe_for, trial_settings, tuning_rule
@@ -46,9 +46,8 @@ def test_table_and_json_are_the_runs_own_figures(compared):
     assert [(row["method"], row["seed"]) for row in result["rows"]] == [
         (method, seed) for method in ("none", "csg:apool=false") for seed in (0, 1)
     ]
-    assert {"method", "seed", "accuracy", "mean_class_accuracy", "hse", "step_ms", "peak_mb"} == result["rows"][
-        0
-    ].keys()
+    figures = {"method", "seed", "accuracy", "mean_class_accuracy", "hse", "step_ms", "peak_mb"}
+    assert figures == result["rows"][0].keys() - {"mirrored"}
     for method, name in zip(result["methods"], ("none", "csg-apool-false"), strict=True):
         own = [Run(folder / "runs" / f"{name}-{seed}").result() for seed in (0, 1)]
         accuracies = [run.real.accuracy for run in own]
@@ -64,7 +63,7 @@ def test_table_and_json_are_the_runs_own_figures(compared):
 
 def test_the_figures_are_pictures(compared):
     folder, _ = compared
-    for name in ("circle.png", "confusion.png"):
+    for name in ("circle.png", "confusion.png", "scores.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 300
             assert len(picture.convert("RGB").getcolors(2**20)) > 20
@@ -193,7 +192,7 @@ BROKEN = {
     "a seed twice": lambda text: text.replace('"seed": 1', '"seed": 0'),
     "a method twice": lambda text: text.replace("csg:apool=false", "none"),
     "words for a number": lambda text: text.replace('"chosen": {}', '"chosen": {"optim.lr_heads": "x"}'),
-    "newer": lambda text: text.replace('"version": 1', '"version": 2'),
+    "newer": lambda text: re.sub(r'"version": [12]', '"version": 3', text, count=1),
 }
 
 
@@ -211,7 +210,7 @@ def test_a_damaged_plan_is_one_line(small_recipe, compared, tmp_path, how):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
     file = folder / "plan.json"
     file.write_text(BROKEN[how](file.read_text()))
-    with pytest.raises(InputError, match=r"plan\.json .*; restore it|plan\.json has format version 2"):
+    with pytest.raises(InputError, match=r"plan\.json .*; restore it|plan\.json has format version 3"):
         keep_plan(folder, small_recipe(), False, "0")
 
 
@@ -225,7 +224,7 @@ def test_a_damaged_panel_is_one_line(compared, tmp_path, content):
     else:
         panel.write_bytes(content)
     with pytest.raises(InputError, match=r"none\.npz is damaged"):
-        draw_figures(folder, ["none", "csg:apool=false"])
+        draw_panels(folder, ["none", "csg:apool=false"])
 
 
 NAMES = ["$x", "a$b$", "\\alpha", "caf\udce9", "\u4e2d", "[red]", "a\nb", "\x1b[31m", "a%_^{", "x" * 100]
