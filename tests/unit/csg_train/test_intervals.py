@@ -1,4 +1,4 @@
-"""The intervals of a comparison contain the truth as often as they say, for few seeds too, and pair what can be paired."""
+"""The intervals of a comparison contain the truth as often as they say, for few seeds too, and are paired."""
 
 import numpy as np
 import pytest
