@@ -47,6 +47,17 @@ class SourceOptions:
     """The network to export."""
 
     run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None
+    checkpoint: Annotated[
+        Optional[Path],
+        typer.Option(help="Export this checkpoint of the method's published code (NVlabs/CSG), not a run."),
+    ] = None
+    classes: Annotated[
+        Optional[str],
+        typer.Option(
+            help="With --checkpoint: file with a class name a line; segmenters: label set.",
+            show_default="VisDA-17's, Cityscapes'",
+        ),
+    ] = None
     torchvision: Annotated[
         Optional[str], typer.Option(metavar="NAME", help="Export this ImageNet classifier of torchvision, not a run.")
     ] = None
@@ -57,13 +68,15 @@ class SourceOptions:
     data: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="int8: where the run's training images are now. Repeatable.", show_default="where the run found them"
+            help="int8: where the run's training images are now, or images for the checkpoint. Repeatable.",
+            show_default="where the run found them",
         ),
     ] = None
     real_data: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="Where the run's real images are now. Repeatable. Without them, only hard inputs are compared.",
+            help="Where the run's real images are now, or images for the checkpoint. Repeatable. Without them, only "
+            "hard inputs are compared.",
             show_default="where the run found them",
         ),
     ] = None
@@ -251,6 +264,8 @@ def export(
 
     request = ExportRequest(
         run=source.run,
+        checkpoint=source.checkpoint,
+        classes=source.classes,
         torchvision=source.torchvision,
         weights=source.weights,
         data=tuple(source.data or ()),

@@ -8,6 +8,7 @@ from csg.bundle import Bundle
 from csg.card import STRIDE
 from csg.console import log, print_json
 from csg.errors import UsageError
+from csg_export.checkpoint_source import from_checkpoint
 from csg_export.export import export
 from csg_export.formats import export_format
 from csg_export.inspect import model_bytes, show_evaluations, show_parity
@@ -21,7 +22,7 @@ RUNS = Path("runs")
 
 
 def export_command(request: ExportRequest, as_json: bool) -> None:
-    """Export a run or a torchvision classifier as a bundle and print the parity table, or JSON.
+    """Export a run, a published checkpoint or a torchvision classifier as a bundle and print the parity table, or JSON.
 
     Raises:
         UsageError: the options contradict each other, or a library is missing.
@@ -44,20 +45,35 @@ def export_command(request: ExportRequest, as_json: bool) -> None:
 
 
 def _open_source(request: ExportRequest, size: tuple[int, int] | None) -> Source:
+    _check_source(request, size)
     options = request.options
-    if request.torchvision is None:
-        if request.weights:
-            raise UsageError("--weights is for --torchvision only", "leave it out: a run has its own weights")
-        run = Run(request.run or newest_run(RUNS))
-        log(f"export: run {run.path}{'' if request.run else ' (newest)'}, {options.format}, {options.precision}")
-        return from_run(run, size, request.data, request.real_data)
-    if request.run:
-        raise UsageError("a run and --torchvision name two networks", "use one of them")
+    what = f"{options.format}, {options.precision}"
+    if request.torchvision:
+        log(f"export: torchvision's {request.torchvision}, {what}")
+        return from_torchvision(request.torchvision, request.weights)
+    if request.checkpoint:
+        log(f"export: checkpoint {request.checkpoint}, {what}")
+        return from_checkpoint(
+            request.checkpoint, request.classes, size=size, data=request.data, real_data=request.real_data
+        )
+    run = Run(request.run or newest_run(RUNS))
+    log(f"export: run {run.path}{'' if request.run else ' (newest)'}, {what}")
+    return from_run(run, size, request.data, request.real_data)
+
+
+def _check_source(request: ExportRequest, size: tuple[int, int] | None) -> None:
+    """Raise UsageError if two networks are named, or an option is not used by the one that is."""
+    named = {"a run": request.run, "--checkpoint": request.checkpoint, "--torchvision": request.torchvision}
+    given = [name for name, value in named.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} name two networks", "use one of them")
+    if request.weights and not request.torchvision:
+        raise UsageError("--weights is for --torchvision only", "leave it out: a run has its own weights")
+    if request.classes and not request.checkpoint:
+        raise UsageError("--classes is for --checkpoint only", "leave it out: a run knows its classes")
     for option, value in (("--size", size), ("--data", request.data), ("--real-data", request.real_data)):
-        if value:
-            raise UsageError(f"{option} is for runs only", "leave it out with --torchvision")
-    log(f"export: torchvision's {request.torchvision}, {options.format}, {options.precision}")
-    return from_torchvision(request.torchvision, request.weights)
+        if value and request.torchvision:
+            raise UsageError(f"{option} is not for torchvision's classifiers", "leave it out with --torchvision")
 
 
 def _summary(bundle: Bundle) -> dict[str, object]:

@@ -35,18 +35,22 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What `csg export` is asked for: a run, by default the newest, or a classifier of torchvision."""
+    """The network and what to make of it: a run (by default the newest), a published checkpoint or a classifier of torchvision."""
 
     run: Path | None = None
     """Folder of a finished run."""
+    checkpoint: Path | None = None
+    """A checkpoint of the published code, whose student is exported."""
+    classes: str | None = None
+    """Of the checkpoint: a file with class names, or a segmenter's label set; None: VisDA-17's or Cityscapes'."""
     torchvision: str | None = None
     """Name of a torchvision classifier, exported unmodified."""
     weights: str | None = None
     """Of the torchvision classifier: a file, or "none" for random weights; None: torchvision's best."""
     data: tuple[str, ...] = ()
-    """Where the run's training images are now, for int8; empty: where they were."""
+    """Where the run's training images are now, for int8; empty: where they were. Of a checkpoint, images to use."""
     real_data: tuple[str, ...] = ()
-    """Where the run's real images are now; empty: where they were."""
+    """Where the run's real images are now; empty: where they were. Of a checkpoint, images to compare on."""
     size: str | None = None
     """Fixed input of a segmenter, as HEIGHTxWIDTH; None: any multiples of 8."""
     options: ExportOptions = field(default_factory=ExportOptions)

@@ -1,4 +1,7 @@
-"""Networks to export: a finished run's student, or an unmodified classifier of torchvision as a reference."""
+"""Networks to export: a finished run's student, or an unmodified classifier of torchvision as a reference.
+
+A published checkpoint is in csg_export/checkpoint_source.py.
+"""
 
 from __future__ import annotations
 
@@ -86,13 +89,13 @@ def from_run(
         InputError: the run is not finished, a file of it is broken, or the images named are not those of the run.
     """
     student, recipe, class_spec = load_student(run), run.recipe(), run.class_spec()
-    task, spec = TASKS[recipe.task], _with_size(recipe.data.image_input(), size)
+    task, spec = TASKS[recipe.task], with_size(recipe.data.image_input(), size)
     real = _real_images(run, real_data)
     mean, std = normalisation(recipe.model.backbone)
     measured = run.result().real
 
     def training() -> ParityImages:
-        return _sample(training_images(run, data), spec, CALIBRATION_IMAGES[recipe.task])
+        return parity_sample(training_images(run, data), spec, CALIBRATION_IMAGES[recipe.task])
 
     def measure(predict: Predict) -> ClassificationEvaluation | SegmentationEvaluation:
         return task.measure(predict, class_spec, real, recipe, device=torch.device("cpu")).evaluation
@@ -106,7 +109,7 @@ def from_run(
         classes=class_spec,
         normalisation=Normalisation(mean=mean, std=std),
         provenance=_provenance(run),
-        real=_sample(real, spec, PARITY_IMAGES[recipe.task]) if real else None,
+        real=parity_sample(real, spec, PARITY_IMAGES[recipe.task]) if real else None,
         training=training,
         evaluations=(measured,) if measured else (),
         measure=measure if measured and real else None,
@@ -127,13 +130,19 @@ def _real_images(run: Run, sources: Sequence[str]) -> Images | None:
     return images
 
 
-def _sample(images: Images, spec: ClassificationInput | SegmentationInput, count: int) -> ParityImages:
+def parity_sample(images: Images, spec: ClassificationInput | SegmentationInput, count: int) -> ParityImages:
+    """At most `count` images of a dataset, evenly spaced, to compare or calibrate on."""
     return ParityImages(images.name, spec, evenly_spaced(images.paths, count))
 
 
-def _with_size(
+def with_size(
     spec: ClassificationInput | SegmentationInput, size: tuple[int, int] | None
 ) -> ClassificationInput | SegmentationInput:
+    """The input of a network with a fixed height and width, if `size` is given.
+
+    Raises:
+        UsageError: the network is a classifier.
+    """
     if size is None:
         return spec
     if isinstance(spec, ClassificationInput):

@@ -125,8 +125,7 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         state = read_state_dict(path)
         if csg_checkpoint.is_csg_checkpoint(state):
             state = csg_checkpoint.encoder_of(state)
-        check_fits(state, _expected(name, state), BACKBONES[name].head + ".")
-        check_finite(state)
+        check_weights(name, state)
     except Exception as error:
         reason = one_line(next(iter(str(error).strip().splitlines()), error), 160)
         raise InputError(
@@ -134,6 +133,17 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
             "name a file with weights of that model with --weights FILE (docs/how-to/weights.md)",
         ) from None
     return state
+
+
+def check_weights(name: str, state: dict[str, Tensor]) -> None:
+    """Raise ValueError, in one line, if a state dict is not that of a backbone, or holds NaN or infinity.
+
+    Args:
+        name: of the backbone; not one of timm.
+        state: as torchvision or IBN-Net has it, with or without the ImageNet classifier.
+    """
+    check_fits(state, _expected(name, state), BACKBONES[name].head + ".")
+    check_finite(state)
 
 
 def _expected(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
