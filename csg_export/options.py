@@ -35,10 +35,10 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """The network and what to make of it: a run (by default the newest), a published checkpoint or a classifier of torchvision."""
+    """The network, and what to make of it: a run, a published checkpoint, or a classifier of torchvision."""
 
     run: Path | None = None
-    """Folder of a finished run."""
+    """Folder of a finished run; None: the newest, unless another network is named."""
     checkpoint: Path | None = None
     """A checkpoint of the published code, whose student is exported."""
     classes: str | None = None

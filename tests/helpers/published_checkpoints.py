@@ -1,9 +1,16 @@
 """Checkpoints of the layout that the method's published code writes, with random weights."""
 
+from functools import cache
+
 import torch
 import torchvision
 from torch import nn
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
+
+def hollow(tensor):
+    """Zeros of the same shape and type, which need no space in a file."""
+    return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
 
 
 def resnet(name, dilated=False):
@@ -35,7 +42,7 @@ def published_checkpoint(encoder, head, **more):
     }
     state = {f"encoder_q.{k}": v for k, v in (backbone | heads).items()}
     state |= {f"encoder_q.fc_new.{k}": v for k, v in head.items()}
-    state |= {f"encoder_k.{k}": torch.ones_like(v) for k, v in (backbone | heads).items()}
+    state |= {f"encoder_k.{k}": hollow(v) for k, v in (backbone | heads).items()}
     for stage in (3, 4):
         state |= {f"queue{stage}": torch.randn(128, 64), f"queue_ptr{stage}": torch.zeros(1, dtype=torch.long)}
     return {"epoch": 30, "state_dict": state, "best_prec1": torch.tensor(64.1)} | more
@@ -50,6 +57,14 @@ def classifier(name="resnet18", classes=12):
     checkpoint = published_checkpoint(model, head.state_dict())
     model.fc = head
     return model, checkpoint
+
+
+@cache
+def hollow_classifier():
+    """A small file: a checkpoint in which the head alone has values."""
+    checkpoint = classifier()[1]
+    state = {k: v if "fc_new" in k else hollow(v) for k, v in checkpoint["state_dict"].items()}
+    return checkpoint | {"state_dict": state}
 
 
 class Segmentation(nn.Module):

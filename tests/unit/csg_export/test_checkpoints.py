@@ -11,8 +11,11 @@ import torch
 from csg.bundle import read_bundle
 from csg.errors import InputError, UsageError
 from csg_export.checkpoint_source import from_checkpoint
+from csg_train.models.csg_checkpoint import parse_csg_checkpoint
+from csg_train.models.teacher import Teacher
+from csg_train.models.weights import load_weights
 from tests.helpers.cli import csg, refused
-from tests.helpers.published_checkpoints import classifier, segmenter
+from tests.helpers.published_checkpoints import classifier, hollow_classifier, segmenter
 from tests.helpers.small_runs import noisy_images
 
 
@@ -26,7 +29,8 @@ def close(found, expected):
     np.testing.assert_allclose(np.asarray(found) / size, np.asarray(expected) / size, atol=1e-4, rtol=0)
 
 
-def test_a_classifiers_checkpoint_becomes_a_bundle_with_its_answers(tmp_path):
+@pytest.mark.slow
+def test_a_checkpoint_becomes_a_bundle_of_the_student_alone(tmp_path):
     model, checkpoint = classifier()
     torch.save(checkpoint, tmp_path / "csg_res18_visda17_best.pth.tar")
     photos = noisy_images(tmp_path / "photos", count=2, classes=("bus", "truck"))
@@ -44,6 +48,23 @@ def test_a_classifiers_checkpoint_becomes_a_bundle_with_its_answers(tmp_path):
     found = ort.InferenceSession(bundle.model, providers=["CPUExecutionProvider"]).run(None, {"image": images})[0]
     with torch.inference_mode():
         close(found, model(normalised(images)))
+
+
+def test_a_classifiers_checkpoint_is_read_with_its_answers(tmp_path):
+    model, checkpoint = classifier()
+    torch.save(checkpoint, tmp_path / "csg.pth.tar")
+    source = from_checkpoint(tmp_path / "csg.pth.tar")
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        close(source.network(torch.from_numpy(images)), model(normalised(images)))
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101])
+def test_the_depth_comes_from_the_names(depth):
+    with torch.device("meta"):
+        state = classifier(f"resnet{depth}")[1]["state_dict"]
+    found = parse_csg_checkpoint(state)
+    assert (found.backbone, found.task, found.classes) == (f"resnet{depth}", "cls", 12)
 
 
 def test_a_segmenters_checkpoint_is_read_with_its_answers(tmp_path):
@@ -64,7 +85,7 @@ def test_a_segmenters_checkpoint_is_read_with_its_answers(tmp_path):
 
 def test_other_classes_are_named(tmp_path):
     torch.save(classifier(classes=3)[1], tmp_path / "c.pth")
-    with pytest.raises(UsageError, match="VisDA-17 has 12 classes, the checkpoint 3; .*--classes"):
+    with pytest.raises(UsageError, match=r"VisDA-17 has 12 classes, the checkpoint 3; .*--classes"):
         from_checkpoint(tmp_path / "c.pth")
     names = tmp_path / "names.txt"
     names.write_text("bike\n\nvan\nbus\n")
@@ -79,8 +100,12 @@ def test_other_classes_are_named(tmp_path):
             from_checkpoint(tmp_path / "c.pth", str(names))
 
 
+NAN = torch.full((64,), float("nan"))
+
+
 def _changed(change):
     def write(file, checkpoint):
+        checkpoint = checkpoint | {"state_dict": dict(checkpoint["state_dict"])}
         change(checkpoint, checkpoint["state_dict"])
         torch.save(checkpoint, file)
 
@@ -117,10 +142,10 @@ REFUSED = {
         r"0.weight is \(100, 512\) in it",
     ),
     "another depth": (_changed(lambda c, s: [s.pop(k) for k in list(s) if "layer4.1." in k]), "2, 2, 2, 1 blocks"),
-    "NaN": (_changed(lambda c, s: s["encoder_q.bn1.weight"].fill_(float("nan"))), "bn1.weight is not finite"),
+    "NaN": (_changed(lambda c, s: s.update({"encoder_q.bn1.weight": NAN})), "bn1.weight is not finite"),
     "NaN in the head": (
-        _changed(lambda c, s: s["encoder_q.fc_new.0.bias"].fill_(float("nan"))),
-        "0.bias is not finite",
+        _changed(lambda c, s: s.update({"encoder_q.fc_new.2.bias": NAN[:12]})),
+        "2.bias is not finite",
     ),
     "numbers": (_changed(lambda c, s: s.update({"encoder_q.conv1.weight": 3})), "something else than named tensors"),
 }
@@ -128,17 +153,18 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", READ)
 def test_what_surrounds_the_student_does_not_matter(tmp_path, kind):
-    model, checkpoint = classifier()
+    checkpoint = hollow_classifier()
     READ[kind](tmp_path / "c.pth", checkpoint)
     network = from_checkpoint(tmp_path / "c.pth").network
     assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
-    torch.testing.assert_close(network.head.state_dict(), model.fc.state_dict(), atol=1e-3, rtol=0)
+    for name, tensor in network.head.state_dict().items():
+        torch.testing.assert_close(tensor, checkpoint["state_dict"][f"encoder_q.fc_new.{name}"], atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_checkpoint_without_a_student_is_refused_in_one_line(tmp_path, kind):
     write, says = REFUSED[kind]
-    write(tmp_path / "c.pth", classifier()[1])
+    write(tmp_path / "c.pth", hollow_classifier())
     refused(csg("export", "--checkpoint", "c.pth", cwd=tmp_path), 3, says, "name a checkpoint of NVlabs/CSG")
     assert [file.name for file in tmp_path.iterdir()] == ["c.pth"]
 
@@ -151,19 +177,28 @@ def test_a_checkpoint_without_a_student_is_refused_in_one_line(tmp_path, kind):
         (("--checkpoint", "c.pth", "--weights", "none"), "--weights is for --torchvision only"),
         (("run", "--classes", "c.txt"), "--classes is for --checkpoint only"),
         (("--checkpoint", "c.pth", "--size", "64x64"), "--size is for segmenters only"),
-        (("--checkpoint", "c.pth", "--int8"), "int8 needs images .*--data"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, words, says):
-    torch.save(classifier()[1], tmp_path / "c.pth")
+    torch.save(hollow_classifier(), tmp_path / "c.pth")
     refused(csg("export", *words, cwd=tmp_path), 2, says)
 
 
-def test_a_training_starts_from_the_students_encoder(tmp_path):
-    _, checkpoint = classifier()
-    torch.save(checkpoint, tmp_path / "c.pth")
-    small = ["data.count=20", "data.real=[]", "optim.steps=1", "optim.batch=4", "data.workers=0", "precision=fp32"]
-    words = [word for setting in small for word in ("--set", setting)]
-    start = ("train", "cls", "--backbone", "resnet18", "--weights", "c.pth", *words)
-    assert csg(*start, "--method", "feature-l2", cwd=tmp_path).returncode == 0
-    refused(csg(*start, "--method", "asg", cwd=tmp_path), 2, "no ImageNet classifier, which this method needs")
+def test_int8_measures_its_ranges_on_named_images(tmp_path):
+    torch.save(hollow_classifier(), tmp_path / "c.pth")
+    with pytest.raises(UsageError, match="name images of the classes with --data"):
+        from_checkpoint(tmp_path / "c.pth").training()
+    renders = noisy_images(tmp_path / "renders", count=2, classes=("bus", "truck"))
+    assert len(from_checkpoint(tmp_path / "c.pth", data=[str(renders)]).training().paths) == 4
+
+
+def test_a_training_can_start_from_the_students_encoder(tmp_path):
+    torch.save(hollow_classifier(), tmp_path / "c.pth")
+    weights = load_weights("resnet18", tmp_path / "c.pth")
+    assert not any(name.startswith(("fc", "encoder")) for name in weights)
+    teacher = Teacher("resnet18", weights)
+    maps = teacher(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+    with pytest.raises(UsageError, match="no ImageNet classifier, which this method needs"):
+        teacher.classify(maps)
+    with pytest.raises(InputError, match=r"does not fit backbone resnet50: it lacks layer1\.0\.conv3\.weight and"):
+        load_weights("resnet50", tmp_path / "c.pth")
