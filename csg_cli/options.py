@@ -159,6 +159,8 @@ class RecipeOptions:
             **more,
         }
         given = {name: value for name, value in options.items() if value is not None}
+        if self.epochs is not None:
+            given["optim.steps"] = None  # which a recipe may set, and which goes before the passes
         return merge_settings(given, parse_settings(self.assignments or []))
 
 

@@ -131,7 +131,7 @@ def _refuse(
             log(f"  and {count - SHOWN:,} more")
     if not skipped:
         error = unusable_error(images, problems)
-        others = f", or leave such images out: {option}" if count < total else ""
+        others = f", or leave such images out: {option}, or a list file without them" if count < total else ""
         raise InputError(error.message, error.hint + others)
 
 

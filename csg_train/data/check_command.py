@@ -125,8 +125,8 @@ def _refusals(images: Dataset, found: Findings, problems: Mapping[int, str]) -> 
     """The errors of a training on a set."""
     if problems:
         error = unusable_error(images, problems)
-        others = ", or train without such images: --set data.on_unreadable=skip" if len(problems) < len(images) else ""
-        yield InputError(error.message, error.hint + others)
+        others = ", or train without such images: --set data.on_unreadable=skip, or a list file without them"
+        yield InputError(error.message, error.hint + (others if len(problems) < len(images) else ""))
     if found.ignored == 1:
         hint = found.hint or "check the label set"
         yield InputError(f"not one pixel of the masks of {found.name} counts: all are ignored", hint)

@@ -42,10 +42,10 @@ def _packed(row, bits):
     return bytes(int(digits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(digits), 8))
 
 
-def write_gta5(folder):
-    """Write two images as GTA5 stores them: images/00001.png, labels/00001.png with a palette and Cityscapes' ids."""
+def write_gta5(folder, count=2):
+    """Write images as GTA5 stores them: images/00001.png, labels/00001.png with a palette and Cityscapes' ids."""
     rng = np.random.default_rng(0)
-    for number in (1, 2):
+    for number in range(1, count + 1):
         save_image(folder / "images" / f"{number:05d}.png", rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
         mask = Image.fromarray(rng.choice([*CITYSCAPES_IDS, 0, 4], (40, 60)).astype(np.uint8))
         mask.putpalette(list(range(256)) * 3)

@@ -27,6 +27,21 @@ def test_a_mask_of_another_size_stops_a_training_before_its_first_step(tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_two_masks_of_other_sizes_are_named_together_and_a_list_leaves_them_out(tmp_path):
+    """As in GTA5, whose masks 15188 and 17705 do not have their images' sizes; names alone as in its published list."""
+    folder = write_gta5(tmp_path / "gta5", 4)
+    for number in (2, 3):
+        Image.new("L", (60, 43), 7).save(folder / "labels" / f"{number:05d}.png")
+    done = train("--data", folder, "--out", tmp_path / "run")
+    refused(done, 3, "2 of 4 images of gta5 can't be used", "or a list file without them")
+    for number in (2, 3):
+        assert f"{number:05d}.png has 60 x 43 pixels, its image 60 x 40\n" in done.stderr
+    (folder / "train.txt").write_text("00001.png\n00004.png\n")
+    done = train("--data", folder / "train.txt", "--out", tmp_path / "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "train: 2 images, all 60 x 40" in done.stderr
+
+
 def test_a_real_image_that_cannot_be_read_stops_a_training_too(tmp_path):
     write_gta5(tmp_path / "d")
     real = write_gta5(tmp_path / "real")

@@ -31,6 +31,24 @@ def test_a_resolved_recipe_is_a_recipe(tmp_path):
     assert load_recipe(str(file)).digest() == recipe.digest()
 
 
+def test_visda17_and_gta5_are_the_published_runs():
+    """docs/method.md sections 3, 6 and 7."""
+    for name, weight, rates, batch in (("visda17", 0.1, (1e-5, 1e-4), 32), ("gta5", 75, (1e-4, 1e-3), 6)):
+        recipe = load_recipe(name)
+        optim, csg = recipe.optim, recipe.methods["csg"]
+        assert (recipe.method, csg["weight"], csg["attention"], csg["queue"]) == ("csg", weight, "attached", 65536)
+        assert (csg["temperature"], csg["momentum"], csg["stages"]) == (0.07, 0.999, ["layer3", "layer4"])
+        assert (optim.lr_backbone, optim.lr_heads, optim.batch) == (*rates, batch)
+        assert (optim.momentum, optim.weight_decay, optim.power, optim.warm_up) == (0.9, 5e-4, 0.9, 100)
+        assert (recipe.checkpoint, optim.average, recipe.model.freeze_batch_norm) == ("last", 0, True)
+    visda17, gta5 = load_recipe("visda17"), load_recipe("gta5")
+    assert visda17.schedule(152_397) == 30 * (152_397 // 32)
+    assert {gta5.schedule(images) for images in (12_403, 24_964)} == {100_000}
+    assert (visda17.augment.operations, visda17.augment.magnitude) == (1, 6)
+    assert (gta5.augment.scale, gta5.augment.flip, gta5.augment.jitter) == ((0.75, 1.25), True, 0.4)
+    assert (gta5.model.head, gta5.model.align_corners, gta5.model.freeze_affine) == ("aspp", True, True)
+
+
 @pytest.mark.parametrize(
     ("source", "setting", "message"),
     [

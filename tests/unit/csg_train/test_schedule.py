@@ -31,7 +31,7 @@ from tests.helpers.small_runs import noisy_images, settings, tiny_recipe
     ],
 )
 def test_the_number_of_steps(optim, images, steps):
-    recipe = load_recipe("gta5", {"optim.max_steps": None} | {f"optim.{name}": value for name, value in optim.items()})
+    recipe = load_recipe("gta5", {f"optim.{name}": value for name, value in ({"steps": None} | optim).items()})
     assert recipe.schedule(images) == steps
 
 
