@@ -47,7 +47,7 @@ bench: setup   ## the measurements that README and docs quote; RUNS=... are expo
 	$(BIN)/python -m benchmarks.training.train_step
 	$(BIN)/python -m benchmarks.training.csg_step
 	$(BIN)/python -m benchmarks.training.segmentation_loading
-	$(BIN)/python -m benchmarks.training.augmentation_order
+	$(BIN)/python -m benchmarks.training.augmentation
 	$(BIN)/python -m benchmarks.training.startup
 	$(BIN)/python -m benchmarks.serving.segmentation_memory
 	$(BIN)/python -m benchmarks.serving.transport

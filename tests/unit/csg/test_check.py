@@ -67,7 +67,10 @@ def test_one_unreadable_image_is_named_with_what_to_do(pictures):
         check_dataset(images, "fail", "--skip")
     path = images.paths[9]
     what = f"1 of 12 images of d can't be used: image {path} can't be read: not an image file"
-    assert str(error.value) == f"{what}; repair or remove it, or leave such images out: --skip, or a list file without them"
+    assert (
+        str(error.value)
+        == f"{what}; repair or remove it, or leave such images out: --skip, or a list file without them"
+    )
 
 
 def test_many_are_counted_and_ten_are_named(pictures, capfd):

@@ -1,8 +1,9 @@
-"""RandAugment before the resize, as published, and after it, as csg has it: CPU time, and how far the pixels differ.
+"""RandAugment: CPU time a view, beside torchvision's; and before the resize, as published, or after it, as csg has it.
 
-    python -m benchmarks.training.augmentation_order
+    python -m benchmarks.training.augmentation
 
-A photograph as JPEG, decoded, and two views of 224 pixels made of it with the same draws.
+The second table is of a photograph as JPEG, which is decoded, and of two views of 224 pixels of it: CPU time, and how
+far the pixels of the same draws differ.
 """
 
 from __future__ import annotations
@@ -16,13 +17,34 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from torchvision.transforms import v2
 
 from csg.console import show_table
 from csg_train.data.rand_augment import RandAugment
 
+SIDES, DRAWS = (40, 224), 3000
 SIZES, SIDE, VIEWS = ((384, 216), (640, 480), (1280, 720)), 224, 2
 IMAGES, ROUNDS = 60, 7
 AUGMENT = RandAugment(operations=1, magnitude=6)
+
+
+def draw_ms(augment: Callable[[Image.Image], Image.Image], image: Image.Image) -> float:
+    """Milliseconds of CPU time for a draw."""
+    torch.manual_seed(0)
+    started = time.process_time()
+    for _ in range(DRAWS):
+        augment(image)
+    return 1000 * (time.process_time() - started) / DRAWS
+
+
+def draw_rows() -> list[tuple[str, str, str, str]]:
+    """The time of a draw at each side, ours and torchvision's."""
+    rows, theirs = [], v2.RandAugment(1, 6, num_magnitude_bins=31)
+    for side in SIDES:
+        image = Image.fromarray(load_sample_images().images[0]).resize((side, side))
+        ours, other = draw_ms(lambda image: AUGMENT(image, 1.0), image), draw_ms(theirs, image)
+        rows.append((f"{side} x {side}", f"{ours:.3f} ms", f"{other:.3f} ms", f"{other / ours:.2f}"))
+    return rows
 
 
 def before(image: Image.Image, to: tuple[int, int]) -> list[Image.Image]:
@@ -51,6 +73,7 @@ def views_of(content: bytes, order: Callable[..., list[Image.Image]]) -> tuple[f
 
 def main() -> None:
     """Measure and print."""
+    show_table("RandAugment, one draw", ("image", "csg", "torchvision", "torchvision / csg"), draw_rows())
     rows = []
     for size in SIZES:
         file = BytesIO()
