@@ -56,6 +56,12 @@ class RunOptions:
             "have moved.",
         ),
     ] = False
+    evaluate_every: Annotated[
+        Optional[int],
+        typer.Option(
+            metavar="STEPS", min=0, help="Measure the student every so many steps.", show_default="the recipe's"
+        ),
+    ] = None
     as_json: Json = False
 
 
@@ -90,7 +96,7 @@ def _train(task: str, recipe: RecipeOptions, run: RunOptions, more: dict[str, An
     from csg_train.training.command import TrainRequest, train_command
 
     method = parse_method(run.method).changes if run.method else {}
-    settings = recipe.settings({"seed": run.seed} | more | method)
+    settings = recipe.settings({"seed": run.seed, "evaluate_every": run.evaluate_every} | more | method)
     request = TrainRequest(task=task, recipe=recipe.recipe, settings=settings, out=run.out, resume=run.resume)
     train_command(request, run.as_json)
 

@@ -36,11 +36,11 @@ class _Data(Record):
     train: Annotated[tuple[str, ...], Field(min_length=1)]
     """Sources of the synthetic training images: folders or list files (`csg.datasets`), or an embedded set's name."""
     real: tuple[str, ...] = ()
-    """Sources of the real images to measure on; they are never trained on. Empty: the run is not measured."""
+    """Sources of the real images to measure on; they are never trained on. Empty: none."""
     count: Count = 8000
     """Number of images to draw, if the training images are an embedded set."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the synthetic images that is kept from training; the run is measured on them, not on real images."""
+    """Share of the synthetic images that is kept from training; the run is measured on them too."""
     jpeg_scaling: bool = True
     """Decode JPEG files that are much larger than needed at 1/2, 1/4 or 1/8 of their size (`csg.images`); a run of a
     csg that could not do so stays without it."""
@@ -208,10 +208,20 @@ class Recipe(Record):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of all random numbers."""
     evaluate_every: Annotated[int, Field(ge=0)] = 0
-    """Measure the student every N steps, and at the end; 0: at the end only."""
+    """Measure the student every N steps, and at the end; 0: at the end only. Of all measurements on the real images the
+    best is kept too, as an oracle."""
     checkpoint: Literal["last", "synthetic"] = "last"
     """Which weights become the student: the last ones, or those of the measurement that is best on held-out synthetic
-    images."""
+    images (needs `data.holdout` and `evaluate_every`)."""
+
+    @model_validator(mode="after")
+    def _student_can_be_chosen(self) -> Recipe:
+        if self.checkpoint == "synthetic":
+            if not (self.data.holdout and self.evaluate_every):
+                raise ValueError("checkpoint: synthetic needs data.holdout and evaluate_every above 0")
+            if self.optim.average:
+                raise ValueError("checkpoint: synthetic and optim.average both choose the student; set one of them")
+        return self
 
     @model_validator(mode="after")
     def _complete_methods(self) -> Recipe:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from csg.console import log
 from csg_train.methods.base import Method
+from csg_train.training.averaging import WeightAverage
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,18 @@ class TrainingState:
     """SGD, with its momenta."""
     scaler: torch.amp.GradScaler
     """The gradient scaler; disabled unless the precision is fp16."""
+    average: WeightAverage | None
+    """The mean of the student's weights; None unless they are averaged."""
     device: torch.device
     """The device, with its random generator."""
 
     def pack(self) -> dict[str, Tensor]:
-        """The state of the method, momenta, gradient scale and random generators."""
+        """The state of the method, momenta, mean weights, gradient scale and random generators."""
         tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors[f"momentum.{index}"] = state["momentum_buffer"]
+        if self.average:
+            tensors |= self.average.pack()
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -40,6 +45,8 @@ class TrainingState:
         prefix = "method."
         self.method.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
         momenta = {int(n.split(".")[1]): t for n, t in tensors.items() if n.startswith("momentum.")}
+        if self.average:
+            self.average.unpack(tensors)
         plain = self.optimiser.state_dict()
         plain["state"] = {index: {"momentum_buffer": tensor} for index, tensor in momenta.items()}
         self.optimiser.load_state_dict(plain)

@@ -22,10 +22,10 @@ from csg_train.methods.base import Method
 from csg_train.models.teacher import Teacher
 from csg_train.models.weights import load_weights
 from csg_train.recipe import Recipe, load_recipe
-from csg_train.tasks import TASKS, Images
+from csg_train.tasks import TASKS
 from csg_train.training.environment import current_environment, training_device
 from csg_train.training.optimizer import precision_for
-from csg_train.training.run_data import check_images, check_weights, moved, read_images, require_sources
+from csg_train.training.run_data import RunImages, check_images, check_weights, moved, read_images, require_sources
 from csg_train.training.run_folder import ENVIRONMENT, RECIPE, Run, newest_run
 from csg_train.training.run_result import RunResult
 from csg_train.training.tensor_files import tensors_digest
@@ -88,9 +88,9 @@ def _resume(request: TrainRequest) -> RunResult:
 
 def _check_resumable(run: Run, recipe: Recipe) -> None:
     run.require_not_diverged()
+    run.require_current_recipe()
     require_sources(run, recipe.data.train, "training", "--data")
-    if not recipe.data.holdout:
-        require_sources(run, recipe.data.real, "real", "--real-data")
+    require_sources(run, recipe.data.real, "real", "--real-data")
 
 
 def train(recipe: Recipe, run: Run) -> RunResult:
@@ -105,9 +105,9 @@ def train(recipe: Recipe, run: Run) -> RunResult:
     broadcast_object(_check_processes, run)
     with main_process_first():  # it fills the caches that the others read
         weights = pretrained_weights(recipe)
-        images, test_images = read_images(recipe)
-        method = build_method(recipe, len(images.class_spec), device, weights)
-    broadcast_object(_check_datasets, recipe, images, test_images)
+        images = read_images(recipe)
+        method = build_method(recipe, len(images.training.class_spec), device, weights)
+    broadcast_object(_check_datasets, recipe, images)
     precision = precision_for(run.environment().precision if run.recorded else recipe.precision, device)
     with said_once():
         trainer = Trainer(
@@ -115,15 +115,20 @@ def train(recipe: Recipe, run: Run) -> RunResult:
             recipe=recipe,
             method=method,
             images=images,
-            test_images=test_images,
             device=device,
             precision=broadcast_object(lambda: precision),
         )
     broadcast_object(_record_start, trainer, weights)
     log(
-        f"{len(images)} synthetic images of {len(images.class_spec)} classes, "
+        f"{len(images.training)} synthetic images of {len(images.training.class_spec)} classes, "
         f"{trainer.steps} steps of {trainer.batch}, {trainer.precision.name} on {device.type}"
     )
+    warm_up = recipe.optim.warm_up
+    if warm_up >= trainer.steps:
+        log(
+            f"warning: the warm-up takes {warm_up} steps and the training ends after {trainer.steps}: rates never "
+            "reach the recipe's; lower optim.warm_up"
+        )
     return trainer.train()
 
 
@@ -136,7 +141,7 @@ def _check_processes(run: Run) -> None:
         )
 
 
-def _check_datasets(recipe: Recipe, *datasets: Images | None) -> None:
+def _check_datasets(recipe: Recipe, datasets: RunImages) -> None:
     for images in datasets:
         if images:
             check_dataset(images, recipe.data.on_unreadable, "--set data.on_unreadable=skip")
@@ -235,16 +240,20 @@ def _record_start(trainer: Trainer, weights: dict[str, Tensor]) -> None:
     """Write what the run is started with; a resumed run must have the images and weights that it was started with."""
     run, recipe, images = trainer.run, trainer.recipe, trainer.images
     fingerprint = tensors_digest(weights, {}) if weights else None
-    real = None if recipe.data.holdout else trainer.test_images
     if run.recorded:
-        check_images(run, images, real)
+        check_images(run, images)
         check_weights(run, fingerprint)
         if run.started and run.recipe() != recipe:
             run.write(RECIPE, recipe.to_yaml())
         return
     run.write(RECIPE, recipe.to_yaml())
     environment = current_environment(
-        recipe, images, real, weights=fingerprint, precision=trainer.precision.name, device=trainer.device
+        recipe,
+        images.training,
+        images.real,
+        weights=fingerprint,
+        precision=trainer.precision.name,
+        device=trainer.device,
     )
     run.write_record(ENVIRONMENT, environment)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -11,16 +12,18 @@ from csg.console import log
 from csg_train.energy import Energy, hyperspherical_energy
 from csg_train.methods.base import Student
 from csg_train.recipe import Recipe
-from csg_train.tasks import TASKS, Images, predicting
-from csg_train.training.run_result import Evaluation
+from csg_train.tasks import TASKS, Images, Measurement, predicting
+
+Kind = Literal["held_out", "real"]
+"""Which images a student is measured on: held-out synthetic ones, or real ones."""
 
 
 @dataclass(frozen=True)
 class StudentScores:
-    """What a student reaches at a step."""
+    """What a student reaches."""
 
-    evaluation: Evaluation
-    """The scores."""
+    measurement: Measurement
+    """The scores, and what is predicted for each image."""
     energy: Energy | None
     """Hyperspherical energy of the embeddings; None for a single image."""
     figures: dict[str, float | None]
@@ -35,27 +38,29 @@ class Measuring:
     """The settings of the run."""
     classes: ClassSpec
     """The classes of the student."""
+    kind: Kind
+    """What the images are."""
     images: Images
     """The images to measure on."""
     device: torch.device
     """Where the student is."""
 
-    def scores(self, student: Student, step: int) -> StudentScores:
+    def scores(self, student: Student, which: str) -> StudentScores:
         """Measure the student, in fp32 and eval mode; its mode is restored.
 
         Args:
             student: on the device.
-            step: steps made so far, for the log.
+            which: weights these are, for the log.
         """
-        task, kind = TASKS[self.recipe.task], "held_out" if self.recipe.data.holdout else "real"
+        task = TASKS[self.recipe.task]
         with predicting(student) as predict:
             found = task.measure(predict, self.classes, self.images, self.recipe, device=self.device)
         scores = {name: float(getattr(found.evaluation, name)) for name in task.scores}
         text = ", ".join(f"{task.scores[name].removesuffix(' %')} {value:.2%}" for name, value in scores.items())
         count, name = found.evaluation.images, self.images.name
-        log(f"step {step}: {count} {kind.replace('_', '-')} images ({name}): {text}")
+        log(f"{which}: {count} {self.kind.replace('_', '-')} images ({name}): {text}")
         energy = hyperspherical_energy(found.embeddings)
         if energy:
             scores |= {"E_0": energy.E_0, "E_1": energy.E_1, "E_2": energy.E_2}
-        figures: dict[str, float | None] = {f"{kind}/{name}": value for name, value in scores.items()}
-        return StudentScores(found.evaluation, energy, figures)
+        figures: dict[str, float | None] = {f"{self.kind}/{name}": value for name, value in scores.items()}
+        return StudentScores(found, energy, figures)

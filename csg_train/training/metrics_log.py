@@ -52,7 +52,10 @@ class MetricsLog:
 
     @contextmanager
     def open(self, step: int) -> Iterator[None]:
-        """Continue after `step`; what a killed run wrote after its last checkpoint is dropped."""
+        """Continue after `step`; what a killed run wrote after its last checkpoint is dropped.
+
+        So are measurements of `step` itself: they are made again.
+        """
         if rank():
             yield
             return
@@ -72,5 +75,6 @@ class MetricsLog:
 
     def _truncate(self, step: int) -> None:
         text = self.run.metrics.read_text(errors="replace") if self.run.metrics.is_file() else ""
-        lines = [line for line in map(MetricsLine.from_json, text.splitlines()) if line and step and line.step <= step]
+        found = [line for line in map(MetricsLine.from_json, text.splitlines()) if line]
+        lines = [line for line in found if line.step < step or (line.step == step and "loss" in line.figures)]
         self.run.write(METRICS, "".join(f"{line.to_json()}\n" for line in lines))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,20 +30,36 @@ CHANGEABLE = (
 """Settings that may differ when a run is resumed: where its files are, and how they are read."""
 
 
-def read_images(recipe: Recipe) -> tuple[Images, Images | None]:
-    """The training images of a recipe, and the images to measure on: held-out ones, real ones, or none.
+class RunImages(NamedTuple):
+    """The images of a run."""
+
+    training: Images
+    """Synthetic images to train on."""
+    held_out: Images | None
+    """Synthetic images that are kept from training; the run is measured on them."""
+    real: Images | None
+    """Real images; the run is measured on them."""
+
+
+def read_images(recipe: Recipe) -> RunImages:
+    """The images of a recipe.
 
     Raises:
+        UsageError: all images or none are held out.
         InputError: a source can't be read, or the classes of the real images are others.
     """
-    task = TASKS[recipe.task]
+    task, sources, held_out = TASKS[recipe.task], recipe.data.real, None
     images = with_notes(task.read_synthetic(recipe))
+    real = with_notes(task.read_real(recipe, images.class_spec, sources)) if sources else None
     if recipe.data.holdout:
         order = np.random.default_rng(0).permutation(len(images))  # the same images for every method and seed
-        held_out = round(recipe.data.holdout * len(images))
-        return images.subset(order[held_out:], images.name), images.subset(order[:held_out], f"{images.name}, held out")
-    real = recipe.data.real
-    return images, with_notes(task.read_real(recipe, images.class_spec, real)) if real else None
+        count = round(recipe.data.holdout * len(images))
+        if not 0 < count < len(images):
+            what = f"data.holdout={recipe.data.holdout:g} keeps {count} of {len(images)} images from training"
+            raise UsageError(what, "choose a share that leaves images on both sides")
+        held_out = images.subset(order[:count], f"{images.name}, held out")
+        images = images.subset(order[count:], images.name)
+    return RunImages(images, held_out, real)
 
 
 def with_notes(images: Images) -> Images:
@@ -53,18 +69,12 @@ def with_notes(images: Images) -> Images:
     return images
 
 
-def check_images(run: Run, images: Images, real: Images | None) -> None:
-    """Raise InputError if these are not the images that the run was started with.
-
-    Args:
-        run: a recorded run.
-        images: training images, without those held out.
-        real: real images; None: they are not checked.
-    """
+def check_images(run: Run, images: RunImages) -> None:
+    """Raise InputError if these are not the images that the recorded run was started with."""
     recorded = run.environment()
-    _check("training", run, recorded.data_fingerprint, images)
-    if real is not None and recorded.real_fingerprint:
-        _check("real", run, recorded.real_fingerprint, real)
+    _check("training", run, recorded.data_fingerprint, images.training)
+    if images.real is not None and recorded.real_fingerprint:
+        _check("real", run, recorded.real_fingerprint, images.real)
 
 
 def check_weights(run: Run, fingerprint: str | None) -> None:
@@ -103,7 +113,7 @@ def training_images(run: Run, sources: Sequence[str] = ()) -> Images:
     recipe = moved(run, {"data.train": list(sources)} if sources else {})
     require_sources(run, recipe.data.train, "training", "--data")
     data = recipe.data.model_copy(update={"real": ()})
-    images, _ = read_images(recipe.model_copy(update={"data": data}))
+    images = read_images(recipe.model_copy(update={"data": data})).training
     _check("training", run, run.environment().data_fingerprint, images)
     return images
 

@@ -16,10 +16,14 @@ diverged.txt           instead of the last four: why there is no student
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from csg.card import ClassSpec
@@ -31,6 +35,7 @@ from csg.parsing import parse_yaml
 from csg.records import Record, read_record
 from csg.strict_json import json_text
 from csg_train.recipe import Recipe, parse_recipe
+from csg_train.recipe.schema import VERSION
 from csg_train.training.environment import Environment
 from csg_train.training.run_result import RunResult
 from csg_train.training.tensor_files import read_tensors, write_tensors
@@ -83,26 +88,46 @@ class Run:
         """The file of metrics."""
         return self.path / METRICS
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the states of an unfinished run."""
+        return self.path / "checkpoints"
+
     def recipe(self) -> Recipe:
         """All settings.
 
         Raises:
             InputError: this is not a run folder, or its recipe is damaged.
         """
-        if not self.started:
-            raise wrong_folder(self.path, "run", f"it has no {RECIPE}; name a folder that `csg train` made")
-        try:
-            tree = parse_yaml((self.path / RECIPE).read_bytes())
-        except ValueError:
-            raise InputError(f"{self.path / RECIPE} is damaged", "restore it, or name another run") from None
-        if isinstance(tree, dict) and isinstance(data := tree.get("data"), dict):
+        tree = self._recipe_tree()
+        if isinstance(data := tree.get("data"), dict):
             data.setdefault("jpeg_scaling", False)  # written by a csg that could not do so
-            if tree.get("version") == 1:
-                tree["evaluate_every"] = 0  # it counted epochs
+        if tree.get("version") == 1:
+            tree.pop("evaluate_every", None)  # in epochs; a run of that version can't be resumed
         try:
             return parse_recipe(tree, str(self.path / RECIPE))
         except UsageError as error:  # the user did not write this recipe
             raise InputError(error.message, "restore the file, or name another run") from None
+
+    def _recipe_tree(self) -> dict[str, Any]:
+        file = self.path / RECIPE
+        if not self.started:
+            raise wrong_folder(self.path, "run", f"it has no {RECIPE}; name a folder that `csg train` made")
+        try:
+            tree = parse_yaml(file.read_bytes())
+        except ValueError:
+            tree = None
+        if not isinstance(tree, dict):
+            raise InputError(f"{file} is damaged", "restore it, or name another run")
+        return tree
+
+    def require_current_recipe(self) -> None:
+        """Raise InputError if the recipe is of an older version: what such a run draws at random is not drawn now."""
+        if self._recipe_tree().get("version") != VERSION:
+            raise InputError(
+                f"run {self.path} was started by an older csg, which drew other random numbers: it can't be resumed",
+                "start a new run",
+            )
 
     @property
     def resume_command(self) -> str:
@@ -164,6 +189,16 @@ class Run:
         """Write the state dict of the trained student."""
         write_tensors(self.path / STUDENT, state, {})
 
+    def write_best_on_real(self, state: dict[str, torch.Tensor], step: int) -> None:
+        """Write the weights that are best on the real images, and note their step."""
+        write_tensors(self.path / BEST_ON_REAL, state, {"step": str(step)})
+
+    def write_predictions(self, of_images: Mapping[str, np.ndarray]) -> None:
+        """Write what the networks of the result predict for the real images, by name."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **of_images)  # type: ignore[arg-type]
+        atomic_write(self.path / PREDICTIONS, buffer.getvalue())
+
     def save_checkpoint(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         """Write the state after `step` steps, and remove all older checkpoints but the last.
 
@@ -194,20 +229,16 @@ class Run:
 
     def drop_checkpoints(self) -> None:
         """Remove all checkpoints of a finished run."""
-        for step in self._checkpoints():
-            self._checkpoint(step).unlink()
-        if self._folder.is_dir():
-            self._folder.rmdir()
-
-    @property
-    def _folder(self) -> Path:
-        return self.path / "checkpoints"
+        for file in self.checkpoints.glob("*.safetensors"):
+            file.unlink()
+        if self.checkpoints.is_dir():
+            self.checkpoints.rmdir()
 
     def _checkpoint(self, step: int) -> Path:
-        return self._folder / f"step-{step:08d}.safetensors"
+        return self.checkpoints / f"step-{step:08d}.safetensors"
 
     def _checkpoints(self) -> list[int]:
-        found = (re.fullmatch(r"step-(\d+)\.safetensors", file.name) for file in self._folder.glob("*.safetensors"))
+        found = (re.fullmatch(r"step-(\d+)\.safetensors", file.name) for file in self.checkpoints.glob("*.safetensors"))
         return sorted(int(match[1]) for match in found if match)
 
 

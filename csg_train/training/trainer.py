@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,23 +30,26 @@ from csg_train.distributed import (
     sum_over_processes,
     world_size,
 )
-from csg_train.energy import Energy
 from csg_train.methods.base import Batch, Method
 from csg_train.recipe import Recipe
-from csg_train.tasks import TASKS, Images
+from csg_train.tasks import TASKS
+from csg_train.training.averaging import WeightAverage
 from csg_train.training.batch_rules import batch_size, check_parts
 from csg_train.training.checkpoint import TrainingState
+from csg_train.training.conclusion import Conclusion
 from csg_train.training.environment import peak_memory_mib
 from csg_train.training.finite import finite_or_none, non_finite
-from csg_train.training.measuring import Measuring
-from csg_train.training.metrics_log import MetricsLine, MetricsLog
+from csg_train.training.measurements import Measurements
+from csg_train.training.metrics_log import MetricsLine
 from csg_train.training.optimizer import TrainingPrecision, rate_factor
 from csg_train.training.progress_report import ProgressReport, progress_report
+from csg_train.training.run_data import RunImages
 from csg_train.training.run_folder import DIVERGED, RESULT, Run
-from csg_train.training.run_result import Evaluation, RunResult
+from csg_train.training.run_result import RunResult
 from csg_train.training.signals import Interrupted, Stop, Stopped
 from csg_train.training.stepping import Stepping
 
+Value = TypeVar("Value")
 LOG_EVERY = 10  # steps
 CHECKPOINT_EVERY_S = 300.0
 MUST_COUNT = 100  # steps in which at least one pixel must belong to a class
@@ -61,10 +65,8 @@ class Trainer:
     """Its settings."""
     method: Method
     """The method, on the device."""
-    images: Images
-    """The training images."""
-    test_images: Images | None
-    """The images to measure on, with the classes of the training images; None: nothing is measured."""
+    images: RunImages
+    """The images to train and to measure on."""
     device: torch.device
     """The device to train on."""
     precision: TrainingPrecision
@@ -78,18 +80,19 @@ class Trainer:
 
     def __post_init__(self) -> None:
         recipe, optim = self.recipe, self.recipe.optim
-        self.batch = batch_size(optim, len(self.images))
+        count = len(self.images.training)
+        self.batch = batch_size(optim, count)
         check_parts(self.method, recipe.model, optim, self.batch)
-        self.steps_per_epoch = len(self.images) // self.batch
-        self.steps = recipe.schedule(len(self.images))
-        if optim.warm_up >= self.steps:
-            log(
-                f"warning: the warm-up takes {optim.warm_up} steps and the training ends after {self.steps}: rates "
-                "never reach the recipe's; lower optim.warm_up"
-            )
+        self.steps_per_epoch = count // self.batch
+        self.steps = recipe.schedule(count)
+        student = self.method.student
         self.stepping = Stepping(self.method, optim, self.precision, self.device)
-        self.state = TrainingState(self.method, self.stepping.optimiser, self.stepping.scaler, self.device)
-        self.metrics = MetricsLog(self.run)
+        self.average = WeightAverage(student, self.steps, optim.average) if optim.average else None
+        self.state = TrainingState(
+            self.method, self.stepping.optimiser, self.stepping.scaler, self.average, self.device
+        )
+        self.measurements = Measurements(self.run, recipe, self.images, stop=self.stop, device=self.device)
+        self.metrics = self.measurements.metrics
         self.seconds, self.images_seen, self.steps_made = 0.0, 0, 0
         self.logged = (0, 0.0)
         self.saved: tuple[int, float] = (0, time.monotonic())
@@ -106,19 +109,18 @@ class Trainer:
         """
         if not self._restore():
             self.method.prepare(self._batches(2**62))
+        broadcast_object(self.measurements.resume, self.step)
         with self.stop.listening(), self.metrics.open(self.step):
             self._steps()
-            evaluation, energy = self._measure()
-        result = self._result(evaluation, energy)
+            result = self._conclude(self._training_result())
         if rank() == 0:
-            self.run.write_student(self.method.student.state_dict())
             self.run.write_record(RESULT, result)
             self.run.drop_checkpoints()
         barrier()
         return result
 
-    def _result(self, evaluation: Evaluation | None, energy: Energy | None) -> RunResult:
-        held_out = bool(self.recipe.data.holdout)
+    def _training_result(self) -> RunResult:
+        """The result without what was measured."""
         return RunResult(
             run=str(self.run.path),
             steps=self.step,
@@ -126,17 +128,18 @@ class Trainer:
             seconds_per_step=round(self.seconds / self.steps_made, 4) if self.steps_made else 0.0,
             peak_memory_mib=peak_memory_mib(self.device),
             unreadable=sum_over_processes(self.unreadable),
-            real=None if held_out else evaluation,
-            held_out=evaluation if held_out else None,
-            energy=energy,
         )
+
+    def _conclude(self, result: RunResult) -> RunResult:
+        conclusion = Conclusion(self.run, self.measurements, self.method.student)
+        return self._measured(lambda: conclusion.make(result, self.average.mean if self.average else {}))
 
     def _batches(self, end: int) -> Generator[Batch]:
         """This process's share of the batches from the current step to `end`, on the device."""
         recipe = self.recipe
-        method = self.method
-        views = TASKS[recipe.task].views(self.images, recipe, method.views, augmented=method.augmented)
-        sampler = StepBatchSampler(len(self.images), self.batch, recipe.seed, range(self.step, end))
+        method, images = self.method, self.images.training
+        views = TASKS[recipe.task].views(images, recipe, method.views, augmented=method.augmented)
+        sampler = StepBatchSampler(len(images), self.batch, recipe.seed, range(self.step, end))
         data, pin = recipe.data, self.device.type == "cuda"
         loaded = batches(views, sampler, data.on_unreadable, workers=data.workers, pin_memory=pin)
         with closing(loaded):
@@ -146,6 +149,7 @@ class Trainer:
 
     def _steps(self) -> None:
         self.method.train()
+        self._measure_if_due()
         started = time.monotonic()
         with progress_report(self.step, self.steps) as report, closing(self._batches(self.steps)) as batches:
             while self.step < self.steps:
@@ -161,9 +165,7 @@ class Trainer:
                 if self.step % self.steps_per_epoch == 0:
                     self.method.after_epoch()
                     self._save()
-                every = self.recipe.evaluate_every
-                if every and self.step % every == 0 and self.step < self.steps:
-                    self._measure()
+                started += self._measure_if_due()
 
     def _next(self, batches: Iterator[Batch], report: ProgressReport) -> tuple[Batch, bool]:
         """The next batch, and whether its step is shown in a line; all processes stop, fail and save together.
@@ -202,6 +204,8 @@ class Trainer:
         logged = self.stepping.make(batch, rate_factor(self.step, self.steps, self.recipe.optim))
         self.counted |= (batch.labels != IGNORED).any() if batch.labels.ndim > 1 else True
         self.step += 1
+        if self.average:
+            self.average.update(self.step)
         return logged
 
     def _log(self, values: dict[str, Tensor], report: ProgressReport, line: bool) -> None:
@@ -227,7 +231,7 @@ class Trainer:
             return
         with said_once():
             raise InputError(
-                f"no pixel of the {len(self.images)} training images belongs to a class: all are ignored",
+                f"no pixel of the {len(self.images.training)} training images belongs to a class: all are ignored",
                 "check the masks and the label set with `csg data check`",
             )
 
@@ -241,28 +245,34 @@ class Trainer:
         with said_once():
             raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
 
-    def _measure(self) -> tuple[Evaluation | None, Energy | None]:
-        """Scores and energies, measured in fp32 by the first process, while the others wait.
+    def _measure_if_due(self) -> float:
+        """Measure the student every N steps, at the end in the conclusion; returns the seconds that it took."""
+        started = time.monotonic()
+        every = self.recipe.evaluate_every
+        if every and 0 < self.step < self.steps and self.step % every == 0:
+            self._measured(self._take)
+        return time.monotonic() - started
+
+    def _take(self) -> None:
+        self.measurements.take(self.method.student, self.step)
+
+    def _measured(self, make: Callable[[], Value]) -> Value:
+        """What `make` gives in the first process, while the others wait; before it a checkpoint is written.
 
         Raises:
             Stopped: a signal ended it; the run can be resumed.
         """
         self._stop_if_diverged()
-        if self.test_images is None:
-            return None, None
-        if self.saved[0] != self.step:
+        if self.measurements.kinds and self.saved[0] != self.step:
             self._save()
-        return broadcast_object(self._scores, self.test_images)
 
-    def _scores(self, images: Images) -> tuple[Evaluation, Energy | None]:
-        measuring = Measuring(self.recipe, self.images.class_spec, images, self.device)
-        try:
-            with self.stop.interruptible():
-                found = measuring.scores(self.method.student, self.step)
-        except Interrupted:
-            raise self._stopped() from None
-        self.metrics.write(MetricsLine(self.step, found.figures))
-        return found.evaluation, found.energy
+        def unless_interrupted() -> Value:
+            try:
+                return make()
+            except Interrupted:
+                raise self._stopped() from None
+
+        return broadcast_object(unless_interrupted)
 
     def _note_unreadable(self, lines: list[str]) -> None:
         for line in dict.fromkeys(line for line in lines if line not in self.replaced):

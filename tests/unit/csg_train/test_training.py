@@ -37,7 +37,7 @@ def states_equal(one, two):
 
 def test_a_run_leaves_what_it_promises(trained):
     assert {f.name for f in trained.path.iterdir() if not f.name.startswith("events")} == {
-        "recipe.yaml", "environment.json", "metrics.jsonl", "student.safetensors", "result.json"
+        "recipe.yaml", "environment.json", "metrics.jsonl", "student.safetensors", "predictions.npz", "result.json"
     }  # fmt: skip
     assert list(trained.path.glob("events.out.tfevents*"))
     record = trained.environment()

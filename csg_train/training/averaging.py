@@ -1,0 +1,54 @@
+"""The mean of a student's weights over the last steps of a training (Izmailov et al. 2018, "Averaging weights leads to
+wider optima and better generalization")."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from csg_train.methods.base import Student
+
+PREFIX = "average."
+
+
+class WeightAverage:
+    """A running mean of everything in a student's state dict, each step with the same weight.
+
+    That includes the running statistics of a batch norm that trains: they are not measured anew for the mean weights.
+
+    Args:
+        student: to average.
+        steps: of the training.
+        share: of them, at the end of the training, to average over; at least one step.
+
+    Attributes:
+        first: the first step, counted from 1, after which the weights belong to the mean.
+        mean: tensors by name; empty before that step.
+    """
+
+    def __init__(self, student: Student, steps: int, share: float):
+        self.student = student
+        self.first = steps - max(1, round(share * steps)) + 1
+        self.mean: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` steps, if they belong to the mean."""
+        if step < self.first:
+            return
+        for name, value in self.student.state_dict().items():
+            if step == self.first or not value.is_floating_point():
+                self.mean[name] = value.clone()
+            else:
+                self.mean[name].lerp_(value, 1 / (step - self.first + 1))
+
+    def pack(self) -> dict[str, Tensor]:
+        """The mean so far as named tensors, for a checkpoint."""
+        return {PREFIX + name: value for name, value in self.mean.items()}
+
+    def unpack(self, tensors: dict[str, Tensor]) -> None:
+        """Restore the mean from the tensors of a checkpoint."""
+        places = self.student.state_dict()
+        self.mean = {
+            name: tensors[PREFIX + name].to(place.device) for name, place in places.items() if PREFIX + name in tensors
+        }
