@@ -40,19 +40,19 @@ class Conclusion:
         Raises:
             Interrupted: a signal ended a measurement.
         """
-        last = self.measurements.take(self.student, result.steps)
-        choice = self._choose(result.steps, average)
-        is_last = choice.rule != "average" and choice.step == result.steps
-        scores = last if is_last else self.measurements.scores(self.student, "student")
+        steps, the_last = result.steps, not average and "held_out" not in self.measurements.best
+        last = self.measurements.take(self.student, steps, mirrored=the_last)
+        choice = self._choose(steps, average)
+        scores = last if the_last else self.measurements.scores(self.student, "student", mirrored=True)
         if average:
-            self.measurements.record(result.steps, scores, "average/")
-        found = scores.get("real") or scores.get("held_out")
+            self.measurements.record(steps, scores, "average/")
         changes = {
             "student": choice,
-            "real": self._note("student", scores),
+            "real": self._evaluation("student", scores),
             "held_out": scores["held_out"].measurement.evaluation if "held_out" in scores else None,
-            "energy": found.energy if found else None,
-            "last": None if is_last else self._note("last", last),
+            "energy": next((scores[kind].energy for kind in ("real", "held_out") if kind in scores), None),
+            "mirrored": scores["real"].measurement.mirrored if "real" in scores else None,
+            "last": None if choice.rule != "average" and choice.step == steps else self._evaluation("last", last),
             "best_on_real": self._best_on_real(),
         }
         self.run.write_student(self.student.state_dict())
@@ -73,7 +73,7 @@ class Conclusion:
         log(f"student: the weights of step {best.step}, the best on the held-out synthetic images")
         return StudentChoice(step=best.step, rule="synthetic")
 
-    def _note(self, name: str, scores: Scores) -> Evaluation | None:
+    def _evaluation(self, name: str, scores: Scores) -> Evaluation | None:
         """The scores on the real images, if there are any, whose predictions are kept under a name."""
         if "real" not in scores:
             return None

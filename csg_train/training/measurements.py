@@ -50,22 +50,27 @@ class Measurements:
         for best in self.best.values():
             best.resume(step)
 
-    def take(self, student: Student, step: int) -> Scores:
+    def take(self, student: Student, step: int, mirrored: bool = False) -> Scores:
         """Measure the weights after `step` steps, and keep them where they are the best so far.
+
+        Args:
+            student: with these weights.
+            step: steps made so far.
+            mirrored: also measure image and mirror image together, if the images are real.
 
         Raises:
             Interrupted: a signal ended it.
         """
-        found = self.scores(student, f"step {step}")
+        found = self.scores(student, f"step {step}", mirrored)
         for kind, best in self.best.items():
             best.offer(step, found[kind].measurement, student)
         self.record(step, found)
         return found
 
-    def scores(self, student: Student, which: str) -> Scores:
-        """Measure a student, which the log calls `which`; raises as `take`."""
+    def scores(self, student: Student, which: str, mirrored: bool) -> Scores:
+        """Measure a student, which the log calls `which`; otherwise as `take`."""
         with self.stop.interruptible():
-            return {kind: measuring.scores(student, which) for kind, measuring in self.kinds.items()}
+            return {kind: measuring.scores(student, which, mirrored) for kind, measuring in self.kinds.items()}
 
     def record(self, step: int, found: Scores, prefix: str = "") -> None:
         """Write a line of metrics for each kind of images, with `prefix` before the names."""

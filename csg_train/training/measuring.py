@@ -45,20 +45,23 @@ class Measuring:
     device: torch.device
     """Where the student is."""
 
-    def scores(self, student: Student, which: str) -> StudentScores:
+    def scores(self, student: Student, which: str, mirrored: bool = False) -> StudentScores:
         """Measure the student, in fp32 and eval mode; its mode is restored.
 
         Args:
             student: on the device.
             which: weights these are, for the log.
+            mirrored: also measure image and mirror image together, if the images are real.
         """
         task = TASKS[self.recipe.task]
-        with predicting(student) as predict:
+        with predicting(student, mirrored=mirrored and self.kind == "real") as predict:
             found = task.measure(predict, self.classes, self.images, self.recipe, device=self.device)
         scores = {name: float(getattr(found.evaluation, name)) for name in task.scores}
         text = ", ".join(f"{task.scores[name].removesuffix(' %')} {value:.2%}" for name, value in scores.items())
         count, name = found.evaluation.images, self.images.name
         log(f"{which}: {count} {self.kind.replace('_', '-')} images ({name}): {text}")
+        if found.mirrored:
+            log(f"{which}: the same with their mirror images: {found.mirrored.headline}")
         energy = hyperspherical_energy(found.embeddings)
         if energy:
             scores |= {"E_0": energy.E_0, "E_1": energy.E_1, "E_2": energy.E_2}
