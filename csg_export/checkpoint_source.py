@@ -9,6 +9,7 @@ from pathlib import Path
 
 import csg
 from csg.card import ClassSpec, Normalisation, class_name
+from csg.console import log
 from csg.datasets.label_sets import CITYSCAPES_IDS, read_label_set
 from csg.errors import InputError, UsageError, one_line
 from csg.files import sha256
@@ -64,6 +65,8 @@ def from_checkpoint(
     task = TASKS[found.task]
     spec, mean_std = with_size(recipe.data.image_input(), size), normalisation(found.backbone)
     real = with_notes(task.read_real(recipe, class_spec, real_data)) if real_data else None
+    if real is None:
+        log("no real images are named: compared on hard inputs only, unless --real-data names some")
 
     def training() -> ParityImages:
         if not data:
@@ -101,8 +104,9 @@ def _student(file: Path, found: CsgCheckpoint, recipe: Recipe) -> Student:
         student: Student = TASKS[found.task].student(recipe, found.classes, found.encoder)
         check_fits(found.head, student.head.state_dict())
         check_finite(found.head)
-    except ValueError as error:
-        raise InputError(f"{file} holds no {found.backbone} with a published head: {error}", ANOTHER) from None
+    except (ValueError, RuntimeError) as error:  # torch compares no numbers of 8 bits
+        what = f"{file} holds no {found.backbone} with a published head"
+        raise InputError(f"{what}: {one_line(error, 200)}", ANOTHER) from None
     student.head.load_state_dict(found.head)
     return student.eval()
 

@@ -70,7 +70,7 @@ def _unpickled(content: bytes) -> object:
 
 
 def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], optional: str = "") -> None:
-    """Compare the names and shapes of a state dict with those of a network.
+    """Compare the names, shapes and kinds of numbers of a state dict with those of a network.
 
     Args:
         state: to check.
@@ -93,6 +93,8 @@ def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], opti
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise ValueError(f"{name} is {tuple(tensor.shape)} in it, {tuple(expected[name].shape)} in the network")
+        if tensor.is_floating_point() != expected[name].is_floating_point() or tensor.layout != torch.strided:
+            raise ValueError(f"{name} is a {tensor.layout} tensor of {tensor.dtype} in it".replace("torch.", ""))
 
 
 def check_finite(state: Mapping[str, Tensor]) -> None:

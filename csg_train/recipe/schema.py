@@ -114,7 +114,8 @@ class ClassificationModel(Record):
     backbone: str = "resnet101"
     """A name of `csg_train.models.backbones.BACKBONES`, or timm:<name> for one of timm's models."""
     weights: str | None = None
-    """File with the backbone's ImageNet weights; `none`: random weights; null: torch's cache or a download."""
+    """File with the backbone's pretrained weights (docs/how-to/weights.md); `none`: random weights; null: ImageNet's,
+    from torch's cache or a download."""
     freeze_batch_norm: bool = True
     """Keep the backbone's batch norm on its ImageNet statistics (docs/method.md section 2)."""
     freeze_affine: bool = False

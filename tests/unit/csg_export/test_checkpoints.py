@@ -147,6 +147,14 @@ REFUSED = {
         _changed(lambda c, s: s.update({"encoder_q.fc_new.2.bias": NAN[:12]})),
         "2.bias is not finite",
     ),
+    "complex numbers": (
+        _changed(lambda c, s: s.update({"encoder_q.bn1.bias": torch.zeros(64, dtype=torch.complex64)})),
+        "bn1.bias is a strided tensor of complex64 in it",
+    ),
+    "8 bits": (
+        _changed(lambda c, s: s.update({"encoder_q.bn1.bias": torch.zeros(64, dtype=torch.float8_e5m2)})),
+        "float8_e5m2|Float8_e5m2",
+    ),
     "numbers": (_changed(lambda c, s: s.update({"encoder_q.conv1.weight": 3})), "something else than named tensors"),
 }
 
