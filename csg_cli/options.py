@@ -159,9 +159,10 @@ class RecipeOptions:
             **more,
         }
         given = {name: value for name, value in options.items() if value is not None}
-        if self.epochs is not None:
-            given["optim.steps"] = None  # which a recipe may set, and which goes before the passes
-        return merge_settings(given, parse_settings(self.assignments or []))
+        assigned = parse_settings(self.assignments or [])
+        if self.epochs is not None and "optim.steps" not in assigned:
+            given["optim.steps"] = None  # a recipe's steps would go before the passes
+        return merge_settings(given, assigned)
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from csg_cli.options import RecipeOptions
 from csg_train.methods.base import Method
 from csg_train.recipe import Optim, load_recipe
 from csg_train.training import progress_report
@@ -33,6 +34,11 @@ from tests.helpers.small_runs import noisy_images, settings, tiny_recipe
 def test_the_number_of_steps(optim, images, steps):
     recipe = load_recipe("gta5", {f"optim.{name}": value for name, value in ({"steps": None} | optim).items()})
     assert recipe.schedule(images) == steps
+
+
+def test_passes_on_the_command_line_take_the_place_of_a_recipes_steps():
+    assert load_recipe("gta5", RecipeOptions(epochs=2).settings({})).schedule(12) == 4
+    assert load_recipe("gta5", RecipeOptions(epochs=2, assignments=["optim.steps=5"]).settings({})).schedule(12) == 5
 
 
 def test_warm_up_and_decay_over_200_steps_are_those_published():
