@@ -22,10 +22,10 @@ class TrainingState:
     """SGD, with its momenta."""
     scaler: torch.amp.GradScaler
     """The gradient scaler; disabled unless the precision is fp16."""
-    average: WeightAverage | None
-    """The mean of the student's weights; None unless they are averaged."""
     device: torch.device
     """The device, with its random generator."""
+    average: WeightAverage | None = None
+    """The mean of the student's weights; None unless they are averaged."""
 
     def pack(self) -> dict[str, Tensor]:
         """The state of the method, momenta, mean weights, gradient scale and random generators."""

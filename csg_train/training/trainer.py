@@ -89,7 +89,7 @@ class Trainer:
         self.stepping = Stepping(self.method, optim, self.precision, self.device)
         self.average = WeightAverage(student, self.steps, optim.average) if optim.average else None
         self.state = TrainingState(
-            self.method, self.stepping.optimiser, self.stepping.scaler, self.average, self.device
+            self.method, self.stepping.optimiser, self.stepping.scaler, self.device, self.average
         )
         self.measurements = Measurements(self.run, recipe, self.images, stop=self.stop, device=self.device)
         self.metrics = self.measurements.metrics
