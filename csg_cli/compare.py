@@ -27,7 +27,7 @@ class ComparisonOptions:
         typer.Option(
             metavar="NAME[:SETTING=VALUE]",
             help="A method, as `csg train` takes it. Repeatable.",
-            show_default="all",
+            show_default="all, and none:augment=true",
             autocompletion=completion.methods,
         ),
     ] = None

@@ -38,6 +38,7 @@ def scores_figure(rows: Sequence[Row], score: str, label: str) -> Figure:
     """
     figure = Figure(figsize=(WIDTH, 0.36 * len(rows) + 1.5), layout="constrained")
     axis = figure.subplots()
+    axis.use_sticky_edges = False  # a margin beside the bars
     for place, row in enumerate(rows):
         values, oracle = (100 * np.array(row.method.values(name)) for name in (score, "best_on_real"))
         mean = values.mean()

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
-from matplotlib.transforms import Transform
+from matplotlib.transforms import IdentityTransform, Transform
 
 from csg.errors import one_line, printable
 from csg.files import atomic_write
@@ -22,6 +22,8 @@ from csg_train.compare.palette import MARKERS, colour, marker
 
 CONCENTRATION = 40.0
 """kappa of the von Mises kernel, about 9 degrees."""
+BAND = (0.6, 1.08)
+"""The points are at random radii between these: on a line they would hide each other."""
 RING = (1.15, 1.45)
 """Inner radius of the ring of density, and the radius of its peak."""
 
@@ -96,16 +98,17 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     columns, legend = _columns(len(panels)), [plain(name) for name in classes] if panels[0].true is not None else []
     longest = max(map(len, legend), default=0)
     per_row = max(1, min(len(legend), int(2.6 * columns / (0.4 + 0.085 * longest))))
-    figure, axes = _grid(len(panels), 2.6, 2.4, below=0.2 * math.ceil(len(legend) / per_row))
     around = np.linspace(0, 2 * np.pi, 361)
     densities = [circular_density(panel.angles, around) for panel in panels]
     peak = max(float(density.max()) for density in densities)
-    bottom = min(0.0, *(float(np.sin(panel.angles).min()) for panel in panels)) - 0.15  # leave out the empty part
+    lowest = min(float(np.sin(panel.angles).min()) for panel in panels)
+    bottom = lowest * BAND[lowest < 0] - 0.15  # leave out the empty part
+    height = 2.6 * (1.6 - bottom) / 3.2 + 0.5
+    figure, axes = _grid(len(panels), 2.6, height, below=0.2 * math.ceil(len(legend) / per_row))
     for axis, panel, density in zip(axes, panels, densities, strict=True):
         axis.add_collection(_points(panel, axis.transData))
         outer = RING[0] + (RING[1] - RING[0]) * density / peak
         x, y = np.cos(around), np.sin(around)
-        axis.plot(x, y, color="0.85", lw=0.5, zorder=0)
         axis.fill(np.r_[outer * x, RING[0] * x[::-1]], np.r_[outer * y, RING[0] * y[::-1]], color="0.7", lw=0)
         axis.set(xlim=(-1.6, 1.6), ylim=(bottom, 1.6), aspect="equal")
         axis.set_title(plain(panel.name), fontsize=10)
@@ -120,22 +123,24 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
 
 
 def _points(panel: Panel, coordinates: Transform) -> PathCollection:
-    """The embeddings as small points in random order, so that no class is drawn over the others."""
+    """The embeddings as small points at their angles, in random order, so that no class is drawn over the others."""
     rng, count = np.random.default_rng(0), len(panel.angles)
-    order, radius = rng.permutation(count), 1 + rng.uniform(-0.08, 0.08, count)
+    order, radius = rng.permutation(count), rng.uniform(*BAND, count)
     at = np.stack([radius * np.cos(panel.angles), radius * np.sin(panel.angles)], axis=1)
     true = np.zeros(count, np.int64) if panel.true is None else panel.true
     styles = [MarkerStyle(name) for name in MARKERS]
     shapes = [style.get_path().transformed(style.get_transform()) for style in styles]
-    return PathCollection(
+    points = PathCollection(
         [shapes[MARKERS.index(marker(true[index]))] for index in order],  # type: ignore[arg-type]
-        sizes=[float(np.clip(4000 / count, 1.5, 8))],
+        sizes=[float(np.clip(2000 / count, 1.5, 6))],
         facecolors=["0.4" if panel.true is None else colour(true[index]) for index in order],
         offsets=at[order],
         offset_transform=coordinates,
         linewidths=0,
         alpha=0.6,
     )
+    points.set_transform(IdentityTransform())  # of the shapes, whose size is in points
+    return points
 
 
 def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:

@@ -1,9 +1,12 @@
-"""Colours and markers that can be told apart without colour vision: 7 colours, and a marker beside each colour."""
+"""Colours and markers that can be told apart without colour vision: 10 colours, and a marker beside each colour."""
 
 from __future__ import annotations
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7", "#000000")
-"""Of Okabe and Ito (2008), without the yellow, which is too pale for small points on white."""
+COLOURS = (
+    *("#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499"),
+    "#000000",
+)
+"""Tol's scheme "muted" (Paul Tol, Colour Schemes, 2021), and black."""
 MARKERS = ("o", "^", "s", "D", "v")
 """Names of Matplotlib's markers."""
 
@@ -14,5 +17,5 @@ def colour(index: int) -> str:
 
 
 def marker(index: int) -> str:
-    """Its marker: the first 35 numbers differ in colour, marker or both, neighbours in both."""
+    """Its marker: the first 50 numbers differ in colour, marker or both, neighbours in both."""
     return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]

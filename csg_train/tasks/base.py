@@ -127,7 +127,7 @@ class Measurement:
     predicted: np.ndarray | None = None
     """Class indices (N,); None for segmentation."""
     matrices: np.ndarray | None = None
-    """Int64 (N, K, K), the confusion matrix of each image, rows true; None for classification."""
+    """Int64 (N, K, K + 1), the matrix of `csg.metrics.PixelConfusion` of each image; None for classification."""
     mirrored: ClassificationEvaluation | SegmentationEvaluation | None = None
     """The scores of image and mirror image together, if `predict` gives them."""
 

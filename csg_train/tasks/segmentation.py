@@ -98,7 +98,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
             evaluation,
             scores.confusion[:, :-1],
             np.concatenate(embeddings),
-            matrices=np.stack(matrices)[:, :, :-1],
+            matrices=np.stack(matrices),
             mirrored=_evaluation(images, mirrored, skipped) if mirrored else None,
         )
 

@@ -9,7 +9,7 @@ student.safetensors    the trained student
 best-on-real.safetensors   with `evaluate_every`: the weights that are best on the real images, an oracle
 predictions.npz        what the networks of the result predict for each real image: `student`, and `last` and
                        `best_on_real` if there are such; classes (N,) with the true ones in `labels`, or matrices
-                       (N, K, K) of pixels by true and predicted class
+                       (N, K, K + 1) of pixels by true and predicted class, the last column for none of the K
 result.json            the result, as `csg train --json` prints it; written last, so a run without it is unfinished
 diverged.txt           instead of the last four: why there is no student
 """

@@ -12,9 +12,12 @@ from PIL import Image
 from csg.errors import InputError, UsageError
 from csg.locks import locked
 from csg_train.compare.figures import Panel, circle_figure, confusion_figure, save_figure
-from csg_train.compare.panels import draw_panels
+from csg_train.compare.palette import colour, marker
+from csg_train.compare.panels import draw_panels, read_panel
 from csg_train.compare.plan import keep_plan
-from csg_train.compare.results import Trial, read_results
+from csg_train.compare.predictions import differences
+from csg_train.compare.results import Trial, new_comparison, read_results
+from csg_train.compare.table import write_table
 from csg_train.compare.tuning import best_trial, candidates, choose, recipe_for, trial_settings, tuning_rule
 from csg_train.energy import hyperspherical_energy
 from csg_train.methods import METHODS
@@ -22,18 +25,32 @@ from csg_train.methods.spec import parse_method
 from csg_train.training.embed import embed_command
 from csg_train.training.run_folder import Run
 from tests.helpers.cli import csg, csg_process, refused
+from tests.helpers.small_runs import noisy_images
 
-SMALL = ["data.count=80", "data.size=32", "data.resize=32", "optim.batch=8", "optim.max_steps=4"]
-
-
-def compare(folder, *more, run=csg):
-    return run("compare", "cls", "--out", folder, *more, *(word for setting in SMALL for word in ("--set", setting)))
+SMALL = ["data.size=32", "data.resize=32", "optim.batch=4", "optim.max_steps=4", "evaluate_every=2", "data.workers=0"]
 
 
 @pytest.fixture(scope="module")
-def compared(weights, tmp_path_factory):
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    return [noisy_images(folder / name, 9, seed=seed) for seed, name in enumerate(("data", "real", "real_train"))]
+
+
+@pytest.fixture(scope="module")
+def compare(images, weights):
+    words = ["--data", images[0], "--real-data", images[1], *(word for name in SMALL for word in ("--set", name))]
+
+    def command(folder, *more, run=csg):
+        return run("compare", "cls", "--out", folder, *more, *words)
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def compared(compare, images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparisons") / "small"
-    done = compare(folder, "--seeds", "2", "--no-tune", "--method", "none", "--method", "csg:apool=false", "--json")
+    words = ("--method", "none", "--method", "csg:apool=false", "--real-train", images[2], "--json")
+    done = compare(folder, "--seeds", "2", "--no-tune", *words)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -47,7 +64,7 @@ def test_table_and_json_are_the_runs_own_figures(compared):
         (method, seed) for method in ("none", "csg:apool=false") for seed in (0, 1)
     ]
     figures = {"method", "seed", "accuracy", "mean_class_accuracy", "hse", "step_ms", "peak_mb"}
-    assert figures == result["rows"][0].keys() - {"mirrored"}
+    assert figures | {"mirrored", "best_on_real"} == result["rows"][0].keys()
     for method, name in zip(result["methods"], ("none", "csg-apool-false"), strict=True):
         own = [Run(folder / "runs" / f"{name}-{seed}").result() for seed in (0, 1)]
         accuracies = [run.real.accuracy for run in own]
@@ -61,26 +78,130 @@ def test_table_and_json_are_the_runs_own_figures(compared):
     assert "Tuning: none" in (folder / "table.md").read_text()
 
 
+def test_the_oracle_is_a_column_of_its_own(compared):
+    folder, done = compared
+    table = (folder / "table.md").read_text()
+    assert "| mirrored % | best on real, chosen on the real set % |" in table.replace("   ", " ").replace("  ", " ")
+    assert "chosen on the images that it is measured on" in table
+    assert "last weights" not in table, "they are the student"
+    for method in json.loads(done.stdout)["methods"]:
+        for run in method["runs"]:
+            scores = dict(run["curve"])
+            assert scores.keys() == {2, 4}
+            assert run["scores"]["mean_class_accuracy"] == scores[4]
+            assert run["best_on_real"]["scores"]["mean_class_accuracy"] == max(scores.values())
+
+
+def test_a_difference_is_paired_over_seeds_and_images(compared):
+    folder, done = compared
+    (found,) = json.loads(done.stdout)["differences"]
+    means = [
+        np.mean([run["scores"]["mean_class_accuracy"] for run in m["runs"]]) for m in json.loads(done.stdout)["methods"]
+    ]
+    assert (found["label"], found["reference"], found["seeds"], found["images"]) == ("csg:apool=false", "none", 2, 18)
+    assert found["mean"] == pytest.approx(means[1] - means[0])
+    assert found["low"] <= found["mean"] <= found["high"]
+    assert (
+        f"- csg:apool=false - none: {100 * found['mean']:+.1f} points, 95 % interval"
+        in (folder / "table.md").read_text()
+    )
+    for name in ("none-0", "none-1", "csg-apool-false-0", "csg-apool-false-1"):
+        with (
+            np.load(folder / "predictions" / f"{name}.npz") as kept,
+            np.load(folder / "runs" / name / "predictions.npz") as own,
+        ):
+            assert np.array_equal(kept["student"], own["student"])
+            assert np.array_equal(kept["labels"], own["labels"])
+
+
+def test_predictions_of_another_run_or_damaged_ones_are_one_line(compared, tmp_path):
+    folder = shutil.copytree(compared[0], tmp_path / "copy")
+    methods, file = list(read_results(folder, "cls").values()), folder / "predictions" / "none-0.npz"
+    with np.load(file) as arrays:
+        np.savez(file, labels=arrays["labels"], student=arrays["labels"])
+    with pytest.raises(InputError, match=r"none-0\.npz does not belong to the run"):
+        differences(folder, methods)
+    for content in (b"", b"PK", b"\x93NUMPY"):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"none-0\.npz is damaged"):
+            differences(folder, methods)
+    file.unlink()
+    assert [found.seeds for found in differences(folder, methods)] == [1]
+    assert differences(folder, methods)[0].verdict == "not settled"
+
+
+def test_the_untouched_encoder_and_one_that_saw_real_images_have_panels(compared, compare, images, tmp_path):
+    folder, _ = compared
+    untouched, classes = read_panel(folder / "panels" / "_imagenet.npz", None)
+    assert (untouched.name, untouched.score, untouched.confusion) == ("ImageNet, untouched", None, None)
+    assert classes == ("cat", "dog")
+    assert len(untouched.angles) == 18
+    trained, _ = read_panel(folder / "panels" / "_real_train.npz", None)
+    own = Run(folder / "runs" / "real_train")
+    assert own.recipe().data.train == (str(images[2]),)
+    assert own.result().steps == 4
+    assert trained.score == own.result().real.mean_class_accuracy
+    assert "has seen real images: mean class accuracy" in (folder / "table.md").read_text()
+    assert "real_train" not in compared[1].stdout
+    done = compare(tmp_path / "x", "--no-tune", "--method", "none", "--real-train", images[1])
+    refused(done, 2, "18 images of --real-train", "among those that are measured on")
+
+
+def test_files_of_version_1_are_read(compared, tmp_path):
+    folder = shutil.copytree(compared[0], tmp_path / "copy")
+    file = folder / "comparison.json"
+    tree = json.loads(file.read_text())
+    del tree["differences"]
+    for run in (run for method in tree["methods"] for run in method["runs"]):
+        for name in ("torch", "rule", "mirrored", "last", "best_on_real", "curve"):
+            del run[name]
+    file.write_text(json.dumps(tree | {"version": 1}))
+    assert all(method.mean("best_on_real") is None for method in read_results(folder, "cls").values())
+
+
+def test_a_run_that_was_trained_beforehand_is_taken_as_it_is(compared, compare, tmp_path):
+    """Its folder is all that the comparison's folder holds, and it was trained with another number of loaders."""
+    folder = tmp_path / "copy"
+    run = shutil.copytree(compared[0] / "runs" / "none-0", folder / "runs" / "none-0")
+    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("workers: 0", "workers: 1"))
+    done = compare(folder, "--seeds", 1, "--no-tune", "--method", "none", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "step 4" not in done.stderr
+    assert json.loads(done.stdout)["rows"] == json.loads(compared[1].stdout)["rows"][:1]
+
+
+def test_different_machines_are_named_below_the_table(compared, small_recipe, tmp_path):
+    none, other = read_results(compared[0], "cls").values()
+    runs = (other.runs[0].model_copy(update={"device": "Another GPU", "torch": "9.9"}), *other.runs[1:])
+    for methods, words in (([none, other], False), ([none, other.model_copy(update={"runs": runs})], True)):
+        write_table(tmp_path, small_recipe(), new_comparison(small_recipe(), "", methods, []))
+        table = (tmp_path / "table.md").read_text()
+        assert ("The runs were made with different devices" in table) is words
+        assert ("and versions of torch" in table) is words
+
+
 def test_the_figures_are_pictures(compared):
     folder, _ = compared
-    for name in ("circle.png", "confusion.png", "scores.png"):
+    for name in ("circle.png", "confusion.png", "scores.png", "curves.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 300
             assert len(picture.convert("RGB").getcolors(2**20)) > 20
 
 
-def test_again_it_makes_only_what_is_missing(compared, tmp_path):
+def test_again_it_makes_only_what_is_missing(compare, compared, tmp_path):
     """What is finished is not made again even where the runs themselves are gone, as in a fresh checkout."""
     _, done = compared
     folder = shutil.copytree(compared[0], tmp_path / "copy")
     before = json.loads(done.stdout)
     picture = (folder / "circle.png").read_bytes()
     shutil.rmtree(folder / "runs")
+    before_scores = (folder / "scores.png").read_bytes(), (folder / "curves.png").read_bytes()
     again = compare(folder, "--seeds", "2", "--no-tune", "--method", "none", "--json")
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == before, "rows of earlier calls stay"
     assert not (folder / "runs").exists()
     assert (folder / "circle.png").read_bytes() == picture
+    assert ((folder / "scores.png").read_bytes(), (folder / "curves.png").read_bytes()) == before_scores
     more = compare(folder, "--seeds", "3", "--no-tune", "--method", "none", "--json")
     assert more.returncode == 0, more.stderr
     assert [path.name for path in (folder / "runs").iterdir()] == ["none-2"]
@@ -92,7 +213,7 @@ def test_again_it_makes_only_what_is_missing(compared, tmp_path):
 
 
 @pytest.mark.slow
-def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
+def test_tuning_looks_at_synthetic_images_only(compare, tmp_path):
     folder = tmp_path / "tuned"
     done = compare(folder, "--seeds", "1", "--method", "csg", "--json")
     assert done.returncode == 0, done.stderr
@@ -100,7 +221,7 @@ def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
     assert [t["changes"]["methods.csg.weight"] for t in method["trials"]] == pytest.approx([0.1, 0.01, 1.0])
     scores = [t["held_out"] for t in method["trials"]]
     best = int(np.argmax(scores))
-    clear = scores[best] - scores[0] > (scores[best] * (1 - scores[best]) / 16) ** 0.5
+    clear = scores[best] - scores[0] > (scores[best] * (1 - scores[best]) / 4) ** 0.5
     assert method["chosen"] == method["trials"][best if clear else 0]["changes"]
     for number in range(3):
         run = Run(folder / "tune" / f"csg-{number}")
@@ -108,13 +229,13 @@ def test_tuning_looks_at_synthetic_images_only(weights, tmp_path):
         assert recipe.data.real == ()
         assert recipe.optim.max_steps == 1
         assert result.real is None
-        assert result.held_out.images == 16
+        assert result.held_out.images == 4
     assert Run(folder / "runs" / "csg-0").recipe().methods["csg"]["weight"] == method["chosen"]["methods.csg.weight"]
     assert "three short runs" in (folder / "table.md").read_text()
 
 
 @pytest.mark.slow
-def test_a_method_that_diverges_is_named_and_holds_nothing_up(weights, tmp_path):
+def test_a_method_that_diverges_is_named_and_holds_nothing_up(compare, tmp_path):
     folder = tmp_path / "diverging"
     words = ("--seeds", "1", "--no-tune", "--json", "--method", "l2:weight=1e30", "--method", "none")
     done = compare(folder, *words, run=csg_process)
@@ -171,12 +292,12 @@ def test_methods_are_chosen_and_refused(small_recipe):
     assert not none_left
 
 
-def test_a_wrong_setting_of_a_method_is_one_line(compared):
+def test_a_wrong_setting_of_a_method_is_one_line(compare, compared):
     folder, _ = compared
     refused(compare(folder, "--no-tune", "--method", "none:apool=false"), 2, "apool")
 
 
-def test_a_comparison_that_another_process_makes_is_left_alone(compared, tmp_path):
+def test_a_comparison_that_another_process_makes_is_left_alone(compare, compared, tmp_path):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
     with locked(folder):
         refused(compare(folder, "--no-tune", "--method", "none"), 2, "another process is working in", "--out")
@@ -228,6 +349,12 @@ def test_a_damaged_panel_is_one_line(compared, tmp_path, content):
 
 
 NAMES = ["$x", "a$b$", "\\alpha", "caf\udce9", "\u4e2d", "[red]", "a\nb", "\x1b[31m", "a%_^{", "x" * 100]
+
+
+def test_classes_look_different_from_one_another():
+    looks = [(colour(index), marker(index)) for index in range(50)]
+    assert len(set(looks)) == 50
+    assert len({one for one, _ in looks[:10]}) == 10
 
 
 def test_class_names_are_text_in_the_figures(tmp_path, recwarn):

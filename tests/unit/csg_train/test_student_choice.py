@@ -185,7 +185,7 @@ def test_predictions_of_a_segmenter_are_matrices_of_pixels(segmented):
     file, real = np.load(segmented.path / "predictions.npz"), segmented.result().real
     assert file.files == ["student"]
     assert file["student"].dtype == np.int64
-    assert file["student"].shape == (real.images, 11, 11)
+    assert file["student"].shape == (real.images, 11, 12)
     assert segmentation_scores(file["student"].sum(0)).miou == real.miou
 
 
