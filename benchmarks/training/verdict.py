@@ -1,0 +1,188 @@
+"""The trainings of docs/results/verdict.md, several at a time.
+
+    python -m benchmarks.training.verdict DATA OUT [--at-once 2] [--minutes M] [--lines NAME ...]
+
+DATA has the folders pacs, vehicles, signs, street and camvid. Each line is a comparison in a folder of OUT, for which
+`csg compare` takes the finished runs as they are: the commands are printed at the end. After M minutes nothing is
+started any more and what runs is stopped; the same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csg.files import atomic_write
+from csg_train.compare.command import Comparison
+from csg_train.compare.tuning import best_trial, candidates, recipe_for, trial_settings
+from csg_train.methods.spec import MethodSpec, parse_method
+from csg_train.recipe import Recipe
+from csg_train.tasks import TASKS
+from csg_train.training.command import load_task_recipe, with_absolute_paths
+from csg_train.training.run_folder import Run
+
+LONG = {"optim.steps": 2400, "optim.warm_up": 100, "optim.lr_backbone": 0.0009, "optim.lr_heads": 0.009}
+SHORT = {"optim.steps": 600}
+ALL = {"optim.average": 0.25, "evaluate_every": 200, "precision": "bf16", "data.workers": 1}
+THREE = ("none", "none:augment=true", "csg")
+EIGHT = (*THREE, "csg:attention=detached", "l2", "ewc", "feature-l2", "asg")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A comparison."""
+
+    name: str
+    """Its folder."""
+    recipe: str
+    """The recipe that all methods share."""
+    train: tuple[str, ...]
+    """Synthetic images."""
+    real: str
+    """Real images."""
+    settings: dict[str, Any]
+    """What differs from the recipe."""
+    methods: tuple[str, ...]
+    """The methods."""
+    seeds: int = 3
+    """Runs of each."""
+    tune: bool = False
+    """Whether each method is tuned on synthetic images first."""
+
+    def base(self, data: Path) -> Recipe:
+        """The recipe that all methods share, with its images."""
+        sources = {"data.train": [str(data / name) for name in self.train], "data.real": [str(data / self.real)]}
+        task = "seg" if self.recipe in ("camvid", "digit-scenes") else "cls"
+        return with_absolute_paths(load_task_recipe(task, self.recipe, ALL | self.settings | sources))
+
+    def command(self, data: Path, out: Path, seeds: int) -> str:
+        """What takes the finished runs into a table."""
+        words = ["csg", "compare", self.base(data).task, "--recipe", self.recipe, "--out", str(out / self.name)]
+        words += [w for name in self.train for w in ("--data", str(data / name))]
+        words += ["--real-data", str(data / self.real), "--seeds", str(seeds), *([] if self.tune else ["--no-tune"])]
+        words += [w for name in self.methods for w in ("--method", name)]
+        words += [w for name, value in (ALL | self.settings).items() for w in ("--set", f"{name}={value}")]
+        return shlex.join(words)
+
+
+PACS, VEHICLES, SIGNS = ("pacs/cartoon", "pacs/art_painting"), ("vehicles/rendered",), ("signs/synthetic",)
+LINES = (
+    Line("vehicles-long", "pacs", VEHICLES, "vehicles/real", LONG, THREE, seeds=5, tune=True),
+    Line("pacs-long", "pacs", PACS, "pacs/photo", LONG, THREE, seeds=5, tune=True),
+    Line("street", "camvid", ("street",), "camvid", {**SHORT, "data.labels": "camvid11"}, THREE, tune=True),
+    Line("vehicles", "pacs", VEHICLES, "vehicles/real", SHORT, EIGHT),
+    Line("pacs", "pacs", PACS, "pacs/photo", SHORT, EIGHT),
+    Line("signs", "pacs", SIGNS, "signs/real", SHORT, EIGHT),
+)
+
+
+class Trainings:
+    """Runs of `csg train`, several at a time, until a moment.
+
+    Args:
+        at_once: how many.
+        end: the moment, of time.monotonic().
+    """
+
+    def __init__(self, at_once: int, end: float):
+        self.pool, self.end = ThreadPoolExecutor(at_once), end
+
+    def all(self, jobs: Iterator[tuple[Path, Callable[[], Recipe]]]) -> None:
+        """Train each run that is not finished, in this order."""
+        list(self.pool.map(lambda job: self._train(*job), jobs))
+
+    def _train(self, folder: Path, recipe: Callable[[], Recipe]) -> None:
+        run = Run(folder)
+        if run.finished or run.diverged or time.monotonic() > self.end:
+            return
+        words, name = ["--resume"], f"{folder.parent.name}-{folder.name}"
+        if not run.started:
+            file = folder.parent.parent / f"recipes/{name}.yaml"
+            atomic_write(file, recipe().to_yaml().encode())
+            words = ["--recipe", str(file)]
+        command = [sys.executable, "-m", "csg", "train", recipe().task, *words, "--out", str(folder)]
+        log_file = folder.parent.parent / f"logs/{name}.log"
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("a") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            try:
+                process.wait(max(1.0, self.end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+        if process.returncode and not run.diverged:
+            print(f"{folder}: exit code {process.returncode}, see {log_file}", flush=True)
+
+
+class Making:
+    """The runs of a line.
+
+    Args:
+        line: the line.
+        data: the folder with all images.
+        out: the folder of all comparisons.
+    """
+
+    def __init__(self, line: Line, data: Path, out: Path):
+        self.line, self.base, self.folder = line, line.base(data), out / line.name
+        self.images = TASKS[self.base.task].read_synthetic(self.base)
+        self.specs = [parse_method(method) for method in line.methods]
+
+    def tries(self) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
+        """The runs of tuning."""
+        for spec in self.specs if self.line.tune else ():
+            for number, candidate in enumerate(candidates(spec, self.base)):
+                changes = trial_settings(self.base, len(self.images), candidate)
+                recipe = recipe_for(spec, self.base, changes)
+                yield self.folder / f"tune/{spec.file_name}-{number}", lambda recipe=recipe: recipe
+
+    def runs(self, seeds: range) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
+        """The runs of the table, seed by seed."""
+        for seed in (seed for seed in seeds if seed < self.line.seeds):
+            for spec in self.specs:
+                yield self._folder(spec, seed), lambda spec=spec, seed=seed: self._recipe(spec, seed)
+
+    def seeds(self) -> int:
+        """How many seeds all methods have finished."""
+        ended = (all(Run(self._folder(s, seed)).ended for s in self.specs) for seed in range(self.line.seeds))
+        return next((seed for seed, done in enumerate(ended) if not done), self.line.seeds)
+
+    def _folder(self, spec: MethodSpec, seed: int) -> Path:
+        return self.folder / f"runs/{spec.file_name}-{seed}"
+
+    def _recipe(self, spec: MethodSpec, seed: int) -> Recipe:
+        chosen: dict[str, Any] = {}
+        if self.line.tune:
+            chosen = best_trial(Comparison(self.folder, self.base, self.images, "").tune(spec)).changes
+        return recipe_for(spec, self.base, chosen | {"seed": seed})
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Make the runs, and print how to take them into tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=1e6)
+    parser.add_argument("--lines", nargs="+", default=[line.name for line in LINES])
+    given = parser.parse_args(words)
+    trainings = Trainings(given.at_once, time.monotonic() + 60 * given.minutes)
+    lines = [Making(line, given.data, given.out) for line in LINES if line.name in given.lines]
+    trainings.all(job for line in lines for job in line.tries())
+    trainings.all(job for seeds in (range(3), range(3, 5)) for line in lines for job in line.runs(seeds))
+    for line in lines:
+        print(f"# {line.line.name}: {line.seeds()} of {line.line.seeds} seeds")
+        print(line.line.command(given.data, given.out, line.seeds()))
+
+
+if __name__ == "__main__":
+    main()
