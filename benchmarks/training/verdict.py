@@ -23,6 +23,7 @@ from typing import Any
 
 from csg.files import atomic_write
 from csg_train.compare.command import Comparison
+from csg_train.compare.plan import keep_plan
 from csg_train.compare.tuning import best_trial, candidates, recipe_for, trial_settings
 from csg_train.methods.spec import MethodSpec, parse_method
 from csg_train.recipe import Recipe
@@ -133,8 +134,10 @@ class Making:
     """
 
     def __init__(self, line: Line, data: Path, out: Path):
-        self.line, self.base, self.folder = line, line.base(data), out / line.name
-        self.images = TASKS[self.base.task].read_synthetic(self.base)
+        base = line.base(data)
+        self.line, self.folder = line, out / line.name
+        self.images = TASKS[base.task].read_synthetic(base)
+        self.base = keep_plan(self.folder, base, line.tune, self.images.fingerprint())
         self.specs = [parse_method(method) for method in line.methods]
 
     def tries(self) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
