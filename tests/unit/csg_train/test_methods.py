@@ -322,6 +322,13 @@ def test_the_switches_of_the_ablation(name):
     torch.testing.assert_close(plain.projection(maps)["layer4"], slow)
     full, _ = build(name)
     assert full(batch_of(views=2))[0].keys() == {"task", "contrast/layer3", "contrast/layer4"}
+    detached, _ = build(name, attention="detached")
+    detached.load_state_dict(full.state_dict())
+    gradient, fixed = (
+        gradients(method(batch_of(views=2))[0]["contrast/layer4"], method.student.encoder)
+        for method in (full, detached)
+    )
+    assert not np.allclose(gradient[0], fixed[0], rtol=1e-3, atol=0)
 
 
 def test_csg_in_parts_is_csg_at_once():
