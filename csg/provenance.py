@@ -90,7 +90,7 @@ class Provenance(Record):
     seed: int
     """Seed of the run."""
     steps: int
-    """Training steps."""
+    """Training steps until the weights were taken."""
     data_fingerprint: str
     """Fingerprint of the training images."""
     commit: str | None

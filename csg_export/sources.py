@@ -151,7 +151,7 @@ def with_size(
 
 
 def _provenance(run: Run) -> Provenance:
-    recipe, record = run.recipe(), run.environment()
+    recipe, record, result = run.recipe(), run.environment(), run.result()
     return Provenance(
         run=run.path.resolve().name,
         recipe=recipe.name,
@@ -159,7 +159,7 @@ def _provenance(run: Run) -> Provenance:
         method=recipe.method,
         backbone=recipe.model.backbone,
         seed=recipe.seed,
-        steps=run.result().steps,
+        steps=result.student.step if result.student else result.steps,
         data_fingerprint=record.data_fingerprint,
         commit=record.commit,
         versions={"csg": record.csg, "python": record.python, **record.packages},

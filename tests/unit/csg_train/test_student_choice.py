@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from csg.metrics import scores_from_confusion, segmentation_scores
+from csg_export.sources import from_run
 from csg_train.training.command import train
 from csg_train.training.measurements import Measurements
 from csg_train.training.run_folder import Run
@@ -97,6 +98,7 @@ def test_the_student_is_the_one_that_is_best_on_held_out_synthetic_images(images
     real = measured(run, "real/mean_class_accuracy")
     assert (result.real.mean_class_accuracy, result.last.mean_class_accuracy) == (real[best], real[7])
     assert result.mirrored.images == 16
+    assert from_run(run).provenance.steps == best
 
 
 @pytest.mark.parametrize(("share", "first"), [(0.3, 6), (0.01, 7), (0.6, 4)])
