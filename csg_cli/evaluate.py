@@ -43,6 +43,14 @@ class EvaluationOptions:
         ),
     ] = None
     tile: Tile = None
+    mirrored: Annotated[
+        bool,
+        typer.Option(
+            "--mirrored",
+            help="Also send the mirror image of each, and show the figures of both together beside the plain ones; "
+            "segmenters need their logits (`csg export --logits`).",
+        ),
+    ] = False
     out: Annotated[
         Optional[Path],
         typer.Option(help="Folder of the evaluation.", show_default="evaluations/<model>-<version>-<n>"),
@@ -78,6 +86,7 @@ class EvaluationOptions:
             data=tuple(self.data or ()),
             labels=self.labels,
             tile=self.tile,
+            mirrored=self.mirrored,
             out=self.out,
             on_unreadable=self.on_unreadable,
             ordered=self.ordered,

@@ -5,52 +5,34 @@
     for answer in Client("localhost:8001").predict(["a.jpg", "b.jpg"]):
         print(answer)
 
-Shape letters: H W height and width of an image, K classes.
+Shape letters: H, W pixels of an image; K classes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from csg.card import ClassificationInput, ModelCard, SegmentationInput
-from csg.errors import InputError, UsageError
-from csg.images import ImageSource, load, load_segmentation
-from csg.tiles import load_tiles
-from csg_serve.client.connection import ServedModel, infer, open_model
+from csg.card import ModelCard, SegmentationInput
+from csg.errors import InputError
+from csg.images import ImageSource
+from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers, as_servers
 from csg_serve.client.pool import ReplacedError
+from csg_serve.client.requests import PLAIN, Answer, Sending, check_sending, classify, segment
 
 REQUEST_IMAGES = 8
 """Images that a request to a classifier has at most."""
 IN_FLIGHT = 4
 """Requests in flight for each server."""
-
-T = TypeVar("T")
-Predictions = tuple[list[NDArray[Any] | InputError], float]
-"""Predictions of the images of one request, and the seconds that the request took."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer for one image."""
-
-    index: int
-    """Index of the image in the sequence that was sent."""
-    prediction: NDArray[Any] | InputError
-    """Logits float32 (K,) of a classifier, label map uint8 (H, W) of a segmenter, or why the image can't be read."""
-    request_s: float
-    """Seconds from sending the image's request to its answer; the requests of its tiles are added up."""
 
 
 class Client:
@@ -161,15 +143,15 @@ async def stream(
         ...     async for prediction in stream(served, paths):
         ...         print(prediction.argmax())
     """
-    async with aclosing(iter_answers(served, images, tile)) as answers:
+    async with aclosing(iter_answers(served, images, Sending(tile))) as answers:
         async for answer in answers:
             yield answer.prediction
 
 
 async def iter_answers(
-    served: ServedModel, images: Sequence[ImageSource], tile: int | None = None, *, ordered: bool = True
+    served: ServedModel, images: Sequence[ImageSource], sending: Sending = PLAIN, *, ordered: bool = True
 ) -> AsyncGenerator[Answer, None]:
-    """As `stream`, with the index of each image and the time of its request.
+    """As `stream`, with the index of each image, the time of its request, and predictions with mirror images.
 
     At most IN_FLIGHT requests per server are in flight. Inference changes nothing on the server, so a request without
     an answer is sent again; every image gets exactly one answer here.
@@ -177,19 +159,20 @@ async def iter_answers(
     Args:
         served: the model, from `open_model`.
         images: paths, the bytes of image files, or Pillow images.
-        tile: side in pixels of overlapping tiles to send to a segmenter, a multiple of 8; None sends whole images.
+        sending: how they are sent.
         ordered: whether to yield in the order of the images, or as the answers arrive.
 
     Raises:
-        UsageError, ServerError: as `stream`.
+        UsageError: the model can't take such tiles, or does not return the logits that mirrored predictions need.
+        ServerError: as `stream`.
     """
-    check_tile(served.card, tile)
+    check_sending(served.card, sending)
     segmenter = isinstance(served.card.input, SegmentationInput)
-    step, request = (1, _segment) if segmenter else (min(REQUEST_IMAGES, served.max_batch), _classify)
+    step, request = (1, segment) if segmenter else (min(REQUEST_IMAGES, served.max_batch), classify)
 
     async def predict(start: int) -> list[Answer]:
-        predictions, seconds = await request(served, images[start : start + step], tile)
-        return [Answer(index, prediction, seconds) for index, prediction in enumerate(predictions, start)]
+        answers = await request(served, images[start : start + step], sending)
+        return [replace(answer, index=start + answer.index) for answer in answers]
 
     pending: deque[asyncio.Task[list[Answer]]] = deque()
     try:
@@ -215,64 +198,3 @@ async def _next(pending: deque[asyncio.Task[list[Answer]]], ordered: bool) -> li
     task = done.pop()
     pending.remove(task)
     return await task
-
-
-def check_tile(card: ModelCard, tile: int | None) -> None:
-    """Check that a model takes square tiles of a side.
-
-    Raises:
-        UsageError: it does not.
-    """
-    spec = card.input
-    if tile is None:
-        return
-    if not isinstance(spec, SegmentationInput):
-        raise UsageError(f"model {card.name} is not a segmenter", "leave out --tile")
-    if tile % 8 or (spec.height is not None and (spec.height, spec.width) != (tile, tile)):
-        takes = "multiples of 8" if spec.height is None else f"images of {spec.height} x {spec.width}"
-        raise UsageError(f"model {card.name} takes {takes}", f"--tile {tile} does not fit")
-
-
-async def _classify(served: ServedModel, images: Sequence[ImageSource], _: int | None) -> Predictions:
-    """Logits of a few images, from one request."""
-    spec = served.card.input
-    assert isinstance(spec, ClassificationInput)
-    prepared = await asyncio.to_thread(lambda: [_or_error(partial(load, image, spec)) for image in images])
-    readable = [pixels for pixels in prepared if not isinstance(pixels, InputError)]
-    logits: Iterator[NDArray[Any]] = iter(())
-    started = time.perf_counter()
-    if readable:
-        logits = iter(await infer(served, np.stack(readable), (len(served.card.classes),)))
-    seconds = time.perf_counter() - started
-    return [pixels if isinstance(pixels, InputError) else next(logits) for pixels in prepared], seconds
-
-
-async def _segment(served: ServedModel, images: Sequence[ImageSource], tile: int | None) -> Predictions:
-    """The label map of one image, from one request, or from several with its tiles."""
-    (source,), spec = images, served.card.input
-    assert isinstance(spec, SegmentationInput)
-    if tile is None:
-        padded = await asyncio.to_thread(_or_error, partial(load_segmentation, source, spec))
-        if isinstance(padded, InputError):
-            return [padded], 0.0
-        started = time.perf_counter()
-        maps = await infer(served, padded.pixels[None], padded.pixels.shape[:2])
-        seconds = time.perf_counter() - started
-        return [await asyncio.to_thread(padded.restore, maps[0])], seconds
-    tiles = await asyncio.to_thread(_or_error, partial(load_tiles, source, spec, tile))
-    if isinstance(tiles, InputError):
-        return [tiles], 0.0
-    found: list[NDArray[Any]] = []
-    step, started = served.max_batch, time.perf_counter()
-    for first in range(0, len(tiles.tiles), step):
-        found.extend(await infer(served, np.stack(tiles.tiles[first : first + step]), (tile, tile)))
-    seconds = time.perf_counter() - started
-    return [await asyncio.to_thread(tiles.restore, found)], seconds
-
-
-def _or_error(read: Callable[[], T]) -> T | InputError:
-    """The result of reading an image, or the error if it can't be read."""
-    try:
-        return read()
-    except InputError as error:
-        return error

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csg.card import ModelCard, SegmentationInput
+from csg.card import ModelCard, Output, SegmentationInput
 from csg.errors import ServerError
 from csg.files import validate_name
 from csg_serve.client.address import Address
@@ -121,7 +121,9 @@ def connect(address: Address, servers: Servers) -> Transport:
     return GrpcTransport(address, servers)
 
 
-async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...]) -> NDArray[Any]:
+async def infer(
+    served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...], output: Output | None = None
+) -> NDArray[Any]:
     """Send one request.
 
     While no server answers, it waits for one up to a minute, and sends the request again.
@@ -129,20 +131,23 @@ async def infer(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, 
     Args:
         served: the model.
         images: pixels, uint8 (N, H, W, 3), prepared as the card says.
-        row: expected shape of the first output for one image.
+        row: expected shape of the output for one image.
+        output: which output; None: the first of the card.
 
     Returns:
-        the first output, (N, *row).
+        the output, (N, *row).
 
     Raises:
         ServerError: as `csg_serve.client.pool.Pool.infer`.
     """
-    return await served.pool.infer(inference_of(served, images, row))
+    return await served.pool.infer(inference_of(served, images, row, output))
 
 
-def inference_of(served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...]) -> Inference:
+def inference_of(
+    served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...], output: Output | None = None
+) -> Inference:
     """The request for prepared images, as `infer` sends it."""
-    spec, output = served.card.input, served.card.outputs[0]
+    spec, output = served.card.input, output or served.card.outputs[0]
     return Inference(
         model=served.name,
         input=spec.name,

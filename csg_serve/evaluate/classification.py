@@ -14,7 +14,13 @@ from csg.console import show_line, show_table
 from csg.errors import InputError
 from csg.metrics import ClassificationScores, Reliability, by_class_name, scores_from_confusion
 from csg_serve.evaluate.progress import Progress
-from csg_serve.evaluate.records import ClassificationAnswer, ClassificationResult, EvaluationSpec, JournalRecord
+from csg_serve.evaluate.records import (
+    ClassificationAnswer,
+    ClassificationResult,
+    EvaluationSpec,
+    JournalRecord,
+    MirroredAccuracy,
+)
 
 SHOWN_ERRORS = 24
 """Wrong answers that the report shows with pictures."""
@@ -52,12 +58,8 @@ class ClassificationReport:
     """Accuracy by confidence."""
     errors: tuple[Misclassification, ...]
     """The wrong answers with the highest confidence, highest first."""
-
-    @property
-    def accuracy_interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the accuracy."""
-        low, high = wilson(np.array(self.scores.confusion.trace()), np.array(self.scores.images))
-        return float(low), float(high)
+    mirrored: ClassificationScores | None = None
+    """Accuracy of image and mirror image together, if mirror images were sent."""
 
     def to_result(self, page: Path | None) -> ClassificationResult:
         """The record for result.json; `page` is the HTML page, if one was written."""
@@ -67,16 +69,32 @@ class ClassificationReport:
             images=self.scores.images,
             skipped=self.progress.skipped,
             accuracy=self.scores.accuracy,
-            accuracy_interval=self.accuracy_interval,
+            accuracy_interval=accuracy_interval(self.scores),
             mean_class_accuracy=self.scores.mean_class_accuracy,
             mean_class_accuracy_interval=mean_class_accuracy_interval(self.scores.confusion),
             per_class=by_class_name(self.classes, self.scores.per_class),
             ece=self.reliability.ece,
+            mirrored=_mirrored_accuracy(self.mirrored) if self.mirrored else None,
             images_per_s=self.progress.images_per_s,
             latency_ms=self.progress.latencies.percentiles(),
             folder=self.folder,
             report=page,
         )
+
+
+def accuracy_interval(scores: ClassificationScores) -> tuple[float, float]:
+    """95 % confidence interval of the accuracy."""
+    low, high = wilson(np.array(scores.confusion.trace()), np.array(scores.images))
+    return float(low), float(high)
+
+
+def _mirrored_accuracy(scores: ClassificationScores) -> MirroredAccuracy:
+    return MirroredAccuracy(
+        accuracy=scores.accuracy,
+        accuracy_interval=accuracy_interval(scores),
+        mean_class_accuracy=scores.mean_class_accuracy,
+        mean_class_accuracy_interval=mean_class_accuracy_interval(scores.confusion),
+    )
 
 
 def summarise_classification(
@@ -97,13 +115,15 @@ def summarise_classification(
         InputError: no image was answered.
     """
     progress, reliability = Progress(), Reliability()
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    confusion, of_both = np.zeros((2, len(classes), len(classes)), np.int64)
     top: list[tuple[float, int, Misclassification]] = []  # a heap; of equal confidences the lower index stays
     for record in records:
         progress.add(record)
         if not isinstance(record, ClassificationAnswer):
             continue
         confusion[record.true, record.predicted] += 1
+        if record.mirrored is not None:
+            of_both[record.true, record.mirrored] += 1
         reliability.add(record.confidence, record.true == record.predicted)
         if record.true != record.predicted:
             error = Misclassification(record.index, record.true, record.predicted, record.confidence)
@@ -121,6 +141,7 @@ def summarise_classification(
         scores=scores_from_confusion(confusion),
         reliability=reliability,
         errors=errors,
+        mirrored=scores_from_confusion(of_both) if spec.mirrored else None,
     )
 
 
@@ -133,8 +154,14 @@ def show_classification(report: ClassificationReport) -> None:
     ]
     title = f"{spec.model} version {spec.version} on {spec.dataset}"
     show_table(title, ("class", "images", "accuracy"), rows)
-    low, high = report.accuracy_interval
-    show_line(f"accuracy             {scores.accuracy:.2%} ({low:.1%} to {high:.1%})")
-    show_line(f"mean class accuracy  {scores.mean_class_accuracy:.2%}")
+    _show_accuracy(scores, "")
+    if report.mirrored:
+        _show_accuracy(report.mirrored, ", with mirror image")
     show_line(f"calibration error    {report.reliability.ece:.2%}")
     show_line(f"images               {scores.images}, {progress.skipped} skipped, {progress.images_per_s:.1f}/s")
+
+
+def _show_accuracy(scores: ClassificationScores, how: str) -> None:
+    low, high = accuracy_interval(scores)
+    show_line(f"accuracy             {scores.accuracy:.2%} ({low:.1%} to {high:.1%}){how}")
+    show_line(f"mean class accuracy  {scores.mean_class_accuracy:.2%}{how}")

@@ -15,13 +15,14 @@ from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
 from csg.metrics import PixelConfusion
-from csg_serve.client.client import Answer, iter_answers, probabilities
+from csg_serve.client.client import iter_answers, probabilities
 from csg_serve.client.connection import ServedModel
-from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, SegmentationAnswer, Skipped
+from csg_serve.client.requests import Answer, Sending
+from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, PixelCells, SegmentationAnswer, Skipped
 from csg_serve.evaluate.session import EvaluationSession
 
-MakeRecord = Callable[[int, np.ndarray, float], Awaitable[AnswerRecord]]
-"""Makes the record of an image from its index, the model's prediction and the latency in milliseconds."""
+MakeRecord = Callable[[int, Answer], Awaitable[AnswerRecord]]
+"""Makes the record of an image from its index and its answer."""
 
 
 async def collect(session: EvaluationSession) -> None:
@@ -46,7 +47,8 @@ async def collect_into_journal(session: EvaluationSession, make_record: MakeReco
     journal.start_session(served.server)
     paths = [dataset.paths[index] for index in pending]
     with progress_bar(f"{served.name} version {served.version}", len(dataset), journal.done) as advance:
-        answers = iter_answers(served, paths, session.spec.tile, ordered=session.options.ordered)
+        sending = Sending(session.spec.tile, session.spec.mirrored)
+        answers = iter_answers(served, paths, sending, ordered=session.options.ordered)
         async with aclosing(answers):
             async for answer in answers:
                 journal.add(await _record(session, pending[answer.index], answer, make_record))
@@ -59,7 +61,7 @@ async def _record(
     try:
         if isinstance(answer.prediction, InputError):
             raise answer.prediction
-        return await make_record(index, answer.prediction, round(1000 * answer.request_s, 3))
+        return await make_record(index, answer)
     except InputError as error:
         if session.options.on_unreadable == "fail":
             raise InputError(error.message, f"{error.hint}, or skip such images with --on-unreadable skip") from None
@@ -68,16 +70,18 @@ async def _record(
 
 
 def _classification_record(session: EvaluationSession, dataset: ClassificationDataset) -> MakeRecord:
-    async def make(index: int, logits: np.ndarray, latency_ms: float) -> ClassificationAnswer:
-        shares = probabilities(logits)
+    async def make(index: int, answer: Answer) -> ClassificationAnswer:
+        assert not isinstance(answer.prediction, InputError)
+        shares = probabilities(answer.prediction)
         predicted = int(shares.argmax())
         return ClassificationAnswer(
             index=index,
             elapsed_s=session.journal.elapsed_s,
-            latency_ms=latency_ms,
+            latency_ms=_latency_ms(answer),
             true=int(dataset.labels[index]),
             predicted=predicted,
             confidence=float(round(shares[predicted], 6)),
+            mirrored=None if answer.mirrored is None else int(answer.mirrored),
         )
 
     return make
@@ -87,18 +91,32 @@ def _segmentation_record(session: EvaluationSession, dataset: SegmentationDatase
     table = class_index_table(session.served.card.class_spec, dataset.labels)
     confusion = PixelConfusion(len(dataset.labels.classes))
 
-    def count(index: int, label_map: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        height, width = label_map.shape  # the size of the image, which is not decoded again for its labels
-        matrix = confusion.matrix_of(dataset.load_labels(index, (width, height)), table[label_map]).ravel()
-        cells = np.flatnonzero(matrix)
-        return tuple(cells.tolist()), tuple(matrix[cells].tolist())
+    def count(index: int, *label_maps: np.ndarray) -> list[PixelCells]:
+        height, width = label_maps[0].shape  # the size of the image, which is not decoded again for its labels
+        labels, found = dataset.load_labels(index, (width, height)), []
+        for label_map in label_maps:
+            matrix = confusion.matrix_of(labels, table[label_map]).ravel()
+            cells = np.flatnonzero(matrix)
+            found.append(PixelCells(cells=tuple(cells.tolist()), pixels=tuple(matrix[cells].tolist())))
+        return found
 
-    async def make(index: int, label_map: np.ndarray, latency_ms: float) -> SegmentationAnswer:
-        cells, pixels = await asyncio.to_thread(count, index, label_map)
-        elapsed_s = session.journal.elapsed_s
-        return SegmentationAnswer(index=index, elapsed_s=elapsed_s, latency_ms=latency_ms, cells=cells, pixels=pixels)
+    async def make(index: int, answer: Answer) -> SegmentationAnswer:
+        maps = [one for one in (answer.prediction, answer.mirrored) if isinstance(one, np.ndarray)]
+        plain, *mirrored = await asyncio.to_thread(count, index, *maps)
+        return SegmentationAnswer(
+            index=index,
+            elapsed_s=session.journal.elapsed_s,
+            latency_ms=_latency_ms(answer),
+            cells=plain.cells,
+            pixels=plain.pixels,
+            mirrored=mirrored[0] if mirrored else None,
+        )
 
     return make
+
+
+def _latency_ms(answer: Answer) -> float:
+    return round(1000 * answer.request_s, 3)
 
 
 async def iter_predictions(
@@ -111,7 +129,7 @@ async def iter_predictions(
         UsageError, ServerError: as `csg_serve.client.client.iter_answers`.
     """
     with progress_bar(f"{served.name} version {served.version}", len(paths)) as advance:
-        async with aclosing(iter_answers(served, paths, tile)) as answers:
+        async with aclosing(iter_answers(served, paths, Sending(tile))) as answers:
             async for answer in answers:
                 advance(1)
                 if isinstance(answer.prediction, InputError):

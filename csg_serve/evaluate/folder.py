@@ -97,7 +97,8 @@ def find_folder(out: Path | None, given: Mapping[str, object]) -> tuple[Path, Ev
         spec = read_spec(out)
         for name, value in fixed.items():
             if (recorded := getattr(spec, name)) != value:
-                raise UsageError(f"{out} was started with --{name} {recorded}", f"leave out --{name}, or --resume")
+                how = f"with --{name} {recorded}" if recorded else f"without --{name}"
+                raise UsageError(f"{out} was started {how}", f"leave out --{name}, or --resume")
         return out, spec
     found = sorted(EVALUATIONS.glob(f"[!.]*/{SPEC}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     unfinished = [file.parent for file in found if not (file.parent / RESULT).exists()]

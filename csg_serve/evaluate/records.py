@@ -41,6 +41,8 @@ class EvaluationSpec(Record):
     """Label set of the masks, segmentation only; None for the model's own."""
     tile: Annotated[int, Field(ge=64, lt=2**31)] | None
     """Side of the tiles in pixels, segmentation only; None sends whole images."""
+    mirrored: bool = False
+    """Whether mirror images are sent too."""
     dataset: Source
     """Name of the data set."""
     images: Annotated[int, Field(ge=1, lt=2**31)]
@@ -84,27 +86,36 @@ class ClassificationAnswer(ImageRecord):
     """Index of the class with the highest probability."""
     confidence: Share
     """Probability of the predicted class, rounded to six digits."""
+    mirrored: Index | None = None
+    """Index of the class of image and mirror image together, if mirror images are sent."""
 
 
-class SegmentationAnswer(ImageRecord):
-    """A journal line: the answer for one image of a segmenter, as the non-zero cells of its confusion matrix."""
+class PixelCells(Record):
+    """The non-zero cells of an image's confusion matrix."""
 
-    kind: Literal["segmentation"] = "segmentation"
-    """Tells the kinds of lines apart."""
-    latency_ms: Time
-    """Milliseconds from sending the request to its answer."""
     cells: tuple[Index, ...]
     """Flat indices into the confusion matrix, rows true, columns predicted; the last column is "no class"."""
     pixels: tuple[Index, ...]
     """Number of pixels in each of these cells."""
 
     @model_validator(mode="after")
-    def _one_image(self) -> SegmentationAnswer:
+    def _one_image(self) -> PixelCells:
         if len(self.cells) != len(self.pixels) or any(a >= b for a, b in pairwise(self.cells)):
             raise ValueError("cells ascend, and each has its pixels")
         if sum(self.pixels) > MAX_PIXELS:
             raise ValueError("an image has fewer pixels")
         return self
+
+
+class SegmentationAnswer(PixelCells, ImageRecord):
+    """A journal line: the answer for one image of a segmenter."""
+
+    kind: Literal["segmentation"] = "segmentation"
+    """Tells the kinds of lines apart."""
+    latency_ms: Time
+    """Milliseconds from sending the request to its answer."""
+    mirrored: PixelCells | None = None
+    """The cells of image and mirror image together, if mirror images are sent."""
 
 
 class Skipped(ImageRecord):
@@ -122,6 +133,32 @@ JournalRecord: TypeAlias = Session | AnswerRecord | Skipped
 """A line of the journal."""
 JOURNAL_RECORD: TypeAdapter[JournalRecord] = TypeAdapter(Annotated[JournalRecord, Field(discriminator="kind")])
 """Parses a line of the journal."""
+
+
+class MirroredAccuracy(Record):
+    """Accuracy from the mean of the class probabilities of image and mirror image."""
+
+    accuracy: float
+    """As `ClassificationResult.accuracy`."""
+    accuracy_interval: Interval
+    """As `ClassificationResult.accuracy_interval`."""
+    mean_class_accuracy: float
+    """As `ClassificationResult.mean_class_accuracy`."""
+    mean_class_accuracy_interval: Interval
+    """As `ClassificationResult.mean_class_accuracy_interval`."""
+
+
+class MirroredIou(Record):
+    """IoU from the mean of the class probabilities of image and mirror image."""
+
+    miou: float
+    """As `SegmentationResult.miou`."""
+    miou_interval: Interval | None
+    """As `SegmentationResult.miou_interval`."""
+    pixel_accuracy: float
+    """As `SegmentationResult.pixel_accuracy`."""
+    frequency_weighted_iou: float
+    """As `SegmentationResult.frequency_weighted_iou`."""
 
 
 class EvaluationResult(Record):
@@ -164,6 +201,8 @@ class ClassificationResult(EvaluationResult):
     """95 % confidence interval of the mean class accuracy: bootstrap within the classes."""
     ece: float
     """Expected calibration error."""
+    mirrored: MirroredAccuracy | None = None
+    """With mirror images, if they were sent."""
 
 
 class SegmentationResult(EvaluationResult):
@@ -183,3 +222,5 @@ class SegmentationResult(EvaluationResult):
     """The model's classes by their names in the label set of the images, if that is another set."""
     pictures: tuple[WrittenPath, ...]
     """Image, prediction and labels of the best, the median and the worst image."""
+    mirrored: MirroredIou | None = None
+    """With mirror images, if they were sent."""

@@ -21,6 +21,8 @@ from csg_serve.evaluate.classification import ClassificationReport
 from csg_serve.evaluate.report_sections import classification_sections, percent, segmentation_sections
 from csg_serve.evaluate.segmentation import SegmentationReport
 
+MIRRORED_RULE = "with mirror image: the class with the highest mean probability of an image and its mirror image"
+
 
 def write_report(
     path: Path,
@@ -108,6 +110,7 @@ def _about(report: ClassificationReport | SegmentationReport, notes: Sequence[st
         ("fingerprint", spec.fingerprint),
         *([("labels", spec.labels)] if spec.labels else []),
         *([("tiles", f"{spec.tile} x {spec.tile} pixels")] if spec.tile else []),
+        *([("mirror images", MIRRORED_RULE)] if spec.mirrored else []),
         ("folder", str(report.folder)),
         ("command", shlex.join(["csg", *sys.argv[1:]])),
         ("versions", f"csg {__version__}, Python {platform.python_version()}, NumPy {np.__version__}"),

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from csg.confidence_intervals import mean_class_accuracy_interval, wilson
-from csg.metrics import BINS, Reliability, safe_ratio
+from csg.metrics import BINS, ClassificationScores, Reliability, SegmentationScores, safe_ratio
 from csg_serve.client.client import REQUEST_IMAGES
 from csg_serve.evaluate import charts
-from csg_serve.evaluate.classification import ClassificationReport
+from csg_serve.evaluate.classification import ClassificationReport, accuracy_interval
 from csg_serve.evaluate.confusion_matrix import ConfusionMatrix, confusion_matrix
 from csg_serve.evaluate.segmentation import SegmentationReport
 
 THUMBNAIL_SIDE = 160
 EXAMPLE_SIDE = 1500
 """Longest side of image, prediction and labels side by side."""
+MIRRORED = ", with mirror image"
 LOWEST_IMAGES = 10
 """Images with the lowest mIoU that are listed."""
 
@@ -189,11 +190,10 @@ def classification_sections(report: ClassificationReport, images: Sequence[Path]
         for error in report.errors
     ]
     calibration = _calibration(report.reliability)
-    mean_interval = interval(mean_class_accuracy_interval(confusion))
     mean_confidence = f"mean confidence {percent(calibration.confidence)}"
     headline = [
-        Figure("accuracy", percent(scores.accuracy, 2), interval(report.accuracy_interval)),
-        Figure("mean class accuracy", percent(scores.mean_class_accuracy, 2), mean_interval),
+        *_accuracy_figures(scores, ""),
+        *(_accuracy_figures(report.mirrored, MIRRORED) if report.mirrored else ()),
         Figure("calibration error", percent(calibration.ece, 2), mean_confidence),
     ]
     return ClassificationSections(
@@ -204,6 +204,18 @@ def classification_sections(report: ClassificationReport, images: Sequence[Path]
         wrong=scores.images - int(correct.sum()),
         calibration=calibration,
     )
+
+
+def _accuracy_figures(scores: ClassificationScores, how: str) -> list[Figure]:
+    mean_interval = interval(mean_class_accuracy_interval(scores.confusion))
+    return [
+        Figure(f"accuracy{how}", percent(scores.accuracy, 2), interval(accuracy_interval(scores))),
+        Figure(f"mean class accuracy{how}", percent(scores.mean_class_accuracy, 2), mean_interval),
+    ]
+
+
+def _miou_figure(scores: SegmentationScores, bounds: tuple[float, float] | None, how: str) -> Figure:
+    return Figure(f"mIoU{how}", percent(scores.miou, 2), interval(bounds) if bounds else "of fewer than two images")
 
 
 def segmentation_sections(report: SegmentationReport, images: Sequence[Path]) -> SegmentationSections:
@@ -226,9 +238,9 @@ def segmentation_sections(report: SegmentationReport, images: Sequence[Path]) ->
     ]
     ranked = np.argsort(report.miou_per_image, kind="stable")[:LOWEST_IMAGES].tolist()
     lowest = [(str(images[index]), float(report.miou_per_image[index])) for index in ranked]
-    miou_interval = interval(report.interval) if report.interval else "of fewer than two images"
     headline = [
-        Figure("mIoU", percent(scores.miou, 2), miou_interval),
+        _miou_figure(scores, report.interval, ""),
+        *([_miou_figure(report.mirrored, report.mirrored_interval, MIRRORED)] if report.mirrored else ()),
         Figure("pixel accuracy", percent(scores.pixel_accuracy, 2), f"of {total:,} pixels"),
         Figure("frequency-weighted IoU", percent(scores.frequency_weighted_iou, 2), "classes by their pixels"),
     ]

@@ -21,7 +21,14 @@ from csg.overlays import overlay, png_bytes, side_by_side
 from csg_serve.client.connection import ServedModel
 from csg_serve.evaluate.collect import iter_predictions
 from csg_serve.evaluate.progress import Progress
-from csg_serve.evaluate.records import EvaluationSpec, JournalRecord, SegmentationAnswer, SegmentationResult
+from csg_serve.evaluate.records import (
+    EvaluationSpec,
+    JournalRecord,
+    MirroredIou,
+    PixelCells,
+    SegmentationAnswer,
+    SegmentationResult,
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,10 @@ class SegmentationReport:
     """The model's classes by their names in the images' label set; empty if both use the same set."""
     pictures: tuple[Path, ...] = ()
     """Image, prediction and labels of each of the `examples`."""
+    mirrored: SegmentationScores | None = None
+    """IoU of image and mirror image together, if mirror images were sent."""
+    mirrored_interval: tuple[float, float] | None = None
+    """As `interval`."""
 
     @property
     def examples(self) -> dict[str, int]:
@@ -71,11 +82,21 @@ class SegmentationReport:
             per_class=by_class_name(self.classes, scores.per_class),
             label_map=self.label_map,
             pictures=self.pictures,
+            mirrored=_mirrored_iou(self.mirrored, self.mirrored_interval) if self.mirrored else None,
             images_per_s=self.progress.images_per_s,
             latency_ms=self.progress.latencies.percentiles(),
             folder=self.folder,
             report=page,
         )
+
+
+def _mirrored_iou(scores: SegmentationScores, interval: tuple[float, float] | None) -> MirroredIou:
+    return MirroredIou(
+        miou=scores.miou,
+        miou_interval=interval,
+        pixel_accuracy=scores.pixel_accuracy,
+        frequency_weighted_iou=scores.frequency_weighted_iou,
+    )
 
 
 def summarise_segmentation(
@@ -95,20 +116,18 @@ def summarise_segmentation(
     Raises:
         InputError: no image was answered, or every pixel is ignored.
     """
-    progress, confusion = Progress(), PixelConfusion(len(labels.classes))
-    bootstrap, miou_per_image = SegmentationBootstrap(confusion.classes), np.full(spec.images, np.nan)
+    progress, plain, of_both = Progress(), _PixelTotals(len(labels.classes)), _PixelTotals(len(labels.classes))
+    miou_per_image = np.full(spec.images, np.nan)
     for record in records:
         progress.add(record)
         if not isinstance(record, SegmentationAnswer):
             continue
-        matrix = np.zeros_like(confusion.matrix)
-        matrix.flat[list(record.cells)] = record.pixels
-        confusion.matrix += matrix
-        bootstrap.add(record.index, matrix)
-        miou_per_image[record.index] = segmentation_scores(matrix).miou
+        miou_per_image[record.index] = segmentation_scores(plain.add(record.index, record)).miou
+        if record.mirrored:
+            of_both.add(record.index, record.mirrored)
     if not progress.answered:
         raise InputError(f"none of the {spec.images} images of {spec.dataset} can be read", "repair them")
-    if not confusion.matrix.any():
+    if not plain.confusion.matrix.any():
         raise InputError(
             f"every pixel of the {spec.images} masks of {spec.dataset} is ignored: there is nothing to measure",
             f"check that the values of the masks are those of the label set {labels.name}",
@@ -119,11 +138,28 @@ def summarise_segmentation(
         classes=labels.names,
         colours=labels.colours,
         progress=progress,
-        scores=confusion.scores(),
-        interval=bootstrap.miou(),
+        scores=plain.confusion.scores(),
+        interval=plain.bootstrap.miou(),
         miou_per_image=miou_per_image,
         label_map={},
+        mirrored=of_both.confusion.scores() if spec.mirrored else None,
+        mirrored_interval=of_both.bootstrap.miou() if spec.mirrored else None,
     )
+
+
+class _PixelTotals:
+    """The confusion matrix over all images, and what its interval is drawn from."""
+
+    def __init__(self, classes: int):
+        self.confusion, self.bootstrap = PixelConfusion(classes), SegmentationBootstrap(classes)
+
+    def add(self, index: int, found: PixelCells) -> np.ndarray:
+        """Count an image, and return its confusion matrix, int64 (K, K + 1)."""
+        matrix = np.zeros_like(self.confusion.matrix)
+        matrix.flat[list(found.cells)] = found.pixels
+        self.confusion.matrix += matrix
+        self.bootstrap.add(index, matrix)
+        return matrix
 
 
 async def with_examples(
@@ -162,10 +198,16 @@ def show_segmentation(report: SegmentationReport) -> None:
     if report.label_map:
         renamed = ", ".join(f"{old} = {new}" for old, new in report.label_map.items() if old != new)
         show_line(f"class map            {renamed}; other classes keep their name or have no counterpart")
-    interval = " ({:.1%} to {:.1%})".format(*report.interval) if report.interval else ""
-    show_line(f"mIoU                 {scores.miou:.2%}{interval}")
-    show_line(f"pixel accuracy       {scores.pixel_accuracy:.2%}")
-    show_line(f"weighted IoU         {scores.frequency_weighted_iou:.2%}")
+    _show_iou(scores, report.interval, "")
+    if report.mirrored:
+        _show_iou(report.mirrored, report.mirrored_interval, ", with mirror image")
     show_line(f"images               {progress.answered}, {progress.skipped} skipped, {progress.images_per_s:.1f}/s")
     if report.pictures:
         show_line(f"pictures             {', '.join(map(str, report.pictures))}: image, prediction, labels")
+
+
+def _show_iou(scores: SegmentationScores, bounds: tuple[float, float] | None, how: str) -> None:
+    interval = " ({:.1%} to {:.1%})".format(*bounds) if bounds else ""
+    show_line(f"mIoU                 {scores.miou:.2%}{interval}{how}")
+    show_line(f"pixel accuracy       {scores.pixel_accuracy:.2%}{how}")
+    show_line(f"weighted IoU         {scores.frequency_weighted_iou:.2%}{how}")

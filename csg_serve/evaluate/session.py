@@ -17,9 +17,9 @@ from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError, UsageError
 from csg.files import absolute
-from csg_serve.client.client import check_tile
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
+from csg_serve.client.requests import Sending, check_sending
 from csg_serve.evaluate.folder import find_folder, new_evaluation, resumed_evaluation
 from csg_serve.evaluate.journal import Journal
 from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, EvaluationSpec, SegmentationAnswer
@@ -39,6 +39,8 @@ class EvaluateOptions:
     """Label set of the masks, segmentation only; None for the model's own."""
     tile: int | None = None
     """Side in pixels of overlapping tiles to send, segmentation only; None sends whole images."""
+    mirrored: bool = False
+    """Also measure image and mirror image together."""
     out: Path | None = None
     """Folder of the evaluation; None for the next free one in evaluations/."""
     on_unreadable: Literal["fail", "skip"] = "fail"
@@ -58,7 +60,7 @@ class EvaluationSession:
     """An open evaluation."""
 
     options: EvaluateOptions
-    """What was asked for; a resumed evaluation has its recorded model, data, labels and tile here."""
+    """What was asked for; a resumed evaluation has its recorded model, data, labels, tile and `mirrored` here."""
     served: ServedModel
     """The served model, connected."""
     dataset: ClassificationDataset | SegmentationDataset
@@ -94,7 +96,7 @@ async def open_evaluation(options: EvaluateOptions) -> AsyncIterator[EvaluationS
             log(f"{dataset.name}: {note}")
         if not folder:  # a resumed evaluation has the images that it was started with
             check_dataset(dataset, options.on_unreadable, "--on-unreadable skip")
-        check = partial(fits, dataset)
+        check = partial(fits, dataset, spec.mirrored)
         opened = resumed_evaluation(folder, spec, check) if folder else new_evaluation(spec, options.out, check)
         with opened as journal:
             yield EvaluationSession(options=options, served=served, dataset=dataset, spec=spec, journal=journal)
@@ -106,23 +108,34 @@ def _as_recorded(options: EvaluateOptions) -> tuple[Path, EvaluateOptions]:
     Raises:
         UsageError, InputError: as `find_folder`; the images are gone.
     """
-    given = {"data": options.data or None, "labels": options.labels, "tile": options.tile, "model": options.model}
+    given = {name: getattr(options, name) or None for name in ("data", "labels", "tile", "model", "mirrored")}
     folder, recorded = find_folder(options.out, given)
     data, labels = options.data or recorded.data, options.labels or recorded.labels
     for source in data:
         if source not in (EMBEDDED_DIGITS, EMBEDDED_SCENES) and not Path(source).exists():
             raise InputError(f"the images of {folder} are not at {source}", "name their place with --data")
-    return folder, replace(options, model=recorded.model, data=data, labels=labels, tile=recorded.tile)
+    same = {name: getattr(recorded, name) for name in ("model", "tile", "mirrored")}
+    return folder, replace(options, data=data, labels=labels, **same)
 
 
-def fits(dataset: ClassificationDataset | SegmentationDataset, answer: AnswerRecord) -> bool:
-    """Whether an answer can be one on its image."""
+def fits(dataset: ClassificationDataset | SegmentationDataset, mirrored: bool, answer: AnswerRecord) -> bool:
+    """Whether an answer can be one on its image.
+
+    Args:
+        dataset: the images.
+        mirrored: whether mirror images are sent.
+        answer: to an image that the data set has.
+    """
+    if (answer.mirrored is not None) != mirrored:
+        return False
     if isinstance(dataset, SegmentationDataset):
-        classes = len(dataset.labels.classes)
-        return isinstance(answer, SegmentationAnswer) and max(answer.cells, default=0) < classes * (classes + 1)
+        if not isinstance(answer, SegmentationAnswer):
+            return False
+        classes, both = len(dataset.labels.classes), answer.mirrored.cells if answer.mirrored else ()
+        return max((*answer.cells, *both), default=0) < classes * (classes + 1)
     return (
         isinstance(answer, ClassificationAnswer)
-        and answer.predicted < len(dataset.classes)
+        and max(answer.predicted, answer.mirrored or 0) < len(dataset.classes)
         and answer.true == int(dataset.labels[answer.index])
     )
 
@@ -145,7 +158,7 @@ def _read_dataset(
     card = served.card
     dataset: ClassificationDataset | SegmentationDataset
     if card.task == "segmentation":
-        check_tile(card, options.tile)
+        check_sending(card, Sending(options.tile, options.mirrored))
         data = options.data or (EMBEDDED_SCENES,)
         dataset = read_segmentation_dataset(data, options.labels or card.label_set)
         class_index_table(card.class_spec, dataset.labels)  # raises before the images are read
@@ -161,6 +174,7 @@ def _read_dataset(
         data=data,
         labels=options.labels,
         tile=options.tile,
+        mirrored=options.mirrored,
         dataset=dataset.name,
         images=len(dataset),
         fingerprint=dataset.fingerprint(),

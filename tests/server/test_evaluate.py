@@ -9,24 +9,71 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from csg.datasets.classification import read_classification_dataset
+from csg.datasets.segmentation import read_segmentation_dataset
+from csg_export.export import export
+from csg_export.options import ExportOptions
+from csg_train.recipe import load_recipe
+from csg_train.tasks import TASKS, predicting
 from tests.helpers.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
 from tests.helpers.cli import csg, refused
-from tests.helpers.evaluations import TIMES
+from tests.helpers.evaluations import LABELS, TIMES
 from tests.helpers.image_files import encoded, noise
+from tests.helpers.mask_files import save_image
 from tests.helpers.served import deploy, serving
+from tests.helpers.small_networks import dense
+from tests.helpers.small_source import SIDE, classifier, segmenter
 from tests.helpers.tiny_bundle import write_colour_bundle, write_scene_bundle
-from tests.server.test_serve_segmentation import LABELS
+from tests.helpers.tiny_student import tiny
 
 pytestmark = pytest.mark.server
 
 COLOURS = ("red", "green", "blue")
+NOISE = np.random.default_rng(0).integers(0, 256, (60, SIDE, SIDE, 3), np.uint8)
+
+
+def students():
+    """Networks whose answers differ between an image and its mirror image, and how they are exported, by name."""
+    student, _ = tiny()
+    student.eval().requires_grad_(False)
+    student.head.weight.mul_(30)
+    student.head.bias -= student(torch.from_numpy(NOISE)).mean(0)  # no class is far ahead
+    return {
+        "cls": (classifier(student, COLOURS), ExportOptions()),
+        "seg": (segmenter(network=dense(True)), ExportOptions(logits=True)),
+    }
+
+
+def write_noise(folder, task):
+    """Sixty images in class folders, or eight scenes, whose sides are no multiples of 8, with masks."""
+    if task == "classification":
+        for number, pixels in enumerate(NOISE):
+            save_image(folder / COLOURS[number % 3] / f"{number}.png", pixels)
+        return
+    random = np.random.default_rng(1)
+    for number in range(8):
+        save_image(folder / "images" / f"{number}.png", random.integers(0, 256, (76, 101, 3), np.uint8))
+        save_image(folder / "labels" / f"{number}.png", random.integers(0, 3, (76, 101), np.uint8))
+    (folder / "labels.yaml").write_text(LABELS)
+
+
+def of_the_run(name, folder):
+    """What a run measures of its student on images."""
+    if name == "cls":
+        task, images = "cls", read_classification_dataset([folder], COLOURS)
+        recipe = load_recipe("digits", {"data.size": SIDE, "data.resize": SIDE})
+    else:
+        task, images, recipe = "seg", read_segmentation_dataset([folder]), load_recipe("camvid", {"data.resize": None})
+    with predicting(students()[name][0].network, mirrored=True) as predict:
+        return TASKS[task].measure(predict, images.class_spec, images, recipe, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """1,500 images of three colours, every tenth of another one; eight images with masks; a model for each."""
+    """1,500 images of three colours, every tenth of another one; eight images with masks; noise; a model for each."""
     root, rng = tmp_path_factory.mktemp("evaluate"), np.random.default_rng(0)
     for number, colour in enumerate(COLOURS):
         (root / "colours" / colour).mkdir(parents=True)
@@ -47,8 +94,11 @@ def folder(tmp_path_factory):
         Image.fromarray(labels).save(root / "scenes" / "labels" / f"{number}.png")
     write_colour_bundle(root / "bundles" / "colour")
     write_scene_bundle(root / "bundles" / "scenes", "scenes")
-    for name in ("colour", "scenes"):
-        deploy(root / "bundles" / name, root / "repository", "--no-encoded", "--instances", 1)
+    for name, (source, options) in students().items():
+        export(source, options, root / "bundles" / name)
+        write_noise(root / "noise" / name, source.task)
+    for name in ("colour", "scenes", "cls", "seg"):
+        deploy(root / "bundles" / name, root / "repository", "--no-encoded", "--instances", 1, "--name", name)
     return root
 
 
@@ -181,3 +231,44 @@ def test_a_failure_before_the_first_answer_leaves_nothing(folder, server, tmp_pa
     assert not (tmp_path / "evaluations").exists()
     refused(csg(*ask, "--on-unreadable", "skip"), 3, "none of the 2 images of data can be read")
     refused(csg("evaluate", "page.html", "--server", server), 2, "unexpected argument 'page.html'", "--report")
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [("cls", ("accuracy", "mean_class_accuracy")), ("seg", ("miou", "pixel_accuracy", "frequency_weighted_iou"))],
+)
+def test_served_figures_are_those_of_the_network(folder, server, tmp_path, name, figures):
+    expected = of_the_run(name, folder / "noise" / name)
+    ask = ("evaluate", "--json", "--server", server, "--model", name, "--data", folder / "noise" / name)
+    done = csg(*ask, "--mirrored", "--out", tmp_path / "kept")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for figure in figures:
+        assert found[figure] == pytest.approx(getattr(expected.evaluation, figure), abs=1e-3)
+        assert found["mirrored"][figure] == pytest.approx(getattr(expected.mirrored, figure), abs=1e-3)
+        assert found["mirrored"][figure] != found[figure]
+    plain = json.loads(csg(*ask, "--out", tmp_path / "plain").stdout)
+    assert plain["mirrored"] is None
+    assert all(found[key] == value for key, value in plain.items() if key not in {*TIMES, "mirrored", "pictures"})
+    refused(
+        csg("evaluate", "--server", server, "--resume", "--mirrored", "--out", tmp_path / "plain"),
+        2,
+        "started without --mirrored",
+    )
+
+
+def test_an_interrupted_mirrored_evaluation_ends_with_the_same_figures(folder, server, tmp_path):
+    ask = ("evaluate", "--json", "--server", server, "--model", "seg", "--data", folder / "noise" / "seg", "--tile", 64)
+    whole = json.loads(csg(*ask, "--mirrored", "--out", tmp_path / "kept").stdout)
+    (tmp_path / "kept" / "result.json").unlink()
+    journal = tmp_path / "kept" / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[: len(journal.read_bytes()) // 2])
+    done = csg(
+        "evaluate", "--server", server, "--resume", "--out", tmp_path / "kept", "--report", tmp_path / "page.html"
+    )
+    assert f"{whole['mirrored']['miou']:.2%}" in done.stdout
+    assert "with mirror image" in done.stdout
+    assert json.loads((tmp_path / "kept" / "result.json").read_text())["mirrored"] == whole["mirrored"]
+    page = (tmp_path / "page.html").read_text()
+    assert f"{100 * whole['mirrored']['miou']:.2f} %" in page
+    assert "mean probability of an image and its mirror image" in page

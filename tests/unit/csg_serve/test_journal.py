@@ -134,6 +134,7 @@ def test_a_damaged_line_is_named(journal, tmp_path, old, new):
         {"pixels": [4, -4]},
         {"pixels": [10**18, 10**18]},
         {"kind": "classification", "true": 0, "predicted": 0, "confidence": 0.5},
+        {"mirrored": {"cells": [0], "pixels": [7]}},
     ],
 )
 def test_a_damaged_line_of_a_segmenter_is_named(tmp_path, change):
@@ -143,7 +144,7 @@ def test_a_damaged_line_of_a_segmenter_is_named(tmp_path, change):
         folder.mkdir()
         (folder / "journal.jsonl").write_text(json.dumps(tree) + "\n")
         with nullcontext() if is_whole else pytest.raises(InputError, match="line 1"):
-            Journal(folder, 5, partial(session.fits, SCENES)).close()
+            Journal(folder, 5, partial(session.fits, SCENES, False)).close()
 
 
 def test_a_line_that_appears_twice_counts_once(journal):
