@@ -108,12 +108,15 @@ def embed(
         typer.Option(help="Images, as `csg train` takes them. Repeatable.", show_default="the run's real images"),
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="File to write.", show_default="<run>.npz")] = None,
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="Also show the scores of each image and its mirror image together.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the pooled embeddings of a trained model as .npz, and print their hyperspherical energy."""
+    """Write the pooled embeddings of a trained model as .npz, and print their hyperspherical energy and its scores."""
     from csg_train.training.embed import embed_command
 
-    embed_command(run, data, out, as_json)
+    embed_command(run, data, out, mirrored=mirrored, as_json=as_json)
 
 
 @weights_app.command("pull", epilog=examples("csg weights pull mobilenet_v2", "csg weights pull resnet50"))

@@ -21,8 +21,10 @@ from csg_train.training.run_folder import Run, newest_run
 from csg_train.training.student import load_student
 
 
-def embed_command(path: Path | None, data: list[str] | None, out: Path | None, as_json: bool) -> None:
-    """Write the embeddings of a run's student as .npz, and print their energies.
+def embed_command(
+    path: Path | None, data: list[str] | None, out: Path | None, *, mirrored: bool, as_json: bool
+) -> None:
+    """Write the embeddings of a run's student as .npz, and print their energies and the student's scores.
 
     The file contains `embeddings`, float32 (N, C), `classes` and `paths`; for a classifier also `labels` and
     `predicted`, int64 (N,).
@@ -31,6 +33,7 @@ def embed_command(path: Path | None, data: list[str] | None, out: Path | None, a
         path: run folder; None: the newest in runs/.
         data: images; None: the run's real images.
         out: file to write; None: <run>.npz.
+        mirrored: also measure image and mirror image together; the embeddings are those of the image.
         as_json: print the result as JSON.
     """
     run = Run(path or newest_run(Path("runs")))
@@ -39,14 +42,19 @@ def embed_command(path: Path | None, data: list[str] | None, out: Path | None, a
         raise UsageError(f"{out} does not end in .npz", "name the file *.npz")
     log(f"embed: run {run.path}" + ("" if path else " (newest)") + f", to {out}")
     with writing(out):
-        images, measurement = measure_run(run, data or ())
+        images, measurement = measure_run(run, data or (), mirrored)
         _write(out, run, images, measurement)
     energy = hyperspherical_energy(measurement.embeddings)
     if energy:
         count = len(measurement.embeddings)
         log(f"{count} embeddings: E_0 {energy.E_0:.4f}, E_1 {energy.E_1:.4f}, E_2 {energy.E_2:.4f}")
+    log(f"{images.name}: {measurement.evaluation.headline}")
+    if measurement.mirrored:
+        log(f"{images.name}, with mirror images: {measurement.mirrored.headline}")
     if as_json:
-        print_json({"file": str(out), "energy": asdict(energy) if energy else None})
+        scores = {"evaluation": measurement.evaluation, "mirrored": measurement.mirrored}
+        as_trees = {name: one and one.model_dump(mode="json") for name, one in scores.items()}
+        print_json({"file": str(out), "energy": asdict(energy) if energy else None, **as_trees})
 
 
 def _write(out: Path, run: Run, images: Images, measurement: Measurement) -> None:
@@ -61,12 +69,13 @@ def _write(out: Path, run: Run, images: Images, measurement: Measurement) -> Non
     atomic_write(out, buffer.getvalue())
 
 
-def measure_run(run: Run, data: Sequence[str] = ()) -> tuple[Images, Measurement]:
+def measure_run(run: Run, data: Sequence[str] = (), mirrored: bool = False) -> tuple[Images, Measurement]:
     """Measure the student of a finished run on its real images, or on any others, on the GPU if there is one.
 
     Args:
         run: a finished run.
         data: other images; none: the run's real images, which must be those that it was started with.
+        mirrored: also measure image and mirror image together.
 
     Raises:
         InputError: the run has no real images and none are named, they have changed, or the classes are others.
@@ -76,5 +85,5 @@ def measure_run(run: Run, data: Sequence[str] = ()) -> tuple[Images, Measurement
     images = with_notes(task.read_real(recipe, classes, data)) if data else real_images(run, option="--data")
     if images is None:
         raise InputError(f"run {run.path} was trained without real images", "name images with --data")
-    with predicting(student.to(device)) as predict:
+    with predicting(student.to(device), mirrored) as predict:
         return images, task.measure(predict, classes, images, recipe, device=device)

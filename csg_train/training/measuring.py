@@ -27,7 +27,7 @@ class StudentScores:
     energy: Energy | None
     """Hyperspherical energy of the embeddings; None for a single image."""
     figures: dict[str, float | None]
-    """Both as figures of the run's metrics: `real/accuracy`, ... or `held_out/accuracy`, ..."""
+    """All of it as figures of the run's metrics: `real/accuracy`, `mirrored/accuracy`, `held_out/accuracy`, ..."""
 
 
 @dataclass(frozen=True)
@@ -66,4 +66,6 @@ class Measuring:
         if energy:
             scores |= {"E_0": energy.E_0, "E_1": energy.E_1, "E_2": energy.E_2}
         figures: dict[str, float | None] = {f"{self.kind}/{name}": value for name, value in scores.items()}
+        if found.mirrored:
+            figures |= {f"mirrored/{name}": float(getattr(found.mirrored, name)) for name in task.scores}
         return StudentScores(found, energy, figures)

@@ -1,5 +1,7 @@
 """The measurement from image and mirror image together, beside that of the image alone."""
 
+import json
+
 import numpy as np
 import torch
 
@@ -8,9 +10,12 @@ from csg.datasets.segmentation import read_segmentation_dataset
 from csg.images import load, load_segmentation
 from csg_train.recipe import load_recipe
 from csg_train.tasks import TASKS, predicting
+from csg_train.training.command import train
+from csg_train.training.run_folder import Run
+from tests.helpers.cli import csg
 from tests.helpers.mask_files import save_image
 from tests.helpers.small_networks import dense
-from tests.helpers.small_runs import noisy_images
+from tests.helpers.small_runs import noisy_images, tiny_recipe
 from tests.helpers.tiny_student import tiny
 
 CPU = torch.device("cpu")
@@ -55,6 +60,23 @@ def test_a_classifier_with_and_without_mirror_images(tmp_path):
     assert any(expected != plain.predicted), "the mirror image changes a class"
     assert both.mirrored.accuracy == np.mean(expected == images.labels)
     assert both.mirrored.images == len(images)
+
+
+def test_a_run_is_measured_with_mirror_images_at_its_end(weights, tmp_path):
+    """Only there, and only on real images; `csg embed --mirrored` measures the same."""
+    data, real = noisy_images(tmp_path / "data"), noisy_images(tmp_path / "real", seed=1)
+    run = Run(tmp_path / "run")
+    result = train(tiny_recipe(data, real, optim__steps=2, evaluate_every=1, data__holdout=0.25), run)
+    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines if "real/accuracy" in line] == [1, 2]
+    (mirrored,) = [line for line in lines if "mirrored/accuracy" in line]
+    assert (mirrored["step"], mirrored["mirrored/accuracy"]) == (2, result.mirrored.accuracy)
+    assert result.mirrored.images == result.real.images == 12
+    found = json.loads(csg("embed", "run", "--mirrored", "--json").stdout)
+    assert found["evaluation"] == result.real.model_dump(mode="json")
+    assert found["mirrored"] == result.mirrored.model_dump(mode="json")
+    assert found["energy"]["E_1"] == result.energy.E_1
+    assert json.loads(csg("embed", "run", "--json").stdout)["mirrored"] is None
 
 
 def test_a_segmenter_with_and_without_mirror_images(tmp_path):
