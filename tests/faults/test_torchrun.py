@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from csg_train.training.run_folder import Run
 from tests.helpers.cli import csg_process, refused
@@ -87,3 +88,16 @@ def test_a_run_is_resumed_with_as_many_processes_as_it_had(data):
     assert Run(data.parent / "r").load_checkpoint()[0] > 0
     done = csg_process("train", "cls", "--resume", "--out", "r")
     refused(done, 2, "started with 2 processes.*torchrun --nproc-per-node 2 -m csg train cls --resume --out r")
+
+
+def test_two_processes_measure_once_and_average_as_one_does(data):
+    words = settings(model__freeze_batch_norm=True, data__holdout=0.2, evaluate_every=2, optim__average=0.5)
+    done = torchrun("train", "cls", *words, "--data", data, "--out", "two", "--json")
+    assert done.returncode == 0, done.stderr
+    assert csg_process("train", "cls", *words, "--data", data, "--out", "one").returncode == 0
+    one, two = (Run(data.parent / name) for name in ("one", "two"))
+    assert json.loads(done.stdout)["student"] == {"step": 6, "rule": "average"}
+    lines = [json.loads(line) for line in two.metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines if "held_out/accuracy" in line] == [2, 4, 6]
+    for name, value in one.student().items():
+        torch.testing.assert_close(two.student()[name], value, rtol=1e-3, atol=1e-4)
