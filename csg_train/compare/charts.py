@@ -25,7 +25,7 @@ class Row:
     method: MethodResult
     """Its runs."""
     estimate: Estimate | None
-    """The mean of its main score with its interval; None without predictions."""
+    """The mean of its main score with its interval; None without one."""
 
 
 def scores_figure(rows: Sequence[Row], score: str, label: str) -> Figure:
@@ -42,8 +42,8 @@ def scores_figure(rows: Sequence[Row], score: str, label: str) -> Figure:
     for place, row in enumerate(rows):
         values, oracle = (100 * np.array(row.method.values(name)) for name in (score, "best_on_real"))
         mean = values.mean()
-        if row.estimate and len(values) > 1:
-            ends = [100 * row.estimate.low, 100 * row.estimate.high]
+        if row.estimate:
+            ends = [max(0, 100 * row.estimate.low), min(100, 100 * row.estimate.high)]
             axis.plot(ends, [place, place], color="0.6", lw=1, zorder=1, label="95 % interval")
         if len(values) > 1:
             spread = values.std(ddof=1)

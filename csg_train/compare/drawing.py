@@ -32,6 +32,7 @@ def draw_figures(folder: Path, result: ComparisonResult, scores: dict[str, str])
 
 
 def _row(folder: Path, method: MethodResult) -> Row:
+    """A row of the chart; its interval needs three seeds, with two it would fill the chart."""
     counts = list(method_counts(folder, method).values())
-    complete = len(counts) == len(method.runs) > 1 and len(counts[0].labels) > 1
+    complete = len(counts) == len(method.runs) > 2 and len(counts[0].labels) > 1
     return Row(method, estimate(counts) if complete else None)

@@ -125,6 +125,8 @@ def _more_scores(methods: Sequence[MethodResult], scores: dict[str, str]) -> lis
         for rule, text in STUDENTS.items()
         if any(run.rule == rule for run in runs)
     ]
+    if any(run.last for run in runs):
+        lines.append(f"Last weights: {main} of those of the last step.")
     if any(run.mirrored for run in runs):
         lines.append(f"Mirrored: {main}, with each image and its mirror image averaged.")
     if any(run.best_on_real for run in runs):

@@ -11,7 +11,9 @@ from PIL import Image
 
 from csg.errors import InputError, UsageError
 from csg.locks import locked
+from csg_train.compare.charts import Row, scores_figure
 from csg_train.compare.figures import Panel, circle_figure, confusion_figure, save_figure
+from csg_train.compare.intervals import Estimate
 from csg_train.compare.palette import colour, marker
 from csg_train.compare.panels import draw_panels, read_panel
 from csg_train.compare.plan import keep_plan
@@ -349,6 +351,15 @@ def test_a_damaged_panel_is_one_line(compared, tmp_path, content):
 
 
 NAMES = ["$x", "a$b$", "\\alpha", "caf\udce9", "\u4e2d", "[red]", "a\nb", "\x1b[31m", "a%_^{", "x" * 100]
+
+
+def test_an_interval_in_the_chart_stays_between_0_and_100(compared):
+    (method, _) = read_results(compared[0], "cls").values()
+    wide = Estimate(0.5, -0.2, 1.3, 0.1)
+    axis = scores_figure([Row(method, wide)], "mean_class_accuracy", "%").axes[0]
+    lines = {line.get_label(): line.get_xdata() for line in axis.lines}
+    assert list(lines["95 % interval"]) == [0, 100]
+    assert len(scores_figure([Row(method, None)], "mean_class_accuracy", "%").axes[0].lines) == 1
 
 
 def test_classes_look_different_from_one_another():
