@@ -29,7 +29,7 @@ from csg_train.training.run_folder import Run
 from tests.helpers.cli import csg, csg_process, refused
 from tests.helpers.small_runs import noisy_images
 
-SMALL = ["data.size=32", "data.resize=32", "optim.batch=4", "optim.max_steps=4", "evaluate_every=2", "data.workers=0"]
+SMALL = ["data.size=32", "data.resize=32", "optim.batch=4", "optim.max_steps=4", "data.workers=0"]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ def images(tmp_path_factory):
 def compare(images, weights):
     words = ["--data", images[0], "--real-data", images[1], *(word for name in SMALL for word in ("--set", name))]
 
-    def command(folder, *more, run=csg):
-        return run("compare", "cls", "--out", folder, *more, *words)
+    def command(folder, *more, run=csg, every=2):
+        return run("compare", "cls", "--out", folder, *more, *words, "--set", f"evaluate_every={every}")
 
     return command
 
@@ -240,13 +240,13 @@ def test_tuning_looks_at_synthetic_images_only(compare, tmp_path):
 def test_a_method_that_diverges_is_named_and_holds_nothing_up(compare, tmp_path):
     folder = tmp_path / "diverging"
     words = ("--seeds", "1", "--no-tune", "--json", "--method", "l2:weight=1e30", "--method", "none")
-    done = compare(folder, *words, run=csg_process)
+    done = compare(folder, *words, run=csg_process, every=0)
     assert done.returncode == 0, done.stderr
     assert "training diverged: at step 4 weights are not finite" in done.stderr
     assert "l2:weight=1e30, seed 0: training diverged" in done.stderr
     assert [row["method"] for row in json.loads(done.stdout)["rows"]] == ["none"]
-    assert compare(folder, *words).stdout == done.stdout
-    refused(compare(tmp_path / "alone", *words[:-2]), 3, "every run diverged")
+    assert compare(folder, *words, every=0).stdout == done.stdout
+    refused(compare(tmp_path / "alone", *words[:-2], every=0), 3, "every run diverged")
 
 
 def test_every_method_has_three_tries_of_its_own_weight(small_recipe):
