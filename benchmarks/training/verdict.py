@@ -1,4 +1,4 @@
-"""The trainings of docs/results/verdict.md, several at a time.
+"""The trainings that ask when csg helps, several at a time.
 
     python -m benchmarks.training.verdict DATA OUT [--at-once 2] [--minutes M] [--lines NAME ...]
 

@@ -49,6 +49,8 @@ PREDICTIONS = "predictions.npz"
 RESULT = "result.json"
 DIVERGED = "diverged.txt"
 KEEP_CHECKPOINTS = 2
+WRITTEN = Recipe.model_fields.keys() - {"checkpoint"}
+"""What every recipe of a run contains: all settings are written. A file that was cut off would mean the defaults."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ class Run:
             InputError: this is not a run folder, or its recipe is damaged.
         """
         tree = self._recipe_tree()
+        if missing := WRITTEN - tree.keys():
+            what = f"{self.path / RECIPE} is damaged: it has no {min(missing)}"
+            raise InputError(what, "restore it, or name another run")
         if isinstance(data := tree.get("data"), dict):
             data.setdefault("jpeg_scaling", False)  # written by a csg that could not do so
         if tree.get("version") == 1:

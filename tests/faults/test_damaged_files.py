@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from csg.files import sha256
+from csg_train.compare.command import Comparison
 from csg_train.compare.panels import keep_panel
 from csg_train.compare.plan import keep_plan
-from csg_train.compare.results import figures_of, new_result, write_results
+from csg_train.compare.predictions import keep_predictions
+from csg_train.compare.results import figures_of, new_result
 from csg_train.methods.spec import parse_method
 from csg_train.recipe import load_recipe
 from csg_train.tasks import TASKS
@@ -158,12 +160,15 @@ def _compare(folder):
         }
         base = load_recipe("digits", changes | {"data.train": ["data"], "data.real": ["data"]})
         base, spec = with_absolute_paths(base), parse_method("none")
-        base = keep_plan(folder / "comparison", base, False, TASKS["cls"].read_synthetic(base).fingerprint())
+        images = TASKS["cls"].read_synthetic(base)
+        base = keep_plan(folder / "comparison", base, False, images.fingerprint())
         recipe = base.model_copy(update={"method": "none"})
         run = Run(folder / "run")
         method = new_result(spec, recipe.model_copy(update={"methods": {"none": {}}}), [], {})
-        write_results(folder / "comparison", base, "", [method.model_copy(update={"runs": (figures_of(run),)})])
-        keep_panel(folder / "comparison", spec, run)
+        keep_predictions(folder / "comparison", spec.label, run)
+        comparison = Comparison(folder / "comparison", base, images, "")
+        comparison.write([method.model_copy(update={"runs": (figures_of(run),)})])
+        keep_panel(folder / "comparison", spec.file_name, spec.label, run)
     done = csg(*COMPARE, cwd=folder)
     assert done.returncode == 0, done.stderr
 

@@ -67,7 +67,7 @@ def test_every_colour_is_right_through_the_server(folder, server):
     assert report == {
         "schema_version": 1, "task": "classification", "report": None, "model": "colour", "version": 1,
         "images": 27, "skipped": 0, "accuracy": 1.0, "mean_class_accuracy": 1.0,
-        "per_class": {"red": 1.0, "green": 1.0, "blue": 1.0},
+        "per_class": {"red": 1.0, "green": 1.0, "blue": 1.0}, "mirrored": None,
     }  # fmt: skip
 
 

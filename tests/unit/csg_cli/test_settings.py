@@ -48,7 +48,7 @@ def test_set_and_method_say_the_same(monkeypatch):
         (("--seed", "1", "--set", "seed=2"), "setting seed is given twice"),
         (("--set", "seed"), "name=value"),
         (("--set", "data.train=[a"), "not valid YAML"),
-        (("--set", "version=2"), "format version 2"),
+        (("--set", "version=3"), "format version 3"),
         (("--method", "none", "--set", "method.weight=1"), "method none: weight"),
         (("--set", "lr=1"), r"did you mean optim\.lr_heads\?"),
         (("--set", "optim.learning_rate=1"), r"did you mean optim\.lr_heads\?"),

@@ -388,7 +388,7 @@ def test_a_comparison_on_ones_own_images_needs_real_ones(tmp_path):
 
 
 def test_embed_writes_what_was_measured(trained, tmp_path, capsys):
-    embed_command(trained.path, None, tmp_path / "x.npz", True)
+    embed_command(trained.path, None, tmp_path / "x.npz", mirrored=False, as_json=True)
     result = json.loads(capsys.readouterr().out)
     with np.load(tmp_path / "x.npz") as file:
         assert file["embeddings"].shape == (1797, 1280)
@@ -400,7 +400,7 @@ def test_embed_writes_what_was_measured(trained, tmp_path, capsys):
         assert energy == trained.result().energy
         assert result["energy"] == asdict(energy)
     with pytest.raises(UsageError, match="npz"):
-        embed_command(trained.path, None, tmp_path / "x.txt", False)
+        embed_command(trained.path, None, tmp_path / "x.txt", mirrored=False, as_json=False)
 
 
 @pytest.mark.slow
