@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # three workers for two cores: one of them is often waiting for its server
 WORKERS ?= 3
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -rs
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -rs --durations 20
 
 .PHONY: help setup demo test test-all coverage lint docs hooks bench wheel clean
 

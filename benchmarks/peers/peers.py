@@ -132,7 +132,8 @@ def started(peer: Peer, settings: Settings, model: Path, log: Path) -> Iterator[
     values = {"bin": str(folder / "bin"), "port": str(ports[0]), "workers": settings["WORKERS"]}
     settings = settings | {"MODEL": str(model), "PORT": str(ports[0])}
     settings |= {"HTTP_PORT": str(ports[1]), "METRICS_PORT": str(ports[2])}
-    environment = os.environ | {f"PEER_{name}": value for name, value in settings.items()}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PEER_")}
+    environment |= {f"PEER_{name}": value for name, value in settings.items()}
     environment["PYTHONPATH"] = str(ROOT)
     environment["LD_LIBRARY_PATH"] = str(Path(sys.base_prefix, "lib"))  # PyTriton's backend looks for libpython
     environment["PATH"] = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"

@@ -33,6 +33,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import aiohttp
 from tritonclient.grpc.service_pb2 import ModelInferResponse
@@ -80,10 +81,10 @@ def right_classes(model: Path, files: Sequence[bytes], scaled: bool) -> list[int
     """The classes that ONNX Runtime itself predicts for the files; `scaled`: decoded by csg."""
     from benchmarks.peers.model import Classifier
 
-    os.environ |= {"PEER_MODEL": str(model), "PEER_THREADS": str(CORES), "PEER_SPIN": "0"}
-    os.environ["PEER_SCALED"] = "1" if scaled else "0"
-    classifier = Classifier()
-    return classifier.classes([classifier.prepare(file) for file in files])
+    settings = {"PEER_MODEL": str(model), "PEER_THREADS": str(CORES), "PEER_SPIN": "0"}
+    with patch.dict(os.environ, settings | {"PEER_SCALED": "1" if scaled else "0"}):
+        classifier = Classifier()
+        return classifier.classes([classifier.prepare(file) for file in files])
 
 
 def http_body(field: str, file: bytes) -> bytes:

@@ -19,7 +19,7 @@ RATE_FACTORS = (1.0, 1 / 3, 3.0)
 AUGMENTED = {"none": "none:augment=true"}
 """Methods that are published without augmentation, and their second row in the default comparison, with it."""
 TUNING_DIVISOR = 4
-"""A tuning run has a quarter of the steps, at four times the learning rates."""
+"""A tuning run has a quarter of the steps; learning rates that are being tuned are four times as high in it."""
 HELD_OUT = 0.2
 """Share of the images that tuning is scored on, if there is one synthetic source only."""
 
@@ -73,8 +73,9 @@ def candidates(spec: MethodSpec, base: Recipe) -> list[dict[str, Any]]:
 def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict[str, Any]:
     """All changes of the recipe for a tuning run.
 
-    It has fewer steps at higher learning rates: with fewer steps alone, tuning would prefer rates that are too high
-    for the whole run. It is measured on synthetic images, never on real ones.
+    It has fewer steps. Learning rates that are being tuned are higher in it: with fewer steps alone, tuning would
+    prefer rates that are too high for the whole run. A weight is tuned at the rates of the whole run: at higher ones
+    every try but that with the largest weight may collapse. It is measured on synthetic images, never on real ones.
 
     Args:
         base: the recipe that all methods share.
@@ -89,8 +90,7 @@ def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict
         "optim.max_steps": math.ceil(base.schedule(images) / TUNING_DIVISOR),
         "optim.warm_up": optim.warm_up // TUNING_DIVISOR,
     }
-    for name in ("optim.lr_backbone", "optim.lr_heads"):
-        changes[name] = TUNING_DIVISOR * candidate.get(name, getattr(optim, name.removeprefix("optim.")))
+    changes |= {name: TUNING_DIVISOR * rate for name, rate in candidate.items() if name.startswith("optim.lr_")}
     if isinstance(data, SegmentationData):
         changes["data.real_labels"] = None
     if len(data.train) > 1:
@@ -114,8 +114,8 @@ def tuning_rule(base: Recipe, tune: bool) -> str:
         images = f"all of {Path(base.data.train[-1]).name}, the last synthetic source"
     score = next(iter(TASKS[base.task].scores.values())).removesuffix(" %")
     return (
-        "Tuning: each method gets three short runs, of a quarter of the steps at four times the learning rates, with "
-        "its own weight times 1, 1/10 and 10, or, if it has none, with the learning rates times 1, 1/3 and 3; "
+        "Tuning: each method gets three short runs of a quarter of the steps, with its own weight times 1, 1/10 and 10, "
+        "or, if it has none, with four times the learning rates times 1, 1/3 and 3; "
         f"{score} on synthetic images that were not trained on ({images}) decides; the first value stays unless "
         "another is better by more than a standard error; no real image is used."
     )
