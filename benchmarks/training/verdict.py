@@ -31,7 +31,9 @@ from csg_train.tasks import TASKS
 from csg_train.training.command import load_task_recipe, with_absolute_paths
 from csg_train.training.run_folder import Run
 
-LONG = {"optim.steps": 2400, "optim.warm_up": 100, "optim.lr_backbone": 0.0009, "optim.lr_heads": 0.009}
+LONG = {"optim.steps": 2400, "optim.warm_up": 100}
+"""At the recipe's learning rates: on held-out synthetic images, tries of `none` for three and nine times of them ended
+at chance on both sets, and those for the recipe's did not."""
 SHORT = {"optim.steps": 600}
 ALL = {"optim.average": 0.25, "evaluate_every": 200, "precision": "bf16", "data.workers": 1}
 THREE = ("none", "none:augment=true", "csg")
@@ -77,8 +79,8 @@ class Line:
 
 PACS, VEHICLES, SIGNS = ("pacs/cartoon", "pacs/art_painting"), ("vehicles/rendered",), ("signs/synthetic",)
 LINES = (
-    Line("vehicles-long", "pacs", VEHICLES, "vehicles/real", LONG, THREE, seeds=5, tune=True),
-    Line("pacs-long", "pacs", PACS, "pacs/photo", LONG, THREE, seeds=5, tune=True),
+    Line("vehicles-long", "pacs", VEHICLES, "vehicles/real", LONG, THREE, seeds=5),
+    Line("pacs-long", "pacs", PACS, "pacs/photo", LONG, THREE, seeds=5),
     Line("street", "camvid", ("street",), "camvid", {**SHORT, "data.labels": "camvid11"}, THREE, tune=True),
     Line("vehicles", "pacs", VEHICLES, "vehicles/real", SHORT, EIGHT),
     Line("pacs", "pacs", PACS, "pacs/photo", SHORT, EIGHT),
