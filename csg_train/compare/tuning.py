@@ -114,8 +114,8 @@ def tuning_rule(base: Recipe, tune: bool) -> str:
         images = f"all of {Path(base.data.train[-1]).name}, the last synthetic source"
     score = next(iter(TASKS[base.task].scores.values())).removesuffix(" %")
     return (
-        "Tuning: each method gets three short runs of a quarter of the steps, with its own weight times 1, 1/10 and 10, "
-        "or, if it has none, with four times the learning rates times 1, 1/3 and 3; "
+        "Tuning: each method gets three short runs of a quarter of the steps, with its own weight times 1, 1/10 and "
+        "10, or, if it has none, with four times the learning rates times 1, 1/3 and 3; "
         f"{score} on synthetic images that were not trained on ({images}) decides; the first value stays unless "
         "another is better by more than a standard error; no real image is used."
     )

@@ -46,6 +46,10 @@ StudentT = TypeVar("StudentT", bound=Student)
 DatasetT = TypeVar("DatasetT", bound=Images)
 
 
+class NotFiniteError(InputError):
+    """A network answers with NaN or infinity."""
+
+
 class Prediction(NamedTuple):
     """What a network predicts for B images."""
 
@@ -58,13 +62,13 @@ class Prediction(NamedTuple):
     mirror image."""
 
     def check(self, name: str) -> None:
-        """Raise InputError if a logit or an embedding is NaN or infinite.
+        """Raise NotFiniteError if a logit or an embedding is NaN or infinite.
 
         Args:
             name: of the images.
         """
         if not all(bool(tensor.isfinite().all()) for tensor in self if tensor is not None):
-            raise InputError(
+            raise NotFiniteError(
                 f"the network gives NaN or infinity for images of {name}",
                 "train with lower learning rates, or use a higher precision",
             )

@@ -32,7 +32,7 @@ from csg_train.distributed import (
 )
 from csg_train.methods.base import Batch, Method
 from csg_train.recipe import Recipe
-from csg_train.tasks import TASKS
+from csg_train.tasks import TASKS, NotFiniteError
 from csg_train.training.averaging import WeightAverage
 from csg_train.training.batch_rules import batch_size, check_parts
 from csg_train.training.checkpoint import TrainingState
@@ -238,11 +238,15 @@ class Trainer:
         """Raise InputError if the student's weights or running statistics are not finite in any process."""
         if not any_rank(bool(non_finite(self.method.student.state_dict())))[0]:
             return
-        what = f"training diverged: at step {self.step} weights are not finite"
-        if rank() == 0:
-            self.run.write(DIVERGED, f"{what}\n")
         with said_once():
-            raise InputError(what, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
+            raise self._diverged("weights")
+
+    def _diverged(self, what: str) -> InputError:
+        """The error of a training that is over since `what` is not finite; the first process notes it in the run."""
+        message = f"training diverged: at step {self.step} {what} are not finite"
+        if rank() == 0:
+            self.run.write(DIVERGED, f"{message}\n")
+        return InputError(message, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
 
     def _measure_if_due(self) -> float:
         """Measure the student every N steps, at the end in the conclusion; returns the seconds that it took."""
@@ -260,18 +264,21 @@ class Trainer:
 
         Raises:
             Stopped: a signal ended it; the run can be resumed.
+            InputError: the training diverged.
         """
         self._stop_if_diverged()
         if self.measurements.kinds and self.saved[0] != self.step:
             self._save()
 
-        def unless_interrupted() -> Value:
+        def unless_over() -> Value:
             try:
                 return make()
             except Interrupted:
                 raise self._stopped() from None
+            except NotFiniteError:
+                raise self._diverged("the network's answers") from None
 
-        return broadcast_object(unless_interrupted)
+        return broadcast_object(unless_over)
 
     def _note_unreadable(self, lines: list[str]) -> None:
         for line in dict.fromkeys(line for line in lines if line not in self.replaced):

@@ -52,6 +52,15 @@ def test_a_student_that_is_not_finite_is_not_written(data, at, name, real):
     assert not run.finished
 
 
+@pytest.mark.parametrize("every", [0, 2])
+def test_a_student_whose_answers_are_not_finite_has_diverged(data, every):
+    with spoiled(WEIGHT, 4, value=3e38):
+        more = settings(optim__steps=6, evaluate_every=every, optim__lr_heads=1e-9)
+        done = csg("train", "cls", *more, "--data", data, "--real-data", data, "--out", "r", "--json")
+    refused(done, 3, "diverged: at step . (weights|the network's answers) are not finite; lower the learning rates")
+    assert Run(data.parent / "r").diverged
+
+
 def test_a_run_that_diverges_by_its_rates_stops(data):
     rates = settings(optim__lr_backbone=1e30, optim__lr_heads=1e30, optim__steps=30)
     refused(csg("train", "cls", *rates, "--data", data, "--out", "r"), 3, "diverged")
