@@ -51,7 +51,7 @@ from csg_train.training.stepping import Stepping
 
 Value = TypeVar("Value")
 LOG_EVERY = 10  # steps
-CHECKPOINT_EVERY_S = 60.0
+CHECKPOINT_EVERY_S = 300.0
 MUST_COUNT = 100  # steps in which at least one pixel must belong to a class
 
 
@@ -164,6 +164,7 @@ class Trainer:
                     self._require_labels()
                 if self.step % self.steps_per_epoch == 0:
                     self.method.after_epoch()
+                    self._save()
                 started += self._measure_if_due()
 
     def _next(self, batches: Iterator[Batch], report: ProgressReport) -> tuple[Batch, bool]:
