@@ -142,7 +142,7 @@ def test_images_that_moved_are_named_on_resume(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_end_keeps_what_is_recorded(data, number, capsys):
     server = SmallServer()
-    server.delay_s = 0.05
+    server.delay_s = 0.2
 
     async def run():
         async with running(server):

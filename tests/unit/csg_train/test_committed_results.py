@@ -1,5 +1,7 @@
 """The comparisons in docs/results can be continued, and their tables say what their figures say."""
 
+import json
+
 import pytest
 
 from csg.records import read_record
@@ -8,7 +10,6 @@ from csg_train.compare.predictions import differences
 from csg_train.compare.references import notes
 from csg_train.compare.results import new_comparison, read_results
 from csg_train.compare.table import TABLE, write_table
-from csg_train.compare.tuning import tuning_rule
 from csg_train.recipe import parse_recipe
 from csg_train.tasks import TASKS
 from tests.conftest import ROOT
@@ -21,7 +22,8 @@ def test_figures_and_table_agree(folder, tmp_path):
     plan = read_record(folder / PLAN, Plan, "restore it")
     base = parse_recipe(plan.recipe, str(folder / PLAN))
     methods = list(read_results(folder, base.task).values())
-    result = new_comparison(base, tuning_rule(base, plan.tune), methods, differences(folder, methods))
+    rule = json.loads((folder / "comparison.json").read_text())["rule"]
+    result = new_comparison(base, rule, methods, differences(folder, methods))
     score = next(iter(TASKS[base.task].scores.values()))
     write_table(tmp_path, base, result, notes(folder, score))
     assert (tmp_path / TABLE).read_text() == (folder / TABLE).read_text()

@@ -265,7 +265,7 @@ def test_several_sources_are_tuned_on_the_last(small_recipe):
     recipe = recipe_for(parse_method("none"), base, changes)
     assert (recipe.data.train, recipe.data.real, recipe.data.holdout) == (("a",), ("b",), 0.0)
     assert recipe.optim.max_steps == 25
-    assert (recipe.optim.lr_heads, recipe.optim.lr_backbone) == (2.0, 4 * base.optim.lr_backbone)
+    assert (recipe.optim.lr_heads, recipe.optim.lr_backbone) == (2.0, base.optim.lr_backbone)
     assert "all of b" in tuning_rule(base, True)
 
 

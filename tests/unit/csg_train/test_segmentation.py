@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -76,8 +77,10 @@ def test_logits_have_the_images_size(head, align_corners):
 
 @pytest.mark.parametrize(("version", "align_corners"), [(1, False), (2, True)])
 def test_a_run_of_an_older_csg_keeps_its_upsampling(tmp_path, version, align_corners):
-    data = "{train: [digit-scenes]}"
-    (tmp_path / "recipe.yaml").write_text(f"{{version: {version}, name: own, task: seg, data: {data}, method: none}}")
+    tree = load_recipe("digit-scenes", {"method": "none"}).model_dump(mode="json", exclude={"model": {"align_corners"}})
+    if version == 1:
+        tree |= {"version": 1, "augment": {"scales": [1.0, 1.25]}, "optim": {}, "methods": {}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree))
     recipe = Run(tmp_path).recipe()
     assert recipe.model.align_corners == align_corners
     assert TASKS["seg"].student(recipe, 5, None).align_corners == align_corners
