@@ -142,7 +142,7 @@ def _check_processes(run: Run) -> None:
 
 
 def _check_datasets(recipe: Recipe, datasets: RunImages) -> None:
-    for images in datasets:
+    for images in (datasets.training, datasets.held_out, datasets.real):
         if images:
             check_dataset(images, recipe.data.on_unreadable, "--set data.on_unreadable=skip")
 

@@ -7,8 +7,9 @@ gets the same images or an error.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,8 @@ CHANGEABLE = (
 """Settings that may differ when a run is resumed: where its files are, and how they are read."""
 
 
-class RunImages(NamedTuple):
+@dataclass(frozen=True)
+class RunImages:
     """The images of a run."""
 
     training: Images
