@@ -1,8 +1,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# three workers for two cores: one of them is often waiting for its server
-WORKERS ?= 3
+# four workers for two cores: two of them are often waiting for their servers
+WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder -rs --durations 20
 
 .PHONY: help setup demo test test-all coverage lint docs hooks bench wheel clean
