@@ -21,6 +21,7 @@ from csg.card import ModelCard, SegmentationInput
 from csg.difference import difference
 from csg.errors import InputError, one_line
 from csg.images import MAX_PIXELS, PaddedImage, decode, load, load_segmentation
+from csg.npz import npz_bytes
 from csg.records import Record
 
 GOLDEN_VERSION: Literal[1] = 1
@@ -142,6 +143,4 @@ def golden_arrays(golden: GoldenAnswers, card: ModelCard) -> bytes:
         arrays[f"tolerance_{index}"] = np.array(answer.tolerance)
         arrays[f"pixels_{index}"] = golden_pixels(answer, card)[0][None]
         arrays[f"expected_{index}"] = answer.expected[None]
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    return npz_bytes(arrays)

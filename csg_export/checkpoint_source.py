@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
-import csg
 from csg.card import ClassSpec, Normalisation, class_name
 from csg.console import log
 from csg.datasets.label_sets import CITYSCAPES_IDS, read_label_set
@@ -15,7 +13,7 @@ from csg.errors import InputError, UsageError, one_line
 from csg.files import sha256
 from csg.provenance import Provenance
 from csg_export.parity_images import ParityImages
-from csg_export.sources import CALIBRATION_IMAGES, PARITY_IMAGES, TORCHVISION, Source, parity_sample, with_size
+from csg_export.sources import CALIBRATION_IMAGES, PARITY_IMAGES, Source, own_versions, parity_sample, with_size
 from csg_train.methods.base import Student
 from csg_train.models.backbones import normalisation
 from csg_train.models.csg_checkpoint import CsgCheckpoint, parse_csg_checkpoint
@@ -151,5 +149,5 @@ def _provenance(file: Path, found: CsgCheckpoint) -> Provenance:
         steps=0,
         data_fingerprint="unknown",
         commit=None,
-        versions={"csg": csg.__version__, **{package: metadata.version(package) for package in ("torch", TORCHVISION)}},
+        versions=own_versions(),
     )

@@ -231,8 +231,13 @@ def _torchvision_provenance(name: str, url: str, weights: str | None) -> Provena
         steps=0,
         data_fingerprint="ImageNet" if weights is None else weights,
         commit=None,
-        versions={"csg": csg.__version__, **{package: metadata.version(package) for package in ("torch", TORCHVISION)}},
+        versions=own_versions(),
     )
+
+
+def own_versions() -> dict[str, str]:
+    """The versions of csg, torch and torchvision here, for weights that no run of csg has recorded any of."""
+    return {"csg": csg.__version__, **{package: metadata.version(package) for package in ("torch", TORCHVISION)}}
 
 
 def _load_weights(model: nn.Module, name: str, url: str, file: str | None) -> None:

@@ -13,7 +13,6 @@ import argparse
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csg.files import atomic_write
 from csg_train.compare.command import Comparison
 from csg_train.compare.plan import keep_plan
+from csg_train.compare.runs import training_command
 from csg_train.compare.tuning import best_trial, candidates, recipe_for, trial_settings
 from csg_train.methods.spec import MethodSpec, parse_method
 from csg_train.recipe import Recipe
@@ -107,13 +106,9 @@ class Trainings:
         run = Run(folder)
         if run.finished or run.diverged or time.monotonic() > self.end:
             return
-        words, name = ["--resume"], f"{folder.parent.name}-{folder.name}"
-        if not run.started:
-            file = folder.parent.parent / f"recipes/{name}.yaml"
-            atomic_write(file, recipe().to_yaml().encode())
-            words = ["--recipe", str(file)]
-        command = [sys.executable, "-m", "csg", "train", recipe().task, *words, "--out", str(folder)]
-        log_file = folder.parent.parent / f"logs/{name}.log"
+        comparison, kind = folder.parent.parent, folder.parent.name
+        command = training_command(comparison, f"{kind}/{folder.name}", recipe())
+        log_file = comparison / f"logs/{kind}-{folder.name}.log"
         log_file.parent.mkdir(parents=True, exist_ok=True)
         with log_file.open("a") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

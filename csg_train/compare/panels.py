@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import numpy as np
 
 from csg.errors import InputError
 from csg.files import atomic_write
+from csg.npz import DAMAGED, npz_bytes
 from csg_train.compare.figures import Panel, angles, circle_figure, confusion_figure, save_figure
 from csg_train.compare.results import ENERGIES
 from csg_train.energy import hyperspherical_energy
@@ -41,18 +39,17 @@ def keep_panel(folder: Path, name: str, title: str, run: Run) -> None:
 
 def write_panel(file: Path, images: Images, measurement: Measurement, *, title: str, score: float | None) -> None:
     """Write a panel; without a score, without confusion matrix too."""
-    energy, buffer = hyperspherical_energy(measurement.embeddings), io.BytesIO()
+    energy = hyperspherical_energy(measurement.embeddings)
     predicted = {} if score is None else {"score": np.array(score), "confusion": measurement.confusion}
-    np.savez_compressed(
-        buffer,
-        angles=angles(measurement.embeddings).astype(np.float32),
-        true=np.array([], np.int64) if measurement.true is None else measurement.true,
-        classes=np.array(images.class_spec.names),
-        energies=np.array([getattr(energy, name) for name in ENERGIES] if energy else []),
-        title=np.array(title),
-        **predicted,  # type: ignore[arg-type]
-    )
-    atomic_write(file, buffer.getvalue())
+    arrays = {
+        "angles": angles(measurement.embeddings).astype(np.float32),
+        "true": np.array([], np.int64) if measurement.true is None else measurement.true,
+        "classes": np.array(images.class_spec.names),
+        "energies": np.array([getattr(energy, name) for name in ENERGIES] if energy else []),
+        "title": np.array(title),
+        **predicted,
+    }
+    atomic_write(file, npz_bytes(arrays))
 
 
 def panel_file(folder: Path, name: str) -> Path:
@@ -82,7 +79,7 @@ def read_panel(file: Path, label: str | None) -> tuple[Panel, tuple[str, ...]]:
                 energies=tuple(map(float, arrays["energies"])),
             )
         _check(panel, len(classes))
-    except (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error):
+    except DAMAGED:
         hint = "restore it, or remove it: its method is then left out of the figures"
         raise InputError(f"{file} is damaged", hint) from None
     return panel, classes

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from csg.errors import UsageError
 from csg.files import LOCK, atomic_write, is_empty
 from csg.records import Record, read_record
 from csg.strict_json import json_text
 from csg_train.methods.spec import method_settings
 from csg_train.recipe import Recipe, parse_recipe
+from csg_train.training.environment import training_device
 from csg_train.training.optimizer import precision_for
 
 PLAN = "plan.json"
@@ -55,8 +54,7 @@ def keep_plan(folder: Path, base: Recipe, tune: bool, fingerprint: str) -> Recip
     if not file.is_file():
         if folder.exists() and not is_empty(folder) and not _only_runs(folder):
             raise UsageError(f"{folder} is not the folder of a comparison", "name another with --out")
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        base = base.model_copy(update={"precision": precision_for(base.precision, device).name})
+        base = base.model_copy(update={"precision": precision_for(base.precision, training_device()).name})
         plan = Plan(tune=tune, images=fingerprint, recipe=without_folders(base))
         atomic_write(file, f"{json_text(plan.model_dump(mode='json'))}\n".encode())
         return base

@@ -5,9 +5,6 @@ Each file is a run's `predictions.npz` without what no interval needs. It holds 
 
 from __future__ import annotations
 
-import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import numpy as np
 from csg.errors import InputError
 from csg.files import atomic_write
 from csg.metrics import union_pixels
+from csg.npz import DAMAGED, npz_bytes
 from csg_train.compare.intervals import Counts, estimate
 from csg_train.compare.results import Difference, MethodResult
 from csg_train.methods.spec import file_name
@@ -36,9 +34,8 @@ def keep_predictions(folder: Path, label: str, run: Run) -> None:
     if not file.is_file():  # the run of an older csg
         return
     arrays = _read(file, "train the run again")
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: _smallest(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-    atomic_write(_file(folder, label, run.recipe().seed), buffer.getvalue())
+    smallest = {name: _smallest(array) for name, array in arrays.items()}
+    atomic_write(_file(folder, label, run.recipe().seed), npz_bytes(smallest))
 
 
 def differences(folder: Path, methods: Sequence[MethodResult]) -> list[Difference]:
@@ -111,7 +108,7 @@ def _read(file: Path, hint: str) -> dict[str, np.ndarray]:
             fits = fits and student.ndim == 3 and student.shape[1] in (student.shape[2], student.shape[2] - 1)
         if not fits:
             raise ValueError
-    except (OSError, EOFError, ValueError, TypeError, LookupError, zipfile.BadZipFile, zlib.error):
+    except DAMAGED:
         raise InputError(f"{file} is damaged", hint) from None
     return found if student.ndim == 1 else {"student": student}
 

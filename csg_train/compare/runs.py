@@ -39,18 +39,28 @@ def trained_run(folder: Path, name: str, recipe: Recipe, label: str) -> Run:
         raise UsageError(f"run {run.path} has other settings", "remove it, or name another folder with --out")
     if run.finished or run.diverged:
         return run
+    log(f"{label}: {name}")
+    try:
+        _train(training_command(folder, name, recipe))
+    except CsgError:
+        if not run.diverged:
+            raise
+    return run
+
+
+def training_command(folder: Path, name: str, recipe: Recipe) -> list[str]:
+    """The command that trains a run, or continues it; the recipe of a new one is written to `recipes/`.
+
+    Args:
+        folder, name, recipe: as for `trained_run`.
+    """
+    run = Run(folder / name)
     args = ["--resume", *_places(recipe)]
     if not run.started:
         file = folder / "recipes" / f"{name.replace('/', '-')}.yaml"
         atomic_write(file, recipe.to_yaml().encode())
         args = ["--recipe", str(file)]
-    log(f"{label}: {name}")
-    try:
-        _train([recipe.task, *args, "--out", str(run.path)])
-    except CsgError:
-        if not run.diverged:
-            raise
-    return run
+    return [sys.executable, "-m", "csg", "train", recipe.task, *args, "--out", str(run.path)]
 
 
 def _same_settings(run: Run, recipe: Recipe) -> bool:
@@ -67,14 +77,13 @@ def _places(recipe: Recipe) -> list[str]:
     return [word for option in options for word in option]
 
 
-def _train(args: Sequence[str]) -> None:
-    """Run `csg train` in a separate process, whose peak memory is that of one run; passes the first signal on.
+def _train(command: Sequence[str]) -> None:
+    """Run a command in a separate process, whose peak memory is that of one run; passes the first signal on.
 
     Raises:
         Stopped: the user stopped it.
         CsgError: the run failed; its process has printed why.
     """
-    command = [sys.executable, "-m", "csg", "train", *args]
     stop = Stop()
     with stop.listening():
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)

@@ -12,11 +12,13 @@ from csg.card import STRIDE, ClassificationInput, Name, SegmentationInput
 from csg.records import Record
 from csg_train.methods import load_method
 from csg_train.methods.spec import method_settings
-from csg_train.recipe.upgrade import MAGNITUDES
 
 VERSION: Literal[2] = 2
 """Version of the recipe format; a recipe with a higher one is refused, one with a lower one is upgraded
 (`csg_train.recipe.upgrade`)."""
+
+MAGNITUDES = 30
+"""The largest magnitude of RandAugment (docs/method.md section 6)."""
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from csg.errors import UsageError
+from csg_train.recipe.schema import MAGNITUDES, VERSION
 
-OLD_MAGNITUDES, MAGNITUDES = 10, 30
+OLD_MAGNITUDES = 10
 OLD_SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"augment": True} for name in ("none", "asg", "asg-l2o")},
     **{name: {"attention": "detached"} for name in ("csg", "simclr", "moco-v2")},
@@ -33,9 +34,9 @@ def upgraded(tree: Any) -> Any:
     if not isinstance(tree, dict) or tree.get("version") != 1:
         return tree
     try:
-        return _from_version_1(tree) | {"version": 2}
+        return _from_version_1(tree) | {"version": VERSION}
     except (AttributeError, TypeError, ValueError):  # a value is of a wrong kind: the check of the recipe names it
-        return tree | {"version": 2}
+        return tree | {"version": VERSION}
 
 
 def _from_version_1(tree: dict[str, Any]) -> dict[str, Any]:

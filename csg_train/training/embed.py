@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from csg.console import log, print_json
 from csg.errors import InputError, UsageError
 from csg.files import atomic_write
 from csg.locks import writing
+from csg.npz import npz_bytes
 from csg_train.energy import hyperspherical_energy
 from csg_train.tasks import TASKS, Images, Measurement, predicting
 from csg_train.training.environment import training_device
@@ -58,15 +58,14 @@ def embed_command(
 
 
 def _write(out: Path, run: Run, images: Images, measurement: Measurement) -> None:
-    buffer, of_images = io.BytesIO(), {"labels": measurement.true, "predicted": measurement.predicted}
-    np.savez_compressed(
-        buffer,
-        embeddings=measurement.embeddings,
-        classes=np.array(run.class_spec().names),
-        paths=np.array([str(file) for file in images.paths]),
-        **{name: values for name, values in of_images.items() if values is not None},  # type: ignore[arg-type]
-    )
-    atomic_write(out, buffer.getvalue())
+    of_images = {"labels": measurement.true, "predicted": measurement.predicted}
+    arrays = {
+        "embeddings": measurement.embeddings,
+        "classes": np.array(run.class_spec().names),
+        "paths": np.array([str(file) for file in images.paths]),
+        **{name: values for name, values in of_images.items() if values is not None},
+    }
+    atomic_write(out, npz_bytes(arrays))
 
 
 def measure_run(run: Run, data: Sequence[str] = (), mirrored: bool = False) -> tuple[Images, Measurement]:

@@ -77,8 +77,8 @@ class Environment(Record):
 def training_device() -> torch.device:
     """The GPU, if there is one, set so that a seed fixes the weights on it too.
 
-    cuDNN and the sums of gradients would otherwise choose between algorithms whose results differ. The two operations
-    of a training that have no deterministic form on a GPU are used as they are.
+    cuDNN and the sums of gradients would otherwise choose between algorithms whose results differ. An operation without
+    a deterministic form is used as it is, and torch warns of it.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")

@@ -16,7 +16,6 @@ diverged.txt           instead of the last four: why there is no student
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from csg.console import log
 from csg.errors import CsgError, InputError, UsageError
 from csg.files import atomic_write
 from csg.folders import wrong_folder
+from csg.npz import npz_bytes
 from csg.parsing import parse_yaml
 from csg.records import Record, read_record
 from csg.strict_json import json_text
@@ -200,9 +200,7 @@ class Run:
 
     def write_predictions(self, of_images: Mapping[str, np.ndarray]) -> None:
         """Write what the networks of the result predict for the real images, by name."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **of_images)  # type: ignore[arg-type]
-        atomic_write(self.path / PREDICTIONS, buffer.getvalue())
+        atomic_write(self.path / PREDICTIONS, npz_bytes(of_images))
 
     def save_checkpoint(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         """Write the state after `step` steps, and remove all older checkpoints but the last.
