@@ -22,8 +22,9 @@ from typing import Any
 
 from csg_train.compare.command import Comparison
 from csg_train.compare.plan import keep_plan
+from csg_train.compare.results import Trial
 from csg_train.compare.runs import training_command
-from csg_train.compare.tuning import best_trial, candidates, recipe_for, trial_settings
+from csg_train.compare.tuning import best_trial, candidates, held_out_images, recipe_for, trial_settings
 from csg_train.methods.spec import MethodSpec, parse_method
 from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS
@@ -31,8 +32,8 @@ from csg_train.training.command import load_task_recipe, with_absolute_paths
 from csg_train.training.run_folder import Run
 
 LONG = {"optim.steps": 2400, "optim.warm_up": 100}
-"""At the recipe's learning rates: on held-out synthetic images, tries of `none` for three and nine times of them ended
-at chance on both sets, and those for the recipe's did not."""
+FACTORS = (1.0, 1 / 3, 3.0)
+"""Of the recipe's learning rates: what `none` does best with on held-out synthetic images is for all methods."""
 SHORT = {"optim.steps": 600}
 ALL = {"optim.average": 0.25, "evaluate_every": 200, "precision": "bf16", "data.workers": 1}
 THREE = ("none", "none:augment=true", "csg")
@@ -59,27 +60,29 @@ class Line:
     """Runs of each."""
     tune: bool = False
     """Whether each method is tuned on synthetic images first."""
+    rates: bool = False
+    """Whether the learning rates are chosen first, with trainings as long as the others."""
 
-    def base(self, data: Path) -> Recipe:
-        """The recipe that all methods share, with its images."""
+    def base(self, data: Path, rates: dict[str, float]) -> Recipe:
+        """The recipe that all methods share, with its images and learning rates that differ from it."""
         sources = {"data.train": [str(data / name) for name in self.train], "data.real": [str(data / self.real)]}
         task = "seg" if self.recipe in ("camvid", "digit-scenes") else "cls"
-        return with_absolute_paths(load_task_recipe(task, self.recipe, ALL | self.settings | sources))
+        return with_absolute_paths(load_task_recipe(task, self.recipe, ALL | self.settings | rates | sources))
 
-    def command(self, data: Path, out: Path, seeds: int) -> str:
+    def command(self, data: Path, out: Path, seeds: int, rates: dict[str, float]) -> str:
         """What takes the finished runs into a table."""
-        words = ["csg", "compare", self.base(data).task, "--recipe", self.recipe, "--out", str(out / self.name)]
+        words = ["csg", "compare", self.base(data, rates).task, "--recipe", self.recipe, "--out", str(out / self.name)]
         words += [w for name in self.train for w in ("--data", str(data / name))]
         words += ["--real-data", str(data / self.real), "--seeds", str(seeds), *([] if self.tune else ["--no-tune"])]
         words += [w for name in self.methods for w in ("--method", name)]
-        words += [w for name, value in (ALL | self.settings).items() for w in ("--set", f"{name}={value}")]
+        words += [w for name, value in (ALL | self.settings | rates).items() for w in ("--set", f"{name}={value}")]
         return shlex.join(words)
 
 
 PACS, VEHICLES, SIGNS = ("pacs/cartoon", "pacs/art_painting"), ("vehicles/rendered",), ("signs/synthetic",)
 LINES = (
-    Line("vehicles-long", "pacs", VEHICLES, "vehicles/real", LONG, THREE, seeds=5),
-    Line("pacs-long", "pacs", PACS, "pacs/photo", LONG, THREE, seeds=5),
+    Line("vehicles-long", "pacs", VEHICLES, "vehicles/real", LONG, THREE, seeds=5, rates=True),
+    Line("pacs-long", "pacs", PACS, "pacs/photo", LONG, THREE, seeds=5, rates=True),
     Line("street", "camvid", ("street",), "camvid", {**SHORT, "data.labels": "camvid11"}, THREE, tune=True),
     Line("vehicles", "pacs", VEHICLES, "vehicles/real", SHORT, EIGHT),
     Line("pacs", "pacs", PACS, "pacs/photo", SHORT, EIGHT),
@@ -131,11 +134,35 @@ class Making:
     """
 
     def __init__(self, line: Line, data: Path, out: Path):
-        base = line.base(data)
-        self.line, self.folder = line, out / line.name
-        self.images = TASKS[base.task].read_synthetic(base)
-        self.base = keep_plan(self.folder, base, line.tune, self.images.fingerprint())
+        self.line, self.data, self.folder = line, data, out / line.name
         self.specs = [parse_method(method) for method in line.methods]
+        self.base = line.base(data, {})
+        self.images = TASKS[self.base.task].read_synthetic(self.base)
+        self.chosen: dict[str, float] = {}
+
+    def rates(self) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
+        """The runs that choose the learning rates."""
+        for factor in FACTORS if self.line.rates else ():
+            changes = self._rates(factor) | held_out_images(self.base) | {"evaluate_every": 0}
+            recipe = recipe_for(parse_method("none"), self.base, changes)
+            yield self.folder / f"rates/{factor:.2f}", lambda recipe=recipe: recipe
+
+    def _rates(self, factor: float) -> dict[str, float]:
+        return {f"optim.{name}": factor * getattr(self.base.optim, name) for name in ("lr_backbone", "lr_heads")}
+
+    def start(self) -> None:
+        """Choose the learning rates, and fix what all methods share."""
+        if self.line.rates:
+            self.chosen = best_trial([self._trial(factor) for factor in FACTORS]).changes
+        base = self.line.base(self.data, self.chosen)
+        self.base = keep_plan(self.folder, base, self.line.tune, self.images.fingerprint())
+
+    def _trial(self, factor: float) -> Trial:
+        run = Run(self.folder / f"rates/{factor:.2f}")
+        evaluation = None if run.diverged else run.result().evaluation
+        held_out, images = (evaluation.mean_class_accuracy, evaluation.images) if evaluation else (0.0, 1)
+        print(f"{self.line.name}: {factor:.2f} of the learning rates: {held_out:.4f} of {images} held-out images")
+        return Trial(changes=self._rates(factor), held_out=held_out, images=images)
 
     def tries(self) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
         """The runs of tuning."""
@@ -177,11 +204,14 @@ def main(words: Sequence[str] | None = None) -> None:
     given = parser.parse_args(words)
     trainings = Trainings(given.at_once, time.monotonic() + 60 * given.minutes)
     lines = [Making(line, given.data, given.out) for line in LINES if line.name in given.lines]
+    trainings.all(job for line in lines for job in line.rates())
+    for line in lines:
+        line.start()
     trainings.all(job for line in lines for job in line.tries())
     trainings.all(job for seeds in (range(3), range(3, 5)) for line in lines for job in line.runs(seeds))
     for line in lines:
         print(f"# {line.line.name}: {line.seeds()} of {line.line.seeds} seeds")
-        print(line.line.command(given.data, given.out, line.seeds()))
+        print(line.line.command(given.data, given.out, line.seeds(), line.chosen))
 
 
 if __name__ == "__main__":

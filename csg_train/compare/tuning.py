@@ -82,7 +82,7 @@ def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict
         images: number of its synthetic images.
         candidate: the settings to try, by dotted name.
     """
-    optim, data = base.optim, base.data
+    optim = base.optim
     changes: dict[str, Any] = candidate | {
         "seed": 0,
         "evaluate_every": 0,
@@ -91,8 +91,13 @@ def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict
         "optim.warm_up": optim.warm_up // TUNING_DIVISOR,
     }
     changes |= {name: TUNING_DIVISOR * rate for name, rate in candidate.items() if name.startswith("optim.lr_")}
-    if isinstance(data, SegmentationData):
-        changes["data.real_labels"] = None
+    return changes | held_out_images(base)
+
+
+def held_out_images(base: Recipe) -> dict[str, Any]:
+    """The changes of the recipe that score it on synthetic images that it does not train on, in place of real ones."""
+    data = base.data
+    changes: dict[str, Any] = {"data.real_labels": None} if isinstance(data, SegmentationData) else {}
     if len(data.train) > 1:
         return changes | {"data.train": data.train[:-1], "data.real": data.train[-1:], "data.holdout": 0.0}
     return changes | {"data.real": (), "data.holdout": HELD_OUT}
