@@ -40,9 +40,10 @@ def process_group() -> Iterator[None]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    stderr.quiet = rank() > 0
     try:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        dist.barrier()  # a process that ends at once would leave others without a group
+        stderr.quiet = rank() > 0
         yield
     except RuntimeError as error:
         if not re.search(PEER_GONE, str(error)):
@@ -52,7 +53,8 @@ def process_group() -> Iterator[None]:
                 "another process of this training has ended", "see its error, and continue with --resume"
             ) from None
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def rank() -> int:

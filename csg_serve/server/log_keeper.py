@@ -2,7 +2,7 @@
 
     python log_keeper.py LOG        # ends with its input; any further words are ignored
 
-A line that repeats the one before is counted, not written: out of file descriptors, Triton's HTTP server writes the
+A whole line that repeats the one before is counted, not written: out of file descriptors, Triton's HTTP server writes the
 same line half a million times a second. A full file is copied to LOG.1 and emptied, not replaced: the server holds a
 lock on it. What can't be written, on a full disk for example, is lost: the server must not wait for its log.
 """
@@ -63,7 +63,7 @@ def _without_repetitions(chunks: Iterable[list[bytes]]) -> Iterator[bytes]:
         text = b""
         for line, group in groupby(lines):
             count = sum(1 for _ in group)
-            if line == last:
+            if line == last and line.endswith(b"\n"):
                 again += count
                 continue
             text += _repetition(last, again) + line

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from csg_serve.server import log_keeper
-from csg_serve.server.log_keeper import MAX_BYTES, keep_log, older_part
+from csg_serve.server.log_keeper import CHUNK_BYTES, MAX_BYTES, keep_log, older_part
 
 
 def kept(text, log):
@@ -33,6 +34,16 @@ def kept(text, log):
 )
 def test_what_a_log_holds(tmp_path, text, log):
     assert kept(text, tmp_path / "log") == log
+
+
+def test_parts_of_a_long_line_are_not_repetitions(tmp_path):
+    keeper = subprocess.Popen([sys.executable, "-I", log_keeper.__file__, str(tmp_path / "log")], stdin=subprocess.PIPE)
+    for _ in range(4):
+        keeper.stdin.write((CHUNK_BYTES + 1) * b"x")
+        keeper.stdin.flush()
+        time.sleep(0.2)
+    keeper.communicate(b"end\n", timeout=60)
+    assert (tmp_path / "log").read_bytes() == 4 * (CHUNK_BYTES + 1) * b"x" + b"end\n"
 
 
 def test_a_million_times_the_same_line_are_two(tmp_path):
