@@ -10,14 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from csg_serve.client.bundle_model import BundleModel, open_bundle
     from csg_serve.client.client import Client, stream
     from csg_serve.client.connection import ServedModel, open_model
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at the import of gRPC, whose errors are raised as exceptions
 
-__all__ = ["Client", "ServedModel", "open_model", "stream"]
+__all__ = ["BundleModel", "Client", "ServedModel", "open_bundle", "open_model", "stream"]
 
 _MODULES = {
+    "BundleModel": "csg_serve.client.bundle_model",
+    "open_bundle": "csg_serve.client.bundle_model",
     "Client": "csg_serve.client.client",
     "stream": "csg_serve.client.client",
     "ServedModel": "csg_serve.client.connection",

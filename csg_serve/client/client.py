@@ -24,15 +24,14 @@ from numpy.typing import NDArray
 from csg.card import ModelCard, SegmentationInput
 from csg.errors import InputError
 from csg.images import ImageSource
-from csg_serve.client.connection import ServedModel, open_model
+from csg_serve.client.connection import open_model
 from csg_serve.client.endpoints import Servers, as_servers
+from csg_serve.client.model import OpenModel
 from csg_serve.client.pool import ReplacedError
 from csg_serve.client.requests import PLAIN, Answer, Sending, check_sending, classify, segment
 
 REQUEST_IMAGES = 8
 """Images that a request to a classifier has at most."""
-IN_FLIGHT = 4
-"""Requests in flight for each server."""
 
 
 class Client:
@@ -121,12 +120,12 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 async def stream(
-    served: ServedModel, images: Sequence[ImageSource], tile: int | None = None
+    served: OpenModel, images: Sequence[ImageSource], tile: int | None = None
 ) -> AsyncGenerator[NDArray[Any] | InputError, None]:
     """Predict images in order, in constant memory.
 
     Args:
-        served: the model, from `csg_serve.open_model`.
+        served: the model, from `csg_serve.open_model` or `csg_serve.open_bundle`.
         images: paths, the bytes of image files, or Pillow images.
         tile: side in pixels of overlapping tiles to send to a segmenter, a multiple of 8; None sends whole images.
 
@@ -149,11 +148,11 @@ async def stream(
 
 
 async def iter_answers(
-    served: ServedModel, images: Sequence[ImageSource], sending: Sending = PLAIN, *, ordered: bool = True
+    served: OpenModel, images: Sequence[ImageSource], sending: Sending = PLAIN, *, ordered: bool = True
 ) -> AsyncGenerator[Answer, None]:
     """As `stream`, with the index of each image, the time of its request, and predictions with mirror images.
 
-    At most IN_FLIGHT requests per server are in flight. Inference changes nothing on the server, so a request without
+    At most `served.in_flight` requests are on their way. Inference changes nothing on the server, so a request without
     an answer is sent again; every image gets exactly one answer here.
 
     Args:
@@ -177,7 +176,7 @@ async def iter_answers(
     pending: deque[asyncio.Task[list[Answer]]] = deque()
     try:
         for start in range(0, len(images), step):
-            if len(pending) == IN_FLIGHT * len(served.pool.replicas):
+            if len(pending) == served.in_flight:
                 for answer in await _next(pending, ordered):
                     yield answer
             pending.append(asyncio.create_task(predict(start)))

@@ -28,6 +28,8 @@ from csg_serve.client.transport import DEADLINE_S, Inference, Transport, Transpo
 
 SEGMENTATION_DEADLINE_S = 300
 """Deadline of a request to a segmenter: a large image takes seconds on a CPU, and waits for the ones before it."""
+IN_FLIGHT = 4
+"""Requests in flight for each server."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,31 @@ class ServedModel:
     """Its model card."""
     max_batch: int
     """Images that a request may have on all servers."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are worth sending at the same time: a few for each server."""
+        return IN_FLIGHT * len(self.pool.replicas)
+
+    async def infer(
+        self, images: NDArray[np.uint8], row: tuple[int, ...], output: Output | None = None
+    ) -> NDArray[Any]:
+        """Send one request.
+
+        While no server answers, it waits for one up to a minute, and sends the request again.
+
+        Args:
+            images: pixels, uint8 (N, H, W, 3), prepared as the card says.
+            row: expected shape of the output for one image.
+            output: which output; None: the first of the card.
+
+        Returns:
+            the output, (N, *row).
+
+        Raises:
+            ServerError: as `csg_serve.client.pool.Pool.infer`.
+        """
+        return await self.pool.infer(inference_of(self, images, row, output))
 
 
 @asynccontextmanager
@@ -121,32 +148,10 @@ def connect(address: Address, servers: Servers) -> Transport:
     return GrpcTransport(address, servers)
 
 
-async def infer(
-    served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...], output: Output | None = None
-) -> NDArray[Any]:
-    """Send one request.
-
-    While no server answers, it waits for one up to a minute, and sends the request again.
-
-    Args:
-        served: the model.
-        images: pixels, uint8 (N, H, W, 3), prepared as the card says.
-        row: expected shape of the output for one image.
-        output: which output; None: the first of the card.
-
-    Returns:
-        the output, (N, *row).
-
-    Raises:
-        ServerError: as `csg_serve.client.pool.Pool.infer`.
-    """
-    return await served.pool.infer(inference_of(served, images, row, output))
-
-
 def inference_of(
     served: ServedModel, images: NDArray[np.uint8], row: tuple[int, ...], output: Output | None = None
 ) -> Inference:
-    """The request for prepared images, as `infer` sends it."""
+    """The request for prepared images, as `ServedModel.infer` sends it."""
     spec, output = served.card.input, output or served.card.outputs[0]
     return Inference(
         model=served.name,

@@ -20,7 +20,7 @@ from csg.errors import InputError, UsageError
 from csg.images import ImageSource, load, load_segmentation
 from csg.mirrored import classes_of_both, mirror_images
 from csg.tiles import load_tiles
-from csg_serve.client.connection import ServedModel, infer
+from csg_serve.client.model import OpenModel
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def _logits_output(card: ModelCard) -> Output:
     return found
 
 
-async def classify(served: ServedModel, images: Sequence[ImageSource], sending: Sending) -> list[Answer]:
+async def classify(served: OpenModel, images: Sequence[ImageSource], sending: Sending) -> list[Answer]:
     """Predict a few images by a classifier, in one request, and in a second one for the mirror images."""
     spec, row = served.card.input, (len(served.card.classes),)
     assert isinstance(spec, ClassificationInput)
@@ -96,11 +96,11 @@ async def classify(served: ServedModel, images: Sequence[ImageSource], sending: 
     readable = {index: one for index, one in enumerate(prepared) if not isinstance(one, InputError)}
     if readable:
         pixels, started = np.stack(list(readable.values())), time.perf_counter()
-        logits = await infer(served, pixels, row)
+        logits = await served.infer(pixels, row)
         seconds = time.perf_counter() - started
         both: Sequence[int | None] = [None] * len(logits)
         if sending.mirrored:
-            both = classes_of_both(logits, await infer(served, mirror_images(pixels), row)).tolist()
+            both = classes_of_both(logits, await served.infer(mirror_images(pixels), row)).tolist()
         for index, one, of_both in zip(readable, logits, both, strict=True):
             answers[index] = Answer(index, one, seconds, of_both)
     return [answers[index] for index in range(len(images))]
@@ -116,7 +116,7 @@ class _Scene:
     """From the label map of each to that of the image in its own size."""
 
 
-async def segment(served: ServedModel, images: Sequence[ImageSource], sending: Sending) -> list[Answer]:
+async def segment(served: OpenModel, images: Sequence[ImageSource], sending: Sending) -> list[Answer]:
     """Predict one image by a segmenter, in one request, or in several with its tiles; mirror images in further ones."""
     (image,) = images
     scene = await asyncio.to_thread(_or_error, partial(_load_scene, served.card, image, sending.tile))
@@ -125,7 +125,7 @@ async def segment(served: ServedModel, images: Sequence[ImageSource], sending: S
     maps: list[NDArray[Any]] = []
     started = time.perf_counter()
     for pixels in _requests(served, scene):
-        maps.extend(await infer(served, pixels, pixels.shape[1:3]))
+        maps.extend(await served.infer(pixels, pixels.shape[1:3]))
     seconds = time.perf_counter() - started
     plain = await asyncio.to_thread(scene.restore, maps)
     if not sending.mirrored:
@@ -145,17 +145,17 @@ def _load_scene(card: ModelCard, image: ImageSource, tile: int | None) -> _Scene
     return _Scene(tiles.tiles, tiles.restore)
 
 
-def _requests(served: ServedModel, scene: _Scene) -> Iterator[NDArray[np.uint8]]:
+def _requests(served: OpenModel, scene: _Scene) -> Iterator[NDArray[np.uint8]]:
     """What each request holds, uint8 (N, H, W, 3)."""
     step = served.max_batch
     return (np.stack(scene.inputs[first : first + step]) for first in range(0, len(scene.inputs), step))
 
 
-async def _maps_of_both(served: ServedModel, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+async def _maps_of_both(served: OpenModel, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Label maps, uint8 (N, H, W), from the logits of images and mirror images."""
     output, row = _logits_output(served.card), (len(served.card.classes), *pixels.shape[1:3])
-    logits = await infer(served, pixels, row, output)
-    of_mirror_images = await infer(served, mirror_images(pixels), row, output)
+    logits = await served.infer(pixels, row, output)
+    of_mirror_images = await served.infer(mirror_images(pixels), row, output)
     return (await asyncio.to_thread(classes_of_both, logits, of_mirror_images)).astype(np.uint8)
 
 

@@ -11,7 +11,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from csg_serve.client.connection import infer, open_model
+from csg_serve.client.connection import open_model
 from csg_serve.server.state import SECRET
 from tests.helpers.cli import csg
 from tests.helpers.client import regions
@@ -89,7 +89,7 @@ def test_clients_of_the_same_user_share_memory_without_being_told_the_secret(ope
 async def used_regions(server):
     """The regions that a request of csg's client has left at the server for the next one."""
     async with open_model(server) as served:
-        await infer(served, PIXELS, (3,))
+        await served.infer(PIXELS, (3,))
         known = await served.pool.replicas[0].transport.call("get_system_shared_memory_status")
         return {path.name for path in regions()} & set(known.regions)
 
@@ -100,12 +100,12 @@ def test_a_client_shares_memory_again_after_a_restart_with_another_secret(colour
         with serving(colour_repository) as state:
             stack = AsyncExitStack()
             served = await stack.enter_async_context(open_model(state["grpc"]))
-            await infer(served, PIXELS, (3,))
+            await served.infer(PIXELS, (3,))
             before = (colour_repository / SECRET).read_text()
         ports = [f"--{name}-port={state[name].rpartition(':')[2]}" for name in ("http", "grpc", "metrics")]
         with serving(colour_repository, *ports):
             assert (colour_repository / SECRET).read_text() != before
-            await infer(served, PIXELS, (3,))
+            await served.infer(PIXELS, (3,))
             replica = served.pool.replicas[0]
             known = await replica.transport.call("get_system_shared_memory_status")
             await stack.aclose()

@@ -1,0 +1,113 @@
+"""A bundle as a model that answers in this process, with the sessions that the server opens for it.
+
+Shape letters: N images, H W height and width of the model's input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csg.bundle import Bundle, read_bundle
+from csg.card import ModelCard, Output
+from csg.console import log
+from csg.errors import UsageError, VerificationError
+from csg.golden import golden_pixels
+from csg_serve.python_backend.scheduling import Run, SessionOptions
+from csg_serve.python_backend.sessions import Graph, session_opener
+
+MAX_BATCH = 8
+"""Images that a request has at most."""
+INSTANCE = {"model_instance_kind": "AUTO", "model_instance_device_id": "0"}
+"""A GPU where this process has one, otherwise the CPU: as a server without an instance group."""
+
+
+@dataclass(frozen=True)
+class BundleModel:
+    """An open bundle; it answers as `csg_serve.client.model.OpenModel` says."""
+
+    bundle: Bundle
+    """The bundle."""
+    run: Run
+    """Computes every output of the card for uint8 images (N, H, W, 3)."""
+    version: int = 0
+    """A bundle has none."""
+    in_flight: int = 2
+    """One request is prepared while another is computed."""
+    max_batch: int = MAX_BATCH
+    """Images that a request may have."""
+
+    @property
+    def server(self) -> str:
+        """The folder."""
+        return str(self.bundle.path)
+
+    @property
+    def name(self) -> str:
+        """The name in the card."""
+        return self.bundle.card.name
+
+    @property
+    def card(self) -> ModelCard:
+        """The model card."""
+        return self.bundle.card
+
+    async def infer(
+        self, images: NDArray[np.uint8], row: tuple[int, ...], output: Output | None = None
+    ) -> NDArray[Any]:
+        """Compute one output, (N, *row), in another thread."""
+        answers = await asyncio.to_thread(self.run, images)
+        answer = answers[self.card.outputs.index(output or self.card.outputs[0])]
+        assert answer.shape == (len(images), *row), answer.shape
+        return answer
+
+
+@asynccontextmanager
+async def open_bundle(path: Path) -> AsyncIterator[BundleModel]:
+    """Open a bundle, and compare its answers with the golden ones.
+
+    Raises:
+        InputError, VerificationError: as `csg.bundle.read_bundle`; its answers differ from the golden ones.
+        UsageError: the runtime that it needs is not installed.
+
+    Example:
+        >>> async with open_bundle(Path("bundles/digits-csg-1")) as model:
+        ...     print(model.card.classes)
+    """
+    bundle = await asyncio.to_thread(read_bundle, path)
+    run = await asyncio.to_thread(_open, bundle)
+    await asyncio.to_thread(_check_golden, bundle, run)
+    yield BundleModel(bundle, run)
+
+
+def _open(bundle: Bundle) -> Run:
+    card = bundle.card
+    graph = Graph(bundle.model, card.input.name, [output.name for output in card.outputs])
+    try:
+        opener, _ = session_opener(card.model_dump(mode="json"), graph, INSTANCE, log)
+        return opener(SessionOptions(threads=int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))))
+    except (ModuleNotFoundError, RuntimeError) as error:
+        if not isinstance(error, ModuleNotFoundError) and "OpenVINO" not in str(error):
+            raise
+        package, extra = ("OpenVINO", "openvino") if card.runtime == "openvino" else ("ONNX Runtime", "local")
+        raise UsageError(f"{bundle.path} needs {package}", f"pip install 'csg[{extra}]'") from None
+
+
+def _check_golden(bundle: Bundle, run: Run) -> None:
+    if not bundle.golden:
+        log(f"{bundle.path} has no golden answers: what it answers here was never compared with PyTorch")
+        return
+    for golden in bundle.golden.answers:
+        pixels, _ = golden_pixels(golden, bundle.card)
+        if wrong := golden.difference(run(pixels[None])[0][0]):
+            raise VerificationError(
+                f"{bundle.path} answers wrongly here: {wrong}", "export the run again on this machine"
+            )

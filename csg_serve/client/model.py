@@ -1,0 +1,63 @@
+"""What a model is asked through, whether a server has it (connection.py) or this process (bundle_model.py).
+
+Shape letters: N images, H W height and width of the model's input.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csg.card import ModelCard, Output
+
+
+class OpenModel(Protocol):
+    """A model that answers."""
+
+    @property
+    def server(self) -> str:
+        """Where it is, in words: the addresses of its servers, or the folder of its bundle."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def version(self) -> int:
+        """Its version on the server; 0 of a bundle."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Its model card."""
+
+    @property
+    def max_batch(self) -> int:
+        """Images that a request may have."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are worth sending at the same time."""
+
+    async def infer(
+        self, images: NDArray[np.uint8], row: tuple[int, ...], output: Output | None = None
+    ) -> NDArray[Any]:
+        """Answer one request.
+
+        Args:
+            images: pixels, uint8 (N, H, W, 3), prepared as the card says.
+            row: expected shape of the output for one image.
+            output: which output; None: the first of the card.
+
+        Returns:
+            the output, (N, *row).
+
+        Raises:
+            ServerError: no server answers, or one does not answer as the card says.
+        """
+
+
+def title(model: OpenModel) -> str:
+    """The model's name for a heading: with its version, if it has one."""
+    return f"{model.name} version {model.version}" if model.version else model.name
