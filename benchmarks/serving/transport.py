@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from csg.console import show_table
-from csg_serve.client.connection import IN_FLIGHT
-from csg_serve.client.connection import connect
+from csg_serve.client.connection import IN_FLIGHT, connect
 from csg_serve.client.endpoints import as_servers
 from csg_serve.client.shared_memory_pool import SharedMemoryPool
 from csg_serve.client.transport import Inference

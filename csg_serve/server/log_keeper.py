@@ -3,8 +3,8 @@
     python log_keeper.py LOG        # ends with its input; any further words are ignored
 
 A whole line that repeats the one before is counted, not written: out of file descriptors, Triton's HTTP server writes
-the same line half a million times a second. A full file is copied to LOG.1 and emptied, not replaced: the server holds a
-lock on it. What can't be written, on a full disk for example, is lost: the server must not wait for its log.
+the same line half a million times a second. A full file is copied to LOG.1 and emptied, not replaced: the server
+holds a lock on it. What can't be written, on a full disk for example, is lost: the server must not wait for its log.
 """
 
 from __future__ import annotations
