@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from csg_serve.client.bundle_model import BundleModel, open_bundle
-    from csg_serve.client.client import Client, stream
+    from csg_serve.client.client import Client
     from csg_serve.client.connection import ServedModel, open_model
+    from csg_serve.client.stream import stream
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at the import of gRPC, whose errors are raised as exceptions
 
@@ -22,7 +23,7 @@ _MODULES = {
     "BundleModel": "csg_serve.client.bundle_model",
     "open_bundle": "csg_serve.client.bundle_model",
     "Client": "csg_serve.client.client",
-    "stream": "csg_serve.client.client",
+    "stream": "csg_serve.client.stream",
     "ServedModel": "csg_serve.client.connection",
     "open_model": "csg_serve.client.connection",
 }

@@ -33,8 +33,8 @@ from csg.console import log, show_table
 from csg.files import atomic_write
 from csg_serve.bench.load import generate_load, open_sender
 from csg_serve.bench.samples import prepare_requests, read_samples
-from csg_serve.client.client import stream
 from csg_serve.client.connection import open_model
+from csg_serve.client.stream import stream
 
 CONCURRENCY, SAMPLE_S, WARM_UP, IMAGES = 8, 5.0, 0.1, 64
 GROUPS = ("server", "client", "load")

@@ -1,4 +1,4 @@
-"""Send images to a served model: from a program in a few lines, or as an asynchronous stream.
+"""Send images to a served model from a program in a few lines.
 
     from csg_serve import Client
 
@@ -11,27 +11,20 @@ Shape letters: H, W pixels of an image; K classes.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from csg.card import ModelCard, SegmentationInput
+from csg.card import ModelCard
 from csg.errors import InputError
 from csg.images import ImageSource
 from csg_serve.client.connection import open_model
 from csg_serve.client.endpoints import Servers, as_servers
-from csg_serve.client.model import OpenModel
 from csg_serve.client.pool import ReplacedError
-from csg_serve.client.requests import PLAIN, Answer, Sending, check_sending, classify, segment
-
-REQUEST_IMAGES = 8
-"""Images that a request to a classifier has at most."""
+from csg_serve.client.stream import probabilities, stream
 
 
 class Client:
@@ -111,89 +104,3 @@ class Client:
                     raise InputError(f"{answer.message} (image {len(found) + 1} of {len(sources)})", answer.hint)
                 found.append(answer if served.card.task == "segmentation" else probabilities(answer))
         return found
-
-
-def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Softmax over logits (K,)."""
-    shares = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(shares / shares.sum())
-
-
-async def stream(
-    served: OpenModel, images: Sequence[ImageSource], tile: int | None = None
-) -> AsyncGenerator[NDArray[Any] | InputError, None]:
-    """Predict images in order, in constant memory.
-
-    Args:
-        served: the model, from `csg_serve.open_model` or `csg_serve.open_bundle`.
-        images: paths, the bytes of image files, or Pillow images.
-        tile: side in pixels of overlapping tiles to send to a segmenter, a multiple of 8; None sends whole images.
-
-    Yields:
-        for each image: logits float32 (K,) of a classifier, the label map uint8 (H, W) of a segmenter, or an
-        InputError if the image can't be read.
-
-    Raises:
-        UsageError: the model can't take such tiles.
-        ServerError: no server answered for a minute, or one does not answer as the card says.
-
-    Example:
-        >>> async with open_model("localhost:8001") as served:
-        ...     async for prediction in stream(served, paths):
-        ...         print(prediction.argmax())
-    """
-    async with aclosing(iter_answers(served, images, Sending(tile))) as answers:
-        async for answer in answers:
-            yield answer.prediction
-
-
-async def iter_answers(
-    served: OpenModel, images: Sequence[ImageSource], sending: Sending = PLAIN, *, ordered: bool = True
-) -> AsyncGenerator[Answer, None]:
-    """As `stream`, with the index of each image, the time of its request, and predictions with mirror images.
-
-    At most `served.in_flight` requests are on their way. Inference changes nothing on the server, so a request without
-    an answer is sent again; every image gets exactly one answer here.
-
-    Args:
-        served: the model, from `open_model`.
-        images: paths, the bytes of image files, or Pillow images.
-        sending: how they are sent.
-        ordered: whether to yield in the order of the images, or as the answers arrive.
-
-    Raises:
-        UsageError: the model can't take such tiles, or does not return the logits that mirrored predictions need.
-        ServerError: as `stream`.
-    """
-    check_sending(served.card, sending)
-    segmenter = isinstance(served.card.input, SegmentationInput)
-    step, request = (1, segment) if segmenter else (min(REQUEST_IMAGES, served.max_batch), classify)
-
-    async def predict(start: int) -> list[Answer]:
-        answers = await request(served, images[start : start + step], sending)
-        return [replace(answer, index=start + answer.index) for answer in answers]
-
-    pending: deque[asyncio.Task[list[Answer]]] = deque()
-    try:
-        for start in range(0, len(images), step):
-            if len(pending) == served.in_flight:
-                for answer in await _next(pending, ordered):
-                    yield answer
-            pending.append(asyncio.create_task(predict(start)))
-        while pending:
-            for answer in await _next(pending, ordered):
-                yield answer
-    finally:
-        for task in pending:
-            task.cancel()
-        await asyncio.gather(*pending, return_exceptions=True)
-
-
-async def _next(pending: deque[asyncio.Task[list[Answer]]], ordered: bool) -> list[Answer]:
-    """The answers of the oldest request, or of the first that is done."""
-    if ordered:
-        return await pending.popleft()
-    done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-    task = done.pop()
-    pending.remove(task)
-    return await task

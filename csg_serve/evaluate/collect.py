@@ -15,9 +15,9 @@ from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
 from csg.metrics import PixelConfusion
-from csg_serve.client.client import iter_answers, probabilities
 from csg_serve.client.connection import ServedModel
 from csg_serve.client.requests import Answer, Sending
+from csg_serve.client.stream import iter_answers, probabilities
 from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, PixelCells, SegmentationAnswer, Skipped
 from csg_serve.evaluate.session import EvaluationSession
 
@@ -126,7 +126,7 @@ async def iter_predictions(
 
     Raises:
         InputError: an image can't be read.
-        UsageError, ServerError: as `csg_serve.client.client.iter_answers`.
+        UsageError, ServerError: as `csg_serve.client.stream.iter_answers`.
     """
     with progress_bar(f"{served.name} version {served.version}", len(paths)) as advance:
         async with aclosing(iter_answers(served, paths, Sending(tile))) as answers:

@@ -18,9 +18,9 @@ from csg.files import LOCK, atomic_write
 from csg.images import decode
 from csg.locks import lock
 from csg.overlays import overlay, palette_png, png_bytes
-from csg_serve.client.client import probabilities
 from csg_serve.client.connection import ServedModel, open_model
 from csg_serve.client.endpoints import Servers
+from csg_serve.client.stream import probabilities
 from csg_serve.evaluate.collect import iter_predictions
 
 STEM_BYTES = 230

@@ -10,7 +10,7 @@ import numpy as np
 
 from csg.confidence_intervals import mean_class_accuracy_interval, wilson
 from csg.metrics import BINS, ClassificationScores, Reliability, SegmentationScores, safe_ratio
-from csg_serve.client.client import REQUEST_IMAGES
+from csg_serve.client.stream import REQUEST_IMAGES
 from csg_serve.evaluate import charts
 from csg_serve.evaluate.classification import ClassificationReport, accuracy_interval
 from csg_serve.evaluate.confusion_matrix import ConfusionMatrix, confusion_matrix

@@ -18,9 +18,9 @@ import csg_serve.repository.encoded_model
 from csg.bundle import read_bundle, write_bundle
 from csg.errors import ServerError
 from csg.images import decode, prepare
-from csg_serve.client.client import stream
 from csg_serve.client.connection import open_model
 from csg_serve.client.endpoints import as_servers
+from csg_serve.client.stream import stream
 from csg_serve.repository.deploy import deploy
 from csg_train.data.evaluation_batches import image_batches
 from tests.helpers import served

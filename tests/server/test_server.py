@@ -12,8 +12,9 @@ from PIL import Image
 from csg.bundle import write_bundle
 from csg.errors import InputError
 from csg.images import load
-from csg_serve.client.client import Client, stream
+from csg_serve.client.client import Client
 from csg_serve.client.connection import open_model
+from csg_serve.client.stream import stream
 from tests.helpers.cli import FREE_PORTS, csg, refused
 from tests.helpers.served import deploy, processes_of, serving
 from tests.helpers.tiny_bundle import (

@@ -110,7 +110,7 @@ def test_clients_that_go_away_in_the_middle(served):
 
 KILLED = """
 import asyncio, io, os, signal, sys
-from csg_serve.client.client import stream
+from csg_serve.client.stream import stream
 from csg_serve.client.connection import open_model
 
 async def ask(server, path):

@@ -13,9 +13,10 @@ import csg_serve.client.connection
 import csg_serve.client.pool
 from csg.errors import InputError, ServerError, UsageError
 from csg_serve import open_model, stream
-from csg_serve.client.client import Client, iter_answers
+from csg_serve.client.client import Client
 from csg_serve.client.connection import IN_FLIGHT
 from csg_serve.client.statistics import ModelStatistics, total_statistics
+from csg_serve.client.stream import iter_answers
 from tests.helpers.small_server import SmallServer, running
 from tests.helpers.tiny_bundle import COLOURS, tiny_card
 
