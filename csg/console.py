@@ -31,6 +31,8 @@ from csg.strict_json import json_text
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 stdout = Console(highlight=False, soft_wrap=True)
+WIDEST = 10_000
+"""Width in characters of a table that no terminal limits."""
 LINE_S = 10.0
 """Seconds between two lines of progress where standard error is not a terminal."""
 
@@ -49,17 +51,31 @@ def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
     """Print a table on standard output; all columns but the first are right-aligned."""
     table = Table(title=Text(printable(title)), title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        longest = max(map(len, column.split()), default=0)
+        table.add_column(column, justify="right" if number else "left", overflow="fold", min_width=longest)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    stdout.print(table)
+    _print_table(table)
 
 
 def show_key_values(title: str, values: Mapping[str, str]) -> None:
     """Print a table of two columns, names and values, on standard output."""
     table = Table(title=Text(printable(title)), title_justify="left", show_header=False)
+    for _ in range(2):
+        table.add_column(overflow="fold")
     for name, value in values.items():
         table.add_row(Text(printable(name)), Text(printable(value)))
+    _print_table(table)
+
+
+def _print_table(table: Table) -> None:
+    """Print a table in full: a terminal folds what does not fit, without lines between; a file or a pipe has space."""
+    wide = Console(file=stdout.file, width=WIDEST, color_system=None)
+    if not stdout.is_terminal:
+        wide.print(table)
+        return
+    if wide.measure(table).maximum > stdout.width:
+        table.box, table.padding = None, (0, 1)
     stdout.print(table)
 
 

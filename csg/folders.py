@@ -32,3 +32,8 @@ def wrong_folder(path: Path, wanted: str, hint: str) -> InputError:
         if kind != wanted and (path / file).is_file():
             return InputError(f"{path} is a {kind}, not a {wanted}", use.format(path=path))
     return InputError(f"{path} is not a {wanted}", hint)
+
+
+def why_no_file(path: Path) -> str:
+    """Why a path names no file: it is a folder, or nothing is there."""
+    return "is a folder, not a file" if path.is_dir() else "does not exist"

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 
 from csg import __version__
 from csg.errors import CsgError, UsageError, one_line, printable
+from csg.extras import install_command
 from csg.machine_errors import machine_error
 from csg_cli import compare, demo, deploy, evaluate, export, serve, train
 from csg_cli.options import examples
@@ -165,4 +166,4 @@ def _missing_extra(error: ModuleNotFoundError, args: list[str]) -> CsgError | No
     command = next((arg for arg in args if arg in EXTRAS), None)
     if command is None or not error.name or error.name.partition(".")[0].startswith("csg"):
         return None
-    return UsageError(f"csg {command} needs the module {error.name}", f"pip install 'csg[{EXTRAS[command]}]'")
+    return UsageError(f"csg {command} needs the module {error.name}", install_command(EXTRAS[command]))

@@ -11,6 +11,7 @@ from csg.console import log
 from csg.datasets.label_sets import CITYSCAPES_IDS, read_label_set
 from csg.errors import InputError, UsageError, one_line
 from csg.files import sha256
+from csg.folders import why_no_file
 from csg.provenance import Provenance
 from csg_export.parity_images import ParityImages
 from csg_export.sources import CALIBRATION_IMAGES, PARITY_IMAGES, Source, own_versions, parity_sample, with_size
@@ -88,7 +89,7 @@ def from_checkpoint(
 
 def _read(file: Path) -> CsgCheckpoint:
     if not file.is_file():
-        raise InputError(f"checkpoint {file} does not exist", "check --checkpoint")
+        raise InputError(f"checkpoint {file} {why_no_file(file)}", "check --checkpoint")
     try:
         return parse_csg_checkpoint(read_state_dict(file))
     except Exception as error:  # torch and its unpickler fail in many ways on a file that is no state dict

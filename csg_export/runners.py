@@ -18,6 +18,7 @@ from torch import nn
 from csg.card import ComputeType, Runtime
 from csg.console import log
 from csg.errors import UsageError
+from csg.extras import install_command
 from csg.provenance import Engine
 from csg_export.external_weights import loadable, weights_folder
 from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP, LOGITS
@@ -93,7 +94,7 @@ def openvino_runner(model: ModelProto, compute_type: ComputeType) -> Runner:
     try:
         import openvino
     except ImportError:
-        raise UsageError("this precision needs the package openvino", "pip install 'csg[openvino]'") from None
+        raise UsageError("this precision needs the package openvino", install_command("openvino")) from None
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": OPENVINO_TYPES[compute_type]}
     compiled = core.compile_model(core.read_model(loadable(model)), "CPU", settings)

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from csg.console import log
+from csg.extras import install_command
 from csg.files import cache_dir
 
 ROOT = Path(__file__).parent.parent.parent
@@ -175,4 +176,4 @@ def _runtime_version() -> str:
             return metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    raise SystemExit("this needs ONNX Runtime: pip install 'csg[server]'")
+    raise SystemExit(f"this needs ONNX Runtime: {install_command('local')}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from csg.console import log, print_json, show_table
 from csg.errors import UsageError
+from csg.extras import install_command
 from csg.files import atomic_directory, validate_name
 from csg.locks import new_folder
 from csg.strict_json import json_text
@@ -81,7 +82,7 @@ def _check_packages(options: BenchOptions) -> None:
         if options.scenarios:
             import mlperf_loadgen  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"csg bench needs the package {error.name}", "pip install 'csg[bench]'") from None
+        raise UsageError(f"csg bench needs the package {error.name}", install_command("bench")) from None
 
 
 async def _bench(options: BenchOptions) -> BenchResult:

@@ -20,6 +20,7 @@ from csg.bundle import Bundle, read_bundle
 from csg.card import ModelCard, Output
 from csg.console import log
 from csg.errors import UsageError, VerificationError
+from csg.extras import install_command
 from csg.golden import golden_pixels
 from csg_serve.python_backend.scheduling import Run, SessionOptions
 from csg_serve.python_backend.sessions import Graph, session_opener
@@ -98,7 +99,7 @@ def _open(bundle: Bundle) -> Run:
         if not isinstance(error, ModuleNotFoundError) and "OpenVINO" not in str(error):
             raise
         package, extra = ("OpenVINO", "openvino") if card.runtime == "openvino" else ("ONNX Runtime", "local")
-        raise UsageError(f"{bundle.path} needs {package}", f"pip install 'csg[{extra}]'") from None
+        raise UsageError(f"{bundle.path} needs {package}", install_command(extra)) from None
 
 
 def _check_golden(bundle: Bundle, run: Run) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from csg.errors import InputError
+from csg.extras import install_command
 
 PACKAGES = (
     "font-source-sans-pro",
@@ -35,9 +36,7 @@ def font_faces() -> tuple[Path, ...]:
         try:
             files = importlib.metadata.files(package) or []
         except importlib.metadata.PackageNotFoundError:
-            raise InputError(
-                f"the embedded digits need the font package {package}", "install it with pip install 'csg[train]'"
-            ) from None
+            raise InputError(f"the embedded digits need the font package {package}", install_command("train")) from None
         fonts = sorted(Path(str(f.locate())) for f in files if f.suffix in (".ttf", ".otf"))
         truetype = [f for f in fonts if f.suffix == ".ttf"]
         faces += truetype or fonts

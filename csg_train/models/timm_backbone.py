@@ -1,4 +1,4 @@
-"""Any timm model as a backbone, `timm:<name>`, through timm's feature interface; needs `pip install 'csg[timm]'`.
+"""Any timm model as a backbone, `timm:<name>`, through timm's feature interface; needs the extra `timm`.
 
 Its last four feature maps are layer1 to layer4; if it has fewer, the last is still layer4.
 """
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from csg.card import Channels
 from csg.errors import InputError, UsageError, one_line
+from csg.extras import install_command
+from csg.folders import why_no_file
 from csg_train.models.state_dicts import check_finite
 
 PREFIX = "timm:"
@@ -54,7 +56,7 @@ def create(name: str, weights: Path | None = None, pretrained: bool = False) -> 
     try:
         import timm
     except ImportError:
-        raise UsageError("timm backbones need the package timm", "pip install 'csg[timm]'") from None
+        raise UsageError("timm backbones need the package timm", install_command("timm")) from None
     short = name.removeprefix(PREFIX)
     if not timm.is_model(short):
         close = ", ".join(timm.list_models(f"*{short.split('_')[0]}*")[:5])
@@ -82,7 +84,7 @@ def _check_file(short: str, file: Path) -> None:
     import timm
 
     if not file.is_file():
-        raise ValueError(f"{file} does not exist")
+        raise ValueError(f"{file} {why_no_file(file)}")
     heads = timm.get_pretrained_cfg(short).classifier or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     try:

@@ -17,6 +17,7 @@ from torch import Tensor
 from csg.console import log
 from csg.errors import InputError, UsageError, VerificationError, one_line
 from csg.files import atomic_write, sha256
+from csg.folders import why_no_file
 from csg_train.models import csg_checkpoint, ibn, timm_backbone
 from csg_train.models.backbones import BACKBONES, Stages, check_backbone
 from csg_train.models.state_dicts import check_finite, check_fits, read_state_dict
@@ -120,7 +121,7 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         return timm_backbone.create(name, file, pretrained=True).state_dict()
     path = file or pull(name)
     if not path.is_file():
-        raise InputError(f"weights file {path} does not exist", "check --weights, or model.weights")
+        raise InputError(f"weights file {path} {why_no_file(path)}", "check --weights, or model.weights")
     try:
         state = read_state_dict(path)
         if csg_checkpoint.is_csg_checkpoint(state):

@@ -27,7 +27,8 @@ def csg_without(module, *words):
     ],
 )
 def test_a_missing_package_is_one_line_with_the_extra(words, module, extra):
-    refused(csg_without(module, *words), 2, rf"csg {words[0]} needs the module {module}.*pip install 'csg\[{extra}\]'")
+    done = csg_without(module, *words)
+    refused(done, 2, rf"csg {words[0]} needs the module {module}.*; pip install -e '.*\[{extra}\]'")
 
 
 def test_a_missing_module_of_csg_is_an_internal_error():

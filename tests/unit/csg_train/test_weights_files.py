@@ -9,6 +9,7 @@ import torch
 import torchvision
 
 from csg.errors import InputError, UsageError
+from csg_export.checkpoint_source import from_checkpoint
 from csg_export.sources import from_torchvision
 from csg_train.models.timm_backbone import check_size
 from csg_train.models.weights import load_weights
@@ -68,6 +69,14 @@ def test_a_weights_file_that_is_none_is_refused_and_never_run(tmp_path, kind, su
             with pytest.raises(InputError, match=f"no weights for {name}: .*--weights"):
                 from_torchvision(name, str(file))
     assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
+def test_a_folder_is_called_a_folder(tmp_path, name):
+    with pytest.raises(InputError, match=f"{tmp_path} is a folder, not a file"):
+        load_weights(name, tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path} is a folder, not a file"):
+        from_checkpoint(tmp_path)
 
 
 def test_timms_own_weights_are_taken(tmp_path):
