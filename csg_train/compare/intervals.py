@@ -21,10 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-DRAWS = 2000
-"""Number of bootstrap samples of the images."""
-BLOCK = 100
-"""Bootstrap samples that are drawn at a time, to save memory."""
+from csg.bootstrap import bootstrap, mean_share
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,7 @@ class Counts:
 
     def scores(self, weights: np.ndarray) -> np.ndarray:
         """The score where each image counts as often as `weights`, float (B, N), says: (B,); NaN without any class."""
-        right, whole = weights @ self.right.astype(np.float64), weights @ self.whole.astype(np.float64)
-        classes = (whole > 0).sum(1)
-        total = np.divide(right, whole, out=np.zeros(whole.shape), where=whole > 0).sum(1)
-        scores: np.ndarray = np.divide(total, classes, out=np.full(len(total), np.nan), where=classes > 0)
-        return scores
+        return mean_share(weights, self.right, self.whole)
 
 
 @dataclass(frozen=True)
@@ -69,21 +62,14 @@ def estimate(runs: Sequence[Counts], against: Sequence[Counts] = ()) -> Estimate
         against: of the other system, with the same seeds in the same order; empty: none.
     """
     count = len(runs[0].right)
-    rng = np.random.default_rng(0)
 
     def values(weights: np.ndarray) -> np.ndarray:
         own = np.stack([run.scores(weights) for run in runs], axis=1)
         return own - np.stack([run.scores(weights) for run in against], axis=1) if against else own
 
-    draws = np.concatenate([values(_weights(rng, count)) for _ in range(DRAWS // BLOCK)])
+    draws = bootstrap(values, np.arange(count))
     draws = draws[np.isfinite(draws).all(1)]  # without samples whose images have no counted pixel
     return _interval(values(np.ones((1, count)))[0], draws, count)
-
-
-def _weights(rng: np.random.Generator, images: int) -> np.ndarray:
-    """How often each image is drawn in BLOCK samples of as many as there are, float (BLOCK, images)."""
-    samples = rng.integers(0, images, (BLOCK, images))
-    return np.stack([np.bincount(sample, minlength=images) for sample in samples]).astype(np.float64)
 
 
 def _interval(scores: np.ndarray, draws: np.ndarray, images: int) -> Estimate:

@@ -22,7 +22,7 @@ def two_systems(rng, seeds, spread, images=150, classes=4):
 
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.2), (5, 0.1), (5, 0.3)])
 def test_the_interval_contains_the_truth_in_95_percent_of_the_cases(monkeypatch, seeds, spread):
-    monkeypatch.setattr("csg_train.compare.intervals.DRAWS", 300)
+    monkeypatch.setattr("csg.bootstrap.DRAWS", 300)
     rng = np.random.default_rng(0)
     found = [estimate(*two_systems(rng, seeds, spread)) for _ in range(200)]
     assert 0.91 <= np.mean([one.low <= 0 <= one.high for one in found]) <= 0.99
