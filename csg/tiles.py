@@ -48,18 +48,19 @@ class Tiles:
         return self.padded.restore(whole)
 
 
-def load_tiles(source: ImageSource, spec: SegmentationInput, side: int) -> Tiles:
+def load_tiles(source: ImageSource, spec: SegmentationInput, side: int, name: str | None = None) -> Tiles:
     """Decode an image and cut it into tiles, scaled as `spec` says but not to a fixed size.
 
     Args:
         source: a file, the content of one, or an image of Pillow's.
         spec: the input of the model.
         side: side of a tile in pixels, a multiple of 8.
+        name: the image's name in an error; by default the path.
 
     Raises:
         InputError: as `csg.images.decode`.
     """
-    padded = load_segmentation(source, spec.model_copy(update={"height": None, "width": None}))
+    padded = load_segmentation(source, spec.model_copy(update={"height": None, "width": None}), name)
     height, width = padded.pixels.shape[:2]
     area = pad(padded.pixels, max(side, height), max(side, width), spec.pad_colour)
     tops, lefts = _starts(height, side), _starts(width, side)

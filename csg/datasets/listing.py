@@ -43,7 +43,7 @@ def list_images(folder: Path, endings: Collection[str] = SUFFIXES) -> Listing:
         {'.txt': 1, 'hidden': 2}
     """
     suffixes, images, others, folders = tuple(endings), list[Path](), Counter[str](), list[Path]()
-    for path, names in _walk(folder, others):
+    for path, names in walk(folder, others):
         found = [name for name in names if name.lower().endswith(suffixes)]
         images += [Path(path, name) for name in found]
         if found and path != folder:
@@ -74,7 +74,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in SYSTEM_NAMES
 
 
-def _walk(folder: Path, hidden: Counter[str]) -> Iterator[tuple[Path, list[str]]]:
+def walk(folder: Path, hidden: Counter[str]) -> Iterator[tuple[Path, list[str]]]:
     """The folders below a folder, with the files in each but hidden ones, which are counted.
 
     A folder that is reached twice is read once, and a link to a folder above is not followed.

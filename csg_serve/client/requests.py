@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from csg.card import ClassificationInput, ModelCard, Output, SegmentationInput
 from csg.errors import InputError, UsageError
-from csg.images import ImageSource, load, load_segmentation
+from csg.images import load, load_segmentation
 from csg.mirrored import classes_of_both, mirror_images
 from csg.tiles import load_tiles
 from csg_serve.client.model import OpenModel
+from csg_serve.client.named_image import AnyImage, named
 
 T = TypeVar("T")
 
@@ -87,11 +88,11 @@ def _logits_output(card: ModelCard) -> Output:
     return found
 
 
-async def classify(served: OpenModel, images: Sequence[ImageSource], sending: Sending) -> list[Answer]:
+async def classify(served: OpenModel, images: Sequence[AnyImage], sending: Sending) -> list[Answer]:
     """Predict a few images by a classifier, in one request, and in a second one for the mirror images."""
     spec, row = served.card.input, (len(served.card.classes),)
     assert isinstance(spec, ClassificationInput)
-    prepared = await asyncio.to_thread(lambda: [_or_error(partial(load, image, spec)) for image in images])
+    prepared = await asyncio.to_thread(lambda: [_or_error(partial(_load_pixels, image, spec)) for image in images])
     answers = {index: Answer(index, one) for index, one in enumerate(prepared) if isinstance(one, InputError)}
     readable = {index: one for index, one in enumerate(prepared) if not isinstance(one, InputError)}
     if readable:
@@ -106,6 +107,11 @@ async def classify(served: OpenModel, images: Sequence[ImageSource], sending: Se
     return [answers[index] for index in range(len(images))]
 
 
+def _load_pixels(image: AnyImage, spec: ClassificationInput) -> NDArray[np.uint8]:
+    one = named(image)
+    return load(one.read(), spec, one.name)
+
+
 @dataclass(frozen=True)
 class _Scene:
     """An image for a segmenter, whole or in tiles."""
@@ -116,7 +122,7 @@ class _Scene:
     """From the label map of each to that of the image in its own size."""
 
 
-async def segment(served: OpenModel, images: Sequence[ImageSource], sending: Sending) -> list[Answer]:
+async def segment(served: OpenModel, images: Sequence[AnyImage], sending: Sending) -> list[Answer]:
     """Predict one image by a segmenter, in one request, or in several with its tiles; mirror images in further ones."""
     (image,) = images
     scene = await asyncio.to_thread(_or_error, partial(_load_scene, served.card, image, sending.tile))
@@ -136,12 +142,13 @@ async def segment(served: OpenModel, images: Sequence[ImageSource], sending: Sen
     return [Answer(0, plain, seconds, await asyncio.to_thread(scene.restore, maps))]
 
 
-def _load_scene(card: ModelCard, image: ImageSource, tile: int | None) -> _Scene:
+def _load_scene(card: ModelCard, image: AnyImage, tile: int | None) -> _Scene:
     assert isinstance(card.input, SegmentationInput)
+    one = named(image)
     if tile is None:
-        padded = load_segmentation(image, card.input)
+        padded = load_segmentation(one.read(), card.input, one.name)
         return _Scene([padded.pixels], lambda maps: padded.restore(maps[0]))
-    tiles = load_tiles(image, card.input, tile)
+    tiles = load_tiles(one.read(), card.input, tile, one.name)
     return _Scene(tiles.tiles, tiles.restore)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 
 from csg.card import SegmentationInput
 from csg.errors import InputError
-from csg.images import ImageSource
 from csg_serve.client.model import OpenModel
+from csg_serve.client.named_image import AnyImage
 from csg_serve.client.requests import PLAIN, Answer, Sending, check_sending, classify, segment
 
 REQUEST_IMAGES = 8
 """Images that a request to a classifier has at most."""
+Images = Iterable[AnyImage] | AsyncIterable[AnyImage]
+"""Images one after the other: a list, or a stream such as `csg_serve.client.image_sources.named_images`."""
 
 
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -32,13 +35,14 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 async def stream(
-    served: OpenModel, images: Sequence[ImageSource], tile: int | None = None
+    served: OpenModel, images: Images, tile: int | None = None
 ) -> AsyncGenerator[NDArray[Any] | InputError, None]:
     """Predict images in order, in constant memory.
 
     Args:
         served: the model, from `csg_serve.open_model` or `csg_serve.open_bundle`.
-        images: paths, the bytes of image files, or Pillow images.
+        images: paths, the bytes of image files, Pillow images, or images with a name; a stream is read no further than
+            the requests in flight need.
         tile: side in pixels of overlapping tiles to send to a segmenter, a multiple of 8; None sends whole images.
 
     Yields:
@@ -60,7 +64,7 @@ async def stream(
 
 
 async def iter_answers(
-    served: OpenModel, images: Sequence[ImageSource], sending: Sending = PLAIN, *, ordered: bool = True
+    served: OpenModel, images: Images, sending: Sending = PLAIN, *, ordered: bool = True
 ) -> AsyncGenerator[Answer, None]:
     """As `stream`, with the index of each image, the time of its request, and predictions with mirror images.
 
@@ -68,8 +72,9 @@ async def iter_answers(
     an answer is sent again; every image gets exactly one answer here.
 
     Args:
-        served: the model, from `open_model`.
-        images: paths, the bytes of image files, or Pillow images.
+        served: the model, from `open_model` or `open_bundle`.
+        images: paths, the bytes of image files, Pillow images, or images with a name; a stream is read no further than
+            the requests in flight need.
         sending: how they are sent.
         ordered: whether to yield in the order of the images, or as the answers arrive.
 
@@ -81,17 +86,20 @@ async def iter_answers(
     segmenter = isinstance(served.card.input, SegmentationInput)
     step, request = (1, segment) if segmenter else (min(REQUEST_IMAGES, served.max_batch), classify)
 
-    async def predict(start: int) -> list[Answer]:
-        answers = await request(served, images[start : start + step], sending)
+    async def predict(start: int, batch: list[AnyImage]) -> list[Answer]:
+        answers = await request(served, batch, sending)
         return [replace(answer, index=start + answer.index) for answer in answers]
 
     pending: deque[asyncio.Task[list[Answer]]] = deque()
+    sent = 0
     try:
-        for start in range(0, len(images), step):
-            if len(pending) == served.in_flight:
-                for answer in await _next(pending, ordered):
-                    yield answer
-            pending.append(asyncio.create_task(predict(start)))
+        async with aclosing(_batches(images, step)) as batches:
+            async for batch in batches:
+                if len(pending) == served.in_flight:
+                    for answer in await _next(pending, ordered):
+                        yield answer
+                pending.append(asyncio.create_task(predict(sent, batch)))
+                sent += len(batch)
         while pending:
             for answer in await _next(pending, ordered):
                 yield answer
@@ -99,6 +107,23 @@ async def iter_answers(
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _batches(images: Images, size: int) -> AsyncGenerator[list[AnyImage], None]:
+    """The images in lists of `size`, the last one shorter."""
+    if isinstance(images, Iterable):
+        one_by_one = iter(images)
+        while batch := list(islice(one_by_one, size)):
+            yield batch
+        return
+    batch = []
+    async for image in images:
+        batch.append(image)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 async def _next(pending: deque[asyncio.Task[list[Answer]]], ordered: bool) -> list[Answer]:
