@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from csg_serve.client.answers import ClassAnswer, MaskAnswer
+    from csg_serve.client.async_client import AsyncClient
     from csg_serve.client.bundle_model import BundleModel, open_bundle
     from csg_serve.client.client import Client
     from csg_serve.client.connection import ServedModel, open_model
@@ -17,9 +19,22 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read at the import of gRPC, whose errors are raised as exceptions
 
-__all__ = ["BundleModel", "Client", "ServedModel", "open_bundle", "open_model", "stream"]
+__all__ = [
+    "AsyncClient",
+    "BundleModel",
+    "ClassAnswer",
+    "Client",
+    "MaskAnswer",
+    "ServedModel",
+    "open_bundle",
+    "open_model",
+    "stream",
+]
 
 _MODULES = {
+    "AsyncClient": "csg_serve.client.async_client",
+    "ClassAnswer": "csg_serve.client.answers",
+    "MaskAnswer": "csg_serve.client.answers",
     "BundleModel": "csg_serve.client.bundle_model",
     "open_bundle": "csg_serve.client.bundle_model",
     "Client": "csg_serve.client.client",

@@ -12,12 +12,8 @@ from csg_serve import Client
 
 
 def main(server: str, folder: str) -> None:
-    client = Client(server)
-    classes = client.card().classes
-    files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    for file, probabilities in zip(files, client.predict(files), strict=True):
-        best = int(probabilities.argmax())
-        print(f"{file.name}\t{classes[best]}\t{probabilities[best]:.1%}")
+    for answer in Client(server).predict_iter(folder):
+        print(f"{Path(answer.name).name}\t{answer.label}\t{answer.probability:.1%}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.grpc.service_pb2 import ModelInferResponse
 from tritonclient.utils import InferenceServerException
 
+from csg.errors import UsageError
 from csg_serve.client.address import Address
 from csg_serve.client.endpoints import ConnectionSecret, Servers
 from csg_serve.client.proxies import proxy_option
@@ -47,6 +49,8 @@ ERROR_KINDS: dict[str, ErrorKind] = {
     "NOT_FOUND": "missing",
 }
 """Kind of the error for a status code; "refused" for any other."""
+_PROCESSES = set[int]()
+"""This process, once it has used gRPC, and those of which it is a fork."""
 
 
 class GrpcTransport:
@@ -91,6 +95,7 @@ class GrpcTransport:
         if limit not in self._clients:
             limits = {"grpc.max_send_message_length": limit, "grpc.max_receive_message_length": limit}
             options = list((CHANNEL_OPTIONS | limits | proxy_option(self._address)).items())
+            _check_not_forked()
             client = InferenceServerClient(self._address.target, creds=self._credentials, channel_args=options)
             self._open.push_async_callback(client.close)
             self._clients[limit] = client
@@ -98,6 +103,16 @@ class GrpcTransport:
 
     async def close(self) -> None:
         await self._open.aclose()
+
+
+def _check_not_forked() -> None:
+    """Raise UsageError in a fork of a process that has used gRPC, where gRPC would hang or end the process."""
+    _PROCESSES.add(os.getpid())
+    if len(_PROCESSES) > 1:
+        raise UsageError(
+            "gRPC can't be used in a fork of a process that has used it",
+            "start processes by 'spawn', use the first client after the fork, or give an http:// address",
+        )
 
 
 def _tensors(inference: Inference, region: Region | None) -> tuple[Any, Any]:

@@ -152,7 +152,11 @@ class Pool:
                 task.result()  # raises if the recovery itself failed
 
     async def _recover(self, replica: Replica) -> None:
-        """Wait until a server answers again; log the outage unless it is over at the first attempt."""
+        """Wait until a server answers again; log the outage unless it is over at the first attempt.
+
+        Raises:
+            ReplacedError: it has another model by now, and no other server is up.
+        """
         logged = False
         while True:
             await asyncio.sleep(replica.pause_s)
@@ -162,8 +166,10 @@ class Pool:
                 break
             except (TransportError, CsgError) as error:
                 replica.reason = error.message if isinstance(error, CsgError) else error.detail
-            if not logged:
                 others = any(other.recovery_task is None for other in self.replicas)
+                if isinstance(error, ReplacedError) and not others:
+                    raise
+            if not logged:
                 what = "the other servers continue" if others else f"retrying for {RETRY_BUDGET_S} s"
                 log(f"no answer from {replica.address}; {what}")
                 logged = True

@@ -37,7 +37,7 @@ def under_load(client, state, model="colour", predicts=None):
         red = Image.new("RGB", (40, 40), (250, 9, 3))
         while predicts and not done.is_set():
             try:
-                answered.append((None, predicts.predict([red])[0].argmax(), threading.get_ident()))
+                answered.append((None, int(predicts.predict([red])[0].probabilities.argmax()), threading.get_ident()))
             except CsgError as error:
                 failed.append(str(error))
 

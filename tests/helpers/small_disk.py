@@ -11,7 +11,7 @@ from csg_serve.client.client import Client
 from tests.helpers.broken_images import GOOD
 from tests.helpers.cli import FREE_PORTS, csg
 from tests.helpers.served import deploy, start_in_foreground
-from tests.helpers.tiny_bundle import write_colour_bundle
+from tests.helpers.tiny_bundle import COLOURS, write_colour_bundle
 
 DISK = 16 * 2**20
 
@@ -56,7 +56,7 @@ def right(served):
         tensor = InferInput("encoded", [3, 1], "BYTES")
         tensor.set_data_from_numpy(np.array(GOOD, np.object_)[:, None])
         logits = client.infer("colour_encoded", [tensor], client_timeout=60).as_numpy("logits")
-    return [answer.argmax() for answer in answers] == [0, 1, 2] == logits.argmax(1).tolist()
+    return [answer.label for answer in answers] == [*COLOURS] and logits.argmax(1).tolist() == [0, 1, 2]
 
 
 def content(folder):

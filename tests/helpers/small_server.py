@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from csg_serve.client.loop_thread import LoopThread
 from csg_serve.triton.config import add_golden, model_config
 from csg_serve.triton.deploy_options import DeployOptions
 from tests.helpers.tiny_bundle import tiny_card
@@ -131,6 +132,17 @@ async def running(*servers):
     finally:
         for server in servers:
             await server.stop()
+
+
+@contextmanager
+def in_a_thread(server):
+    """The server in an event loop of its own, for synchronous code; yields what runs a coroutine there."""
+    thread = LoopThread()
+    thread.run(server.start())
+    try:
+        yield thread.run
+    finally:
+        thread.stop(server.stop())
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def test_clients_need_no_secret(explicit, tmp_path):
     _, state = explicit
     Image.new("RGB", (40, 40), (0, 20, 180)).save(tmp_path / "blue.png")
     client = Client(state["grpc"])
-    assert client.card().classes[client.predict([tmp_path / "blue.png"])[0].argmax()] == "blue"
+    assert client.predict(tmp_path / "blue.png").label == "blue"
 
 
 def test_a_server_that_is_told_lets_go_of_the_encoded_model_too(explicit, bundle):

@@ -64,7 +64,7 @@ def test_a_soft_limit_is_none(colour_repository):
         for address in (state["http"], state["grpc"]):
             with idle_connections(address):
                 for server in (state["grpc"], f"http://{state['http']}"):
-                    assert Client(server).predict([red()])[0].argmax() == 0
+                    assert Client(server).predict(red()).label == "red"
         assert "Too many open files" not in (colour_repository / ".csg-serve.log").read_text()
 
 
@@ -78,7 +78,7 @@ def test_out_of_descriptors_a_server_keeps_its_models_and_a_small_log(colour_rep
                 time.sleep(3)
                 urllib.request.urlopen(ready, timeout=2)
             assert urllib.request.urlopen(ready, timeout=20).status == 200
-            assert Client(state["grpc"]).predict([red()])[0].argmax() == 0
+            assert Client(state["grpc"]).predict(red()).label == "red"
             assert sum(file.stat().st_size for file in colour_repository.glob(".csg-serve.log*")) < 2**20
             if not keeper_killed:
                 assert "Too many open files" in (colour_repository / ".csg-serve.log").read_text()

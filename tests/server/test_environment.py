@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from csg_serve.server.state import read_state
@@ -13,6 +12,7 @@ from tests.conftest import ROOT
 from tests.helpers.broken_images import GOOD
 from tests.helpers.cli import FREE_PORTS, csg
 from tests.helpers.served import serving
+from tests.helpers.tiny_bundle import COLOURS
 
 
 def newer_python():
@@ -31,7 +31,7 @@ def right(grpc_address):
     """Whether the pictures of three colours are told apart."""
     from csg_serve.client.client import Client
 
-    return np.argmax(Client(grpc_address, "colour").predict(GOOD), 1).tolist() == [0, 1, 2]
+    return [answer.label for answer in Client(grpc_address, "colour").predict(GOOD)] == [*COLOURS]
 
 
 def test_the_user_s_packages_and_variables_do_not_reach_the_server(colour_repository, tmp_path, monkeypatch):

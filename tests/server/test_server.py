@@ -126,9 +126,8 @@ def test_predict_names_the_class(folder, server):
 def test_python_gets_the_same_in_a_few_lines(folder, server):
     client = Client(server, "colour")
     blue, red = client.predict([folder / "colours" / "blue" / "0.png", str(folder / "colours" / "red" / "0.png")])
-    assert client.card().classes[blue.argmax()] == "blue"
-    assert client.card().classes[red.argmax()] == "red"
-    assert blue.sum() == pytest.approx(1)
+    assert (blue.label, red.label) == ("blue", "red")
+    assert blue.probabilities.sum() == pytest.approx(1)
     with pytest.raises(InputError, match=r"no\.png"):
         client.predict([folder / "no.png"])
 

@@ -51,7 +51,7 @@ def is_right(state, version):
     with InferenceServerClient(state["grpc"]) as client:
         by_file = answer(client, [encoded(RED)], "colour_encoded")["logits"].argmax()
         ready = client.is_model_ready("colour", str(version))
-    return (Client(state["grpc"], "colour").predict([RED])[0].argmax(), by_file, ready) == (0, 0, True)
+    return (Client(state["grpc"], "colour").predict(RED).label, by_file, ready) == ("red", 0, True)
 
 
 @pytest.mark.parametrize("lie", ["zeros", pytest.param("the answer before", marks=pytest.mark.slow)])

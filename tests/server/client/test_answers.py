@@ -23,10 +23,10 @@ pytestmark = pytest.mark.server
 @pytest.mark.parametrize("form", ["{1}", "grpc://{1}", "http://{0}", "{1} http://{0}"])
 def test_every_protocol_gives_the_same_answers(plain, images, form):
     paths, classes = images
-    client = Client(form.format(*plain).split(), "colour")
-    assert client.card().classes == COLOURS
-    mixed = [str(paths[0]), paths[1].read_bytes(), Image.open(paths[2]), *paths[3:]]
-    assert [answer.argmax() for answer in client.predict(mixed)] == classes
+    with Client(form.format(*plain).split(), "colour") as client:
+        assert client.card().classes == COLOURS
+        mixed = [str(paths[0]), paths[1].read_bytes(), Image.open(paths[2]), *paths[3:]]
+        assert [answer.label for answer in client.predict(mixed)] == [COLOURS[index] for index in classes]
     assert not regions()
 
 
@@ -35,9 +35,9 @@ def test_large_images_and_label_maps_are_transferred(plain, form):
     """Three growing sizes need larger regions; each label map exceeds gRPC's default message limit."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (2200, 2000 + 100 * n, 3), dtype=np.uint8) for n in range(3)]
-    client = Client(form.format(*plain), "scenes")
-    for pixels, answer in zip(images, client.predict([Image.fromarray(pixels) for pixels in images]), strict=True):
-        np.testing.assert_array_equal(answer, pixels.argmax(2))
+    with Client(form.format(*plain), "scenes") as client:
+        for pixels, answer in zip(images, client.predict(images), strict=True):
+            np.testing.assert_array_equal(answer.mask, pixels.argmax(2))
     assert not regions()
 
 
@@ -67,7 +67,8 @@ def test_shared_memory_is_used_and_removed(plain, images):
 def test_a_server_that_cannot_open_shared_memory_gets_tensors_inline(plain, images, monkeypatch):
     """Like a server of another user or in a container, which does not find the region to register."""
     monkeypatch.setattr(Region, "__init__", _under_another_name(Region.__init__))
-    assert [answer.argmax() for answer in Client(plain[1], "colour").predict(images[0])] == images[1]
+    answers = Client(plain[1], "colour").predict(images[0])
+    assert [answer.label for answer in answers] == [COLOURS[index] for index in images[1]]
     assert not regions()
 
 

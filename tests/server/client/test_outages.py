@@ -13,6 +13,7 @@ import csg_serve.client.transport
 from csg.errors import ServerError
 from csg_serve import Client, open_model, stream
 from tests.helpers.client import classes_of, regions, relayed, shorten_deadlines
+from tests.helpers.tiny_bundle import COLOURS
 
 pytestmark = pytest.mark.server
 
@@ -121,7 +122,7 @@ def test_one_of_two_servers_is_enough_to_start(plain, images, folder):
         unused.bind(("127.0.0.1", 0))
         nobody = f"127.0.0.1:{unused.getsockname()[1]}"
     client = Client([nobody, plain[1]], "colour")
-    assert [answer.argmax() for answer in client.predict(images[0])] == images[1]
+    assert [answer.label for answer in client.predict(images[0])] == [COLOURS[index] for index in images[1]]
     with pytest.raises(ServerError, match=rf"no Triton answers at {nobody}, http://{nobody}"):
         Client([nobody, f"http://{nobody}"]).card()
 

@@ -1,8 +1,6 @@
 """The client's retries, against small servers: which server gets a request, and what happens when one fails."""
 
 import asyncio
-import io
-import threading
 from contextlib import aclosing
 
 import grpc
@@ -13,7 +11,6 @@ import csg_serve.client.connection
 import csg_serve.client.pool
 from csg.errors import InputError, ServerError, UsageError
 from csg_serve import open_model, stream
-from csg_serve.client.client import Client
 from csg_serve.client.connection import IN_FLIGHT
 from csg_serve.client.statistics import ModelStatistics, total_statistics
 from csg_serve.client.stream import iter_answers
@@ -185,26 +182,3 @@ def test_statistics_add_subtract_and_average():
     difference = after - before
     assert (difference.queue_ms, difference.compute_ms, difference.mean_batch) == (2.0, 0.5, 3.0)
     assert (ModelStatistics().queue_ms, ModelStatistics().mean_batch) == (None, 0.0)
-
-
-def test_a_synchronous_client_works_in_a_few_lines(tmp_path):
-    """With the server in a thread of its own, as in a program."""
-    server, loop = SmallServer(), asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
-        path, content = tmp_path / "red.png", io.BytesIO()
-        IMAGES[0].save(path)
-        IMAGES[1].save(content, "PNG")
-        client = Client(server.address)
-        found = client.predict([str(path), content.getvalue(), IMAGES[2]])
-        assert [answer.argmax() for answer in found] == [0, 1, 2]
-        assert client.card().classes == COLOURS
-        with pytest.raises(InputError, match=r"image 2 of 2"):
-            client.predict([path, b"broken"])
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()

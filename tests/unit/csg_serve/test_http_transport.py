@@ -28,7 +28,7 @@ def client(server, path="", **options):
 
 
 def classes(server, path=""):
-    return [answer.argmax() for answer in client(server, path).predict(IMAGES)]
+    return [COLOURS.index(answer.label) for answer in client(server, path).predict(IMAGES)]
 
 
 def fails(answer, match):
