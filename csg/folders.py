@@ -9,11 +9,17 @@ from csg.errors import InputError
 KINDS = {
     "recipe.yaml": ("run", "export it with `csg export {path}`"),
     "card.json": ("bundle", "deploy it with `csg deploy {path}`"),
+    "model.onnx": ("bundle", "deploy it with `csg deploy {path}`"),
     "plan.json": ("comparison", "its runs are in {path}/runs/"),
     "evaluation.json": ("evaluation", "its figures are in {path}/result.json"),
     "bench.json": ("measurement", "its figures are in {path}/bench.json"),
 }
-"""For each kind of folder the file that marks it, its name, and what it is used for."""
+"""The files that mark a kind of folder, its name, and what it is used for."""
+
+
+def kind_of(path: Path) -> str | None:
+    """What kind of folder a path is, "run" or "bundle" for example; None if it is of no known kind."""
+    return next((kind for file, (kind, _) in KINDS.items() if (path / file).is_file()), None)
 
 
 def wrong_folder(path: Path, wanted: str, hint: str) -> InputError:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from csg_serve.client.endpoints import Servers
     from csg_serve.evaluate.session import EvaluateOptions
 
-EVALUATE_EXAMPLES = examples("csg evaluate --report", "csg evaluate --data photos/ --server gpu-box:8001 --json")
+EVALUATE_EXAMPLES = examples(
+    "csg evaluate --report",
+    "csg evaluate --data photos/ --server gpu-box:8001 --json",
+    "csg evaluate bundles/digits-csg-1-fp16-1 --data photos/ --report",
+)
 PREDICT_EXAMPLES = examples("csg predict photo.jpg", "csg predict *.png --model scenes --out masks/")
 BENCH_EXAMPLES = examples("csg bench --concurrency 1,8", "csg bench --scenario server --latency-ms 50 --accuracy")
 
@@ -68,20 +72,36 @@ class EvaluationOptions:
     report: Annotated[
         bool, typer.Option("--report", help="Write a self-contained HTML page to PAGE or <folder>/report.html.")
     ] = False
-    page: Annotated[
-        Optional[Path], typer.Argument(help="Where --report writes the page.", show_default="<folder>/report.html")
+    words: Annotated[
+        Optional[list[str]],
+        typer.Argument(
+            metavar="[BUNDLE] [PAGE]",
+            help="A bundle to evaluate in this process, without a server; where --report writes the page.",
+            show_default="the model of --server; <folder>/report.html",
+        ),
     ] = None
     on_unreadable: Annotated[
         Literal["fail", "skip"],
         typer.Option(help="What to do with an image that can't be read: stop, or skip it and count it."),
     ] = "fail"
 
-    def evaluate_options(self, servers: Servers, model: str | None) -> EvaluateOptions:
-        """The options as csg_serve takes them."""
+    def evaluate_options(self, connection: ConnectionOptions, model: str | None) -> EvaluateOptions:
+        """The options as csg_serve takes them.
+
+        Raises:
+            UsageError: an argument is neither a bundle nor the page.
+            UsageError, InputError: as `ConnectionOptions.source`.
+        """
         from csg_serve.evaluate.session import EvaluateOptions
 
+        source, pages = connection.source(self.words or [])
+        if pages[1:] or (pages and not self.report):
+            raise UsageError(
+                f"unexpected argument {pages[-1]!r}",
+                "a bundle is a folder with card.json, a page is written with --report, images are given by --data",
+            )
         return EvaluateOptions(
-            servers=servers,
+            source=source,
             model=model,
             data=tuple(self.data or ()),
             labels=self.labels,
@@ -92,7 +112,7 @@ class EvaluationOptions:
             ordered=self.ordered,
             resume=self.resume,
             report=self.report,
-            page=self.page,
+            page=Path(pages[0]) if pages else None,
         )
 
 
@@ -100,10 +120,13 @@ class EvaluationOptions:
 def evaluate(
     *, connection: ConnectionOptions, model: Model = None, evaluation: EvaluationOptions, as_json: Json = False
 ) -> None:
-    """Evaluate a served model on labelled real images, through the server; an interrupted evaluation can be resumed."""
+    """Evaluate a model on labelled real images, through its server or from its bundle.
+
+    An interrupted evaluation can be resumed.
+    """
     from csg_serve.evaluate.command import evaluate_command
 
-    evaluate_command(evaluation.evaluate_options(connection.servers(), model), as_json)
+    evaluate_command(evaluation.evaluate_options(connection, model), as_json)
 
 
 @grouped

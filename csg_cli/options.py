@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, get_type_hints
 
 import typer
 
+from csg.errors import UsageError
 from csg_cli import completion
 
 if TYPE_CHECKING:
@@ -64,6 +65,35 @@ class ConnectionOptions:
         Optional[Path],
         typer.Option(help="File with the secret of the server's control API.", show_default="$CSG_SECRET, or none"),
     ] = None
+
+    def source(self, words: Sequence[str]) -> tuple[Servers | Path, list[str]]:
+        """Where the model is: in the bundle that is the first of a command's words, or on the servers.
+
+        Args:
+            words: the command's arguments, of which the first may be the folder of a bundle.
+
+        Returns:
+            the bundle or the servers, and the other arguments.
+
+        Raises:
+            UsageError: a server is given too, or the bundle is not the first word.
+            InputError: the first word is a folder of another kind, such as a run; as `servers`.
+        """
+        from csg.folders import kind_of, wrong_folder
+
+        kinds = [kind_of(Path(word)) for word in words]
+        if "bundle" in kinds[1:]:
+            raise UsageError(
+                f"{words[kinds.index('bundle', 1)]} is a bundle", "name one bundle, before everything else"
+            )
+        if not words or kinds[0] is None:
+            return self.servers(), list(words)
+        bundle = Path(words[0])
+        if kinds[0] != "bundle":
+            raise wrong_folder(bundle, "bundle", "name a bundle")
+        if self.server:
+            raise UsageError(f"the bundle {bundle} answers in this process, without a server", "leave out --server")
+        return bundle, list(words[1:])
 
     def servers(self) -> Servers:
         """The servers, with what they require of a client.

@@ -1,16 +1,23 @@
-"""What a model is asked through, whether a server has it (connection.py) or this process (bundle_model.py).
+"""A model that answers, whether a server has it (connection.py) or this process (bundle_model.py).
 
 Shape letters: N images, H W height and width of the model's input.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csg.card import ModelCard, Output
+from csg.errors import UsageError
+
+if TYPE_CHECKING:
+    from csg_serve.client.endpoints import Servers
 
 
 class OpenModel(Protocol):
@@ -55,7 +62,34 @@ class OpenModel(Protocol):
 
         Raises:
             ServerError: no server answers, or one does not answer as the card says.
+            VerificationError: a bundle does not answer as the card says.
         """
+
+
+@asynccontextmanager
+async def open_source(source: Servers | Path, model: str | None = None) -> AsyncIterator[OpenModel]:
+    """Open a model where it is.
+
+    Args:
+        source: the servers that have it, or the folder of a bundle, which is opened in this process.
+        model: name of the model on the servers; None for the only csg model there.
+
+    Raises:
+        UsageError: a bundle has a name given; as `csg_serve.open_bundle` and `csg_serve.open_model`.
+        ServerError, InputError, VerificationError: as these.
+    """
+    if isinstance(source, Path):
+        from csg_serve.client.bundle_model import open_bundle
+
+        if model is not None:
+            raise UsageError(f"{source} is a bundle, which has one model", "leave out --model")
+        async with open_bundle(source) as opened:
+            yield opened
+        return
+    from csg_serve.client.connection import open_model
+
+    async with open_model(source, model) as served:
+        yield served
 
 
 def title(model: OpenModel) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from csg.errors import InputError, UsageError, one_line
+from csg.extras import install_command
 from csg.images import MAX_PIXELS
 from csg_serve.client.named_image import NamedImage, no_image
 
@@ -19,7 +20,7 @@ DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,
 def check_installed() -> None:
     """Raise UsageError if PyAV is not installed."""
     if importlib.util.find_spec("av") is None:
-        raise UsageError("videos need PyAV", "pip install 'csg[video]'")
+        raise UsageError("videos need PyAV", install_command("video"))
 
 
 def frames(path: Path, every: float) -> Generator[NamedImage, None, None]:

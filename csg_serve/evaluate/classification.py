@@ -66,6 +66,7 @@ class ClassificationReport:
         return ClassificationResult(
             model=self.spec.model,
             version=self.spec.version,
+            bundle=Path(self.spec.bundle) if self.spec.bundle else None,
             images=self.scores.images,
             skipped=self.progress.skipped,
             accuracy=self.scores.accuracy,
@@ -152,7 +153,7 @@ def show_classification(report: ClassificationReport) -> None:
         (name, str(count), f"{share:.1%}" if count else "-")
         for name, count, share in zip(report.classes, scores.confusion.sum(1), scores.per_class, strict=True)
     ]
-    title = f"{spec.model} version {spec.version} on {spec.dataset}"
+    title = f"{spec.title} on {spec.dataset}"
     show_table(title, ("class", "images", "accuracy"), rows)
     _show_accuracy(scores, "")
     if report.mirrored:

@@ -15,7 +15,7 @@ from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
 from csg.metrics import PixelConfusion
-from csg_serve.client.connection import ServedModel
+from csg_serve.client.model import OpenModel, title
 from csg_serve.client.requests import Answer, Sending
 from csg_serve.client.stream import iter_answers, probabilities
 from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, PixelCells, SegmentationAnswer, Skipped
@@ -46,7 +46,7 @@ async def collect_into_journal(session: EvaluationSession, make_record: MakeReco
         return
     journal.start_session(served.server)
     paths = [dataset.paths[index] for index in pending]
-    with progress_bar(f"{served.name} version {served.version}", len(dataset), journal.done) as advance:
+    with progress_bar(title(served), len(dataset), journal.done) as advance:
         sending = Sending(session.spec.tile, session.spec.mirrored)
         answers = iter_answers(served, paths, sending, ordered=session.options.ordered)
         async with aclosing(answers):
@@ -120,7 +120,7 @@ def _latency_ms(answer: Answer) -> float:
 
 
 async def iter_predictions(
-    served: ServedModel, paths: Sequence[Path], tile: int | None = None
+    served: OpenModel, paths: Sequence[Path], tile: int | None = None
 ) -> AsyncGenerator[tuple[int, np.ndarray], None]:
     """The index of each image, in order, and the model's prediction, behind a progress bar.
 
@@ -128,7 +128,7 @@ async def iter_predictions(
         InputError: an image can't be read.
         UsageError, ServerError: as `csg_serve.client.stream.iter_answers`.
     """
-    with progress_bar(f"{served.name} version {served.version}", len(paths)) as advance:
+    with progress_bar(title(served), len(paths)) as advance:
         async with aclosing(iter_answers(served, paths, Sending(tile))) as answers:
             async for answer in answers:
                 advance(1)

@@ -1,4 +1,4 @@
-"""`csg evaluate`: measure a served model on labelled real images, through the server."""
+"""`csg evaluate`: measure a model on labelled real images, through its server or from its bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 from csg.console import print_json, show_line
 from csg.datasets.segmentation import SegmentationDataset
-from csg.errors import UsageError
 from csg_serve.evaluate.classification import ClassificationReport, show_classification, summarise_classification
 from csg_serve.evaluate.collect import collect
 from csg_serve.evaluate.folder import write_result
@@ -32,11 +31,8 @@ def evaluate_command(options: EvaluateOptions, as_json: bool) -> None:
         UsageError: an option does not fit the model, or the evaluation to resume.
         InputError: the data can't be used, or an image can't be read; there is no evaluation to resume.
         ServerError: no server answers, or it does not answer as the card says.
+        VerificationError: the bundle is damaged, or does not answer as the card says.
     """
-    if options.page and not options.report:
-        raise UsageError(
-            f"unexpected argument {str(options.page)!r}", "a page is written with --report, images are given by --data"
-        )
     try:
         report, page = asyncio.run(evaluate_until_signal(options))
     except asyncio.CancelledError:

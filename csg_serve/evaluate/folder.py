@@ -23,9 +23,9 @@ from csg_serve.evaluate.records import AnswerRecord, ClassificationResult, Evalu
 
 EVALUATIONS = Path("evaluations")
 SPEC, RESULT = "evaluation.json", "result.json"
-PLACES = ("data", "labels")
-"""Fields of the specification that say where the images are: they may move, and the fingerprint tells whether they are
-the same."""
+PLACES = ("data", "labels", "bundle")
+"""Fields of the specification that say where the images and the bundle are: they may move, and the fingerprint and the
+card tell whether they are the same."""
 
 
 @contextmanager
@@ -44,9 +44,10 @@ def new_evaluation(spec: EvaluationSpec, out: Path | None, fits: Callable[[Answe
     """
     if out and (out / SPEC).exists():
         raise UsageError(f"{out} holds an evaluation already", "continue it with --resume, or choose another folder")
-    with new_folder(out, EVALUATIONS, f"{validate_name(spec.model, 'model name')}-{spec.version}") as folder:
+    stem = f"{validate_name(spec.model, 'model name')}-{spec.version or 'bundle'}"
+    with new_folder(out, EVALUATIONS, stem) as folder:
         atomic_write(folder / SPEC, _json(spec))
-        with _journal(folder, spec.images, fits) as journal:
+        with _journal(folder, spec, fits) as journal:
             try:
                 yield journal
             except BaseException:
@@ -74,7 +75,7 @@ def resumed_evaluation(folder: Path, spec: EvaluationSpec, fits: Callable[[Answe
         check_same(folder, recorded, spec)
         if recorded != spec:
             atomic_write(folder / SPEC, _json(spec))
-        with _journal(folder, spec.images, fits) as journal:
+        with _journal(folder, spec, fits) as journal:
             log(f"resuming {folder}: {journal.done} of {spec.images} images are recorded")
             yield journal
 
@@ -103,6 +104,8 @@ def find_folder(out: Path | None, given: Mapping[str, object]) -> tuple[Path, Ev
     found = sorted(EVALUATIONS.glob(f"[!.]*/{SPEC}"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
     unfinished = [file.parent for file in found if not (file.parent / RESULT).exists()]
     specs = [(folder, read_spec(folder)) for folder in unfinished]
+    if "bundle" in wanted:
+        specs = [(folder, spec) for folder, spec in specs if spec.bundle]
     for same in (wanted, fixed):
         for folder, spec in specs:
             if all(getattr(spec, name) == value for name, value in same.items()):
@@ -135,11 +138,7 @@ def check_same(folder: Path, recorded: EvaluationSpec, current: EvaluationSpec) 
         InputError: the served model or the images differ from those the evaluation started with.
     """
     if (recorded.version, recorded.card) != (current.version, current.card):
-        found = "another model" if recorded.version == current.version else f"version {current.version}"
-        raise InputError(
-            f"{folder} measures version {recorded.version} of {recorded.model}, but the server has {found}",
-            "serve that version again (csg deploy --rollback), or start a new evaluation without --resume",
-        )
+        raise _other_model(folder, recorded, current)
     if (recorded.images, recorded.fingerprint) != (current.images, current.fingerprint):
         raise InputError(
             f"the images of {current.dataset} are not those that {folder} was started with",
@@ -147,18 +146,29 @@ def check_same(folder: Path, recorded: EvaluationSpec, current: EvaluationSpec) 
         )
 
 
+def _other_model(folder: Path, recorded: EvaluationSpec, current: EvaluationSpec) -> InputError:
+    new = "start a new evaluation without --resume"
+    if recorded.bundle or current.bundle:
+        first, now = (one.bundle or f"{one.title} of a server" for one in (recorded, current))
+        what = "another model than before" if first == now else now
+        return InputError(f"{folder} measures {first}, but the model is {what}", f"name the first again, or {new}")
+    found = "another model" if recorded.version == current.version else f"version {current.version}"
+    return InputError(
+        f"{folder} measures version {recorded.version} of {recorded.model}, but the server has {found}",
+        f"serve that version again (csg deploy --rollback), or {new}",
+    )
+
+
 @contextmanager
-def _journal(folder: Path, images: int, fits: Callable[[AnswerRecord], bool]) -> Iterator[Journal]:
+def _journal(folder: Path, spec: EvaluationSpec, fits: Callable[[AnswerRecord], bool]) -> Iterator[Journal]:
     """The journal of a folder. On an error, log how to resume, if something was counted."""
-    journal = Journal(folder, images, fits)
+    journal = Journal(folder, spec.images, fits)
     try:
         yield journal
     except BaseException:
         if journal.counted:
-            log(
-                f"{journal.done} of {images} images are recorded; continue with "
-                f"`csg evaluate --resume --out {folder}` and the server's address"
-            )
+            how = f"`csg evaluate --resume --out {folder}`" + ("" if spec.bundle else " and the server's address")
+            log(f"{journal.done} of {spec.images} images are recorded; continue with {how}")
         raise
     finally:
         journal.close()

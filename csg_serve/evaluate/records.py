@@ -32,7 +32,9 @@ class EvaluationSpec(Record):
     model: str
     """Name of the model."""
     version: Count
-    """Version of the model that the server had ready."""
+    """Version of the model that the server had ready; 0 of a bundle."""
+    bundle: Source | None = None
+    """The bundle that answered in this process; None if a server did."""
     card: str
     """SHA-256 of the model card."""
     data: tuple[Source, ...]
@@ -50,6 +52,11 @@ class EvaluationSpec(Record):
     fingerprint: str
     """Fingerprint of the images and their labels, wherever they are."""
 
+    @property
+    def title(self) -> str:
+        """The model's name for a heading, as `csg_serve.client.model.title`."""
+        return self.model if self.bundle else f"{self.model} version {self.version}"
+
 
 class Session(Record):
     """A journal line: the evaluation started, or was resumed."""
@@ -61,7 +68,7 @@ class Session(Record):
     started: AwareDatetime
     """Time of the start."""
     server: str
-    """Address of the server, or of several."""
+    """Address of the server, or of several; or the folder of the bundle."""
 
 
 class ImageRecord(Record):
@@ -169,7 +176,9 @@ class EvaluationResult(Record):
     model: str
     """Name of the model."""
     version: Count
-    """Version of the model."""
+    """Version of the model; 0 of a bundle."""
+    bundle: WrittenPath | None = None
+    """The bundle that answered in this process; None if a server did."""
     images: Count
     """Images that were answered."""
     skipped: Count

@@ -104,7 +104,7 @@ def _about(report: ClassificationReport | SegmentationReport, notes: Sequence[st
     return [
         ("started", started),
         ("duration", f"{progress.seconds:,.1f} s, in {sessions}"),
-        ("server", ", ".join(progress.servers)),
+        ("bundle, run in csg's own process" if spec.bundle else "server", ", ".join(progress.servers)),
         ("images", ", ".join(spec.data)),
         *(("note", note) for note in notes),
         ("fingerprint", spec.fingerprint),

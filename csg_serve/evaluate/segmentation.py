@@ -18,7 +18,7 @@ from csg.errors import InputError
 from csg.files import atomic_write
 from csg.metrics import PixelConfusion, SegmentationScores, by_class_name, segmentation_scores
 from csg.overlays import overlay, png_bytes, side_by_side
-from csg_serve.client.connection import ServedModel
+from csg_serve.client.model import OpenModel
 from csg_serve.evaluate.collect import iter_predictions
 from csg_serve.evaluate.progress import Progress
 from csg_serve.evaluate.records import (
@@ -73,6 +73,7 @@ class SegmentationReport:
         return SegmentationResult(
             model=self.spec.model,
             version=self.spec.version,
+            bundle=Path(self.spec.bundle) if self.spec.bundle else None,
             images=self.progress.answered,
             skipped=self.progress.skipped,
             miou=scores.miou,
@@ -163,7 +164,7 @@ class _PixelTotals:
 
 
 async def with_examples(
-    report: SegmentationReport, served: ServedModel, dataset: SegmentationDataset
+    report: SegmentationReport, served: OpenModel, dataset: SegmentationDataset
 ) -> SegmentationReport:
     """Add the label map, and write pictures of the examples: image, prediction and labels side by side.
 
@@ -193,7 +194,7 @@ def show_segmentation(report: SegmentationReport) -> None:
         (name, f"{share:.1%}", "-" if np.isnan(iou) else f"{iou:.1%}")
         for name, share, iou in zip(report.classes, shares, scores.per_class, strict=True)
     ]
-    title = f"{spec.model} version {spec.version} on {spec.dataset}"
+    title = f"{spec.title} on {spec.dataset}"
     show_table(title, ("class", "pixels", "IoU"), rows)
     if report.label_map:
         renamed = ", ".join(f"{old} = {new}" for old, new in report.label_map.items() if old != new)

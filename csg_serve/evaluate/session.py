@@ -1,4 +1,4 @@
-"""An open evaluation: the served model, the images, and the journal that records the answers."""
+"""An open evaluation: the model, the images, and the journal that records the answers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError, UsageError
 from csg.files import absolute
-from csg_serve.client.connection import ServedModel, open_model
-from csg_serve.client.endpoints import Servers
+from csg_serve.client.endpoints import DEFAULT_ADDRESS, Servers
+from csg_serve.client.model import OpenModel, open_source
 from csg_serve.client.requests import Sending, check_sending
 from csg_serve.evaluate.folder import find_folder, new_evaluation, resumed_evaluation
 from csg_serve.evaluate.journal import Journal
@@ -29,10 +29,10 @@ from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, Evalu
 class EvaluateOptions:
     """Options of `csg evaluate`."""
 
-    servers: Servers
-    """Addresses of the servers, with TLS files and secret."""
+    source: Servers | Path
+    """The servers that have the model, with TLS files and secret; or the folder of a bundle, which answers here."""
     model: str | None = None
-    """Name of the model; None for the only csg model on the server."""
+    """Name of the model on the servers; None for the only csg model there."""
     data: tuple[str, ...] = ()
     """Sources of the images; without any, the embedded data set of the model's task."""
     labels: str | None = None
@@ -61,8 +61,8 @@ class EvaluationSession:
 
     options: EvaluateOptions
     """What was asked for; a resumed evaluation has its recorded model, data, labels, tile and `mirrored` here."""
-    served: ServedModel
-    """The served model, connected."""
+    served: OpenModel
+    """The model, open."""
     dataset: ClassificationDataset | SegmentationDataset
     """The images; a classifier's have their labels in the model's class order."""
     spec: EvaluationSpec
@@ -78,20 +78,21 @@ class EvaluationSession:
 
 @asynccontextmanager
 async def open_evaluation(options: EvaluateOptions) -> AsyncIterator[EvaluationSession]:
-    """Connect to the model, read the images, and create the evaluation's folder, or open the one to resume.
+    """Open the model, read the images, and create the evaluation's folder, or open the one to resume.
 
     Raises:
         UsageError: an option does not fit the model or the evaluation to resume.
         InputError: the data can't be used, or its classes are unknown to the model; there is no evaluation to resume.
-        ServerError: as `csg_serve.client.connection.open_model`.
+        ServerError, VerificationError: as `csg_serve.client.model.open_source`.
     """
     options, folder = _with_absolute_paths(options), None
     if options.resume:
         folder, options = _as_recorded(options)
-    async with open_model(options.servers, options.model) as served:
+    async with open_source(options.source, options.model) as served:
         dataset, spec = _read_dataset(served, options)
         default = "" if options.data else " (default)"
-        log(f"evaluating {served.name} on {', '.join(spec.data)}{default} through {options.servers}")
+        where = f"in this process, from {served.server}" if spec.bundle else f"through {served.server}"
+        log(f"evaluating {served.name} on {', '.join(spec.data)}{default} {where}")
         for note in dataset.notes:
             log(f"{dataset.name}: {note}")
         if not folder:  # a resumed evaluation has the images that it was started with
@@ -109,13 +110,18 @@ def _as_recorded(options: EvaluateOptions) -> tuple[Path, EvaluateOptions]:
         UsageError, InputError: as `find_folder`; the images are gone.
     """
     given = {name: getattr(options, name) or None for name in ("data", "labels", "tile", "model", "mirrored")}
+    given["bundle"] = str(options.source) if isinstance(options.source, Path) else None
     folder, recorded = find_folder(options.out, given)
     data, labels = options.data or recorded.data, options.labels or recorded.labels
-    for source in data:
-        if source not in (EMBEDDED_DIGITS, EMBEDDED_SCENES) and not Path(source).exists():
-            raise InputError(f"the images of {folder} are not at {source}", "name their place with --data")
-    same = {name: getattr(recorded, name) for name in ("model", "tile", "mirrored")}
-    return folder, replace(options, data=data, labels=labels, **same)
+    for place in data:
+        if place not in (EMBEDDED_DIGITS, EMBEDDED_SCENES) and not Path(place).exists():
+            raise InputError(f"the images of {folder} are not at {place}", "name their place with --data")
+    source = options.source
+    if isinstance(source, Servers) and recorded.bundle and source.texts == (DEFAULT_ADDRESS,):
+        source = Path(recorded.bundle)
+    model = None if isinstance(source, Path) else recorded.model
+    same = {name: getattr(recorded, name) for name in ("tile", "mirrored")}
+    return folder, replace(options, data=data, labels=labels, source=source, model=model, **same)
 
 
 def fits(dataset: ClassificationDataset | SegmentationDataset, mirrored: bool, answer: AnswerRecord) -> bool:
@@ -143,7 +149,8 @@ def fits(dataset: ClassificationDataset | SegmentationDataset, mirrored: bool, a
 def _with_absolute_paths(options: EvaluateOptions) -> EvaluateOptions:
     """Make the sources independent of the current folder, so that an evaluation can be resumed from any."""
     data = tuple(_absolute(source) for source in options.data)
-    return replace(options, data=data, labels=options.labels and _absolute(options.labels))
+    source = absolute(options.source) if isinstance(options.source, Path) else options.source
+    return replace(options, source=source, data=data, labels=options.labels and _absolute(options.labels))
 
 
 def _absolute(source: str) -> str:
@@ -153,7 +160,7 @@ def _absolute(source: str) -> str:
 
 
 def _read_dataset(
-    served: ServedModel, options: EvaluateOptions
+    served: OpenModel, options: EvaluateOptions
 ) -> tuple[ClassificationDataset | SegmentationDataset, EvaluationSpec]:
     card = served.card
     dataset: ClassificationDataset | SegmentationDataset
@@ -170,6 +177,7 @@ def _read_dataset(
     return dataset, EvaluationSpec(
         model=served.name,
         version=served.version,
+        bundle=served.server if isinstance(options.source, Path) else None,
         card=hashlib.sha256(card.to_json().encode()).hexdigest(),
         data=data,
         labels=options.labels,

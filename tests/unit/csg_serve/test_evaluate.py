@@ -16,9 +16,10 @@ import csg_serve.evaluate.session
 from csg.console import progress_bar
 from csg.errors import InputError, ServerError, UsageError
 from csg_serve.client.endpoints import Servers
-from csg_serve.evaluate.command import evaluate, evaluate_command, evaluate_until_signal, show
+from csg_serve.evaluate.command import evaluate, evaluate_until_signal, show
 from csg_serve.evaluate.records import ClassificationResult
 from csg_serve.evaluate.session import EvaluateOptions
+from tests.helpers.cli import csg, refused
 from tests.helpers.evaluations import TIMES
 from tests.helpers.small_server import SmallServer, running
 from tests.helpers.tiny_bundle import COLOURS
@@ -45,7 +46,7 @@ def evaluated(server, **options):
 
     async def run():
         async with running(server):
-            return await evaluate(EvaluateOptions(servers=Servers((server.address,)), **options))
+            return await evaluate(EvaluateOptions(source=Servers((server.address,)), **options))
 
     return asyncio.run(run())
 
@@ -113,8 +114,7 @@ def test_options_of_segmenters_are_refused_for_a_classifier(data):
     for options in ({"tile": 64}, {"labels": "camvid11"}):
         with pytest.raises(UsageError, match="colour is not a segmenter; leave out --labels and --tile"):
             evaluated(SmallServer(), data=(data,), **options)
-    with pytest.raises(UsageError, match=r"unexpected argument 'page\.html'"):
-        evaluate_command(EvaluateOptions(servers=Servers(("localhost:1",)), page="page.html"), as_json=True)
+    refused(csg("evaluate", "page.html", "--server", "localhost:1"), 2, r"unexpected argument 'page\.html'")
 
 
 def test_logits_that_are_not_finite_are_an_error(data):
@@ -147,7 +147,7 @@ def test_a_signal_to_end_keeps_what_is_recorded(data, number, capsys):
     async def run():
         async with running(server):
             run = asyncio.create_task(
-                evaluate_until_signal(EvaluateOptions(servers=Servers((server.address,)), data=(data,) * 20))
+                evaluate_until_signal(EvaluateOptions(source=Servers((server.address,)), data=(data,) * 20))
             )
             while server.requests < 20:
                 await asyncio.sleep(0.01)
