@@ -16,7 +16,7 @@ from PIL import Image
 from csg.card import Colour, ModelCard
 from csg.errors import printable
 from csg.images import ImageSource, decode
-from csg_serve.client.inputs import GivenImage
+from csg_serve.client.named_image import NamedImage
 from csg_serve.client.pictures import Bar, picture_html
 from csg_serve.client.stream import probabilities
 
@@ -37,7 +37,7 @@ class ClassAnswer:
     """
 
     name: str
-    """Name of the image: its path, or its number in what was given, such as 'image 2'."""
+    """Name of the image: its path, its address, or its number in what was given, such as 'number 2'."""
     image: ImageSource
     """The image, as it was given."""
     classes: tuple[str, ...]
@@ -84,7 +84,7 @@ class MaskAnswer:
     """
 
     name: str
-    """Name of the image: its path, or its number in what was given, such as 'image 2'."""
+    """Name of the image: its path, its address, or its number in what was given, such as 'number 2'."""
     image: ImageSource
     """The image, as it was given."""
     classes: tuple[str, ...]
@@ -126,11 +126,11 @@ Prediction: TypeAlias = ClassAnswer | MaskAnswer
 """The answer for an image."""
 
 
-def answer_for(given: GivenImage, card: ModelCard, prediction: NDArray[Any]) -> Prediction:
+def answer_for(image: NamedImage, card: ModelCard, prediction: NDArray[Any]) -> Prediction:
     """The answer for an image, from logits (K,) of a classifier, or the label map uint8 (H, W) of a segmenter."""
     if card.task == "segmentation":
-        return MaskAnswer(given.name, given.image, card.classes, card.colours, mask=prediction)
-    return ClassAnswer(given.name, given.image, card.classes, probabilities(prediction))
+        return MaskAnswer(image.name, image.read(), card.classes, card.colours, mask=prediction)
+    return ClassAnswer(image.name, image.read(), card.classes, probabilities(prediction))
 
 
 def _quoted(name: str) -> str:

@@ -1,14 +1,15 @@
-"""What a program gives as images: paths, folders, patterns, the content of files, Pillow images, arrays.
+"""What a program gives as images: words, the content of files, Pillow images, arrays.
 
 Shape letters: H, W pixels of an image.
 """
 
 from __future__ import annotations
 
+import asyncio
 import glob
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,72 +17,85 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from csg.datasets.listing import list_images
-from csg.errors import InputError, UsageError
-from csg.images import SUFFIXES, ImageSource
+from csg.errors import UsageError
+from csg.images import ImageSource
+from csg_serve.client.image_sources import VIDEO_SUFFIXES, check_words, named_images
+from csg_serve.client.named_image import NamedImage, named
 
 Words: TypeAlias = str | os.PathLike[str]
-"""A path, a folder, or a pattern such as photos/*.jpg."""
+"""What `csg_serve.client.image_sources.named_images` takes: a file, a folder, a pattern such as photos/*.jpg, a web
+address, a video."""
 Pixels: TypeAlias = bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]
 """The content of an image file, a Pillow image, or RGB, uint8 (H, W, 3)."""
-Images: TypeAlias = Words | Pixels | Iterable[Words | Pixels]
-"""One image, those of a folder or a pattern, or several of them."""
+Given: TypeAlias = Words | Pixels | Iterable[Words | Pixels]
+"""One image, those that a word names, or several of them."""
 TAKEN = "give a path, a folder, a pattern, the bytes of a file, a Pillow image, an array uint8 (H, W, 3), or a list"
 
 
-@dataclass(frozen=True)
-class GivenImage:
-    """An image that a program gave."""
+def given_images(images: Given) -> tuple[AsyncGenerator[NamedImage, None], bool]:
+    """The images in what a program gave, read no further than they are asked for, and whether several may be meant.
 
-    name: str
-    """Its path, or its number in what was given, such as 'image 2'."""
-    image: ImageSource
-    """The image."""
-
-
-def given_images(images: Images) -> tuple[list[GivenImage], bool]:
-    """The images in what a program gave, and whether several may be meant: a folder, a pattern, a list.
+    Several may be meant by a folder, a pattern, a video, and anything with several items.
 
     Raises:
-        UsageError: something in it is not an image, or an array is not uint8 (H, W, 3).
-        InputError: a folder or a pattern has no image, or a folder can't be read.
+        UsageError: something given is not an image, or an array is not uint8 (H, W, 3); of an iterator, later.
     """
     if isinstance(images, str | os.PathLike):
-        found = _paths(images)
-        return [GivenImage(str(path), path) for path in found], found != [Path(images)]
+        word = _word(images)
+        check_words([word])
+        return named_images([word]), _may_be_several(word)
     if isinstance(images, bytes | bytearray | memoryview | Image.Image | np.ndarray):
-        return [GivenImage("image 1", _source(images, "the image"))], False
+        return _memory([named(_source(images, "the image"))]), False
     if isinstance(images, Mapping) or not isinstance(images, Iterable) or hasattr(images, "read"):
         raise UsageError(f"{_kind(images)} is not an image", TAKEN)
-    return _from_list(images), True
+    if not isinstance(images, list | tuple):
+        return _from_iterable(images), True
+    if all(isinstance(image, str | os.PathLike) for image in images):
+        words = [_word(image) for image in images]
+        check_words(words)
+        return named_images(words), True
+    return _from_items([_item(image, number) for number, image in enumerate(images, 1)]), True
 
 
-def _from_list(images: Iterable[Words | Pixels]) -> list[GivenImage]:
-    found: list[GivenImage] = []
-    for number, image in enumerate(images, 1):
-        if isinstance(image, str | os.PathLike):
-            found += (GivenImage(str(path), path) for path in _paths(image))
-        else:
-            found.append(GivenImage(f"image {number}", _source(image, f"image {number}")))
-    return found
+async def _memory(images: Iterable[NamedImage]) -> AsyncGenerator[NamedImage, None]:
+    for image in images:
+        yield image
 
 
-def _paths(words: Words) -> list[Path]:
-    """The path itself, or the images of the folder or the pattern that it is."""
-    text = os.fspath(words)
+async def _from_iterable(images: Iterable[Words | Pixels]) -> AsyncGenerator[NamedImage, None]:
+    """The items of an iterator, which may take its time."""
+    iterator, number, end = iter(images), 0, object()
+    while (image := await asyncio.to_thread(next, iterator, end)) is not end:
+        number += 1
+        async with aclosing(_from_items([_item(image, number)])) as found:
+            async for one in found:
+                yield one
+
+
+async def _from_items(items: Iterable[str | Path | NamedImage]) -> AsyncGenerator[NamedImage, None]:
+    for item in items:
+        async with aclosing(_memory([item]) if isinstance(item, NamedImage) else named_images([item])) as found:
+            async for one in found:
+                yield one
+
+
+def _item(image: Any, number: int) -> str | Path | NamedImage:
+    if isinstance(image, str | os.PathLike):
+        return _word(image)
+    return NamedImage(f"number {number}", f"image-{number}", _source(image, f"image number {number}"))
+
+
+def _word(word: Words) -> str | Path:
+    text = os.fspath(word)
     if not isinstance(text, str) or not text:
-        raise UsageError("the path of an image is empty" if not text else f"{text!r} is not a path", TAKEN)
-    path = Path(text)
-    if path.is_dir():
-        if found := list_images(path).images:
-            return list(found)
-        raise InputError(f"no image in {path}/", f"images are files that end in {', '.join(sorted(SUFFIXES))}")
-    if glob.has_magic(text) and not path.exists():
-        matches = (Path(match) for match in sorted(glob.glob(text, recursive=True)))  # noqa: PTH207, which takes no absolute pattern
-        if found := tuple(match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()):
-            return list(found)
-        raise InputError(f"no image matches {text}", "check the pattern; ** stands for any folders")
-    return [path]
+        raise UsageError(f"{text!r} is not the path of an image", TAKEN)
+    return text if isinstance(word, str) else Path(text)
+
+
+def _may_be_several(word: str | Path) -> bool:
+    path = Path(word)
+    pattern = isinstance(word, str) and "://" not in word and glob.has_magic(word) and not os.path.lexists(word)
+    return pattern or path.is_dir() or ("://" not in str(word) and path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def _source(image: Any, name: str) -> ImageSource:

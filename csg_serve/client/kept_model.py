@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Self, overload
@@ -11,8 +12,9 @@ from typing import Self, overload
 from csg.card import ModelCard
 from csg.errors import InputError, ServerError, UsageError
 from csg_serve.client.answers import Prediction, answer_for
-from csg_serve.client.inputs import GivenImage, Images, Pixels, Words, given_images
+from csg_serve.client.inputs import Given, Pixels, Words, given_images
 from csg_serve.client.model import OpenModel
+from csg_serve.client.named_image import NamedImage
 from csg_serve.client.pool import ReplacedError
 from csg_serve.client.stream import stream
 
@@ -59,12 +61,12 @@ class KeptModel:
     async def predict(self, images: Words, tile: int | None = None) -> Prediction | list[Prediction]: ...  # type: ignore[overload-overlap]
     @overload
     async def predict(self, images: Iterable[Words | Pixels], tile: int | None = None) -> list[Prediction]: ...
-    async def predict(self, images: Images, tile: int | None = None) -> Prediction | list[Prediction]:
+    async def predict(self, images: Given, tile: int | None = None) -> Prediction | list[Prediction]:
         """Predict one image, or several. If the model is replaced meanwhile, all are predicted by the new one.
 
         Args:
-            images: a path, the bytes of an image file, a Pillow image, or RGB, uint8 (H, W, 3): one image. A folder,
-                a pattern such as photos/*.jpg, or a list of any of these: several.
+            images: a path, a web address, the bytes of a file, a Pillow image, or RGB, uint8 (H, W, 3): one image.
+                A folder, a pattern such as photos/*.jpg, a video, or a list of any of these: several.
             tile: side in pixels of overlapping tiles to send to a segmenter, a multiple of 8; None sends whole images.
 
         Returns:
@@ -77,47 +79,66 @@ class KeptModel:
             ServerError, VerificationError: no server answers, or one does not answer as the card says; a bundle does
                 not answer as it should.
         """
-        given, several = await asyncio.to_thread(given_images, images)
+        source, several = given_images(images)
+        async with aclosing(source):
+            given = [image async for image in source]
         while True:
             try:
-                async with aclosing(self._answers(given, tile)) as answers:
+                async with aclosing(self._answers(deque(given), source, tile)) as answers:
                     found = [answer async for answer in answers]
             except ReplacedError:
                 continue
             return found if several else found[0]
 
-    async def predict_iter(self, images: Images, tile: int | None = None) -> AsyncGenerator[Prediction, None]:
+    async def predict_iter(self, images: Given, tile: int | None = None) -> AsyncGenerator[Prediction, None]:
         """As `predict`, but yields each answer as soon as it and all before it are there, also for one image.
 
-        If the model is replaced meanwhile, the rest is predicted by the new one.
+        The images are read no further than the requests in flight need. If the model is replaced meanwhile, the rest
+        is predicted by the new one.
 
         Example:
             >>> async for answer in client.predict_iter("photos/"):
             ...     print(answer.name, answer.label)
         """
-        given, _ = await asyncio.to_thread(given_images, images)
-        done = 0
-        while done < len(given):
-            try:
-                async with aclosing(self._answers(given, tile, done)) as answers:
-                    async for answer in answers:
-                        done += 1
-                        yield answer
-            except ReplacedError:
-                continue
+        source, _ = given_images(images)
+        unanswered = deque[NamedImage]()
+        async with aclosing(source):
+            while True:
+                try:
+                    async with aclosing(self._answers(unanswered, source, tile)) as answers:
+                        async for answer in answers:
+                            yield answer
+                    return
+                except ReplacedError:
+                    continue
 
     async def _answers(
-        self, given: Sequence[GivenImage], tile: int | None, first: int = 0
+        self, unanswered: deque[NamedImage], source: AsyncIterable[NamedImage], tile: int | None
     ) -> AsyncGenerator[Prediction, None]:
-        """The answers to the images from number `first` on; an image that can't be read raises."""
-        sources = [one.image for one in given[first:]]
-        async with self._open() as model, aclosing(stream(model, sources, tile)) as predictions:
-            for number, one in enumerate(given[first:], first + 1):
-                prediction = await anext(predictions)
+        """The answers to images, in order; an image that can't be read raises.
+
+        Args:
+            unanswered: the first images; those of `source` join them until they are answered.
+            source: the other images.
+            tile: as for `predict`.
+        """
+
+        async def rest() -> AsyncGenerator[NamedImage, None]:
+            for image in tuple(unanswered):
+                yield image
+            async for image in source:
+                unanswered.append(image)
+                yield image
+
+        async with (
+            self._open() as model,
+            aclosing(rest()) as images,
+            aclosing(stream(model, images, tile)) as predictions,
+        ):
+            async for prediction in predictions:
                 if isinstance(prediction, InputError):
-                    where = f" (image {number} of {len(given)})" if len(given) > 1 else ""
-                    raise InputError(f"{prediction.message}{where}", prediction.hint)
-                yield answer_for(one, model.card, prediction)
+                    raise prediction
+                yield answer_for(unanswered.popleft(), model.card, prediction)
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[OpenModel]:

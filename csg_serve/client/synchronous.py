@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, overload
 from csg.card import ModelCard
 from csg.errors import UsageError
 from csg_serve.client.answers import Prediction
-from csg_serve.client.inputs import Images, Pixels, Words
+from csg_serve.client.inputs import Given, Pixels, Words
 from csg_serve.client.kept_model import KeptModel
 from csg_serve.client.loop_thread import LoopThread
 
@@ -29,7 +29,7 @@ class _Running:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self.thread.run(coroutine)
 
-    def iterate(self, images: Images, tile: int | None) -> Generator[Prediction, None, None]:
+    def iterate(self, images: Given, tile: int | None) -> Generator[Prediction, None, None]:
         answers = self.kept.predict_iter(images, tile)
 
         async def following() -> Prediction | None:
@@ -88,12 +88,12 @@ class SynchronousModel:
     def predict(self, images: Words, tile: int | None = None) -> Prediction | list[Prediction]: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, images: Iterable[Words | Pixels], tile: int | None = None) -> list[Prediction]: ...
-    def predict(self, images: Images, tile: int | None = None) -> Prediction | list[Prediction]:
+    def predict(self, images: Given, tile: int | None = None) -> Prediction | list[Prediction]:
         """Predict one image, or several. If the model is replaced meanwhile, all are predicted by the new one.
 
         Args:
-            images: a path, the bytes of an image file, a Pillow image, or RGB, uint8 (H, W, 3): one image. A folder,
-                a pattern such as photos/*.jpg, or a list of any of these: several.
+            images: a path, a web address, the bytes of a file, a Pillow image, or RGB, uint8 (H, W, 3): one image.
+                A folder, a pattern such as photos/*.jpg, a video, or a list of any of these: several.
             tile: side in pixels of overlapping tiles to send to a segmenter, a multiple of 8; None sends whole images.
 
         Returns:
@@ -113,10 +113,11 @@ class SynchronousModel:
         running = self._running()
         return running.run(running.kept.predict(images, tile))
 
-    def predict_iter(self, images: Images, tile: int | None = None) -> Generator[Prediction, None, None]:
+    def predict_iter(self, images: Given, tile: int | None = None) -> Generator[Prediction, None, None]:
         """As `predict`, but yields each answer as soon as it and all before it are there, also for one image.
 
-        If the model is replaced meanwhile, the rest is predicted by the new one.
+        The images are read no further than the requests in flight need. If the model is replaced meanwhile, the rest
+        is predicted by the new one.
 
         Example:
             >>> for answer in client.predict_iter("photos/"):
