@@ -5,6 +5,7 @@ model.onnx       the trained network, preprocessing inside
 model.onnx.data  its weights, if they are too large for one protobuf message
 model.plan       the engine, in a bundle for TensorRT
 labels.txt       the class names, one a line, in the order of the logits
+README.md        the card for people, as Hugging Face shows it; missing in bundles of an older csg
 golden.json      a few images and PyTorch's answers (csg.golden); missing in bundles of an older csg
 SHA256SUMS       checksums of the other files, for `sha256sum -c`
 """
@@ -26,9 +27,12 @@ from csg.golden import GoldenAnswers, parse_golden
 from csg.graph import check_graph_fits
 
 CARD, MODEL, LABELS, SUMS = "card.json", "model.onnx", "labels.txt", "SHA256SUMS"
-WEIGHTS, PLAN, GOLDEN = "model.onnx.data", "model.plan", "golden.json"
+WEIGHTS, PLAN, GOLDEN, README = "model.onnx.data", "model.plan", "golden.json", "README.md"
 OPTIONAL = (WEIGHTS, PLAN, GOLDEN)
-FILES = {CARD, MODEL, LABELS, SUMS, *OPTIONAL, LOCK}
+FILES = (CARD, MODEL, *OPTIONAL, LABELS, README, SUMS)
+"""All files that a bundle may have."""
+HUB = (".gitattributes", ".git", ".cache")
+"""What a download from Hugging Face, or a clone, has beside them; nobody reads it."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,23 @@ class Bundle:
         return self.path / PLAN if self.card.engine else None
 
     @property
+    def files(self) -> list[Path]:
+        """All its files."""
+        return [self.path / name for name in FILES if (self.path / name).is_file()]
+
+    @property
     def labels(self) -> Path:
         """The class names, one a line."""
         return self.path / LABELS
 
 
 def write_bundle(
-    path: Path, card: ModelCard, models: Mapping[str, bytes | Path], golden: GoldenAnswers | None = None
+    path: Path,
+    card: ModelCard,
+    models: Mapping[str, bytes | Path],
+    golden: GoldenAnswers | None = None,
+    *,
+    readme: str | None = None,
 ) -> Bundle:
     """Write a bundle atomically.
 
@@ -74,6 +88,7 @@ def write_bundle(
         models: the model files by name: model.onnx, and model.onnx.data or model.plan. Their content, or a file of it,
             which is moved.
         golden: the golden answers.
+        readme: the content of README.md.
 
     Raises:
         InputError: `path` exists and is not empty, or `read_bundle` would refuse the card or the graph.
@@ -93,6 +108,9 @@ def write_bundle(
         if golden:
             (folder / GOLDEN).write_text(golden.to_json())
             names.append(GOLDEN)
+        if readme is not None:
+            (folder / README).write_text(readme, "utf-8")
+            names.append(README)
         (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in names))
     return Bundle(path, card, golden)
 
@@ -120,6 +138,9 @@ def read_bundle(path: Path) -> Bundle:
             continue
         if listed.get(name) != sha256(_existing(path, name)):
             raise VerificationError(f"{path / name} does not match its SHA-256 in {SUMS}", "export the run again")
+    if README in listed and listed[README] != sha256(_existing(path, README)):
+        hint = f"restore it; or, if it is to be as it is, remove its line from {path / SUMS}"
+        raise VerificationError(f"{path / README} does not match its SHA-256 in {SUMS}", hint)
     card = parse_card((path / CARD).read_bytes(), str(path / CARD))
     if (path / LABELS).read_bytes() != _labels(card):
         raise InputError(f"{path / LABELS} does not hold the classes of {CARD}, one a line", "export the run again")
@@ -142,7 +163,7 @@ def _sums(file: Path) -> dict[str, str]:
 
 def _check_no_others(path: Path) -> None:
     """Raise VerificationError if the folder has files that do not belong to a bundle."""
-    others = sorted(entry.name for entry in path.iterdir() if entry.name not in FILES)
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in (*FILES, *HUB, LOCK))
     if not others:
         return
     names = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if others[3:] else "")

@@ -20,6 +20,7 @@ from csg.provenance import (
     Format,
     Int8Calibration,
     Parity,
+    PretrainedWeights,
     Provenance,
     SegmentationEvaluation,
 )
@@ -209,6 +210,8 @@ class ModelCard(Record):
     """The comparison with PyTorch."""
     provenance: Provenance
     """Where the weights come from."""
+    weights: PretrainedWeights | None = None
+    """The pretrained weights that the network started from; None: not known, as in cards of an older csg."""
     evaluations: tuple[ClassificationEvaluation | SegmentationEvaluation, ...] = ()
     """Scores on images that the model was not trained on."""
 

@@ -74,6 +74,24 @@ class Engine(Record):
     """Whether newer versions of the library and other GPUs load it."""
 
 
+class PretrainedWeights(Record):
+    """What is known of the pretrained weights that a network started from, and of their licence."""
+
+    name: str
+    """Name of the weights, or of a file of the user's; "none" for random weights."""
+    source: str | None = None
+    """Address of the weights, or of who publishes them."""
+    licence: str | None = None
+    """The licence that their publisher names; None: none is known."""
+    note: str
+    """Who states what, and where, in one sentence."""
+
+    @property
+    def headline(self) -> str:
+        """All of it as text, without the address."""
+        return self.note if self.name == "none" else f"{self.name}: licence {self.licence or 'not stated'}; {self.note}"
+
+
 class Provenance(Record):
     """Where the weights come from."""
 

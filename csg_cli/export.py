@@ -128,6 +128,14 @@ class ModelOptions:
             rich_help_panel=OUTPUTS,
         ),
     ] = False
+    license: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="NAME",
+            help="Licence of your model by Hugging Face's name, such as apache-2.0, for its README.md.",
+            show_default="unknown",
+        ),
+    ] = None
     calibration: Annotated[
         Optional[Literal["minmax", "entropy", "percentile"]],
         typer.Option(
@@ -185,6 +193,7 @@ class ModelOptions:
         """
         from csg_export.command import parse_batch
         from csg_export.options import ExportOptions
+        from csg_export.readme_metadata import check_licence
         from csg_export.tensorrt import WORKSPACE_MIB, EngineOptions
 
         precision = self._chosen_precision()
@@ -205,6 +214,7 @@ class ModelOptions:
             fp32_first_last=self.fp32_first_last,
             engine=engine,
             golden_real=self.golden_real,
+            licence=check_licence(self.license),
         )
 
     def _refuse_unused(self, precision: str) -> None:

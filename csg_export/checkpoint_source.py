@@ -20,6 +20,7 @@ from csg_train.models.backbones import normalisation
 from csg_train.models.csg_checkpoint import CsgCheckpoint, parse_csg_checkpoint
 from csg_train.models.state_dicts import check_finite, check_fits, read_state_dict
 from csg_train.models.weights import check_weights
+from csg_train.models.weights_licence import checkpoint_weights
 from csg_train.recipe import Recipe, load_recipe
 from csg_train.tasks import TASKS
 from csg_train.training.run_data import with_notes
@@ -84,6 +85,8 @@ def from_checkpoint(
         provenance=_provenance(file, found),
         real=parity_sample(real, spec, PARITY_IMAGES[found.task]) if real else None,
         training=training,
+        weights=checkpoint_weights(file),
+        trained_on="A checkpoint of the method's published code, which does not say what it was trained on",
     )
 
 

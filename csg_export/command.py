@@ -14,8 +14,9 @@ from csg_export.formats import export_format
 from csg_export.inspect import model_bytes, show_evaluations, show_parity
 from csg_export.options import ExportRequest
 from csg_export.precisions import export_precision
-from csg_export.sources import Source, from_run, from_torchvision
+from csg_export.sources import Source, from_run
 from csg_export.tensorrt import engine_library
+from csg_export.torchvision_source import from_torchvision
 from csg_train.training.run_folder import Run, newest_run
 
 RUNS = Path("runs")

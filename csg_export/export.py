@@ -36,6 +36,7 @@ from csg_export.options import ExportOptions
 from csg_export.parity import Stage, check_parity, compare
 from csg_export.parity_images import ParityImages, hard_inputs
 from csg_export.precisions import PRECISIONS, Conversion, Converted, ExportPrecision, export_precision
+from csg_export.readme import ReadmeFacts, readme
 from csg_export.runners import RUNNERS, Runner, onnx_runner, predict_with, tensorrt_runner, torch_runner
 from csg_export.sources import Source
 from csg_export.tensorrt import build_engine
@@ -71,7 +72,7 @@ def export(source: Source, options: ExportOptions, out: Path | None = None) -> B
         suffix = options.precision if exported.engine is None else f"{options.precision}-{options.format}"
         files = exported.plan | bundle_files(exported.shipped, card.to_json(), work)
         with new_folder(out, BUNDLES, f"{source.stem}-{suffix}") as folder:
-            return write_bundle(folder, card, files, exported.golden)
+            return write_bundle(folder, card, files, exported.golden, readme=readme(card, _facts(source, options)))
 
 
 @contextmanager
@@ -200,6 +201,15 @@ def _evaluate(
     return (after,)
 
 
+def _facts(source: Source, options: ExportOptions) -> ReadmeFacts:
+    return ReadmeFacts(
+        trained_on=source.trained_on,
+        training_data=source.training_data,
+        intervals=source.intervals,
+        licence=options.licence,
+    )
+
+
 def _card(source: Source, options: ExportOptions, exported: _Exported) -> ModelCard:
     """The model card.
 
@@ -228,6 +238,7 @@ def _card(source: Source, options: ExportOptions, exported: _Exported) -> ModelC
             oldest_runtime=oldest_runtime(exported.shipped) if precision.runtime == "onnxruntime" else None,
             parity=exported.parity,
             provenance=source.provenance,
+            weights=source.weights,
             evaluations=exported.evaluations,
         )
         return ModelCard.model_validate_json(card.to_json())  # scores of a run are not checked again otherwise

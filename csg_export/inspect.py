@@ -113,6 +113,7 @@ def _facts(card: ModelCard, contents: GraphContents, files: dict[str, int]) -> d
         "numbers": ", ".join(f"{count:,} {dtype}" for dtype, count in contents.numbers.items()),
         "origin": f"run {origin.run}, {origin.method}, {origin.backbone}, seed {origin.seed}, {origin.steps} steps, "
         f"data {origin.data_fingerprint[:12]}",
+        "pretrained weights": card.weights.headline if card.weights else "not recorded, so their licence is not known",
         "versions": ", ".join(f"{name} {version}" for name, version in origin.versions.items()),
     }
     if card.engine:

@@ -29,6 +29,8 @@ class ExportOptions:
     """int8: keep the first and the last layer in float32."""
     golden_real: bool = False
     """Keep two of the real images, reduced, in the golden answers, which every client can read."""
+    licence: str | None = None
+    """The model's licence by Hugging Face's name, for README.md; None: nobody has stated one."""
     engine: EngineOptions = field(default_factory=EngineOptions)
     """How the engine is built, for formats that have one."""
 

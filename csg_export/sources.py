@@ -1,34 +1,27 @@
-"""Networks to export: a finished run's student, or an unmodified classifier of torchvision as a reference.
+"""Networks to export, and a finished run's student as one.
 
-A published checkpoint is in csg_export/checkpoint_source.py.
+A published checkpoint is in csg_export/checkpoint_source.py, a classifier of torchvision in torchvision_source.py.
 """
 
 from __future__ import annotations
 
-import difflib
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-import torchvision
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 import csg
 from csg.card import ClassificationInput, ClassSpec, Normalisation, SegmentationInput
 from csg.console import log
-from csg.errors import CsgError, InputError, UsageError, one_line
-from csg.images import prepare
-from csg.provenance import ClassificationEvaluation, Provenance, SegmentationEvaluation
+from csg.errors import InputError, UsageError
+from csg.provenance import ClassificationEvaluation, PretrainedWeights, Provenance, SegmentationEvaluation
+from csg_export.intervals import Interval, student_intervals
 from csg_export.parity_images import ParityImages, evenly_spaced
-from csg_train.models.backbones import PLAIN, Normalise, normalisation
-from csg_train.models.state_dicts import read_state_dict
-from csg_train.models.weights import load_weights
+from csg_train.models.backbones import normalisation
 from csg_train.tasks import TASKS, Images, Predict
 from csg_train.training.run_data import real_images, training_images
 from csg_train.training.run_folder import Run
@@ -39,7 +32,6 @@ PARITY_IMAGES = {"cls": 512, "seg": 64}
 CALIBRATION_IMAGES = {"cls": 256, "seg": 64}
 """Number of training images that int8's ranges are measured on."""
 TORCHVISION = "torchvision"
-PHOTOGRAPHS = "crops of scikit-learn's photographs"
 
 
 @dataclass(frozen=True)
@@ -70,6 +62,14 @@ class Source:
     """The student's scores on the run's real images, if it has any."""
     measure: Callable[[Predict], ClassificationEvaluation | SegmentationEvaluation] | None = None
     """Measures another network on the run's real images; None without any."""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """95 % intervals of the student's scores, by field of the evaluation."""
+    weights: PretrainedWeights | None = None
+    """What is known of the pretrained weights that it started from."""
+    trained_on: str = "What it was trained on is not known"
+    """What it was trained on, as a sentence without its full stop."""
+    training_data: tuple[str, ...] = ()
+    """Names of the sources of the training images."""
 
 
 def from_run(
@@ -93,6 +93,7 @@ def from_run(
     real = _real_images(run, real_data)
     mean, std = normalisation(recipe.model.backbone)
     measured = run.result().real
+    names = tuple(Path(source).name for source in recipe.data.train)
 
     def training() -> ParityImages:
         return parity_sample(training_images(run, data), spec, CALIBRATION_IMAGES[recipe.task])
@@ -113,6 +114,10 @@ def from_run(
         training=training,
         evaluations=(measured,) if measured else (),
         measure=measure if measured and real else None,
+        intervals=student_intervals(run) if measured else {},
+        weights=run.environment().weights,
+        trained_on=f"Trained on images of {' and '.join(names)}, which csg takes for synthetic, and on no other images",
+        training_data=names,
     )
 
 
@@ -166,109 +171,6 @@ def _provenance(run: Run) -> Provenance:
     )
 
 
-class _WithNormalisation(nn.Module):
-    """A torchvision classifier that takes uint8 (B, H, W, 3) and normalises the pixels itself."""
-
-    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__()
-        self.normalise, self.model = Normalise(mean, std), model
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(self.normalise(images))
-        return logits
-
-
-def from_torchvision(name: str, weights: str | None = None) -> Source:
-    """An ImageNet classifier of torchvision, compared and calibrated on crops of two photographs.
-
-    Args:
-        name: of the classifier.
-        weights: a file, or "none" for random weights; None: torchvision's best.
-
-    Raises:
-        UsageError: torchvision has no such classifier.
-        InputError: the weights can't be downloaded or read, or belong to another model.
-    """
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        close = difflib.get_close_matches(name, torchvision.models.list_models(module=torchvision.models), 3)
-        raise UsageError(
-            f"torchvision has no ImageNet classifier {name!r}",
-            f"did you mean {', '.join(close)}?" if close else "see torchvision.models.list_models()",
-        )
-    row = PLAIN[name].weights if name in PLAIN else torchvision.models.get_model_weights(name).DEFAULT
-    torch.manual_seed(0)
-    with warnings.catch_warnings(action="ignore"):  # how the random weights are drawn
-        model = torchvision.models.get_model(name).eval()
-    if weights != "none":
-        _load_weights(model, name, row.url, weights)
-    preset = row.transforms()
-    side, mean, std = preset.crop_size[0], tuple(preset.mean), tuple(preset.std)
-    shorter = max(side, preset.resize_size[0])
-    spec = ClassificationInput(height=side, width=side, resize_shorter_side=shorter, jpeg_scaling=True)
-    crops = _photographs(spec)
-    return Source(
-        stem=f"{TORCHVISION}-{name}",
-        name=name,
-        task="classification",
-        network=_WithNormalisation(model, mean, std).eval(),
-        spec=spec,
-        classes=ClassSpec(tuple(row.meta["categories"])),
-        normalisation=Normalisation(mean=mean, std=std),
-        provenance=_torchvision_provenance(name, row.url, weights),
-        real=crops,
-        training=lambda: crops,
-    )
-
-
-def _torchvision_provenance(name: str, url: str, weights: str | None) -> Provenance:
-    return Provenance(
-        run=TORCHVISION,
-        recipe=TORCHVISION,
-        recipe_digest=weights or url.rpartition("/")[2],
-        method="none",
-        backbone=name,
-        seed=0,
-        steps=0,
-        data_fingerprint="ImageNet" if weights is None else weights,
-        commit=None,
-        versions=own_versions(),
-    )
-
-
 def own_versions() -> dict[str, str]:
     """The versions of csg, torch and torchvision here, for weights that no run of csg has recorded any of."""
     return {"csg": csg.__version__, **{package: metadata.version(package) for package in ("torch", TORCHVISION)}}
-
-
-def _load_weights(model: nn.Module, name: str, url: str, file: str | None) -> None:
-    try:
-        if file:
-            state = read_state_dict(Path(file))
-        elif name in PLAIN:
-            state = load_weights(name, None)
-        else:
-            state = torch.hub.load_state_dict_from_url(url, "cpu", check_hash=True, weights_only=True)
-        model.load_state_dict(state)
-    except CsgError:
-        raise
-    except Exception as error:  # torch and its unpickler fail in many ways on a file that is no state dict
-        raise InputError(
-            f"no weights for {name}: {one_line(error, 160)}",
-            f"name a state dict of torchvision's {name} (.pth or .safetensors) with --weights, or use --weights none",
-        ) from None
-
-
-def _photographs(spec: ClassificationInput) -> ParityImages:
-    """64 crops, at several scales, of the two photographs that come with scikit-learn."""
-    from sklearn.datasets import load_sample_images
-
-    random, batches = np.random.default_rng(0), []
-    for photograph in load_sample_images().images:
-        image = Image.fromarray(photograph)
-        for _ in range(4):
-            crops = []
-            for side in random.integers(min(image.size) // 3, min(image.size), 8):
-                left, top = random.integers(0, image.width - side), random.integers(0, image.height - side)
-                crops.append(prepare(image.crop((left, top, left + side, top + side)), spec))
-            batches.append(np.stack(crops))
-    return ParityImages(PHOTOGRAPHS, spec, prepared=tuple(batches))

@@ -32,8 +32,9 @@ from csg_export.onnx_graph import INPUT, strip, to_onnx
 from csg_export.options import ExportOptions
 from csg_export.precisions import PRECISIONS, Conversion
 from csg_export.runners import OPENVINO_TYPES, onnx_runner, predict_with
-from csg_export.sources import Source, from_run, from_torchvision
+from csg_export.sources import Source, from_run
 from csg_export.tensorrt import EngineOptions, build_engine
+from csg_export.torchvision_source import from_torchvision
 from csg_train.training.run_folder import Run
 
 MEASURED = ("fp32", "fp16", "int8")

@@ -124,14 +124,17 @@ def check_size(name: str, side: int) -> None:
 
 def model_size(name: str) -> int:
     """Side in pixels of the images that the model was trained on."""
-    import timm
-
-    return int(timm.get_pretrained_cfg(name.removeprefix(PREFIX)).input_size[-1])
+    return int(pretrained_config(name).input_size[-1])
 
 
 def normalisation(name: str) -> tuple[Channels, Channels]:
     """Mean and standard deviation of the channels, in 0..1, that the model was trained with."""
+    config = pretrained_config(name)
+    return tuple(config.mean), tuple(config.std)
+
+
+def pretrained_config(name: str) -> Any:
+    """timm's description of the pretrained weights of a model, `timm:<name>`."""
     import timm
 
-    config = timm.get_pretrained_cfg(name.removeprefix(PREFIX))
-    return tuple(config.mean), tuple(config.std)
+    return timm.get_pretrained_cfg(name.removeprefix(PREFIX))

@@ -16,9 +16,11 @@ import torch
 
 import csg
 from csg.card import ClassName, ClassSpec, Colour
+from csg.provenance import PretrainedWeights
 from csg.records import Record
 from csg_train.distributed import world_size
 from csg_train.models.fast_layers import fast_layers_enabled
+from csg_train.models.weights_licence import pretrained_weights
 from csg_train.recipe import Recipe
 from csg_train.tasks import Images
 from csg_train.training.optimizer import PrecisionName
@@ -57,6 +59,8 @@ class Environment(Record):
     """Fingerprint of the real images to measure on; None without any."""
     weights_fingerprint: str | None = None
     """SHA-256 of the tensors of the ImageNet weights; None for random ones, and in runs of older versions."""
+    weights: PretrainedWeights | None = None
+    """What is known of the pretrained weights and their licence; None in runs of older versions."""
     recipe_digest: str
     """Hash of all settings."""
     classes: tuple[ClassName, ...]
@@ -130,6 +134,7 @@ def current_environment(
         data_fingerprint=images.fingerprint(),
         real_fingerprint=real.fingerprint() if real else None,
         weights_fingerprint=weights,
+        weights=pretrained_weights(recipe.model.backbone, recipe.model.weights),
         recipe_digest=recipe.digest(),
         classes=class_spec.names,
         label_set=class_spec.label_set,

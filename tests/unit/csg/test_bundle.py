@@ -97,3 +97,36 @@ def test_links_into_another_folder_are_refused_with_the_way_out(bundle):
 def test_a_bundle_is_never_written_over(bundle):
     with pytest.raises(InputError, match="exists already"):
         write_bundle(bundle.path, bundle.card, {"model.onnx": bundle.model.read_bytes()})
+
+
+def test_a_readme_is_checked_only_if_the_bundle_came_with_it(bundle):
+    written = write_bundle(
+        bundle.path.with_name("two"), bundle.card, {"model.onnx": bundle.model.read_bytes()}, readme="# Card\n"
+    )
+    assert read_bundle(written.path) == written
+    assert [file.name for file in written.files] == ["card.json", "model.onnx", "labels.txt", "README.md", "SHA256SUMS"]
+    (written.path / "README.md").write_text("# Another\n")
+    with pytest.raises(VerificationError, match=r"README\.md does not match .*remove its line"):
+        read_bundle(written.path)
+    (written.path / "README.md").unlink()
+    with pytest.raises(InputError, match=r"README\.md is missing"):
+        read_bundle(written.path)
+    (bundle.path / "README.md").write_text("what the Hub's editor wrote")
+    assert read_bundle(bundle.path) == bundle
+
+
+def test_what_a_download_from_the_hub_adds_is_passed_over(bundle):
+    (bundle.path / ".gitattributes").write_text("*.onnx filter=lfs")
+    for folder in (".cache/huggingface/download", ".git"):
+        (bundle.path / folder).mkdir(parents=True)
+    assert read_bundle(bundle.path) == bundle
+    assert {file.name for file in bundle.files}.isdisjoint({".gitattributes", ".cache", ".git"})
+
+
+def test_the_hubs_cache_of_links_is_explained(bundle, tmp_path):
+    snapshot = tmp_path / "snapshots" / "ab12"
+    snapshot.mkdir(parents=True)
+    for file in bundle.files:
+        (snapshot / file.name).symlink_to(file)
+    with pytest.raises(InputError, match=f"in the cache of Hugging Face; copy .* cp -rL {snapshot}"):
+        read_bundle(snapshot)

@@ -11,7 +11,8 @@ from csg_export.command import parse_batch
 from csg_export.export import export
 from csg_export.options import ExportOptions
 from csg_export.parity_images import hard_inputs
-from csg_export.sources import from_run, from_torchvision
+from csg_export.sources import from_run
+from csg_export.torchvision_source import from_torchvision
 from tests.helpers.small_networks import SPEC
 
 

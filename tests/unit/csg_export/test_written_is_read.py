@@ -36,8 +36,10 @@ def test_every_command_accepts_what_an_export_writes(tmp_path, make, real, preci
     source = make() if real else make(real=None)
     if make is classifier:
         source = replace(source, classes=ClassSpec(NAMES))
-    bundle = export(source, ExportOptions(precision), tmp_path / "bundle")
+    bundle = export(source, ExportOptions(precision, licence="cc-by-4.0"), tmp_path / "bundle")
     assert read_bundle(bundle.path).card == bundle.card
+    assert "\nlicense: cc-by-4.0\n" in (bundle.path / "README.md").read_text("utf-8")
+    assert "  README.md\n" in (bundle.path / "SHA256SUMS").read_text()
     shown = csg("export", "inspect", bundle.path, "--json")
     assert shown.returncode == 0, shown.stderr
     json.loads(shown.stdout, parse_constant=pytest.fail)  # NaN, Infinity

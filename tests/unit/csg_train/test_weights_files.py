@@ -10,7 +10,7 @@ import torchvision
 
 from csg.errors import InputError, UsageError
 from csg_export.checkpoint_source import from_checkpoint
-from csg_export.sources import from_torchvision
+from csg_export.torchvision_source import from_torchvision
 from csg_train.models.timm_backbone import check_size
 from csg_train.models.weights import load_weights
 

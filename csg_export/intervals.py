@@ -1,0 +1,40 @@
+"""95 % intervals of a student's scores on the real images, from the predictions that its run kept."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from csg.confidence_intervals import SegmentationBootstrap, mean_class_accuracy_interval
+from csg.npz import DAMAGED
+from csg_train.training.run_folder import PREDICTIONS, Run
+
+Interval = tuple[float, float]
+
+
+def student_intervals(run: Run) -> dict[str, Interval]:
+    """The intervals by field of the evaluation; none if the run has kept no predictions, or they are damaged.
+
+    Args:
+        run: a finished run that was measured on real images.
+    """
+    try:
+        with np.load(run.path / PREDICTIONS) as arrays:
+            student = arrays["student"].astype(np.int64)
+            labels = arrays["labels"].astype(np.int64) if "labels" in arrays else None
+        return _of_scenes(student) if labels is None else _of_classes(labels, student)
+    except DAMAGED:
+        return {}
+
+
+def _of_classes(labels: np.ndarray, predicted: np.ndarray) -> dict[str, Interval]:
+    confusion = np.zeros((max(labels.max(), predicted.max()) + 1,) * 2, np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    return {"mean_class_accuracy": mean_class_accuracy_interval(confusion)}
+
+
+def _of_scenes(matrices: np.ndarray) -> dict[str, Interval]:
+    bootstrap = SegmentationBootstrap(matrices.shape[1])
+    for index, matrix in enumerate(matrices):
+        bootstrap.add(index, matrix)
+    interval = bootstrap.miou()
+    return {"miou": interval} if interval else {}

@@ -1,0 +1,88 @@
+"""What is known of the licence of pretrained weights: what their publishers state, and where.
+
+Nothing is concluded from it: whether a licence binds a network that was trained further is for its owner to find out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torchvision
+
+from csg.provenance import PretrainedWeights
+from csg_train.models import timm_backbone
+from csg_train.models.backbones import BACKBONES
+
+NO_WEIGHTS = PretrainedWeights(name="none", note="the network started from random weights")
+IMAGENET_NOTE = (
+    "torchvision's code is BSD-3-Clause; it states that pretrained models may have terms of their own, derived from "
+    "the data (https://github.com/pytorch/vision#pre-trained-model-license), here ImageNet, whose terms allow "
+    "non-commercial research and education (https://image-net.org/download.php)"
+)
+CC_BY_NC = {"https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0"}
+"""Licences by the address that torchvision names."""
+PAGES = {"dinov3-license": "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"}
+"""Where licences that timm names are, if no list of licences has them."""
+PUBLISHED_CODE = "https://github.com/NVlabs/CSG"
+
+
+def pretrained_weights(backbone: str, weights: str | None) -> PretrainedWeights:
+    """What is known of the weights that a training starts from.
+
+    Args:
+        backbone: name of the backbone.
+        weights: as the setting `model.weights` has them: None for those that csg downloads, "none", or a file.
+
+    Raises:
+        UsageError: there is no such backbone.
+
+    Example:
+        >>> pretrained_weights("timm:vit_small_patch16_dinov3", None).licence
+        'dinov3-license'
+    """
+    if weights == "none":
+        return NO_WEIGHTS
+    if weights:
+        return user_weights(Path(weights))
+    if backbone.startswith(timm_backbone.PREFIX):
+        return _timm_weights(backbone)
+    return torchvision_weights(BACKBONES[backbone].weights)
+
+
+def torchvision_weights(weights: torchvision.models.WeightsEnum) -> PretrainedWeights:
+    """What is known of weights that torchvision publishes."""
+    page = weights.meta.get("license")
+    return PretrainedWeights(
+        name=str(weights),
+        source=weights.url,
+        licence=CC_BY_NC.get(page) if page else None,
+        note=f"torchvision names {page}" if page else IMAGENET_NOTE,
+    )
+
+
+def user_weights(file: Path) -> PretrainedWeights:
+    """What is known of weights in a file of the user's."""
+    return PretrainedWeights(name=file.name, note="a file of the user's, who has to know its licence")
+
+
+def checkpoint_weights(file: Path) -> PretrainedWeights:
+    """What is known of weights in a checkpoint of the published code."""
+    return PretrainedWeights(
+        name=file.name,
+        source=PUBLISHED_CODE,
+        note="a checkpoint in the format of the published code, whose own licence, NVIDIA's Source Code License, "
+        f"allows use for research or evaluation only ({PUBLISHED_CODE}/blob/main/LICENSE.md, section 3.3)",
+    )
+
+
+def _timm_weights(backbone: str) -> PretrainedWeights:
+    config = timm_backbone.pretrained_config(backbone)
+    page = config.hf_hub_id and f"https://huggingface.co/{config.hf_hub_id}"
+    licence = None if config.license in (None, "unknown") else str(config.license)
+    stated = f"timm names this licence ({PAGES[licence]})" if licence in PAGES else "timm names this licence"
+    return PretrainedWeights(
+        name=timm_backbone.PREFIX + ".".join(filter(None, (config.architecture, config.tag))),
+        source=page or config.url or None,
+        licence=licence,
+        note=stated if licence else "timm names no licence for them",
+    )
