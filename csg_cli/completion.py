@@ -55,6 +55,13 @@ def precisions(incomplete: str) -> list[str]:
     return _matching(PRECISIONS, incomplete)
 
 
+def trackers(incomplete: str) -> list[str]:
+    """The trackers of a run, those of other packages included."""
+    from csg_train.training.trackers import TRACKERS
+
+    return _matching(TRACKERS, incomplete)
+
+
 def label_sets(incomplete: str) -> list[str]:
     """The label sets that come with csg."""
     from csg.datasets.label_sets import label_set_names

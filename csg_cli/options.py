@@ -37,6 +37,17 @@ Labels = Annotated[
     ),
 ]
 
+Tracker = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        metavar="NAME",
+        help="Also send the run's figures and images to mlflow, wandb or trackio. Repeatable; a resumed run keeps its "
+        "own.",
+        show_default="TensorBoard alone",
+        autocompletion=completion.trackers,
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionOptions:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Optional
 import typer
 
 from csg_cli import completion
-from csg_cli.options import Json, Labels, RecipeOptions, examples, grouped
+from csg_cli.options import Json, Labels, RecipeOptions, Tracker, examples, grouped
 from csg_train.methods import METHODS
 
 EMBED_EXAMPLES = examples("csg embed", "csg embed runs/cls/digits-csg-1 --out digits.npz")
@@ -62,6 +62,7 @@ class RunOptions:
             metavar="STEPS", min=0, help="Measure the student every so many steps.", show_default="the recipe's"
         ),
     ] = None
+    tracker: Tracker = None
     as_json: Json = False
 
 
@@ -97,7 +98,14 @@ def _train(task: str, recipe: RecipeOptions, run: RunOptions, more: dict[str, An
 
     method = parse_method(run.method).changes if run.method else {}
     settings = recipe.settings({"seed": run.seed, "evaluate_every": run.evaluate_every} | more | method)
-    request = TrainRequest(task=task, recipe=recipe.recipe, settings=settings, out=run.out, resume=run.resume)
+    request = TrainRequest(
+        task=task,
+        recipe=recipe.recipe,
+        settings=settings,
+        out=run.out,
+        resume=run.resume,
+        trackers=tuple(run.tracker or ()),
+    )
     train_command(request, run.as_json)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,8 @@ from csg_train.training.run_data import RunImages, check_images, check_weights, 
 from csg_train.training.run_folder import ENVIRONMENT, RECIPE, Run, newest_run
 from csg_train.training.run_result import RunResult
 from csg_train.training.tensor_files import tensors_digest
+from csg_train.training.trackers import check_trackers
+from csg_train.training.trackers.tracking import Trackers, tracking
 from csg_train.training.trainer import Trainer
 
 RUNS = Path("runs")
@@ -48,6 +50,8 @@ class TrainRequest:
     """The run folder; None: a new one in runs/, or the newest unfinished one to resume."""
     resume: bool = False
     """Continue an unfinished run."""
+    trackers: tuple[str, ...] = ()
+    """Trackers besides TensorBoard (`csg_train.training.trackers`); a resumed run keeps its own."""
 
 
 def train_command(request: TrainRequest, as_json: bool) -> None:
@@ -59,6 +63,8 @@ def train_command(request: TrainRequest, as_json: bool) -> None:
 
 
 def _train_or_resume(request: TrainRequest) -> RunResult:
+    with said_once():
+        check_trackers(request.trackers)
     if request.resume:
         return _resume(request)
     with said_once():
@@ -69,7 +75,7 @@ def _train_or_resume(request: TrainRequest) -> RunResult:
         chosen = [f"recipe {recipe.name}" + ("" if request.recipe else " (default)"), f"method {recipe.method}"]
         chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
         log(f"train {request.task}: " + ", ".join(chosen))
-        return train(recipe, run)
+        return train(recipe, run, request.trackers)
 
 
 def _resume(request: TrainRequest) -> RunResult:
@@ -83,7 +89,7 @@ def _resume(request: TrainRequest) -> RunResult:
             return run.result()
         broadcast_object(_check_resumable, run, recipe)
         log(f"resuming run {run.path}")
-        return train(recipe, run)
+        return train(recipe, run, request.trackers)
 
 
 def _check_resumable(run: Run, recipe: Recipe) -> None:
@@ -93,12 +99,18 @@ def _check_resumable(run: Run, recipe: Recipe) -> None:
     require_sources(run, recipe.data.real, "real", "--real-data")
 
 
-def train(recipe: Recipe, run: Run) -> RunResult:
+def train(recipe: Recipe, run: Run, trackers: Sequence[str] = ()) -> RunResult:
     """Train a recipe into a run folder, from its last checkpoint if it has one.
+
+    Args:
+        recipe: all settings.
+        run: the folder.
+        trackers: as `TrainRequest.trackers`.
 
     Raises:
         UsageError: a setting does not fit the data, the method or the number of processes.
-        InputError: the data cannot be read, or are not those that the run was started with; or the training diverged.
+        InputError: the data cannot be read, or are not those that the run was started with; a tracker can't be opened;
+            or the training diverged.
         Stopped: by Ctrl-C or SIGTERM; the run can be resumed.
     """
     device = training_device()
@@ -118,10 +130,17 @@ def train(recipe: Recipe, run: Run) -> RunResult:
             device=device,
             precision=broadcast_object(lambda: precision),
         )
-    broadcast_object(_record_start, trainer, weights)
+    with tracking(run, recipe, trackers) as opened:
+        broadcast_object(_record_start, trainer, weights, opened)
+        _say_what_starts(trainer)
+        return trainer.train(opened)
+
+
+def _say_what_starts(trainer: Trainer) -> None:
+    recipe, images = trainer.recipe, trainer.images
     log(
         f"{len(images.training)} synthetic images of {len(images.training.class_spec)} classes, "
-        f"{trainer.steps} steps of {trainer.batch}, {trainer.precision.name} on {device.type}"
+        f"{trainer.steps} steps of {trainer.batch}, {trainer.precision.name} on {trainer.device.type}"
     )
     warm_up = recipe.optim.warm_up
     if warm_up >= trainer.steps:
@@ -129,7 +148,6 @@ def train(recipe: Recipe, run: Run) -> RunResult:
             f"warning: the warm-up takes {warm_up} steps and the training ends after {trainer.steps}: rates never "
             "reach the recipe's; lower optim.warm_up"
         )
-    return trainer.train()
 
 
 def _check_processes(run: Run) -> None:
@@ -236,7 +254,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"data": data.model_copy(update=changes), "model": model})
 
 
-def _record_start(trainer: Trainer, weights: dict[str, Tensor]) -> None:
+def _record_start(trainer: Trainer, weights: dict[str, Tensor], trackers: Trackers) -> None:
     """Write what the run is started with; a resumed run must have the images and weights that it was started with."""
     run, recipe, images = trainer.run, trainer.recipe, trainer.images
     fingerprint = tensors_digest(weights, {}) if weights else None
@@ -245,6 +263,7 @@ def _record_start(trainer: Trainer, weights: dict[str, Tensor]) -> None:
         check_weights(run, fingerprint)
         if run.started and run.recipe() != recipe:
             run.write(RECIPE, recipe.to_yaml())
+        trackers.keep()
         return
     run.write(RECIPE, recipe.to_yaml())
     environment = current_environment(
@@ -256,6 +275,7 @@ def _record_start(trainer: Trainer, weights: dict[str, Tensor]) -> None:
         device=trainer.device,
     )
     run.write_record(ENVIRONMENT, environment)
+    trackers.keep()
 
 
 def _print_result(result: RunResult, as_json: bool) -> None:

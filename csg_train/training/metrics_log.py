@@ -1,18 +1,19 @@
-"""The metrics of a run: `metrics.jsonl` and TensorBoard, written by the first process."""
+"""The metrics of a run: `metrics.jsonl` and its trackers, told by the first process."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch.utils.tensorboard import SummaryWriter
+from PIL import Image
 
 from csg.strict_json import json_text
 from csg_train.distributed import rank
 from csg_train.training.run_folder import METRICS, Run
+from csg_train.training.trackers.tracking import Trackers
 
 
 @dataclass(frozen=True)
@@ -51,27 +52,30 @@ class MetricsLog:
         self.run = run
 
     @contextmanager
-    def open(self, step: int) -> Iterator[None]:
+    def open(self, step: int, trackers: Trackers) -> Iterator[None]:
         """Continue after `step`; what a killed run wrote after its last checkpoint is dropped.
 
         So are measurements of `step` itself: they are made again.
         """
+        self.trackers = trackers
         if rank():
             yield
             return
         self._truncate(step)
-        with SummaryWriter(str(self.run.path), purge_step=step) as self.board, self.run.metrics.open("a") as self.lines:
+        with self.run.metrics.open("a") as self.lines:
             yield
 
     def write(self, line: MetricsLine) -> None:
-        """Write a line, and a point on each curve."""
+        """Write a line, and tell the trackers."""
         if rank():
             return
         self.lines.write(line.to_json() + "\n")
         self.lines.flush()
-        known = {name: value for name, value in line.figures.items() if value is not None}
-        for name, value in known.items():
-            self.board.add_scalar(name, value, line.step)
+        self.trackers.figures(line.step, {n: value for n, value in line.figures.items() if value is not None})
+
+    def images(self, step: int, images: Mapping[str, Image.Image]) -> None:
+        """Show the trackers RGB images after `step` steps, by name: letters, digits, '.', '_' and '-'."""
+        self.trackers.images(step, images)
 
     def _truncate(self, step: int) -> None:
         text = self.run.metrics.read_text(errors="replace") if self.run.metrics.is_file() else ""

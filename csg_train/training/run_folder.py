@@ -3,6 +3,7 @@
 recipe.yaml            every setting
 environment.json       software, hardware, seed, data, classes (csg_train/training/environment.py)
 metrics.jsonl          a line for each logged step and each evaluation; TensorBoard events hold the same figures
+trackers.json          which other trackers follow the run (csg_train/training/trackers)
 checkpoints/           the last two states of an unfinished run
                        best-*: with `evaluate_every`, the best weights so far
 student.safetensors    the trained student

@@ -48,6 +48,7 @@ from csg_train.training.run_folder import DIVERGED, RESULT, Run
 from csg_train.training.run_result import RunResult
 from csg_train.training.signals import Interrupted, Stop, Stopped
 from csg_train.training.stepping import Stepping
+from csg_train.training.trackers.tracking import Trackers
 
 Value = TypeVar("Value")
 LOG_EVERY = 10  # steps
@@ -99,8 +100,8 @@ class Trainer:
         self.counted = torch.zeros((), dtype=torch.bool, device=self.device)
         self.replaced: set[str] = set()
 
-    def train(self) -> RunResult:
-        """Train to the end, and measure.
+    def train(self, trackers: Trackers) -> RunResult:
+        """Train to the end, and measure; the trackers are told.
 
         Raises:
             Stopped: by Ctrl-C, SIGTERM or SIGHUP; the run can be resumed.
@@ -110,9 +111,10 @@ class Trainer:
         if not self._restore():
             self.method.prepare(self._batches(2**62))
         broadcast_object(self.measurements.resume, self.step)
-        with self.stop.listening(), self.metrics.open(self.step):
+        with self.stop.listening(), self.metrics.open(self.step, trackers):
             self._steps()
             result = self._conclude(self._training_result())
+            trackers.results(result)
         if rank() == 0:
             self.run.write_record(RESULT, result)
             self.run.drop_checkpoints()
