@@ -28,6 +28,10 @@ from csg_serve.evaluate.records import (
 )
 
 JOURNAL = "journal.jsonl"
+REPAIR = "remove the line, or start a new evaluation without --resume"
+"""What to do about a line that is wrong."""
+Fits = Callable[[AnswerRecord], bool]
+"""Whether an answer can be one of the model on the image that it names."""
 SYNC_S = 2.0
 """Seconds between two syncs to disk: what a crash of the machine may lose. A crash of the program loses nothing."""
 
@@ -47,7 +51,7 @@ class Journal:
         InputError: the file is damaged. An incomplete last line, as a crash leaves it, is removed instead.
     """
 
-    def __init__(self, folder: Path, images: int, fits: Callable[[AnswerRecord], bool]):
+    def __init__(self, folder: Path, images: int, fits: Fits):
         self.folder, self.path, self.counted = folder, folder / JOURNAL, 0
         self._done, self._fits = np.zeros(images, bool), fits
         self._file = self.path.open("ab+")
@@ -93,41 +97,12 @@ class Journal:
         self._note(record)
 
     def records(self) -> Iterator[JournalRecord]:
-        """The records in the order they were written, read from the file one at a time: every image and session once.
-
-        Raises:
-            InputError: a line is damaged, or is no answer of this model on these images.
-        """
-        seen, sessions = np.zeros(len(self._done), bool), set[Session]()
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):  # as a crash leaves it
-                    return
-                record = self._parse(line, number)
-                if isinstance(record, Session):
-                    if record not in sessions:
-                        sessions.add(record)
-                        yield record
-                elif not seen[record.index]:
-                    seen[record.index] = True
-                    yield record
+        """The records so far; as `read_journal`."""
+        return read_journal(self.folder, len(self._done), self._fits)
 
     def close(self) -> None:
         """Close the file and release the lock."""
         self._file.close()
-
-    def _parse(self, line: bytes, number: int) -> JournalRecord:
-        hint = "remove the line, or start a new evaluation without --resume"
-        try:
-            record = JOURNAL_RECORD.validate_json(line)
-        except ValidationError:
-            raise InputError(f"{self.path} is damaged in line {number}", hint) from None
-        if not isinstance(record, Session) and not self._belongs(record):
-            raise InputError(f"{self.path} line {number} is no answer of this model on these images", hint)
-        return record
-
-    def _belongs(self, record: AnswerRecord | Skipped) -> bool:
-        return record.index < len(self._done) and (isinstance(record, Skipped) or self._fits(record))
 
     def _note(self, record: JournalRecord) -> None:
         if not isinstance(record, Session):
@@ -159,3 +134,40 @@ class Journal:
     def _byte(self, offset: int) -> bytes:
         self._file.seek(offset)
         return self._file.read(1)
+
+
+def read_journal(folder: Path, images: int, fits: Fits) -> Iterator[JournalRecord]:
+    """The records in the order they were written, read from the file one at a time: every image and session once.
+
+    Args:
+        folder: folder of the evaluation.
+        images: number of images of the data set.
+        fits: whether an answer can be one of this model on the image that it names.
+
+    Raises:
+        InputError: the file can't be read; a line is damaged, or is no answer of this model on these images.
+    """
+    seen, sessions = np.zeros(images, bool), set[Session]()
+    with (folder / JOURNAL).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):  # as a crash leaves it
+                return
+            record = _parse(line, f"{folder / JOURNAL}", number)
+            if isinstance(record, Session):
+                if record not in sessions:
+                    sessions.add(record)
+                    yield record
+                continue
+            if record.index >= images or not (isinstance(record, Skipped) or fits(record)):
+                what = f"{folder / JOURNAL} line {number} is no answer of this model on these images"
+                raise InputError(what, REPAIR)
+            if not seen[record.index]:
+                seen[record.index] = True
+                yield record
+
+
+def _parse(line: bytes, file: str, number: int) -> JournalRecord:
+    try:
+        return JOURNAL_RECORD.validate_json(line)
+    except ValidationError:
+        raise InputError(f"{file} is damaged in line {number}", REPAIR) from None
