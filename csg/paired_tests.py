@@ -14,12 +14,12 @@ Shape letters: N images, K classes, G groups of images that are counted alike.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import stats
 
 from csg.bootstrap import Groups, bootstrap, mean_share
 from csg.metrics import union_pixels
@@ -102,6 +102,21 @@ class PairedResult(Record):
         low = self.differences[score].low
         return self.images >= ENOUGH and low is not None and low > -margin
 
+    def images_needed(self, score: str, margin: float = 0) -> int | None:
+        """About how many images would lift the interval above -margin, if the difference stayed as it is.
+
+        Args:
+            score: a key of `differences`.
+            margin: 0 to show that B is better.
+
+        Returns:
+            None if no number would, or too few images tell the models apart to say.
+        """
+        found = self.differences[score]
+        if found.difference is None or found.low is None or found.difference <= -margin or self.telling < ENOUGH:
+            return None
+        return math.ceil(self.images * ((found.difference - found.low) / (found.difference + margin)) ** 2)
+
 
 def compare_classifications(
     labels: np.ndarray, predicted_a: np.ndarray, predicted_b: np.ndarray, seed: int = 0
@@ -176,7 +191,9 @@ def compare_confusions(matrices_a: np.ndarray, matrices_b: np.ndarray, seed: int
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided p of McNemar's exact test: a binomial test of the images that one model alone gets right."""
-    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    from scipy.stats import binomtest  # here, since it takes a second that no other command needs
+
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def _iou(matrices: np.ndarray) -> Pair:
@@ -212,11 +229,13 @@ def _difference(scores: NDArray[np.float64], draws: NDArray[np.float64], telling
     """The difference of a score of A and B, (2,); `draws` are those of the samples, NaN for samples without a class."""
     if not np.isfinite(scores).all():
         return ScoreDifference(a=None, b=None, difference=None, low=None, high=None)
+    from scipy.special import stdtrit  # the quantiles of Student's distribution
+
     a, b = scores.tolist()
     draws = draws[np.isfinite(draws)]
     if not telling:
         return ScoreDifference(a=a, b=b, difference=b - a, low=0, high=0)
     if telling < ENOUGH and (len(draws) < 2 or np.ptp(draws) == 0):
         return ScoreDifference(a=a, b=b, difference=b - a, low=None, high=None)
-    half = float(stats.t.ppf(0.975, max(1, telling - 1)) * draws.std(ddof=1))
+    half = float(stdtrit(max(1, telling - 1), 0.975) * draws.std(ddof=1))
     return ScoreDifference(a=a, b=b, difference=b - a, low=max(-1.0, b - a - half), high=min(1.0, b - a + half))

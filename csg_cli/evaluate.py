@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
@@ -15,6 +15,7 @@ from csg_cli.options import ConnectionOptions, Json, Model, Tile, examples, grou
 if TYPE_CHECKING:
     from csg_serve.bench.results import BenchOptions
     from csg_serve.client.endpoints import Servers
+    from csg_serve.evaluate.against import Against
     from csg_serve.evaluate.session import EvaluateOptions
 
 EVALUATE_EXAMPLES = examples(
@@ -116,9 +117,64 @@ class EvaluationOptions:
         )
 
 
+AGAINST = "Comparison"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgainstOptions:
+    """What the model is compared with."""
+
+    against: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="EVALUATION",
+            help="Folder of an evaluation of the same images: show how far apart both models are, and where.",
+            rich_help_panel=AGAINST,
+        ),
+    ] = None
+    require: Annotated[
+        Optional[Literal["not-worse", "better"]],
+        typer.Option(
+            help="Exit code 5 unless the 95 % interval of the difference of the mean class accuracy or mIoU is above 0 "
+            "(better) or above -MARGIN (not-worse).",
+            rich_help_panel=AGAINST,
+        ),
+    ] = None
+    margin: Annotated[
+        Optional[float],
+        typer.Option(
+            help="--require not-worse: the loss that does not matter, in percentage points.",
+            min=0.001,
+            max=100,
+            show_default="1",
+            rich_help_panel=AGAINST,
+        ),
+    ] = None
+
+    def options(self) -> Against | None:
+        """The options as csg_serve takes them.
+
+        Raises:
+            UsageError: an option needs another one.
+        """
+        from csg_serve.evaluate.against import MARGIN, Against
+
+        if self.require and not self.against:
+            raise UsageError("--require needs something to compare with", "name an evaluation with --against")
+        if self.margin is not None and self.require != "not-worse":
+            raise UsageError("--margin is the loss that --require not-worse allows", "add it, or leave out --margin")
+        margin = MARGIN if self.margin is None else self.margin / 100
+        return Against(self.against, self.require, margin) if self.against else None
+
+
 @grouped
 def evaluate(
-    *, connection: ConnectionOptions, model: Model = None, evaluation: EvaluationOptions, as_json: Json = False
+    *,
+    connection: ConnectionOptions,
+    model: Model = None,
+    evaluation: EvaluationOptions,
+    against: AgainstOptions,
+    as_json: Json = False,
 ) -> None:
     """Evaluate a model on labelled real images, through its server or from its bundle.
 
@@ -126,7 +182,8 @@ def evaluate(
     """
     from csg_serve.evaluate.command import evaluate_command
 
-    evaluate_command(evaluation.evaluate_options(connection, model), as_json)
+    options = evaluation.evaluate_options(connection, model)
+    evaluate_command(replace(options, against=against.options()), as_json)
 
 
 @grouped

@@ -15,6 +15,7 @@ from csg.errors import InputError
 from csg.metrics import ClassificationScores, Reliability, by_class_name, scores_from_confusion
 from csg_serve.evaluate.progress import Progress
 from csg_serve.evaluate.records import (
+    AgainstResult,
     ClassificationAnswer,
     ClassificationResult,
     EvaluationSpec,
@@ -60,6 +61,8 @@ class ClassificationReport:
     """The wrong answers with the highest confidence, highest first."""
     mirrored: ClassificationScores | None = None
     """Accuracy of image and mirror image together, if mirror images were sent."""
+    against: AgainstResult | None = None
+    """The comparison with another evaluation, if one was asked for."""
 
     def to_result(self, page: Path | None) -> ClassificationResult:
         """The record for result.json; `page` is the HTML page, if one was written."""
@@ -80,6 +83,7 @@ class ClassificationReport:
             latency_ms=self.progress.latencies.percentiles(),
             folder=self.folder,
             report=page,
+            against=self.against,
         )
 
 

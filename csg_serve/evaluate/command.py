@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 from csg.console import print_json, show_line
 from csg.datasets.segmentation import SegmentationDataset
+from csg_serve.evaluate.against import check_requirement, check_same_images, compare_answers, show_against
 from csg_serve.evaluate.classification import ClassificationReport, show_classification, summarise_classification
 from csg_serve.evaluate.collect import collect
 from csg_serve.evaluate.folder import write_result
+from csg_serve.evaluate.recorded_answers import read_answers, recorded_answers
 from csg_serve.evaluate.segmentation import (
     SegmentationReport,
     show_segmentation,
@@ -41,6 +44,8 @@ def evaluate_command(options: EvaluateOptions, as_json: bool) -> None:
         print_json(json.loads(report.to_result(page).model_dump_json()))
     else:
         show(report, page)
+    if report.against:
+        check_requirement(report.against, report.spec.title)
 
 
 async def evaluate_until_signal(
@@ -65,9 +70,16 @@ async def evaluate(options: EvaluateOptions) -> tuple[Report, Path | None]:
     Returns:
         the figures, and the path of the HTML page, if one was asked for.
     """
+    against = options.against
+    other = read_answers(against.folder) if against else None  # before the new folder is there
     async with open_evaluation(options) as session:
+        if other:
+            check_same_images(other, session.dataset)
         await collect(session)
         report = await summarise(session)
+        if against and other:
+            own = recorded_answers(session.folder, session.spec, report.classes, session.journal.records())
+            report = replace(report, against=compare_answers(other, own, session.dataset.paths, against))
         page = write_page(session, report) if options.report else None
         write_result(report.to_result(page))
     return report, page
@@ -99,5 +111,7 @@ def show(report: Report, page: Path | None) -> None:
     else:
         show_classification(report)
     show_line(f"folder               {report.folder}/")
+    if report.against:
+        show_against(report.against)
     if page:
         show_line(f"report               {page}")

@@ -127,7 +127,7 @@ def read_spec(folder: Path) -> EvaluationSpec:
         return EvaluationSpec.model_validate_json((folder / SPEC).read_bytes())
     except (OSError, ValidationError):
         raise InputError(
-            f"{folder} holds no evaluation: {SPEC} is missing or damaged", "name another folder, or leave out --resume"
+            f"{folder} holds no evaluation: {SPEC} is missing or damaged", "name the folder of an evaluation"
         ) from None
 
 

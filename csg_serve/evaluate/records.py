@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, PlainSerializer, Type
 
 from csg.errors import printable
 from csg.images import MAX_PIXELS
+from csg.paired_tests import PairedResult, Verdict
 from csg.records import Record
 
 SCHEMA_VERSION: Final = 1
@@ -168,6 +169,81 @@ class MirroredIou(Record):
     """As `SegmentationResult.frequency_weighted_iou`."""
 
 
+class DifferingImage(Record):
+    """An image on which two classifiers differ and one is right."""
+
+    index: Index
+    """Index of the image in the data set."""
+    image: Source
+    """Its file."""
+    true: str
+    """Its class."""
+    a: str
+    """What model A answered."""
+    b: str
+    """What model B answered."""
+    confidence_a: Share
+    """Probability that A gave its answer."""
+    confidence_b: Share
+    """Probability that B gave its answer."""
+
+
+class DifferingScene(Record):
+    """An image whose mIoU two segmenters differ on."""
+
+    index: Index
+    """Index of the image in the data set."""
+    image: Source
+    """Its file."""
+    a: Share
+    """mIoU of the image, of model A."""
+    b: Share
+    """The same of model B."""
+    classes: dict[str, tuple[Share, Share]]
+    """IoU of A and of B, of the classes of the image on which they differ most."""
+
+
+class Requirement(Record):
+    """What a script requires of the model, and whether it is met."""
+
+    require: Literal["not-worse", "better"]
+    """What was required of the main score."""
+    margin: Share
+    """Loss of the main score that does not count as worse, for "not-worse"."""
+    met: bool
+    """Whether it is shown."""
+
+
+class AgainstResult(Record):
+    """An evaluation (B) against an earlier one of the same images (A)."""
+
+    folder: WrittenPath
+    """Folder of evaluation A."""
+    model: str
+    """Model A."""
+    version: Count
+    """Its version; 0 of a bundle."""
+    bundle: Source | None = None
+    """Its bundle, if that answered in a process."""
+    left_out: Count
+    """Images that one of the two could not read: they count in no figure of the comparison."""
+    paired: PairedResult
+    """The differences of the scores, with intervals and p."""
+    verdicts: dict[str, Verdict]
+    """Whether B is better, by name of the score."""
+    only_a: tuple[DifferingImage | DifferingScene, ...]
+    """Images that only A gets right; of segmenters those on which B loses most. At most twelve (docs/evaluation.md)."""
+    only_b: tuple[DifferingImage | DifferingScene, ...]
+    """Images that only B gets right; of segmenters those on which B gains most."""
+    requirement: Requirement | None = None
+    """What was required."""
+
+    @property
+    def title(self) -> str:
+        """Model A's name for a heading."""
+        return self.model if self.bundle else f"{self.model} version {self.version}"
+
+
 class EvaluationResult(Record):
     """result.json and `csg evaluate --json`: what both tasks share."""
 
@@ -193,6 +269,8 @@ class EvaluationResult(Record):
     """Folder of the evaluation."""
     report: WrittenPath | None
     """The HTML page, if one was written."""
+    against: AgainstResult | None = None
+    """The comparison with another evaluation, if one was asked for."""
 
 
 class ClassificationResult(EvaluationResult):

@@ -16,6 +16,7 @@ from csg.card import ModelCard
 from csg.errors import InputError, printable
 from csg.files import atomic_write
 from csg_serve.evaluate import charts
+from csg_serve.evaluate.against_section import against_section
 from csg_serve.evaluate.card_tables import card_tables
 from csg_serve.evaluate.classification import ClassificationReport
 from csg_serve.evaluate.report_sections import classification_sections, percent, segmentation_sections
@@ -60,6 +61,7 @@ def write_report(
             card=card_tables(card),
             about=_about(report, notes),
             charts=charts,
+            against=against_section(report.against, images) if report.against else None,
         )
     )
     try:

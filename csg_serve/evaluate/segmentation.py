@@ -22,6 +22,7 @@ from csg_serve.client.model import OpenModel
 from csg_serve.evaluate.collect import iter_predictions
 from csg_serve.evaluate.progress import Progress
 from csg_serve.evaluate.records import (
+    AgainstResult,
     EvaluationSpec,
     JournalRecord,
     MirroredIou,
@@ -59,6 +60,8 @@ class SegmentationReport:
     """IoU of image and mirror image together, if mirror images were sent."""
     mirrored_interval: tuple[float, float] | None = None
     """As `interval`."""
+    against: AgainstResult | None = None
+    """The comparison with another evaluation, if one was asked for."""
 
     @property
     def examples(self) -> dict[str, int]:
@@ -88,6 +91,7 @@ class SegmentationReport:
             latency_ms=self.progress.latencies.percentiles(),
             folder=self.folder,
             report=page,
+            against=self.against,
         )
 
 

@@ -20,6 +20,7 @@ from csg.files import absolute
 from csg_serve.client.endpoints import DEFAULT_ADDRESS, Servers
 from csg_serve.client.model import OpenModel, open_source
 from csg_serve.client.requests import Sending, check_sending
+from csg_serve.evaluate.against import Against
 from csg_serve.evaluate.folder import find_folder, new_evaluation, resumed_evaluation
 from csg_serve.evaluate.journal import Journal
 from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, EvaluationSpec, SegmentationAnswer
@@ -53,6 +54,8 @@ class EvaluateOptions:
     """Write an HTML page."""
     page: Path | None = None
     """Where to write the page; None for report.html in the evaluation's folder."""
+    against: Against | None = None
+    """What it is compared with, and what is required of it."""
 
 
 @dataclass(frozen=True)
