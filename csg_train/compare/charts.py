@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from csg_train.compare.figures import plain
 from csg_train.compare.intervals import Estimate
-from csg_train.compare.palette import colour, marker
 from csg_train.compare.results import MethodResult
+from csg_train.pictures.palette import colour, marker
+from csg_train.pictures.plots import WIDTH, plain
 
-WIDTH = 7.0  # inches, about the width of a page
 DASHES = ("-", "--", ":", "-.")
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from csg.console import log
 from csg_train.compare.charts import Row, common_curve, curves_figure, scores_figure
-from csg_train.compare.figures import save_figure
 from csg_train.compare.intervals import estimate
 from csg_train.compare.panels import draw_panels
 from csg_train.compare.predictions import method_counts
 from csg_train.compare.results import ComparisonResult, MethodResult
+from csg_train.pictures.plots import save_figure
 
 
 def draw_figures(folder: Path, result: ComparisonResult, scores: dict[str, str]) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.transforms import IdentityTransform, Transform
 
-from csg.errors import one_line, printable
-from csg.files import atomic_write
-from csg_train.compare.palette import MARKERS, colour, marker
+from csg_train.pictures.palette import MARKERS, colour, marker
+from csg_train.pictures.plots import confusion_side, draw_confusion, plain
 
 CONCENTRATION = 40.0
 """kappa of the von Mises kernel, about 9 degrees."""
@@ -83,16 +79,6 @@ def circular_density(points: np.ndarray, at: np.ndarray) -> np.ndarray:
     return density
 
 
-def plain(text: str) -> str:
-    """A name from outside as Matplotlib shows it unchanged: `$` would start a formula. Long names are cut.
-
-    Example:
-        >>> plain("a $b$")
-        'a \\\\$b\\\\$'
-    """
-    return one_line(printable(text), 40).replace("$", r"\$")
-
-
 def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     """Embeddings on the circle, coloured by class, with a ring of density and E_s (docs/method.md section 9)."""
     columns, legend = _columns(len(panels)), [plain(name) for name in classes] if panels[0].true is not None else []
@@ -150,34 +136,16 @@ def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
         panels: those with a confusion matrix.
         classes: names of the classes.
     """
-    side, classes = max(2.6, 0.26 * len(classes) + 1), [plain(name) for name in classes]
+    side = confusion_side(len(classes))
     figure, axes = _grid(len(panels), side, side)
     for index, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
-        confusion = panel.confusion
-        assert confusion is not None
+        assert panel.confusion is not None
         assert panel.score is not None
-        shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        draw_confusion(axis, panel.confusion, classes, names=index % _columns(len(panels)) == 0)
         axis.set_title(f"{plain(panel.name)}, {panel.score:.1%}", fontsize=9)
-        axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
-        axis.set_yticks(range(len(classes)), classes if index % _columns(len(panels)) == 0 else [], fontsize=7)
-        if len(classes) <= 12:
-            for (row, column), share in np.ndenumerate(shares):
-                if share >= 0.005:
-                    shade = "white" if share > 0.5 else "black"
-                    axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=5, color=shade)
     figure.supxlabel("predicted, in % of the true class", fontsize=9)
     figure.supylabel("true", fontsize=9)
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG atomically; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a font without a character of a name draws a box
-        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    atomic_write(path, buffer.getvalue())
 
 
 def _columns(panels: int) -> int:

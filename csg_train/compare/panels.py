@@ -10,10 +10,11 @@ import numpy as np
 from csg.errors import InputError
 from csg.files import atomic_write
 from csg.npz import DAMAGED, npz_bytes
-from csg_train.compare.figures import Panel, angles, circle_figure, confusion_figure, save_figure
+from csg_train.compare.figures import Panel, angles, circle_figure, confusion_figure
 from csg_train.compare.results import ENERGIES
 from csg_train.energy import hyperspherical_energy
 from csg_train.methods.spec import file_name
+from csg_train.pictures.plots import save_figure
 from csg_train.tasks import TASKS, Images, Measurement
 from csg_train.training.embed import measure_run
 from csg_train.training.run_folder import Run

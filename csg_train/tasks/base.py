@@ -130,6 +130,10 @@ class Measurement:
     """Class indices (N,); None for segmentation, whose images have no single class."""
     predicted: np.ndarray | None = None
     """Class indices (N,); None for segmentation."""
+    confidences: np.ndarray | None = None
+    """Probability of the predicted class, float32 (N,); None for segmentation."""
+    indices: np.ndarray | None = None
+    """Which of the images these are, int (N,): without those that could not be read."""
     matrices: np.ndarray | None = None
     """Int64 (N, K, K + 1), the matrix of `csg.metrics.PixelConfusion` of each image; None for classification."""
     mirrored: ClassificationEvaluation | SegmentationEvaluation | None = None

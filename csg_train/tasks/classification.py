@@ -64,7 +64,7 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
         device: torch.device,
     ) -> Measurement:
         errors: list[InputError] = []
-        true, predicted, of_both, embeddings = [], [], [], []
+        read, confidences, predicted, of_both, embeddings = list[int](), [], [], [], []
 
         def note(error: InputError) -> None:
             errors.append(error)
@@ -80,11 +80,12 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
                 predicted.append(logits.argmax(1).cpu().numpy())
                 if both is not None:
                     of_both.append(both.argmax(1).cpu().numpy())
-                true.append(images.labels[indices])
+                confidences.append(logits.float().softmax(1).amax(1).cpu().numpy())
+                read += indices
                 advance(len(indices))
-        if not true:
+        if not read:
             raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
-        all_true, all_predicted = np.concatenate(true), np.concatenate(predicted)
+        all_true, all_predicted = images.labels[read], np.concatenate(predicted)
         scores = classification_scores(all_true, all_predicted, len(classes))
         evaluation = _evaluation(images.name, scores, skipped=len(errors))
         mirrored = None
@@ -97,6 +98,8 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
             np.concatenate(embeddings),
             true=all_true,
             predicted=all_predicted,
+            confidences=np.concatenate(confidences),
+            indices=np.array(read),
             mirrored=mirrored,
         )
 

@@ -65,7 +65,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
         device: torch.device,
     ) -> Measurement:
         """mIoU over whole images at their own size, one at a time, in the classes of the images' label set."""
-        skipped, embeddings, matrices = 0, [], []
+        read, embeddings, matrices = list[int](), [], []
         table, labelled = class_index_table(classes, images.labels), len(images.labels.classes)
         counts, counts_of_both = PixelConfusion(labelled), PixelConfusion(labelled)
         with progress_bar(f"measuring on {images.name}", len(images)) as advance:
@@ -73,20 +73,20 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
                 advance(1)
                 loaded = _load(images, index, recipe)
                 if loaded is None:
-                    skipped += 1
                     continue
                 padded, labels = loaded
+                read.append(index)
                 prediction = predict(torch.from_numpy(padded.pixels)[None].to(device))
                 prediction.check(images.name)
                 logits, embedding, both = prediction
                 embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
-                matrices.append(counts.matrix_of(labels, table[padded.restore(_label_map(logits))]))
+                matrices.append(counts.matrix_of(labels, table[padded.restore(label_map(logits))]))
                 counts.matrix += matrices[-1]
                 if both is not None:
-                    counts_of_both.add(labels, table[padded.restore(_label_map(both))])
+                    counts_of_both.add(labels, table[padded.restore(label_map(both))])
         if not embeddings:
             raise InputError(f"none of the {len(images)} images of {images.name} can be read", "check the data")
-        scores = counts.scores()
+        scores, skipped = counts.scores(), len(images) - len(read)
         if not scores.confusion.any():
             raise InputError(
                 f"no pixel of {images.name} belongs to a class of label set {images.labels.name}",
@@ -98,6 +98,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
             evaluation,
             scores.confusion[:, :-1],
             np.concatenate(embeddings),
+            indices=np.array(read),
             matrices=np.stack(matrices),
             mirrored=_evaluation(images, mirrored, skipped) if mirrored else None,
         )
@@ -115,7 +116,7 @@ def _load(images: SegmentationDataset, index: int, recipe: SegmentationRecipe) -
         return None
 
 
-def _label_map(logits: Tensor) -> np.ndarray:
+def label_map(logits: Tensor) -> np.ndarray:
     """The class of each pixel, uint8 (H, W), from logits or probabilities (1, K, H, W)."""
     return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
 

@@ -282,4 +282,6 @@ def _print_result(result: RunResult, as_json: bool) -> None:
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
-        log(f"run {result.run}: {result.steps} steps, {result.images_per_s:.0f} images/s")
+        pictures = Run(Path(result.run)).pictures
+        where = f", pictures in {pictures}" if pictures.is_dir() else ""
+        log(f"run {result.run}: {result.steps} steps, {result.images_per_s:.0f} images/s{where}")

@@ -21,10 +21,14 @@ class Conclusion:
         run: its folder.
         measurements: of the run.
         student: with the weights of the last step; it gets the chosen ones.
+
+    Attributes:
+        scores: what the chosen student reaches.
     """
 
     def __init__(self, run: Run, measurements: Measurements, student: Student):
         self.run, self.measurements, self.student = run, measurements, student
+        self.scores: Scores = {}
         self.predictions: dict[str, np.ndarray] = {}
 
     def make(self, result: RunResult, average: Mapping[str, Tensor]) -> RunResult:
@@ -44,6 +48,7 @@ class Conclusion:
         last = self.measurements.take(self.student, steps, mirrored=the_last)
         choice = self._choose(steps, average)
         scores = last if the_last else self.measurements.scores(self.student, "student", mirrored=True)
+        self.scores = scores
         if average:
             self.measurements.record(steps, scores, "average/")
         changes = {

@@ -11,8 +11,9 @@ best-on-real.safetensors   with `evaluate_every`: the weights that are best on t
 predictions.npz        what the networks of the result predict for each real image: `student`, and `last` and
                        `best_on_real` if there are such; classes (N,) with the true ones in `labels`, or matrices
                        (N, K, K + 1) of pixels by true and predicted class, the last column for none of the K
+pictures/              samples, curves, confusion, mistakes and scenes as PNG files (csg_train/pictures)
 result.json            the result, as `csg train --json` prints it; written last, so a run without it is unfinished
-diverged.txt           instead of the last four: why there is no student
+diverged.txt           instead of the last five: why there is no student
 """
 
 from __future__ import annotations
@@ -90,6 +91,11 @@ class Run:
     def metrics(self) -> Path:
         """The file of metrics."""
         return self.path / METRICS
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of pictures that a run has when it ends."""
+        return self.path / "pictures"
 
     @property
     def checkpoints(self) -> Path:

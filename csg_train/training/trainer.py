@@ -42,6 +42,7 @@ from csg_train.training.finite import finite_or_none, non_finite
 from csg_train.training.measurements import Measurements
 from csg_train.training.metrics_log import MetricsLine
 from csg_train.training.optimizer import TrainingPrecision, rate_factor
+from csg_train.training.pictures import keep_pictures
 from csg_train.training.progress_report import ProgressReport, progress_report
 from csg_train.training.run_data import RunImages
 from csg_train.training.run_folder import DIVERGED, RESULT, Run
@@ -134,7 +135,13 @@ class Trainer:
 
     def _conclude(self, result: RunResult) -> RunResult:
         conclusion = Conclusion(self.run, self.measurements, self.method.student)
-        return self._measured(lambda: conclusion.make(result, self.average.mean if self.average else {}))
+
+        def conclude() -> RunResult:
+            whole = conclusion.make(result, self.average.mean if self.average else {})
+            keep_pictures(self.run, self.recipe, self.method, self.images, conclusion.scores)
+            return whole
+
+        return self._measured(conclude)
 
     def _batches(self, end: int) -> Generator[Batch]:
         """This process's share of the batches from the current step to `end`, on the device."""

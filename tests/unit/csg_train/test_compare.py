@@ -12,9 +12,8 @@ from PIL import Image
 from csg.errors import InputError, UsageError
 from csg.locks import locked
 from csg_train.compare.charts import Row, scores_figure
-from csg_train.compare.figures import Panel, circle_figure, confusion_figure, save_figure
+from csg_train.compare.figures import Panel, circle_figure, confusion_figure
 from csg_train.compare.intervals import Estimate
-from csg_train.compare.palette import colour, marker
 from csg_train.compare.panels import draw_panels, read_panel
 from csg_train.compare.plan import keep_plan
 from csg_train.compare.predictions import differences
@@ -24,6 +23,8 @@ from csg_train.compare.tuning import best_trial, candidates, choose, recipe_for,
 from csg_train.energy import hyperspherical_energy
 from csg_train.methods import METHODS
 from csg_train.methods.spec import parse_method
+from csg_train.pictures.palette import colour, marker
+from csg_train.pictures.plots import save_figure
 from csg_train.training.embed import embed_command
 from csg_train.training.run_folder import Run
 from tests.helpers.cli import csg, csg_process, refused

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from csg.metrics import classification_scores
 from csg_train import energy as module
-from csg_train.compare.figures import Panel, angles, circle_figure, circular_density, confusion_figure, save_figure
+from csg_train.compare.figures import Panel, angles, circle_figure, circular_density, confusion_figure
 from csg_train.energy import hyperspherical_energy
+from csg_train.pictures.plots import save_figure
 
 
 def slow_energy(embeddings):
