@@ -1,4 +1,4 @@
-"""The commands that ask a served model: evaluate, predict, bench."""
+"""The commands that ask a model: evaluate, predict, bench."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from csg_serve.evaluate.session import EvaluateOptions
 
 EVALUATE_EXAMPLES = examples(
-    "csg evaluate --report",
+    "csg evaluate bundles/pacs-csg-1 --data photos/ --report",
     "csg evaluate --data photos/ --server gpu-box:8001 --json",
-    "csg evaluate bundles/digits-csg-1-fp16-1 --data photos/ --report",
 )
-PREDICT_EXAMPLES = examples("csg predict photo.jpg", "csg predict *.png --model scenes --out masks/")
+PREDICT_EXAMPLES = examples(
+    "csg predict bundles/pacs-csg-1 photos/ --top 5 --format csv",
+    "csg predict --server gpu-box:8001 a.jpg clip.mp4 --every 2",
+)
 BENCH_EXAMPLES = examples("csg bench --concurrency 1,8", "csg bench --scenario server --latency-ms 50 --accuracy")
 
 
@@ -58,7 +60,7 @@ class EvaluationOptions:
     ] = False
     out: Annotated[
         Optional[Path],
-        typer.Option(help="Folder of the evaluation.", show_default="evaluations/<model>-<version>-<n>"),
+        typer.Option(help="Folder of the evaluation.", show_default="evaluations/<model>-<version or bundle>-<n>"),
     ] = None
     resume: Annotated[
         bool,
@@ -186,19 +188,69 @@ def evaluate(
     evaluate_command(replace(options, against=against.options()), as_json)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictionOptions:
+    """How images are predicted, and what is written."""
+
+    top: Annotated[
+        Optional[int],
+        typer.Option(help="Classifiers: how many classes to give, the most probable first.", show_default="1", min=1),
+    ] = None
+    form: Annotated[
+        Literal["text", "csv", "jsonl"],
+        typer.Option("--format", help="Rows on standard output: lines for people, CSV, or JSON Lines."),
+    ] = "text"
+    out: Annotated[
+        Optional[Path], typer.Option(help="Segmenters: folder for masks and overlays.", show_default="predictions")
+    ] = None
+    tile: Tile = None
+    every: Annotated[
+        float, typer.Option(help="Videos: seconds between the frames that are taken; 0 takes every frame.", min=0.0)
+    ] = 1.0
+    on_unreadable: Annotated[
+        Optional[Literal["fail", "skip"]],
+        typer.Option(
+            help="What to do with an image that can't be read: stop there, or skip it and count it.",
+            show_default="skip it, and exit with code 3 at the end",
+        ),
+    ] = None
+
+
 @grouped
 def predict(
+    *,
     connection: ConnectionOptions,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[BUNDLE] IMAGES",
+            help="A bundle to run in this process, without a server; then images: files, folders, patterns in quotes, "
+            "- (one image on standard input), http(s) addresses, video files.",
+            show_default=False,
+        ),
+    ],
     model: Model = None,
-    tile: Tile = None,
-    out: Annotated[Path, typer.Option(help="Segmenters: folder for masks and overlays.")] = Path("predictions"),
+    predictions: PredictionOptions,
     as_json: Json = False,
 ) -> None:
-    """Predict the class and confidence of images, or their masks, with a served model."""
+    """Predict the classes of images, or their masks, with a served model or a bundle; rows come as they are answered.
+
+    An image that can't be read does not end the rest.
+    """
     from csg_serve.evaluate.predict import PredictOptions, predict_command
 
-    options = PredictOptions(images=tuple(images), servers=connection.servers(), model=model, tile=tile, out=out)
+    source, images = connection.source(words)
+    options = PredictOptions(
+        images=tuple(images),
+        source=source,
+        model=model,
+        tile=predictions.tile,
+        out=predictions.out,
+        top=predictions.top,
+        form=predictions.form,
+        every=predictions.every,
+        on_unreadable=predictions.on_unreadable,
+    )
     predict_command(options, as_json)
 
 

@@ -9,12 +9,13 @@ import re
 import sys
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 
 from csg.console import log
 from csg.datasets.listing import describe_passed_over, ending_of, walk
 from csg.errors import InputError, UsageError
+from csg.image_headers import read_header
 from csg.images import MAX_FILE, SUFFIXES, read_file
 from csg_serve.client.named_image import NamedImage, named, no_image
 
@@ -181,6 +182,10 @@ def _standard_input() -> NamedImage:
     content = sys.stdin.buffer.read(MAX_FILE + 1)
     if not content:
         return no_image(STDIN, InputError("nothing is on standard input", "pipe one image to it, or name files"))
+    with suppress(ValueError):  # an image that costs too much, which is said when it is decoded
+        if read_header(content) is None:
+            hint = "give names of files to xargs, not to -"
+            return no_image(STDIN, InputError("standard input holds no image", hint))
     if len(content) > MAX_FILE:
         return no_image(STDIN, InputError(f"standard input has more than {MAX_FILE} bytes", "name files"))
     return NamedImage(STDIN, "stdin", content)

@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from csg.console import print_json, show_line
+import numpy as np
+
+from csg.console import log, print_json, show_line
 from csg.datasets.segmentation import SegmentationDataset
 from csg_serve.evaluate.against import check_requirement, check_same_images, compare_answers, show_against
 from csg_serve.evaluate.classification import ClassificationReport, show_classification, summarise_classification
 from csg_serve.evaluate.collect import collect
 from csg_serve.evaluate.folder import write_result
+from csg_serve.evaluate.one_class import one_class_hint
 from csg_serve.evaluate.recorded_answers import read_answers, recorded_answers
 from csg_serve.evaluate.segmentation import (
     SegmentationReport,
@@ -77,12 +80,23 @@ async def evaluate(options: EvaluateOptions) -> tuple[Report, Path | None]:
             check_same_images(other, session.dataset)
         await collect(session)
         report = await summarise(session)
+        _log_one_class(session, report)
         if against and other:
             own = recorded_answers(session.folder, session.spec, report.classes, session.journal.records())
             report = replace(report, against=compare_answers(other, own, session.dataset.paths, against))
         page = write_page(session, report) if options.report else None
         write_result(report.to_result(page))
     return report, page
+
+
+def _log_one_class(session: EvaluationSession, report: Report) -> None:
+    """Say what to check if the labels have several classes, and all predictions the same one."""
+    true, predicted = report.scores.confusion.sum(1), report.scores.confusion.sum(0)
+    if np.count_nonzero(true) > 1:
+        names = (*report.classes, "no class of the labels")
+        found = [name for name, count in zip(names, predicted, strict=False) if count]
+        if hint := one_class_hint(session.served.card, found, report.progress.answered):
+            log(hint)
 
 
 async def summarise(session: EvaluationSession) -> Report:

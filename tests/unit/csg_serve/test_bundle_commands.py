@@ -1,13 +1,16 @@
-"""A bundle without a server: `csg evaluate` of it, resumed, and what is refused."""
+"""A bundle without a server: `csg evaluate` and `csg predict`, what they write, and what is refused."""
 
+import csv
+import io
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.helpers.cli import csg, refused
+from tests.helpers.cli import CSG, csg, refused
 from tests.helpers.evaluations import TIMES
 from tests.helpers.tiny_bundle import (
     COLOURS,
@@ -75,6 +78,7 @@ def test_words_that_contradict_each_other_are_refused(bundle, data):
     refused(csg("evaluate", bundle.path, "--model", "colour"), 2, "leave out --model")
     refused(csg("evaluate", bundle.path, bundle.path), 2, "name one bundle")
     refused(csg("evaluate", bundle.path, "a.html", "b.html", "--report"), 2, "unexpected argument 'b.html'")
+    refused(csg("evaluate", "page.html", "--server", "localhost:1"), 2, r"unexpected argument 'page\.html'")
     refused(csg("evaluate", "bundles/other"), 2, "unexpected argument 'bundles/other'; a bundle is a folder")
     refused(csg("evaluate", run), 3, "run is a run, not a bundle; export it")
 
@@ -94,3 +98,86 @@ def test_a_bundle_that_can_not_be_trusted_is_one_line(bundle, data):
     ):
         refused(csg("evaluate", folder, "--data", data), code, words)
     assert not Path("evaluations").exists()
+
+
+def predicted(*args, code=0):
+    done = csg("predict", *args)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_rows_for_people_for_spreadsheets_and_for_programs(bundle, data):
+    image = "data/green/0.png"
+    assert predicted(bundle.path, image, "--top", 2).stdout == f"{image}: green 100.0%, red 0.0%\n"
+    (row,) = csv.DictReader(io.StringIO(predicted(bundle.path, image, "--top", 9, "--format", "csv").stdout))
+    assert (row["image"], row["class"], row["class_2"], row["class_3"]) == (image, "green", "red", "blue")
+    assert sum(float(row[f"confidence{n}"]) for n in ("", "_2", "_3")) == pytest.approx(1, abs=1e-5)
+    line = json.loads(predicted(bundle.path, image, "--top", 2, "--format", "jsonl").stdout)
+    assert (line["class"], [one["class"] for one in line["top"]]) == ("green", ["green", "red"])
+    whole = json.loads(predicted(bundle.path, image, "--json").stdout)
+    assert (whole["model"], whole["version"], len(whole["predictions"])) == ("colour", 0, 1)
+    assert whole["predictions"][0].keys() == {"image", "class", "confidence"}
+
+
+def test_masks_of_images_of_one_name_have_files_of_their_own(data):
+    scenes = write_scene_bundle(Path("scenes")).path
+    rows = list(csv.DictReader(io.StringIO(predicted(scenes, "data", "--format", "csv", "--out", "m").stdout)))
+    assert len(rows) == len({row["mask"] for row in rows}) == len(list(Path("m").glob("*-overlay*.png"))) == 30
+    assert [float(rows[0][f"share_{name}"]) for name in COLOURS] == [0, 0, 1]
+
+
+def test_a_broken_image_does_not_end_the_rest(bundle, data):
+    Path("a,b\nc.png").write_bytes(b"broken")
+    words = (bundle.path, "a,b\nc.png", "data/red/0.png", "no*.png", "--format")
+    done = predicted(*words, "csv", code=3)
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [(row["image"], row["class"]) for row in rows] == [
+        ("a,b\nc.png", ""),
+        ("data/red/0.png", "red"),
+        ("no*.png", ""),
+    ]
+    assert "not an image file" in rows[0]["error"]
+    assert "2 of 3 images can't be read, first: image a,b" in done.stderr
+    assert "images predicted: 1, skipped: 2" in done.stderr
+    lines = predicted(*words, "jsonl", "--on-unreadable", "skip").stdout.splitlines()
+    assert ["error" in json.loads(line) for line in lines] == [True, False, True]
+    refused(csg("predict", *words, "text", "--on-unreadable", "fail"), 3, "--on-unreadable skip")
+
+
+def test_words_of_predict_that_do_not_fit_are_refused(bundle, data):
+    scenes = write_scene_bundle(Path("scenes")).path
+    for words, pattern in {
+        (bundle.path,): "no images are named",
+        (bundle.path, data, "--out", "x"): "--out is the folder of a segmenter's masks",
+        (scenes, data, "--top", "2"): "--top is for classifiers",
+        (bundle.path, data, "--tile", "64"): "leave out --tile",
+        (bundle.path, data, "--json", "--format", "csv"): "exclude each other",
+        (bundle.path, data, scenes): "name one bundle",
+        (bundle.path, "file:///etc/passwd"): "addresses are not",
+        (bundle.path, data, "--server", "a:1"): "leave out --server",
+    }.items():
+        refused(csg("predict", *words), 2, pattern)
+
+
+def test_one_class_for_many_images_is_worth_a_line(bundle, data):
+    hint = "every one of 20 images was predicted as red: if they show other classes too, check the training"
+    assert hint in predicted(bundle.path, "data/red", "data/red").stderr
+    assert "every one of" not in predicted(bundle.path, "data/red", "data/blue").stderr
+    assert "every one of" not in predicted(bundle.path, "data/red").stderr
+    for number in range(10):
+        for name in COLOURS:
+            Image.new("RGB", (40, 40), "blue").save(f"data/{name}/{number}.png")
+    found = csg("evaluate", bundle.path, "--data", data)
+    assert "every one of 30 images was predicted as blue" in found.stderr
+    scenes = write_scene_bundle(Path("scenes")).path
+    assert "every pixel of all 30 images was predicted as blue" in predicted(scenes, data).stderr
+
+
+def test_rows_come_one_by_one_and_a_closed_pipe_is_no_error(bundle, data):
+    many = ["data/red/0.png"] * 300
+    command = [*CSG, "predict", str(bundle.path), *many, "--format", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert json.loads(process.stdout.readline())["class"] == "red"
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 141

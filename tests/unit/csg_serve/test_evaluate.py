@@ -19,7 +19,6 @@ from csg_serve.client.endpoints import Servers
 from csg_serve.evaluate.command import evaluate, evaluate_until_signal, show
 from csg_serve.evaluate.records import ClassificationResult
 from csg_serve.evaluate.session import EvaluateOptions
-from tests.helpers.cli import csg, refused
 from tests.helpers.evaluations import TIMES
 from tests.helpers.small_server import SmallServer, running
 from tests.helpers.tiny_bundle import COLOURS
@@ -114,7 +113,6 @@ def test_options_of_segmenters_are_refused_for_a_classifier(data):
     for options in ({"tile": 64}, {"labels": "camvid11"}):
         with pytest.raises(UsageError, match="colour is not a segmenter; leave out --labels and --tile"):
             evaluated(SmallServer(), data=(data,), **options)
-    refused(csg("evaluate", "page.html", "--server", "localhost:1"), 2, r"unexpected argument 'page\.html'")
 
 
 def test_logits_that_are_not_finite_are_an_error(data):

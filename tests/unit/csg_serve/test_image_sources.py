@@ -79,9 +79,12 @@ def test_a_word_without_an_image_does_not_end_the_rest(photos):
 
 
 def test_standard_input_is_one_image(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"content")))
+    content = encoded(noise())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     (one,) = images("-")
-    assert (one.name, one.stem, one.source) == ("-", "stdin", b"content")
+    assert (one.name, one.stem, one.source) == ("-", "stdin", content)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.png\nb.png\n")))
+    assert "standard input holds no image; give names of files to xargs" in error("-")
     assert "nothing is on standard input" in error("-")
     with pytest.raises(UsageError, match="named twice"):
         images("-", "-")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from csg.images import decode
-from csg_serve.evaluate.predict import _mask_prediction
+from csg_serve.client.named_image import named
+from csg_serve.evaluate.predict import mask_prediction
 from tests.helpers.image_files import encoded, noise
 from tests.helpers.tiny_bundle import write_scene_bundle
 
@@ -20,7 +21,7 @@ def card(tmp_path):
 def predicted(image, card, value=0):
     image.parent.mkdir(parents=True, exist_ok=True)
     image.write_bytes(encoded(noise(size=(16, 16))))
-    return _mask_prediction(image, np.full((16, 16), value, np.uint8), card, Path("masks"))
+    return mask_prediction(named(image), np.full((16, 16), value, np.uint8), card, Path("masks"))
 
 
 def test_images_of_one_name_predicted_at_the_same_time_have_files_of_their_own(card):
