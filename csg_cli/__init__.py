@@ -21,15 +21,15 @@ from csg import __version__
 from csg.errors import CsgError, UsageError, one_line, printable
 from csg.extras import install_command
 from csg.machine_errors import machine_error
-from csg_cli import compare, demo, deploy, evaluate, export, serve, train
+from csg_cli import compare, demo, deploy, evaluate, export, push, serve, train
 from csg_cli.options import examples
 
-PIPELINE = ("train", "compare", "embed", "export", "deploy", "serve", "evaluate", "predict", "bench")
+PIPELINE = ("train", "compare", "embed", "export", "push", "deploy", "serve", "evaluate", "predict", "bench")
 ORDER = (*PIPELINE, "models", "weights", "data", "demo")
 EXTRAS = {
     **dict.fromkeys(("train", "compare", "embed", "weights", "data"), "train"),
     **dict.fromkeys(("deploy", "serve", "evaluate", "predict", "models"), "serve"),
-    **{"export": "export", "bench": "bench"},
+    **{"export": "export", "bench": "bench", "push": "hub"},
 }
 """The extra of pyproject.toml that brings the packages of a command."""
 CLOSED_PIPE = 141
@@ -57,6 +57,7 @@ app.add_typer(export.export_app, name="export")
 app.add_typer(train.weights_app, name="weights")
 app.add_typer(train.data_app, name="data")
 app.command(epilog=train.EMBED_EXAMPLES)(train.embed)
+app.command(epilog=push.EXAMPLES)(push.push)
 app.command(epilog=deploy.EXAMPLES)(deploy.deploy)
 app.command(epilog=serve.SERVE_EXAMPLES)(serve.serve)
 app.command(epilog=serve.MODELS_EXAMPLES)(serve.models)
