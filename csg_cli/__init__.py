@@ -1,8 +1,9 @@
 """The command line. Each command calls one function of a stage, imported inside it, so that `csg --help` is fast.
 
 options.py      options that several commands share
-completion.py   what a shell completes
-train.py, compare.py, export.py, deploy.py, serve.py, evaluate.py, demo.py   the commands
+completion.py   what a shell completes; bash_words.py: what bash needs for it
+default_command.py   groups with a command that needs no name
+train.py, compare.py, config.py, export.py, deploy.py, serve.py, evaluate.py, demo.py   the commands
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from csg import __version__
 from csg.errors import CsgError, UsageError, one_line, printable
 from csg.extras import install_command
 from csg.machine_errors import machine_error
-from csg_cli import compare, demo, deploy, evaluate, export, push, serve, train
+from csg_cli import compare, config, demo, deploy, evaluate, export, push, serve, train
+from csg_cli.completion import VARIABLE, answer_shell
 from csg_cli.options import examples
 
 PIPELINE = ("train", "compare", "embed", "export", "push", "deploy", "serve", "evaluate", "predict", "bench")
-ORDER = (*PIPELINE, "models", "weights", "data", "demo")
+ORDER = (*PIPELINE, "models", "config", "weights", "data", "demo")
 EXTRAS = {
-    **dict.fromkeys(("train", "compare", "embed", "weights", "data"), "train"),
+    **dict.fromkeys(("train", "compare", "embed", "config", "weights", "data"), "train"),
     **dict.fromkeys(("deploy", "serve", "evaluate", "predict", "models"), "serve"),
     **{"export": "export", "bench": "bench", "push": "hub"},
 }
@@ -54,6 +56,7 @@ app = typer.Typer(
 app.add_typer(train.train_app, name="train")
 app.add_typer(compare.compare_app, name="compare")
 app.add_typer(export.export_app, name="export")
+app.add_typer(config.config_app, name="config")
 app.add_typer(train.weights_app, name="weights")
 app.add_typer(train.data_app, name="data")
 app.command(epilog=train.EMBED_EXAMPLES)(train.embed)
@@ -97,6 +100,8 @@ def main() -> None:
     try:
         _check_arguments(args)
         try:
+            if os.environ.get(VARIABLE, "").startswith("complete_"):
+                answer_shell(lambda: app(prog_name="csg"))
             app([arg for arg in args if arg != "--debug"], prog_name="csg")
         finally:
             sys.stdout.flush()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from csg.errors import UsageError
+from csg_cli import completion
 from csg_cli.options import Json, Repository, examples, grouped
 
 if TYPE_CHECKING:
@@ -150,7 +151,12 @@ def deploy(
     *,
     context: typer.Context,
     bundle: Annotated[
-        Optional[Path], typer.Argument(help="Bundle folder.", show_default="the newest in bundles/")
+        Optional[Path],
+        typer.Argument(
+            help="Bundle folder.",
+            show_default="the newest in bundles/",
+            autocompletion=completion.bundles,
+        ),
     ] = None,
     repository: Repository = Path("model_repository"),
     name: Annotated[Optional[str], typer.Option(help="Name of the model.", show_default="the card's")] = None,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from csg.errors import UsageError
 from csg_cli import completion
+from csg_cli.default_command import DEFAULT, DefaultCommand, DefaultGroup
 from csg_cli.options import Json, examples, grouped
 
 if TYPE_CHECKING:
@@ -20,33 +20,19 @@ INSPECT = "inspect"
 OUTPUTS, INT8, ENGINES = "Inputs and outputs", "int8", "TensorRT engines"
 
 
-class _Export(TyperGroup):
-    """`csg export [RUN]` exports; `csg export inspect BUNDLE` is the one command below it."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args if args[:1] == [INSPECT] else ["run", *args])
-
-
-class _RunContext(typer.Context):
-    """Names the command as a user types it, in its usage line and in errors."""
-
-    @property
-    def command_path(self) -> str:
-        return self.parent.command_path if self.parent else super().command_path
-
-
-class _Run(TyperCommand):
-    context_class = _RunContext
-
-
-export_app = typer.Typer(cls=_Export, help="Export a run as a bundle, or inspect a bundle.")
+export_app = typer.Typer(cls=DefaultGroup, help="Export a run as a bundle, or inspect a bundle.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
     """The network to export."""
 
-    run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None
+    run: Annotated[
+        Optional[Path],
+        typer.Argument(
+            help="Run folder.", show_default="the newest in runs/", autocompletion=completion.runs_and_inspect
+        ),
+    ] = None
     checkpoint: Annotated[
         Optional[Path],
         typer.Option(help="Export this checkpoint of the method's published code (NVlabs/CSG), not a run."),
@@ -243,8 +229,8 @@ class ModelOptions:
 
 
 @export_app.command(
-    "run",
-    cls=_Run,
+    DEFAULT,
+    cls=DefaultCommand,
     epilog=examples("csg export --fp16", "csg export runs/cls/digits-csg-1 --out bundles/digits"),
 )
 @grouped
@@ -291,7 +277,16 @@ def export(
     INSPECT,
     epilog=examples("csg export inspect bundles/digits", "csg export inspect bundles/digits --json"),
 )
-def inspect(bundle: Annotated[Path, typer.Argument(help="Bundle folder.")], as_json: Json = False) -> None:
+def inspect(
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            help="Bundle folder.",
+            autocompletion=completion.bundles,
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
     """Check a bundle against its SHA-256 sums and show what it contains."""
     from csg_export.inspect import inspect_command
 

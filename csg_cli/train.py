@@ -110,7 +110,14 @@ def _train(task: str, recipe: RecipeOptions, run: RunOptions, more: dict[str, An
 
 
 def embed(
-    run: Annotated[Optional[Path], typer.Argument(help="Run folder.", show_default="the newest in runs/")] = None,
+    run: Annotated[
+        Optional[Path],
+        typer.Argument(
+            help="Run folder.",
+            show_default="the newest in runs/",
+            autocompletion=completion.runs,
+        ),
+    ] = None,
     data: Annotated[
         Optional[list[str]],
         typer.Option(help="Images, as `csg train` takes them. Repeatable.", show_default="the run's real images"),

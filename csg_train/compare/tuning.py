@@ -10,6 +10,7 @@ from typing import Any
 from csg.errors import UsageError
 from csg_train.compare.results import Trial
 from csg_train.methods import METHODS, load_method
+from csg_train.methods.settings import settings_class
 from csg_train.methods.spec import MethodSpec, parse_method
 from csg_train.recipe import Recipe, SegmentationData, apply_settings, parse_recipe
 from csg_train.tasks import TASKS
@@ -48,7 +49,7 @@ def choose(texts: Sequence[str], base: Recipe) -> tuple[list[MethodSpec], list[M
 def missing_settings(spec: MethodSpec, base: Recipe) -> list[str]:
     """Settings of the method that have neither a default nor a value."""
     given = spec.settings.keys() | base.methods.get(spec.name, {}).keys()
-    fields = load_method(spec.name).Settings.model_fields
+    fields = settings_class(spec.name).model_fields
     return [name for name, field in fields.items() if field.is_required() and name not in given]
 
 

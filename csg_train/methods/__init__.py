@@ -82,4 +82,6 @@ def _load(name: str) -> type[Method]:
     found = EntryPoint(name, METHODS[name], GROUP).load()
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise TypeError(f"{METHODS[name]} is not a subclass of csg_train.methods.base.Method")
+    if hasattr(found, "segmentation_defaults"):
+        raise TypeError("segmentation_defaults is an attribute of its Settings class now")
     return found

@@ -10,49 +10,21 @@ most 9: above, lambda shrinks for that step (`cap`). The hand-set rates and clas
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from csg_train.distributed import mean_over_processes
-from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Student, task_loss
+from csg_train.methods.base import Batch, Losses, Method, Student, task_loss
 from csg_train.methods.rate_policy import RatePolicy
+from csg_train.methods.settings import AsgL2oSettings, AsgSettings
 from csg_train.models.teacher import Teacher
-
-
-class AsgSettings(MethodSettings):
-    """Settings of asg."""
-
-    augment: bool = False
-    """Augment the training images, as the other methods do; by default they are resized and cropped alone, as
-    published."""
-    weight: Annotated[float, Field(ge=0)] = 0.1
-    """lambda, the weight of the imitation: 0.1 in classification, 75 in segmentation."""
-    pooled: bool = True
-    """Imitate the prediction from the globally pooled layer4, as published; false: the one at each position."""
-    cap: Annotated[float, Field(gt=0)] | None = None
-    """Maximum of the weighted imitation in a step, reached by a smaller weight in that step; null: no maximum."""
-    learned: bool = False
-    """Let an online policy choose the learning rate of each stage while the student trains."""
-    window: Annotated[int, Field(ge=1)] = 20
-    """Steps between two choices of the policy."""
-
-
-class AsgL2oSettings(AsgSettings):
-    """Settings of asg-l2o: those of asg, with learned rates; in segmentation `cap` is 9, as published."""
-
-    learned: bool = True
-    """Let an online policy choose the learning rate of each stage while the student trains."""
 
 
 class Asg(Method):
     """The task loss and the imitation of the ImageNet network's predictions."""
 
     Settings = AsgSettings
-    segmentation_defaults = {"weight": 75.0}  # docs/method.md section 8  # noqa: RUF012
     needs_teacher = True
 
     settings: AsgSettings
@@ -94,7 +66,6 @@ class AsgL2o(Asg):
     """asg with layer-wise learning rates chosen by an online policy."""
 
     Settings = AsgL2oSettings
-    segmentation_defaults = Asg.segmentation_defaults | {"cap": 9.0}
 
 
 def capped(loss: Tensor, cap: float | None) -> Tensor:

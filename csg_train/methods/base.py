@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from csg.datasets.label_sets import IGNORED
-from csg.records import Record
+from csg_train.methods.settings import MethodSettings
 from csg_train.models.classifier import Classifier
 from csg_train.models.segmenter import Segmenter
 from csg_train.models.teacher import Teacher
@@ -40,14 +39,6 @@ class Batch:
         return [Batch(views, labels) for views, labels in chunks if len(labels)]
 
 
-class MethodSettings(Record):
-    """Settings of a method. Each method has a subclass; a field without a default must be set by the user."""
-
-    def paths(self) -> dict[str, Path]:
-        """The settings that name a file or folder."""
-        return {name: value for name, value in self if isinstance(value, Path)}
-
-
 class Method(nn.Module):
     """A method: student, teacher and settings, and what it computes with them.
 
@@ -69,8 +60,6 @@ class Method(nn.Module):
     """Suffix of the backbone's name, for methods that change the backbone."""
     tuned_setting: ClassVar[str | None] = "weight"
     """The setting that a comparison tunes: the weight of the method's loss. None: it tunes the learning rates."""
-    segmentation_defaults: ClassVar[dict[str, Any]] = {}
-    """Defaults of settings in segmentation, where they differ from those of classification."""
 
     settings: MethodSettings
 
@@ -79,11 +68,6 @@ class Method(nn.Module):
         self.student = student
         self.settings = settings
         self._teacher = [teacher]  # in a list: not a submodule, so neither trained nor saved
-
-    @classmethod
-    def defaults(cls, task: str) -> dict[str, Any]:
-        """Defaults of settings that depend on the task, `cls` or `seg`."""
-        return dict(cls.segmentation_defaults) if task == "seg" else {}
 
     @property
     def augmented(self) -> bool:

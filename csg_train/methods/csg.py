@@ -15,17 +15,10 @@ from torch import Tensor
 
 from csg_train.methods.base import Losses, Student
 from csg_train.methods.contrast import StageQueues, ema_update, momentum_copy
-from csg_train.methods.contrastive import ContrastiveMethod, QueueSettings
+from csg_train.methods.contrastive import ContrastiveMethod
+from csg_train.methods.settings import CsgSettings
 from csg_train.models.batch_norm import frozen_running_stats
 from csg_train.models.teacher import Teacher
-
-
-class CsgSettings(QueueSettings):
-    """Settings of csg."""
-
-    train_heads: bool = True
-    """Train the projection heads; otherwise they keep their initial weights, as in the published segmentation code
-    (docs/method.md section 7)."""
 
 
 class Csg(ContrastiveMethod):

@@ -19,51 +19,25 @@ CycleGAN to restyle each image to each of them. Ours are:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
 from torch import Tensor
 
 from csg.card import ClassificationInput
 from csg.console import log
 from csg.datasets.listing import list_images
 from csg.errors import InputError
-from csg.files import absolute
 from csg.images import load
-from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Student, task_loss
+from csg_train.methods.base import Batch, Losses, Method, Student, task_loss
+from csg_train.methods.settings import DrpcSettings
 from csg_train.models.teacher import Teacher
 
 GRIDS = (1, 2, 4, 8)  # docs/method.md section 8
 SMALLEST_SHARE = 0.5
 Region = tuple[float, float, float, float]
 """Top, bottom, left and right edge, as shares of the height and of the width."""
-
-
-class DrpcSettings(MethodSettings):
-    """Settings of drpc."""
-
-    styles: Path
-    """Folder of style images, searched with its subfolders."""
-    weight: Annotated[float, Field(ge=0)] = 1.0
-    """mu, the weight of both consistencies."""
-    within: Annotated[float, Field(ge=0)] = 1.0
-    """nu, the weight of the consistency within an image, relative to the one across its versions; 0: without it."""
-    versions: Annotated[int, Field(ge=1)] = 15
-    """Restyled copies of each image, 15 as published; time and memory of a step grow with them."""
-    band: Annotated[float, Field(gt=0, le=0.5)] = 0.05
-    """Half the side of the square of low frequencies that take the amplitude of the style, as a share of the side of
-    the image."""
-    max_styles: Annotated[int, Field(ge=1)] = 256
-    """Style images kept in memory."""
-
-    @field_validator("styles")
-    @classmethod
-    def _absolute(cls, styles: Path) -> Path:
-        """So that the run can be resumed from another folder."""
-        return absolute(styles)
 
 
 class Drpc(Method):

@@ -9,21 +9,10 @@ ResNet-50 and -101, 1280 times for MobileNetV2. mu = 5e-5 with the sum is mu = 0
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import torch
-from pydantic import Field
 
-from csg_train.methods.base import Batch, Losses, Method, MethodSettings, task_loss
-
-
-class FeatureL2Settings(MethodSettings):
-    """Settings of feature-l2."""
-
-    weight: Annotated[float, Field(ge=0)] = 5e-5
-    """mu, the weight of the distance."""
-    channels: Literal["sum", "mean"] = "sum"
-    """How the squared differences of the channels make a distance; mean: as in csg 0.2, with a weight of 0.1."""
+from csg_train.methods.base import Batch, Losses, Method, task_loss
+from csg_train.methods.settings import FeatureL2Settings
 
 
 class FeatureL2(Method):

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from csg_train.methods.none import NoneMethod, NoneSettings
-
-
-class IbnSettings(NoneSettings):
-    """Settings of ibn-a and ibn-b: those of none, with augmentation."""
-
-    augment: bool = True
-    """Augment the training images."""
+from csg_train.methods.none import NoneMethod
+from csg_train.methods.settings import IbnSettings
 
 
 class IbnA(NoneMethod):

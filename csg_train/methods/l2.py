@@ -13,37 +13,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from csg_train.distributed import mean_over_processes
-from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Student, task_loss
+from csg_train.methods.base import Batch, Losses, Method, Student, task_loss
+from csg_train.methods.settings import EwcSettings, L2Settings
 from csg_train.models.backbones import Encoder
 from csg_train.models.teacher import Teacher
 
 MAX_FISHER = 100.0
-
-
-class L2Settings(MethodSettings):
-    """Settings of l2."""
-
-    weight: Annotated[float, Field(ge=0)] = 0.1
-    """mu, the weight of the distance; 0.1 pulls a weight about half-way back over a run of the pacs recipe."""
-    fisher: bool = False
-    """Weigh each parameter by its Fisher information (ewc)."""
-    images: Annotated[int, Field(ge=1)] = 256
-    """Images that the Fisher information is measured on."""
-
-
-class EwcSettings(L2Settings):
-    """Settings of ewc: those of l2, with Fisher weights."""
-
-    fisher: bool = True
-    """Weigh each parameter by its Fisher information."""
 
 
 class WeightAnchor(nn.Module):

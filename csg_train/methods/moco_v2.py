@@ -10,7 +10,8 @@ from torch import Tensor
 
 from csg_train.methods.base import Losses, Student
 from csg_train.methods.contrast import StageQueues, ema_update, momentum_copy
-from csg_train.methods.contrastive import ContrastiveMethod, QueueSettings
+from csg_train.methods.contrastive import ContrastiveMethod
+from csg_train.methods.settings import QueueSettings
 from csg_train.models.teacher import Teacher
 
 

@@ -5,15 +5,8 @@ The published baseline trains without augmentation (section 6); `none:augment=tr
 
 from __future__ import annotations
 
-from csg_train.methods.base import Batch, Losses, Method, MethodSettings, task_loss
-
-
-class NoneSettings(MethodSettings):
-    """Settings of none."""
-
-    augment: bool = False
-    """Augment the training images, as the other methods do; by default they are resized and cropped alone, as
-    published."""
+from csg_train.methods.base import Batch, Losses, Method, task_loss
+from csg_train.methods.settings import NoneSettings
 
 
 class NoneMethod(Method):

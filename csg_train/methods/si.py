@@ -11,26 +11,15 @@ epoch, so it has no penalty.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from csg_train.methods.base import Batch, Losses, Method, MethodSettings, Student, task_loss
+from csg_train.methods.base import Batch, Losses, Method, Student, task_loss
 from csg_train.methods.l2 import WeightAnchor
+from csg_train.methods.settings import SiSettings
 from csg_train.models.teacher import Teacher
-
-
-class SiSettings(MethodSettings):
-    """Settings of si."""
-
-    weight: Annotated[float, Field(ge=0)] = 1000.0
-    """c, the weight of the penalty; large, because the gain of an epoch is divided among millions of weights."""
-    xi: Annotated[float, Field(gt=0)] = 0.1
-    """Damping, 0.1 as published."""
-    anchor: Literal["imagenet", "last"] = "imagenet"
-    """The weights that the penalty pulls to: those of ImageNet, or those at the end of the last epoch."""
 
 
 class Si(Method):

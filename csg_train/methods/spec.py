@@ -6,17 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
-from csg.did_you_mean import closest
 from csg.errors import UsageError, one_line
 from csg.parsing import parse_yaml
-from csg_train.methods import load_method
-
-if TYPE_CHECKING:
-    from csg_train.methods.base import MethodSettings
+from csg_train.methods.settings import MethodSettings, settings_class
 
 EXAMPLE = "for example csg:temperature=0.2"
 METHOD_SYNONYMS = {
@@ -27,6 +23,20 @@ METHOD_SYNONYMS = {
     **dict.fromkeys(("layers", "blocks"), "stages"),
 }
 """Settings of methods by the words that papers and other programs have for them."""
+
+
+class UnknownMethodSetting(UsageError):
+    """A method does not have a setting.
+
+    Args:
+        method: name of the method.
+        setting: the name that is not one of its settings.
+    """
+
+    def __init__(self, method: str, setting: str):
+        hint = f"it has {', '.join(settings_class(method).model_fields) or 'none'}"
+        super().__init__(f"method {method}: {setting}: is not a setting of this method", hint)
+        self.method, self.setting = method, setting
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ def parse_method(text: str) -> MethodSpec:
         UsageError: there is no such method, a setting is not of the form setting=value, or it is given twice.
     """
     name, *assignments = text.split(":")
-    fields = load_method(name).Settings.model_fields
+    fields = settings_class(name).model_fields
     settings = parse_assignments(assignments, f"--method {text}", EXAMPLE)
     shown = [
         assignment
@@ -110,17 +120,15 @@ def method_settings(name: str, task: str, given: Mapping[str, Any]) -> MethodSet
     Raises:
         UsageError: there is no such method or setting, a value is invalid, or a setting without a default is missing.
     """
-    kind = load_method(name)
+    kind = settings_class(name)
     try:
-        return kind.Settings(**kind.defaults(task) | dict(given))
+        return kind(**(kind.segmentation_defaults if task == "seg" else {}) | dict(given))
     except ValidationError as error:
         first = error.errors()[0]
     setting = ".".join(str(part) for part in first["loc"])
-    hint = f"use a valid value: --set methods.{name}.{setting}=VALUE"
+    if first["type"] == "extra_forbidden":
+        raise UnknownMethodSetting(name, setting)
     if first["type"] == "missing":
-        hint = f"set it: --method {name}:{setting}=VALUE"
-    elif first["type"] == "extra_forbidden":
-        near = closest(setting, kind.Settings.model_fields, METHOD_SYNONYMS)
-        hint = f"did you mean {near}?" if near else f"it has {', '.join(kind.Settings.model_fields) or 'none'}"
-    message = {"missing": "has no default", "extra_forbidden": "is not a setting of this method"}.get(first["type"])
-    raise UsageError(f"method {name}: {setting}: {message or first['msg']}", hint)
+        raise UsageError(f"method {name}: {setting}: has no default", f"set it: --method {name}:{setting}=VALUE")
+    hint = f"use a valid value: --set methods.{name}.{setting}=VALUE"
+    raise UsageError(f"method {name}: {setting}: {first['msg']}", hint)

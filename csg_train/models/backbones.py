@@ -4,7 +4,7 @@ Every encoder takes images as they come from a file, uint8 (B, H, W, 3), and nor
 validation and the exported graph cannot differ. It returns the map of each stage, (B, C, H/s, W/s), with strides
 s = 4, 8, 16, 32 for layer1 to layer4.
 
-A backbone is one row of PLAIN (docs/how-to/backbone.md).
+A backbone is one row of PLAIN, and its name in csg_train/models/names.py (docs/how-to/backbone.md).
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ import torchvision
 from torch import Tensor, nn
 
 from csg.card import Channels
-from csg.did_you_mean import use_one_of
-from csg.errors import UsageError
 from csg_train.models import timm_backbone
 from csg_train.models.batch_norm import batch_norms
 from csg_train.models.dilation import dilate
 from csg_train.models.fast_layers import use_fast_layers
 from csg_train.models.ibn import ibn_a, ibn_b, published_name, published_variant
+from csg_train.models.names import TIMM, check_backbone
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -90,21 +89,9 @@ BACKBONES = PLAIN | {
 }
 
 
-def check_backbone(name: str) -> str:
-    """The name itself.
-
-    Raises:
-        UsageError: there is no such backbone.
-    """
-    if name in BACKBONES or (name.startswith(timm_backbone.PREFIX) and not name.endswith(tuple(IBN))):
-        return name
-    more = ", each with _ibn_a or _ibn_b appended if you like, or timm:<name>"
-    raise UsageError(f"there is no backbone {name!r}", use_one_of(name, PLAIN, more))
-
-
 def normalisation(name: str) -> tuple[Channels, Channels]:
     """Mean and standard deviation of the channels, in 0..1, that the weights of a backbone were trained with."""
-    if name.startswith(timm_backbone.PREFIX):
+    if name.startswith(TIMM):
         return timm_backbone.normalisation(name)
     return IMAGENET_MEAN, IMAGENET_STD
 
@@ -147,7 +134,7 @@ def build_stages(name: str, weights: dict[str, Tensor] | None, dilated: bool) ->
         weights: as `csg_train.models.weights.load_weights` returns them; None: random ones.
         dilated: at output stride 8.
     """
-    if name.startswith(timm_backbone.PREFIX):
+    if name.startswith(TIMM):
         timm_stages = timm_backbone.TimmStages(name)
         if weights is not None:
             timm_stages.model.load_state_dict(weights)

@@ -16,9 +16,9 @@ from csg.card import Channels
 from csg.errors import InputError, UsageError, one_line
 from csg.extras import install_command
 from csg.folders import why_no_file
+from csg_train.models.names import TIMM
 from csg_train.models.state_dicts import check_finite
 
-PREFIX = "timm:"
 LEVELS = 4
 
 
@@ -57,7 +57,7 @@ def create(name: str, weights: Path | None = None, pretrained: bool = False) -> 
         import timm
     except ImportError:
         raise UsageError("timm backbones need the package timm", install_command("timm")) from None
-    short = name.removeprefix(PREFIX)
+    short = name.removeprefix(TIMM)
     if not timm.is_model(short):
         close = ", ".join(timm.list_models(f"*{short.split('_')[0]}*")[:5])
         raise UsageError(f"timm has no model {short!r}", f"it has {close or 'others: see timm.list_models()'}")
@@ -137,4 +137,4 @@ def pretrained_config(name: str) -> Any:
     """timm's description of the pretrained weights of a model, `timm:<name>`."""
     import timm
 
-    return timm.get_pretrained_cfg(name.removeprefix(PREFIX))
+    return timm.get_pretrained_cfg(name.removeprefix(TIMM))

@@ -19,7 +19,8 @@ from csg.errors import InputError, UsageError, VerificationError, one_line
 from csg.files import atomic_write, sha256
 from csg.folders import why_no_file
 from csg_train.models import csg_checkpoint, ibn, timm_backbone
-from csg_train.models.backbones import BACKBONES, Stages, check_backbone
+from csg_train.models.backbones import BACKBONES, Stages
+from csg_train.models.names import TIMM, check_backbone
 from csg_train.models.state_dicts import check_finite, check_fits, read_state_dict
 
 TIMEOUT_S = 20
@@ -49,7 +50,7 @@ def pull(name: str) -> Path:
         InputError: the file cannot be downloaded.
         VerificationError: the file has the wrong hash.
     """
-    if check_backbone(name).startswith(timm_backbone.PREFIX):
+    if check_backbone(name).startswith(TIMM):
         raise UsageError(f"{name}: timm downloads its own weights", "train with it, or name a file with --weights FILE")
     file, url = cached_file(name), BACKBONES[name].weights.url
     if file.is_file():
@@ -117,7 +118,7 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing, is not a state dict, or belongs to another model.
     """
-    if check_backbone(name).startswith(timm_backbone.PREFIX):
+    if check_backbone(name).startswith(TIMM):
         return timm_backbone.create(name, file, pretrained=True).state_dict()
     path = file or pull(name)
     if not path.is_file():

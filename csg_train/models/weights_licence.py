@@ -12,6 +12,7 @@ import torchvision
 from csg.provenance import PretrainedWeights
 from csg_train.models import timm_backbone
 from csg_train.models.backbones import BACKBONES
+from csg_train.models.names import TIMM
 
 NO_WEIGHTS = PretrainedWeights(name="none", note="the network started from random weights")
 IMAGENET_NOTE = (
@@ -44,7 +45,7 @@ def pretrained_weights(backbone: str, weights: str | None) -> PretrainedWeights:
         return NO_WEIGHTS
     if weights:
         return user_weights(Path(weights))
-    if backbone.startswith(timm_backbone.PREFIX):
+    if backbone.startswith(TIMM):
         return _timm_weights(backbone)
     return torchvision_weights(BACKBONES[backbone].weights)
 
@@ -81,7 +82,7 @@ def _timm_weights(backbone: str) -> PretrainedWeights:
     licence = None if config.license in (None, "unknown") else str(config.license)
     stated = f"timm names this licence ({PAGES[licence]})" if licence in PAGES else "timm names this licence"
     return PretrainedWeights(
-        name=timm_backbone.PREFIX + ".".join(filter(None, (config.architecture, config.tag))),
+        name=TIMM + ".".join(filter(None, (config.architecture, config.tag))),
         source=page or config.url or None,
         licence=licence,
         note=stated if licence else "timm names no licence for them",

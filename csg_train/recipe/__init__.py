@@ -1,6 +1,6 @@
 """Recipes: every setting of a run, from a YAML file, options and `--set`; loaded without torch."""
 
-from csg_train.recipe.load import load_recipe, parse_recipe, recipe_names, setting_names
+from csg_train.recipe.load import load_recipe, parse_recipe, recipe_names
 from csg_train.recipe.schema import (
     ClassificationAugment,
     ClassificationData,
@@ -32,5 +32,4 @@ __all__ = [
     "parse_recipe",
     "parse_settings",
     "recipe_names",
-    "setting_names",
 ]

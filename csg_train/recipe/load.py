@@ -7,40 +7,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from csg.did_you_mean import closest, use_one_of
+from csg.did_you_mean import use_one_of
 from csg.errors import InputError, UsageError, one_line
 from csg.parsing import parse_yaml, read_yaml
-from csg_train.methods.spec import METHOD_SYNONYMS
+from csg_train.methods import METHODS
+from csg_train.methods.spec import UnknownMethodSetting
 from csg_train.recipe.schema import VERSION, ClassificationRecipe, Recipe, SegmentationRecipe
-from csg_train.recipe.settings import apply_settings
+from csg_train.recipe.settings import DEFAULT_METHOD, apply_settings
+from csg_train.recipe.suggest import unknown_method_setting, unknown_setting
 from csg_train.recipe.upgrade import upgraded
 
-SYNONYMS = {
-    **dict.fromkeys(("lr", "learning_rate", "base_lr", "lr_head", "head_lr", "init_lr"), "optim.lr_heads"),
-    **dict.fromkeys(("backbone_lr", "lr_encoder"), "optim.lr_backbone"),
-    **dict.fromkeys(("batch_size", "batchsize", "bs", "train_batch_size"), "optim.batch"),
-    **dict.fromkeys(("num_epochs", "n_epochs", "max_epochs", "epoch"), "optim.epochs"),
-    **dict.fromkeys(("iterations", "iters", "max_iter", "max_iters", "num_steps", "total_steps"), "optim.steps"),
-    **dict.fromkeys(("wd", "l2_reg"), "optim.weight_decay"),
-    **dict.fromkeys(("grad_clip", "clip_grad", "clip_norm", "max_grad_norm"), "optim.clip"),
-    **dict.fromkeys(("grad_accum", "accumulation", "gradient_accumulation_steps"), "optim.accumulate"),
-    **dict.fromkeys(("num_workers", "n_workers", "nworkers", "threads"), "data.workers"),
-    **dict.fromkeys(("image_size", "img_size", "imgsz", "input_size"), "data.size"),
-    **dict.fromkeys(("crop_size",), "data.crop"),
-    **dict.fromkeys(("source", "synthetic", "train_data", "root"), "data.train"),
-    **dict.fromkeys(("target", "val", "test", "val_data", "real_data"), "data.real"),
-    **dict.fromkeys(("arch", "encoder", "network", "net"), "model.backbone"),
-    **dict.fromkeys(("pretrained", "checkpoint", "init_weights"), "model.weights"),
-    **dict.fromkeys(("amp", "mixed_precision", "fp16", "bf16", "half", "dtype"), "precision"),
-    **dict.fromkeys(("random_seed", "manual_seed", "rng"), "seed"),
-}
-"""Settings by the words that other programs have for them."""
 NO_SETTINGS: Mapping[str, Any] = {}
-_RECIPES: TypeAdapter[Recipe] = TypeAdapter(
+RECIPE: TypeAdapter[Recipe] = TypeAdapter(
     Annotated[ClassificationRecipe | SegmentationRecipe, Field(discriminator="task")]
 )
+"""Checks a recipe of either task."""
 
 
 def recipe_names() -> list[str]:
@@ -82,55 +65,31 @@ def parse_recipe(tree: Any, where: str) -> Recipe:
     if isinstance(tree, dict) and isinstance(version := tree.get("version"), int) and version > VERSION:
         raise UsageError(f"{where} has format version {version}, this csg reads {VERSION}", "update csg")
     try:
-        return _RECIPES.validate_python(upgraded(tree))
+        tree = upgraded(tree)
+        return RECIPE.validate_python(tree)
     except ValidationError as error:
-        wrong = _setting_error(error)
+        wrong = _setting_error(error, tree)
+    except UnknownMethodSetting as error:
+        wrong = unknown_method_setting(error.setting, tree["task"], error.method)
     except UsageError as error:
         wrong = error
     raise UsageError(f"{where}: {wrong.message}", wrong.hint) from None
 
 
-def _setting_error(error: ValidationError) -> UsageError:
-    """The first error of a validation: the setting's name, what is wrong, and the closest name if it is unknown."""
+def _setting_error(error: ValidationError, tree: Any) -> UsageError:
+    """The first error of a validation: the setting's name, and what is wrong or may be meant."""
     first = error.errors()[0]
-    name = one_line(".".join(str(part) for part in first["loc"] if part not in ("cls", "seg")), 100)
-    if first["type"] == "extra_forbidden":
-        near = _closest_setting(name)
-        hint = f"did you mean {near}?" if near else "the run's recipe.yaml lists all settings"
-        return UsageError(f"there is no setting {name}", hint)
-    message = first["msg"].removeprefix("Value error, ")
-    return UsageError(f"{name}: {message}" if name else message, "correct the recipe, the option or --set")
-
-
-def _closest_setting(name: str) -> str | None:
-    """The setting that may be meant: one whose last part is this, has another name elsewhere, or is written alike."""
-    names, last = setting_names(), name.rpartition(".")[2]
-    lasts = {known.rpartition(".")[2]: known for known in reversed(names)}
-    groups = {known.partition(".")[0]: known.partition(".")[0] for known in names}
-    if last in lasts:
-        return lasts[last]
-    words = SYNONYMS | {word: f"method.{known}" for word, known in METHOD_SYNONYMS.items()}
-    if meant := words.get(last.lower().replace("-", "_")):
-        return meant
-    near = closest(name, [*names, *groups]) or closest(last, lasts)
-    return lasts.get(near, near) if near else None
-
-
-def setting_names() -> list[str]:
-    """The dotted names of all settings, of either task; those of methods excluded."""
-    names = dict.fromkeys(name for recipe in (ClassificationRecipe, SegmentationRecipe) for name in _names(recipe))
-    return list(names)
-
-
-def _names(record: type[BaseModel], prefix: str = "") -> list[str]:
-    names = []
-    for name, field in record.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names += _names(kind, f"{prefix}{name}.")
-        else:
-            names.append(prefix + name)
-    return names
+    parts = [str(part) for part in first["loc"][1:]]  # the first part is the task
+    if first["type"] != "extra_forbidden":
+        name, message = one_line(".".join(parts), 100), first["msg"].removeprefix("Value error, ")
+        return UsageError(f"{name}: {message}" if name else message, "correct the recipe, the option or --set")
+    inner = first["input"]
+    while isinstance(inner, dict) and inner:  # a whole group is unknown: its first setting is named
+        parts.append(str(next(iter(inner))))
+        inner = inner[parts[-1]]
+    method = tree.get("method")
+    name = one_line(".".join(parts), 100)
+    return unknown_setting(name, tree["task"], method if method in list(METHODS) else DEFAULT_METHOD)
 
 
 def _read(source: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 
 from csg.card import STRIDE, ClassificationInput, Name, SegmentationInput
 from csg.records import Record
-from csg_train.methods import load_method
+from csg_train.methods import METHODS, load_method
 from csg_train.methods.spec import method_settings
+from csg_train.models.names import PLAIN_NAMES, TIMM, VARIANTS, check_backbone
 
 VERSION: Literal[2] = 2
 """Version of the recipe format; a recipe with a higher one is refused, one with a lower one is upgraded
@@ -21,15 +22,19 @@ MAGNITUDES = 30
 """The largest magnitude of RandAugment (docs/method.md section 6)."""
 
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-TrainingSide = Annotated[int, Field(ge=8, le=2048)]
-CropSide = Annotated[int, Field(ge=STRIDE, le=4096, multiple_of=STRIDE)]
+Images = Annotated[int, Field(ge=1, json_schema_extra={"unit": "images"})]
+SomeSteps = Annotated[int, Field(ge=1, json_schema_extra={"unit": "steps"})]
+Steps = Annotated[int, Field(ge=0, json_schema_extra={"unit": "steps"})]
+TrainingSide = Annotated[int, Field(ge=8, le=2048, json_schema_extra={"unit": "pixels"})]
+CropSide = Annotated[int, Field(ge=STRIDE, le=4096, multiple_of=STRIDE, json_schema_extra={"unit": "pixels"})]
+BACKBONE_PATTERN = f"^({'|'.join(PLAIN_NAMES)})(_({'|'.join(VARIANTS)}))?$|^{TIMM}."
+"""The names of backbones, for editors that check a recipe by its JSON schema."""
 
 
-def _check_backbone(name: str) -> str:
-    from csg_train.models.backbones import check_backbone  # imports torch, which other uses of a recipe do not need
-
-    return check_backbone(name)
+def _list_methods(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(METHODS)
 
 
 class _Data(Record):
@@ -39,14 +44,14 @@ class _Data(Record):
     """Sources of the synthetic training images: folders or list files (`csg.datasets`), or an embedded set's name."""
     real: tuple[str, ...] = ()
     """Sources of the real images to measure on; they are never trained on. Empty: none."""
-    count: Count = 8000
+    count: Images = 8000
     """Number of images to draw, if the training images are an embedded set."""
-    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    holdout: Share = 0.0
     """Share of the synthetic images that is kept from training; the run is measured on them too."""
     jpeg_scaling: bool = True
     """Decode JPEG files that are much larger than needed at 1/2, 1/4 or 1/8 of their size (`csg.images`); a run of a
     csg that could not do so stays without it."""
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Annotated[int, Field(ge=0, json_schema_extra={"unit": "processes"})] | None = None
     """Loader processes; null: by the number of cores."""
     on_unreadable: Literal["fail", "skip"] = "fail"
     """What to do with an image that can't be read: stop the run, or let the next image take its place, and count it."""
@@ -113,8 +118,9 @@ class SegmentationAugment(Record):
 class ClassificationModel(Record):
     """The network of a classifier: a backbone and a linear head."""
 
-    backbone: str = "resnet101"
-    """A name of `csg_train.models.backbones.BACKBONES`, or timm:<name> for one of timm's models."""
+    backbone: Annotated[str, Field(json_schema_extra={"pattern": BACKBONE_PATTERN})] = "resnet101"
+    """mobilenet_v2, resnet18, resnet34, resnet50 or resnet101, each also with _ibn_a or _ibn_b appended; or timm:NAME,
+    one of timm's models."""
     weights: str | None = None
     """File with the backbone's pretrained weights (docs/how-to/weights.md); `none`: random weights; null: ImageNet's,
     from torch's cache or a download."""
@@ -125,7 +131,7 @@ class ClassificationModel(Record):
 
     @model_validator(mode="after")
     def _backbone_exists(self) -> ClassificationModel:
-        _check_backbone(self.backbone)
+        check_backbone(self.backbone)
         return self
 
 
@@ -133,6 +139,7 @@ class SegmentationModel(ClassificationModel):
     """The network of a segmenter: a dilated backbone and a head for every pixel."""
 
     freeze_affine: bool = True
+    """Keep the scale and shift of the backbone's batch norm too."""
     head: Literal["aspp", "deeplabv2"] = "aspp"
     """aspp: DeepLabv3's, as in the published code; deeplabv2: the head of the paper (docs/method.md section 7)."""
     align_corners: bool = True
@@ -141,7 +148,7 @@ class SegmentationModel(ClassificationModel):
 
     @model_validator(mode="after")
     def _dilatable(self) -> SegmentationModel:
-        if self.backbone.startswith("timm:"):
+        if self.backbone.startswith(TIMM):
             raise ValueError("timm backbones can't be dilated; use one of torchvision's for segmentation")
         return self
 
@@ -159,18 +166,18 @@ class Optim(Record):
     """Weight decay of SGD."""
     power: Positive = 0.9
     """Exponent of the decay: a rate is multiplied by (1 - step / steps) ** power."""
-    warm_up: Annotated[int, Field(ge=0)] = 100
+    warm_up: Steps = 100
     """Steps of warm-up: in step i, counted from 0, rates are also multiplied by min(0.01 + 0.99 (i / warm_up)^2, 1)
     (docs/method.md section 6)."""
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average: Share = 0.0
     """Share of the training, at its end, over whose steps the student's weights are averaged; 0: no averaging."""
-    batch: Count = 32
+    batch: Images = 32
     """Images in a step, over all processes."""
-    epochs: Count = 30
+    epochs: Annotated[int, Field(ge=1, json_schema_extra={"unit": "passes"})] = 30
     """Passes over the synthetic images, unless `steps` is set."""
-    steps: Count | None = None
+    steps: SomeSteps | None = None
     """Length of the schedule in steps, whatever the number of images; null: `epochs` decides."""
-    max_steps: Count | None = None
+    max_steps: SomeSteps | None = None
     """Maximum length of the schedule in steps; null: no maximum."""
     accumulate: Count = 1
     """Number of equal parts in which a batch is processed, to save memory."""
@@ -201,8 +208,8 @@ class Recipe(Record):
     """The network."""
     optim: Optim = Optim()
     """The optimizer and its schedule."""
-    method: str = "csg"
-    """Name of the method to train with (`csg_train.methods.METHODS`)."""
+    method: Annotated[str, Field(json_schema_extra=_list_methods)] = "csg"
+    """Name of the method to train with."""
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of methods by name; those of the chosen method are completed with its defaults."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -210,7 +217,7 @@ class Recipe(Record):
     and fp32 on a CPU."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of all random numbers."""
-    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    evaluate_every: Steps = 0
     """Measure the student every N steps, and at the end; 0: at the end only. Of all measurements on the real images the
     best is kept too, as an oracle."""
     checkpoint: Literal["last", "synthetic"] = "last"
@@ -235,7 +242,7 @@ class Recipe(Record):
         object.__setattr__(self, "methods", methods)
         suffix, backbone = load_method(self.method).backbone_variant, self.model.backbone
         if not backbone.endswith(suffix):
-            model = self.model.model_copy(update={"backbone": _check_backbone(backbone + suffix)})
+            model = self.model.model_copy(update={"backbone": check_backbone(backbone + suffix)})
             object.__setattr__(self, "model", model)
         return self
 
@@ -258,6 +265,7 @@ class ClassificationRecipe(Recipe):
     """A classifier's run."""
 
     task: Literal["cls"]
+    """cls: classification."""
     data: ClassificationData
     augment: ClassificationAugment = ClassificationAugment()
     model: ClassificationModel = ClassificationModel()
@@ -267,6 +275,7 @@ class SegmentationRecipe(Recipe):
     """A segmenter's run."""
 
     task: Literal["seg"]
+    """seg: segmentation."""
     data: SegmentationData
     augment: SegmentationAugment = SegmentationAugment()
     model: SegmentationModel = SegmentationModel()

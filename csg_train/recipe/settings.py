@@ -65,3 +65,8 @@ def _put(tree: dict[str, Any], name: str, value: Any) -> None:
         if not isinstance(tree, dict):
             raise UsageError(f"{name}: {group} is not a group of settings", "the run's recipe.yaml lists all settings")
     tree[last] = value
+
+
+def with_images_of_its_own(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, and no real images if they name other training images than the recipe, without real ones."""
+    return ({"data.real": []} if "data.train" in settings else {}) | dict(settings)

@@ -23,6 +23,7 @@ from csg_train.data.views import Views
 from csg_train.models import timm_backbone
 from csg_train.models.backbones import Encoder
 from csg_train.models.classifier import Classifier
+from csg_train.models.names import TIMM
 from csg_train.recipe import ClassificationRecipe
 from csg_train.tasks.base import Measurement, Predict, Task
 
@@ -45,7 +46,7 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
 
     def student(self, recipe: ClassificationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Classifier:
         model = recipe.model
-        if model.backbone.startswith(timm_backbone.PREFIX):
+        if model.backbone.startswith(TIMM):
             timm_backbone.check_size(model.backbone, recipe.data.size)
         return Classifier(Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine), classes)
 

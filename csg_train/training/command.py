@@ -22,6 +22,7 @@ from csg_train.methods.base import Method
 from csg_train.models.teacher import Teacher
 from csg_train.models.weights import load_weights
 from csg_train.recipe import Recipe, load_recipe
+from csg_train.recipe.settings import with_images_of_its_own
 from csg_train.tasks import TASKS
 from csg_train.training.environment import current_environment, training_device
 from csg_train.training.optimizer import precision_for
@@ -214,9 +215,7 @@ def load_task_recipe(task: str, source: str | None, settings: Mapping[str, Any])
     Raises:
         UsageError: it is a recipe of the other task, or as csg_train.recipe.load_recipe.
     """
-    if "data.train" in settings:  # the recipe's real images belong to the recipe's own training images
-        settings = {"data.real": []} | dict(settings)
-    recipe = load_recipe(source or TASKS[task].embedded, settings)
+    recipe = load_recipe(source or TASKS[task].embedded, with_images_of_its_own(settings))
     if recipe.task != task:
         raise UsageError(f"recipe {recipe.name} is for `csg train {recipe.task}`", "name another with --recipe")
     return recipe

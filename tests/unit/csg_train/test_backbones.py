@@ -11,9 +11,10 @@ from torch import nn
 
 from csg.errors import UsageError
 from csg_train.methods import METHODS, load_method
-from csg_train.models import backbones
-from csg_train.models.backbones import BACKBONES, PLAIN, Encoder, check_backbone
+from csg_train.models import backbones, names
+from csg_train.models.backbones import BACKBONES, PLAIN, Encoder
 from csg_train.models.ibn import InstanceBatchNorm
+from csg_train.models.names import check_backbone
 from csg_train.models.teacher import Teacher
 from csg_train.training.run_folder import Run
 from tests.conftest import ROOT
@@ -181,14 +182,20 @@ def test_folded_norms_change_neither_maps_nor_gradients(name, frozen):
         torch.testing.assert_close(found / size, reference / size, rtol=0, atol=1e-3)
 
 
-def test_a_backbone_is_one_row(monkeypatch, tmp_path):
-    """The steps of docs/how-to/backbone.md: its row, the checks of all rows, a run."""
+def test_the_names_without_torch_are_those_of_the_rows():
+    assert list(names.PLAIN_NAMES) == list(PLAIN)
+    assert sorted(names.BACKBONE_NAMES) == sorted(BACKBONES)
+
+
+def test_a_backbone_is_a_row_and_its_name(monkeypatch, tmp_path):
+    """The steps of docs/how-to/backbone.md: its row, its name, the checks of all rows, a run."""
     page = (ROOT / "docs" / "how-to" / "backbone.md").read_text()
     (row,) = re.findall(r"```python\n(.*?)```", page, re.S)
     added = eval(f"{{{row}}}", vars(backbones))
     (name,) = added
     for table in (PLAIN, BACKBONES):
         monkeypatch.setitem(table, name, added[name])
+    monkeypatch.setattr(names, "BACKBONE_NAMES", (*names.BACKBONE_NAMES, name))
     test_stages_are_the_torchvision_model(name)
     test_the_folded_teacher_is_the_imagenet_network(name)
     for label in ("dark", "light"):

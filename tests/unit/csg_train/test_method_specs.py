@@ -9,6 +9,7 @@ from csg.errors import UsageError
 from csg_train import methods
 from csg_train.methods import METHODS, load_method
 from csg_train.methods.base import Method
+from csg_train.methods.settings import SETTINGS
 from csg_train.methods.spec import method_settings, parse_method
 
 PLUGIN = """
@@ -55,7 +56,7 @@ def test_variants_are_their_method_with_other_defaults():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"temprature": 1}, "method csg: temprature: is not a setting of this method; did you mean temperature?"),
+        ({"temprature": 1}, "method csg: temprature: is not a setting of this method; it has weight, temperature"),
         ({"weight": float("inf")}, "method csg: weight: Input should be a finite number"),
         ({"temperature": 0}, "method csg: temperature: Input should be greater than 0"),
     ],
@@ -120,4 +121,19 @@ def test_a_name_that_two_packages_use_is_refused(installed):
     installed("two", mine="plugin_module:Mine")
     methods._add_installed()
     with pytest.raises(UsageError, match="defined by one and by two"):
+        load_method("mine")
+
+
+def test_settings_without_torch_are_those_of_the_methods():
+    assert {name: load_method(name).Settings for name in SETTINGS} == SETTINGS
+    code = "import sys; from csg_train.recipe.schema import Recipe; from csg_train.methods.settings import SETTINGS"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True)
+    assert done.stdout.strip() == b"False"
+
+
+def test_defaults_of_segmentation_at_their_old_place_are_refused(installed, monkeypatch):
+    installed("plugin", mine="plugin_module:Mine")
+    methods._add_installed()
+    monkeypatch.setattr(load_method("mine"), "segmentation_defaults", {}, raising=False)
+    with pytest.raises(UsageError, match="segmentation_defaults is an attribute of its Settings class"):
         load_method("mine")
