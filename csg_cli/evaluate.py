@@ -127,10 +127,11 @@ class AgainstOptions:
     """What the model is compared with."""
 
     against: Annotated[
-        Optional[Path],
+        Optional[str],
         typer.Option(
-            metavar="EVALUATION",
-            help="Folder of an evaluation of the same images: show how far apart both models are, and where.",
+            metavar="EVALUATION|BUNDLE|MODEL",
+            help="Show how far apart this model and another one are, and on which images: the folder of an evaluation "
+            "of the same images; or a bundle or another model on the server, which is evaluated first.",
             rich_help_panel=AGAINST,
         ),
     ] = None
@@ -162,7 +163,7 @@ class AgainstOptions:
         from csg_serve.evaluate.against import MARGIN, Against
 
         if self.require and not self.against:
-            raise UsageError("--require needs something to compare with", "name an evaluation with --against")
+            raise UsageError("--require needs something to compare with", "name another model with --against")
         if self.margin is not None and self.require != "not-worse":
             raise UsageError("--margin is the loss that --require not-worse allows", "add it, or leave out --margin")
         margin = MARGIN if self.margin is None else self.margin / 100

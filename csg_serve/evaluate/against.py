@@ -34,8 +34,8 @@ MARGIN = 0.01
 class Against:
     """What an evaluation is compared with, and what is required of it."""
 
-    folder: Path
-    """The other evaluation."""
+    other: str
+    """Folder of an evaluation or of a bundle, or the name of another model on the servers."""
     require: Literal["not-worse", "better"] | None = None
     """What the main score has to be; None: anything."""
     margin: float = MARGIN
@@ -193,8 +193,8 @@ def check_requirement(result: AgainstResult, subject: str) -> None:
     needed = paired.images_needed(score, margin)
     hint = f"{needed:,} images would show it" if needed else "see the images on which they differ with --report"
     raise VerificationError(
-        f"{subject} is not shown to be {what} than {result.title}: {score_line(paired, score)} "
-        f"on {paired.images:,} images",
+        f"{subject} is not shown to be {what} than {result.title} ({result.folder}): {score_line(paired, score)} on "
+        f"{paired.images:,} images",
         f"if the difference stayed, about {hint}" if needed else hint,
     )
 

@@ -13,6 +13,9 @@ import numpy as np
 
 from csg.console import log, print_json, show_line
 from csg.datasets.segmentation import SegmentationDataset
+from csg.errors import UsageError
+from csg.folders import kind_of, wrong_folder
+from csg_serve.client.endpoints import Servers
 from csg_serve.evaluate.against import check_requirement, check_same_images, compare_answers, show_against
 from csg_serve.evaluate.classification import ClassificationReport, show_classification, summarise_classification
 from csg_serve.evaluate.collect import collect
@@ -74,7 +77,7 @@ async def evaluate(options: EvaluateOptions) -> tuple[Report, Path | None]:
         the figures, and the path of the HTML page, if one was asked for.
     """
     against = options.against
-    other = read_answers(against.folder) if against else None  # before the new folder is there
+    other = read_answers(await _other_evaluation(options, against.other)) if against else None
     async with open_evaluation(options) as session:
         if other:
             check_same_images(other, session.dataset)
@@ -97,6 +100,31 @@ def _log_one_class(session: EvaluationSession, report: Report) -> None:
         found = [name for name, count in zip(names, predicted, strict=False) if count]
         if hint := one_class_hint(session.served.card, found, report.progress.answered):
             log(hint)
+
+
+async def _other_evaluation(options: EvaluateOptions, other: str) -> Path:
+    """The folder of the evaluation to compare with; a bundle or another model on the servers is evaluated first.
+
+    Raises:
+        InputError, UsageError: it is none of these, or can't be evaluated now.
+        ServerError, VerificationError: as `evaluate`.
+    """
+    path, source, model = Path(other), options.source, None
+    kind = kind_of(path)
+    if kind == "evaluation":
+        return path
+    if kind == "bundle":
+        source = path
+    elif isinstance(source, Servers) and "/" not in other and not path.exists():
+        model = other
+    else:
+        raise wrong_folder(path, "evaluation", "name the folder of an evaluation or of a bundle")
+    if options.resume:
+        raise UsageError("--resume continues one evaluation", "evaluate the other model first, and name its folder")
+    log(f"first {other}, to compare with")
+    plain = replace(options, against=None, out=None, report=False, page=None, mirrored=False)
+    report, _ = await evaluate(replace(plain, source=source, model=model))
+    return report.folder
 
 
 async def summarise(session: EvaluationSession) -> Report:

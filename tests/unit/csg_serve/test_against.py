@@ -1,6 +1,8 @@
 """`csg evaluate --against`: what two models answer to the same images, and what a script may require."""
 
 import asyncio
+import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from csg_serve.evaluate.session import EvaluateOptions
 from tests.helpers.cli import csg, refused
 from tests.helpers.evaluations import SESSION, make_answer, make_spec
 from tests.helpers.small_server import SmallServer, running
-from tests.helpers.tiny_bundle import COLOURS, tiny_card
+from tests.helpers.tiny_bundle import COLOURS, tiny_card, write_colour_bundle, write_wrong_bundle
 
 PATHS = [Path(f"{index}.png") for index in range(1000)]
 
@@ -71,12 +73,12 @@ def answers(folder, pairs, classes=("a", "b", "c")):
 
 
 def compared(a, b, **requirement):
-    return compare_answers(answers("a", a), answers("b", b), PATHS, Against(Path("a"), **requirement))
+    return compare_answers(answers("a", a), answers("b", b), PATHS, Against("a", **requirement))
 
 
 def test_models_with_another_order_of_classes_are_compared_image_by_image(data, capsys):
     first, _ = evaluated(SmallServer(), data=(data,))
-    report, page = evaluated(Reversed(), data=(data,), against=Against(first.folder), report=True)
+    report, page = evaluated(Reversed(), data=(data,), against=Against(str(first.folder)), report=True)
     found = report.against
     assert (found.paired.images, found.paired.differing, found.left_out) == (30, 8, 0)
     assert (found.paired.only_a_right, found.paired.only_b_right) == (8, 0)
@@ -98,12 +100,15 @@ def test_models_with_another_order_of_classes_are_compared_image_by_image(data, 
 
 def test_an_evaluation_against_itself_differs_by_nothing(data):
     first, _ = evaluated(SmallServer(), data=(data,))
-    report, _ = evaluated(SmallServer(), data=(data,), against=Against(first.folder, "not-worse"))
+    report, _ = evaluated(SmallServer(), data=(data,), against=Against(str(first.folder), "not-worse"))
     assert report.against.paired.differing == 0
     assert report.against.requirement.met
     check_requirement(report.against, "colour")
-    (again, _) = evaluated(SmallServer(), resume=True, out=first.folder, against=Against(report.folder, "better"))
-    with pytest.raises(VerificationError, match=r"colour is not shown to be better than colour version 1: mean class"):
+    (again, _) = evaluated(SmallServer(), resume=True, out=first.folder, against=Against(str(report.folder), "better"))
+    with pytest.raises(
+        VerificationError,
+        match=r"colour version 1 is not shown to be better than .* .evaluations/colour-1-2.",
+    ):
         check_requirement(again.against, "colour")
 
 
@@ -112,10 +117,10 @@ def test_other_images_are_refused_before_any_is_sent(data, tmp_path):
     Image.new("RGB", (9, 9), "red").save(tmp_path / "data" / "red" / "0.png")
     server = SmallServer()
     with pytest.raises(InputError, match=r"colour-1-1 is not of the same images.*a file, a label or their order"):
-        evaluated(server, data=(data,), against=Against(first.folder))
+        evaluated(server, data=(data,), against=Against(str(first.folder)))
     (tmp_path / "data" / "red" / "0.png").unlink()
     with pytest.raises(InputError, match=r"not of the same images: 30 of .* there, 29 of"):
-        evaluated(server, data=(data,), against=Against(first.folder))
+        evaluated(server, data=(data,), against=Against(str(first.folder)))
     assert server.requests == 0
     assert not (tmp_path / "evaluations" / "colour-1-2").exists()
 
@@ -123,7 +128,7 @@ def test_other_images_are_refused_before_any_is_sent(data, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: shutil.rmtree(folder), "holds no evaluation"),
+        (lambda folder: shutil.rmtree(folder), "there is no folder"),
         (lambda folder: (folder / "result.json").unlink(), r"is not finished.*--resume --out"),
         (lambda folder: (folder / "result.json").write_text("{}"), r"result\.json is missing or damaged"),
         (lambda folder: (folder / "journal.jsonl").unlink(), "journal in .* can't be read"),
@@ -134,7 +139,29 @@ def test_a_damaged_evaluation_is_refused(data, damage, message):
     first, _ = evaluated(SmallServer(), data=(data,))
     damage(first.folder)
     with pytest.raises(InputError, match=message):
-        evaluated(SmallServer(), data=(data,), against=Against(first.folder))
+        evaluated(SmallServer(), data=(data,), against=Against(str(first.folder)))
+
+
+def test_two_bundles_are_both_evaluated(data, tmp_path):
+    for name, write in (("right", write_colour_bundle), ("wrong", write_wrong_bundle)):
+        write(tmp_path / name)
+    (tmp_path / "wrong" / "golden.json").unlink()
+    sums = tmp_path / "wrong" / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "golden" not in line))
+    done = csg("evaluate", "right", "--data", data, "--against", "wrong", "--require", "better", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["against"]
+    assert (found["bundle"], found["paired"]["differing"]) == (str(tmp_path / "wrong"), 20)
+    assert found["verdicts"]["accuracy"] == "better"
+    done = csg("evaluate", "wrong", "--data", data, "--against", "right", "--require", "not-worse")
+    assert done.returncode == 5
+    assert re.search(
+        r"less than 1 points worse than colour .evaluations/colour-bundle-3.: mean class",
+        done.stderr,
+    )
+    assert "required             not-worse: not shown" in done.stdout
+    refused(csg("evaluate", "wrong", "--data", data, "--against", "nowhere"), 3, "there is no folder nowhere")
+    refused(csg("evaluate", "wrong", "--resume", "--against", "right"), 2, "--resume continues one evaluation")
 
 
 def test_skipped_images_are_left_out_of_both():
@@ -178,16 +205,16 @@ def test_segmenters_are_compared_by_the_pixels_of_each_image():
         return recorded_answers(Path(folder), make_spec(len(hits)), ("road", "sky"), records)
 
     a, b = scenes("a", [50, 60, 70, 80] * 5), scenes("b", [50, 70, 80, 70] * 5)
-    found = compare_answers(a, b, PATHS, Against(Path("a")))
+    found = compare_answers(a, b, PATHS, Against("a"))
     assert (found.paired.images, found.paired.differing, found.paired.p_value) == (20, 15, None)
     assert [one.index for one in found.only_a] == [3, 7, 11, 15, 19]
     assert [one.index for one in found.only_b[:5]] == [2, 6, 10, 14, 18]
     assert found.only_a[0].classes["road"] == (0.8, 0.7)
     assert found.paired.differences["pixel_accuracy"].difference == pytest.approx(5 * 10 / 20 / 150)
     with pytest.raises(InputError, match="for another task"):
-        compare_answers(a, answers("b", [(0, 0)] * 20), PATHS, Against(Path("a")))
+        compare_answers(a, answers("b", [(0, 0)] * 20), PATHS, Against("a"))
     with pytest.raises(InputError, match="measured with other classes"):
-        compare_answers(a, replace(b, classes=("road", "car")), PATHS, Against(Path("a")))
+        compare_answers(a, replace(b, classes=("road", "car")), PATHS, Against("a"))
 
 
 def test_the_command_line_says_what_an_option_needs():
