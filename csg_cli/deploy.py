@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
@@ -13,6 +14,7 @@ from csg_cli import completion
 from csg_cli.options import Json, Repository, examples, grouped
 
 if TYPE_CHECKING:
+    from csg_serve.repository.deploy import Check
     from csg_serve.triton.deploy_options import DeployOptions
 
 BATCHES, QUEUE, DEVICES, LIMITS = "Batches", "Queue", "Instances", "Rate limits"
@@ -178,6 +180,18 @@ def deploy(
             show_default="your umask",
         ),
     ] = None,
+    only_if_better: Annotated[
+        bool,
+        typer.Option(
+            "--only-if-better",
+            help="First evaluate the bundle and the live version on --data, in this process; exit code 5, and nothing "
+            "changes, unless the 95 % interval of the difference is above 0.",
+        ),
+    ] = False,
+    data: Annotated[
+        Optional[list[str]],
+        typer.Option(help="--only-if-better: labelled real images, as `csg evaluate` takes them. Repeatable."),
+    ] = None,
     serving: ServingOptions,
     as_json: Json = False,
 ) -> None:
@@ -196,8 +210,28 @@ def deploy(
             )
         roll_back_command(repository, name, version=version, mode=mode, as_json=as_json)
         return
-    options = serving.deploy_options(backend)
-    deploy_command(bundle, repository, name=name, version=version, options=options, mode=mode, as_json=as_json)
+    options, check = serving.deploy_options(backend), _check(only_if_better, data or [])
+    deploy_command(
+        bundle, repository, name=name, version=version, options=options, mode=mode, check=check, as_json=as_json
+    )
+
+
+def _check(only_if_better: bool, data: list[str]) -> Check:
+    """What a bundle has to pass before it is deployed.
+
+    Raises:
+        UsageError: --only-if-better has no images, or there are images without it.
+    """
+    from csg_serve.repository.deploy import unchecked
+
+    if only_if_better != bool(data):
+        given, missing = ("--only-if-better", "--data") if only_if_better else ("--data", "--only-if-better")
+        raise UsageError(f"{given} needs {missing}", f"add {missing}, or leave out {given}")
+    if not only_if_better:
+        return unchecked
+    from csg_serve.evaluate.only_if_better import check_better
+
+    return partial(check_better, data=tuple(data))
 
 
 def _given(context: typer.Context) -> set[str]:

@@ -77,8 +77,11 @@ class BundleModel:
 
 
 @asynccontextmanager
-async def open_bundle(path: Path) -> AsyncIterator[BundleModel]:
+async def open_bundle(path: Path | Bundle) -> AsyncIterator[BundleModel]:
     """Open a bundle, and compare its answers with the golden ones.
+
+    Args:
+        path: the folder, whose checksums are verified; or a bundle that was read before.
 
     Raises:
         InputError: as `csg.bundle.read_bundle`; its runtime can't load the graph.
@@ -89,10 +92,10 @@ async def open_bundle(path: Path) -> AsyncIterator[BundleModel]:
         >>> async with open_bundle(Path("bundles/digits-csg-1")) as model:
         ...     print(model.card.classes)
     """
-    bundle = await asyncio.to_thread(read_bundle, path)
+    bundle = path if isinstance(path, Bundle) else await asyncio.to_thread(read_bundle, path)
     model = BundleModel(bundle, await asyncio.to_thread(_open, bundle))
-    if bundle.card.engine:
-        log(f"{path}: its ONNX file answers here, not the {bundle.card.engine.library} engine that was built from it")
+    if engine := bundle.card.engine:
+        log(f"{bundle.path}: its ONNX file answers here, not the {engine.library} engine that was built from it")
     await asyncio.to_thread(_check_golden, model)
     yield model
 

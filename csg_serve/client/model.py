@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from csg.bundle import Bundle
 from csg.card import ModelCard, Output
 from csg.errors import UsageError
 
@@ -67,18 +68,18 @@ class OpenModel(Protocol):
 
 
 @asynccontextmanager
-async def open_source(source: Servers | Path, model: str | None = None) -> AsyncIterator[OpenModel]:
+async def open_source(source: Servers | Path | Bundle, model: str | None = None) -> AsyncIterator[OpenModel]:
     """Open a model where it is.
 
     Args:
-        source: the servers that have it, or the folder of a bundle, which is opened in this process.
+        source: the servers that have it, or a bundle or its folder, which is opened in this process.
         model: name of the model on the servers; None for the only csg model there.
 
     Raises:
         UsageError: a bundle has a name given; as `csg_serve.open_bundle` and `csg_serve.open_model`.
         ServerError, InputError, VerificationError: as these.
     """
-    if isinstance(source, Path):
+    if isinstance(source, Path | Bundle):
         from csg_serve.client.bundle_model import open_bundle
 
         if model is not None:

@@ -175,12 +175,13 @@ def _requirement(paired: PairedResult, against: Against) -> Requirement | None:
     return Requirement(require=against.require, margin=against.margin, met=met)
 
 
-def check_requirement(result: AgainstResult, subject: str) -> None:
+def check_requirement(result: AgainstResult, subject: str, other: str | None = None) -> None:
     """Raise an error if the requirement is not met.
 
     Args:
         result: the comparison.
         subject: the model, for the message.
+        other: what it is compared with; None: the evaluation.
 
     Raises:
         VerificationError: it is not shown that the model is better, or not worse.
@@ -193,8 +194,8 @@ def check_requirement(result: AgainstResult, subject: str) -> None:
     needed = paired.images_needed(score, margin)
     hint = f"{needed:,} images would show it" if needed else "see the images on which they differ with --report"
     raise VerificationError(
-        f"{subject} is not shown to be {what} than {result.title} ({result.folder}): {score_line(paired, score)} on "
-        f"{paired.images:,} images",
+        f"{subject} is not shown to be {what} than {other or f'{result.title} ({result.folder})'}: "
+        f"{score_line(paired, score)} on {paired.images:,} images",
         f"if the difference stayed, about {hint}" if needed else hint,
     )
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from csg.bundle import Bundle
 from csg.console import log
 from csg.datasets.check import check_dataset
 from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
@@ -30,8 +31,8 @@ from csg_serve.evaluate.records import AnswerRecord, ClassificationAnswer, Evalu
 class EvaluateOptions:
     """Options of `csg evaluate`."""
 
-    source: Servers | Path
-    """The servers that have the model, with TLS files and secret; or the folder of a bundle, which answers here."""
+    source: Servers | Path | Bundle
+    """The servers that have the model, with TLS files and secret; or a bundle or its folder, which answers here."""
     model: str | None = None
     """Name of the model on the servers; None for the only csg model there."""
     data: tuple[str, ...] = ()
@@ -180,7 +181,7 @@ def _read_dataset(
     return dataset, EvaluationSpec(
         model=served.name,
         version=served.version,
-        bundle=served.server if isinstance(options.source, Path) else None,
+        bundle=None if isinstance(options.source, Servers) else served.server,
         card=hashlib.sha256(card.to_json().encode()).hexdigest(),
         data=data,
         labels=options.labels,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,6 +45,13 @@ from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, advice, res
 
 BUNDLES = Path("bundles")
 
+Check = Callable[[Bundle, Path], None]
+"""Looks at a bundle and at the folder of the model that it is to be a version of, and raises what speaks against it."""
+
+
+def unchecked(bundle: Bundle, model_dir: Path) -> None:
+    """The check that lets every bundle pass."""
+
 
 @dataclass(frozen=True)
 class Deployed:
@@ -76,6 +84,7 @@ def deploy(
     version: int | None = None,
     options: DeployOptions = DEFAULTS,
     mode: int | None = None,
+    check: Check = unchecked,
 ) -> Deployed:
     """Add a bundle to a model repository as a model's next version, with a model that takes image files for it.
 
@@ -89,6 +98,7 @@ def deploy(
         version: number of the version. Default: one more than the highest.
         options: how the model is served.
         mode: permissions of the files, for a server of another user; None: as the umask says.
+        check: called before anything is written, while no other deployment changes the repository.
 
     Returns:
         The deployed version.
@@ -99,6 +109,7 @@ def deploy(
         ServerError: the running server can't load the version, or gets no answer from it.
         VerificationError: its answers differ from the golden ones.
         UsageError: the name is invalid, or the options do not fit the bundle or each other.
+        CsgError: what `check` raises.
     """
     card = bundle.card
     options = resolve(options, card)
@@ -113,6 +124,7 @@ def deploy(
     ):
         set_modes(mode, repository, content=False)
         number = _next_version(model_dir, version)
+        check(bundle, model_dir)
         steps = _steps(bundle, options, model_dir, number, scratch=Path(scratch))
         live_address = go_live(model_dir, number, steps, encoded=options.encoded)
         if not options.encoded:
@@ -132,6 +144,7 @@ def deploy_command(
     version: int | None,
     options: DeployOptions,
     mode: str | None = None,
+    check: Check = unchecked,
     as_json: bool,
 ) -> None:
     """Run `csg deploy`: the newest bundle by default."""
@@ -145,7 +158,7 @@ def deploy_command(
         log(line)
     if chosen.golden is None:
         log("the bundle is of an older csg, without golden answers: what the server answers can't be verified")
-    deployed = deploy(chosen, repository, name, version=version, options=options, mode=file_mode)
+    deployed = deploy(chosen, repository, name, version=version, options=options, mode=file_mode, check=check)
     announce(deployed, "is in", as_json)
     if deployed.live_address and (options.response_cache or options.rate_limit):
         log("restart the server if it was started before any model had a response cache or rate limits")

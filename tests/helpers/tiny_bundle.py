@@ -56,6 +56,14 @@ def write_wrong_bundle(path: Path) -> Bundle:
     return write_bundle(path, right.card, {MODEL: model.SerializeToString()}, right.golden)
 
 
+def write_worse_bundle(path: Path) -> Bundle:
+    """The wrong bundle with golden answers of its own: a model that is verified, and makes mistakes."""
+    wrong = write_wrong_bundle(path)
+    model = wrong.model.read_bytes()
+    shutil.rmtree(path)
+    return write_bundle(path, wrong.card, {MODEL: model}, graph_golden(wrong.card, model))
+
+
 def write_unloadable_bundle(path: Path, like: Bundle) -> Bundle:
     """The bundle `like` with an operator that no runtime knows."""
     model = onnx.load(like.model)
