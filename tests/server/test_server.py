@@ -21,6 +21,7 @@ from tests.helpers.tiny_bundle import (
     write_colour_bundle,
     write_echo_bundle,
     write_unloadable_bundle,
+    write_worse_bundle,
     write_wrong_bundle,
 )
 
@@ -68,7 +69,8 @@ def test_every_colour_is_right_through_the_server(folder, server):
     assert report == {
         "schema_version": 1, "task": "classification", "report": None, "model": "colour", "version": 1,
         "images": 27, "skipped": 0, "accuracy": 1.0, "mean_class_accuracy": 1.0,
-        "per_class": {"red": 1.0, "green": 1.0, "blue": 1.0}, "mirrored": None,
+        "per_class": {"red": 1.0, "green": 1.0, "blue": 1.0}, "mirrored": None, "bundle": None,
+        "against": None,
     }  # fmt: skip
 
 
@@ -220,3 +222,21 @@ def test_the_models_of_a_server_and_what_they_did(folder, server):
 
 def test_one_server_a_repository(folder, server):
     refused(csg("serve", "--repository", folder / "repository", *FREE_PORTS), 4, "already runs on", "--stop")
+
+
+def test_a_better_bundle_goes_live_on_a_running_server_and_what_is_not_better_does_not(folder, server, tmp_path):
+    worse, colours = write_worse_bundle(tmp_path / "worse"), folder / "colours"
+    judged = ("--repository", folder / "repository", "--name", "judged", "--no-encoded")
+    better = (*judged, "--only-if-better", "--data", colours)
+    deploy(worse.path, folder / "repository", *judged[2:])
+    asked = ("evaluate", "--server", server, "--model", "judged", "--data", colours, "--json")
+    done = csg(*asked, "--against", "colour", "--require", "not-worse", cwd=tmp_path)
+    assert done.returncode == 5
+    assert json.loads(done.stdout)["against"]["paired"]["only_a_right"] == 18
+    done = csg("deploy", folder / "bundles" / "colour", *better, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    refused(
+        csg("deploy", folder / "bundles" / "colour", *better, cwd=tmp_path), 5, "version 2 of judged, which stays live"
+    )
+    report = json.loads(csg(*asked, "--against", "colour", "--require", "not-worse", cwd=tmp_path).stdout)
+    assert (report["version"], report["accuracy"], report["against"]["requirement"]["met"]) == (2, 1, True)
