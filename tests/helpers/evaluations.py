@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from csg_serve.evaluate.records import ClassificationAnswer, EvaluationSpec, Session
-from tests.helpers.cli import CSG
+from tests.helpers.cli import CSG, csg
 
 TIMES = {"images_per_s", "latency_ms", "folder"}
 SESSION = Session(started="2026-01-01T00:00:00Z", server="localhost:8001")
@@ -65,3 +66,33 @@ def evaluating(served, data, out):
     finally:
         if sys.exc_info()[0]:
             process.kill()
+
+
+def evaluated(*args):
+    """The JSON of an evaluation, without times and folder."""
+    done = csg("evaluate", "--json", *args)
+    assert done.returncode == 0, done.stderr
+    return {name: value for name, value in json.loads(done.stdout).items() if name not in TIMES}
+
+
+def check_same_figures(bundle, server, data):
+    """Check that a bundle has the same figures and answers in this process as through a server with its name."""
+    served = evaluated("--server", server, "--model", bundle.name, "--data", data, "--out", "served")
+    here = evaluated(bundle, "--data", data, "--out", "here")
+    assert (served.pop("version"), served.pop("bundle"), served.pop("model")) == (1, None, bundle.name)
+    assert (here.pop("version"), here.pop("bundle")) == (0, str(bundle))
+    here.pop("model")
+    if "ece" in here:
+        assert abs(here.pop("ece") - served.pop("ece")) < 2e-6  # of confidences in millionths
+    else:
+        assert [Path(one).read_bytes() for one in here.pop("pictures")] == [
+            Path(one).read_bytes() for one in served.pop("pictures")
+        ]
+    assert here == served
+    assert _answers("here") == _answers("served")
+
+
+def _answers(folder):
+    """What was predicted for each image, by index."""
+    lines = [json.loads(line) for line in Path(folder, "journal.jsonl").read_text().splitlines()]
+    return {line["index"]: (line.get("predicted"), line.get("cells"), line.get("pixels")) for line in lines[1:]}

@@ -15,49 +15,20 @@ from PIL import Image
 from csg.datasets.classification import read_classification_dataset
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg_export.export import export
-from csg_export.options import ExportOptions
 from csg_train.recipe import load_recipe
 from csg_train.tasks import TASKS, predicting
 from tests.helpers.browser import HEADINGS, SCENE_HEADINGS, check_page, needs_chromium, opened, started
 from tests.helpers.cli import csg, refused
-from tests.helpers.evaluations import LABELS, TIMES
+from tests.helpers.evaluations import LABELS, TIMES, check_same_figures, evaluated
 from tests.helpers.image_files import encoded, noise
-from tests.helpers.mask_files import save_image
+from tests.helpers.noise_sets import students, write_noise
 from tests.helpers.served import deploy, serving
-from tests.helpers.small_networks import dense
-from tests.helpers.small_source import SIDE, classifier, segmenter
+from tests.helpers.small_source import SIDE
 from tests.helpers.tiny_bundle import write_colour_bundle, write_scene_bundle
-from tests.helpers.tiny_student import tiny
 
 pytestmark = pytest.mark.server
 
 COLOURS = ("red", "green", "blue")
-NOISE = np.random.default_rng(0).integers(0, 256, (60, SIDE, SIDE, 3), np.uint8)
-
-
-def students():
-    """Networks whose answers differ between an image and its mirror image, and how they are exported, by name."""
-    student, _ = tiny()
-    student.eval().requires_grad_(False)
-    student.head.weight.mul_(30)
-    student.head.bias -= student(torch.from_numpy(NOISE)).mean(0)  # no class is far ahead
-    return {
-        "cls": (classifier(student, COLOURS), ExportOptions()),
-        "seg": (segmenter(network=dense(True)), ExportOptions(logits=True)),
-    }
-
-
-def write_noise(folder, task):
-    """Sixty images in class folders, or eight scenes, whose sides are no multiples of 8, with masks."""
-    if task == "classification":
-        for number, pixels in enumerate(NOISE):
-            save_image(folder / COLOURS[number % 3] / f"{number}.png", pixels)
-        return
-    random = np.random.default_rng(1)
-    for number in range(8):
-        save_image(folder / "images" / f"{number}.png", random.integers(0, 256, (76, 101, 3), np.uint8))
-        save_image(folder / "labels" / f"{number}.png", random.integers(0, 3, (76, 101), np.uint8))
-    (folder / "labels.yaml").write_text(LABELS)
 
 
 def of_the_run(name, folder):
@@ -112,13 +83,6 @@ def addresses(folder):
 @pytest.fixture
 def server(addresses):
     return addresses[0]
-
-
-def evaluated(*args):
-    """The JSON of an evaluation, without times and folder."""
-    done = csg("evaluate", "--json", *args)
-    assert done.returncode == 0, done.stderr
-    return {name: value for name, value in json.loads(done.stdout).items() if name not in TIMES}
 
 
 def test_a_killed_evaluation_ends_with_the_same_figures(folder, addresses, server, tmp_path):
@@ -255,6 +219,11 @@ def test_served_figures_are_those_of_the_network(folder, server, tmp_path, name,
         2,
         "started without --mirrored",
     )
+
+
+@pytest.mark.parametrize("name", ["cls", "seg"])
+def test_a_bundle_has_the_same_figures_here_as_through_its_server(folder, server, name):
+    check_same_figures(folder / "bundles" / name, server, folder / "noise" / name)
 
 
 def test_an_interrupted_mirrored_evaluation_ends_with_the_same_figures(folder, server, tmp_path):
