@@ -1,7 +1,7 @@
 """csg: from synthetic images to a served model that works on real photographs.
 
-The package holds what all stages share: model card, bundle, preprocessing, datasets, metrics. Its main names can be
-imported from here: `from csg import read_bundle`.
+The package holds what all stages share: model card, bundle, preprocessing, datasets, metrics. The commands are its
+functions: `import csg; run = csg.train(); bundle = csg.export(run); csg.load(bundle).predict("photo.jpg")`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,23 @@ if TYPE_CHECKING:
     from csg.bundle import Bundle, read_bundle
     from csg.card import ModelCard, parse_card
     from csg.errors import CsgError
+    from csg_cli.functions import deploy, evaluate, export, load, serve, train
 
 __version__ = "0.2.0"
-__all__ = ["Bundle", "CsgError", "ModelCard", "__version__", "parse_card", "read_bundle"]
+__all__ = [
+    "Bundle",
+    "CsgError",
+    "ModelCard",
+    "__version__",
+    "deploy",
+    "evaluate",
+    "export",
+    "load",
+    "parse_card",
+    "read_bundle",
+    "serve",
+    "train",
+]
 
 _MODULES = {
     "Bundle": "csg.bundle",
@@ -23,6 +37,7 @@ _MODULES = {
     "ModelCard": "csg.card",
     "parse_card": "csg.card",
     "CsgError": "csg.errors",
+    **dict.fromkeys(("train", "export", "load", "evaluate", "deploy", "serve"), "csg_cli.functions"),
 }
 
 
@@ -31,3 +46,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

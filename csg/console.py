@@ -29,8 +29,8 @@ from rich.text import Text
 from csg.errors import printable
 from csg.strict_json import json_text
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-stdout = Console(highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
+stdout = Console(highlight=False, soft_wrap=True, force_jupyter=False)
 WIDEST = 10_000
 """Width in characters of a table that no terminal limits."""
 LINE_S = 10.0

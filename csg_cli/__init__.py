@@ -140,7 +140,7 @@ def _report(error: Exception, args: list[str]) -> int:
     known = machine_error(error)
     missing = error.__cause__ or error  # tritonclient names the module only in the cause of its error
     if known is None and isinstance(missing, ModuleNotFoundError):
-        known = _missing_extra(missing, args)
+        known = missing_extra(missing, args)
     if known:
         _say(f"error: {known}")
         return known.exit_code
@@ -167,7 +167,7 @@ def _end_quietly() -> None:
     sys.exit(CLOSED_PIPE)
 
 
-def _missing_extra(error: ModuleNotFoundError, args: list[str]) -> CsgError | None:
+def missing_extra(error: ModuleNotFoundError, args: list[str]) -> CsgError | None:
     """What to tell a user who installed csg without the packages of a command; None if the module is one of csg's."""
     command = next((arg for arg in args if arg in EXTRAS), None)
     if command is None or not error.name or error.name.partition(".")[0].startswith("csg"):

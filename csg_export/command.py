@@ -23,7 +23,18 @@ RUNS = Path("runs")
 
 
 def export_command(request: ExportRequest, as_json: bool) -> None:
-    """Export a run, a published checkpoint or a torchvision classifier as a bundle and print the parity table, or JSON.
+    """Export as `export_request` does, and print the parity table, or JSON."""
+    bundle = export_request(request)
+    if as_json:
+        print_json(_summary(bundle))
+    else:
+        show_parity(bundle.card)
+        show_evaluations(bundle.card)
+    log(f"bundle {bundle.path}: {model_bytes(bundle) / 2**20:.1f} MiB, {bundle.card.precision_note}")
+
+
+def export_request(request: ExportRequest) -> Bundle:
+    """Export a run, a published checkpoint or a torchvision classifier as a bundle.
 
     Raises:
         UsageError: the options contradict each other, or a library is missing.
@@ -36,13 +47,7 @@ def export_command(request: ExportRequest, as_json: bool) -> None:
         raise UsageError(f"--data is not used by --precision {options.precision}", "leave it out: int8 alone needs it")
     if export_format(options.format).package:
         engine_library(options.format)
-    bundle = export(_open_source(request, size), options, request.out)
-    if as_json:
-        print_json(_summary(bundle))
-    else:
-        show_parity(bundle.card)
-        show_evaluations(bundle.card)
-    log(f"bundle {bundle.path}: {model_bytes(bundle) / 2**20:.1f} MiB, {bundle.card.precision_note}")
+    return export(_open_source(request, size), options, request.out)
 
 
 def _open_source(request: ExportRequest, size: tuple[int, int] | None) -> Source:

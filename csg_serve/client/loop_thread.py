@@ -67,18 +67,28 @@ class LoopThread:
             with suppress(UsageError):
                 self.run(coroutine)
 
-    def stop(self, last: Coroutine[Any, Any, None]) -> None:
-        """Run a last coroutine, and end the thread."""
+    def stop(self, last: Coroutine[Any, Any, None] | None = None) -> None:
+        """Run a last coroutine, if there is one, and end the thread."""
 
         async def end() -> None:
             try:
-                await last
+                if last:
+                    await last
             finally:
                 self._stopping.set()
 
         self.finish(end())
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+
+def run_apart(coroutine: Coroutine[Any, Any, T]) -> T:
+    """As `asyncio.run`, but also where an event loop is running, as in a notebook."""
+    thread = LoopThread()
+    try:
+        return thread.run(coroutine)
+    finally:
+        thread.stop()
 
 
 def _closed() -> UsageError:

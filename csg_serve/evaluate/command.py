@@ -16,12 +16,14 @@ from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import UsageError
 from csg.folders import kind_of, wrong_folder
 from csg_serve.client.endpoints import Servers
+from csg_serve.client.loop_thread import run_apart
 from csg_serve.evaluate.against import check_requirement, check_same_images, compare_answers, show_against
 from csg_serve.evaluate.classification import ClassificationReport, show_classification, summarise_classification
 from csg_serve.evaluate.collect import collect
 from csg_serve.evaluate.folder import write_result
 from csg_serve.evaluate.one_class import one_class_hint
 from csg_serve.evaluate.recorded_answers import read_answers, recorded_answers
+from csg_serve.evaluate.records import ClassificationResult, SegmentationResult
 from csg_serve.evaluate.segmentation import (
     SegmentationReport,
     show_segmentation,
@@ -52,6 +54,16 @@ def evaluate_command(options: EvaluateOptions, as_json: bool) -> None:
         show(report, page)
     if report.against:
         check_requirement(report.against, report.spec.title)
+
+
+def evaluated(options: EvaluateOptions) -> ClassificationResult | SegmentationResult:
+    """Measure, write the result, and return it: for programs, also in a thread or where an event loop is running.
+
+    Raises:
+        UsageError, InputError, ServerError, VerificationError: as `evaluate_command`.
+    """
+    report, page = run_apart(evaluate(options))
+    return report.to_result(page)
 
 
 async def evaluate_until_signal(

@@ -65,18 +65,8 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
         VerificationError: the answers of a model differ from the golden ones.
     """
     end_on_signals()
-    _check_repository(repository)
-    secret = control_secret(options)
-    triton = find_triton(needs_openvino(repository))
-    with _locked_log(repository) as log_file, ExitStack() as cleanup:
-        clear_regions()
-        endpoints = _free_endpoints(options)
-        process, state = _start(repository, options, endpoints, log_file, triton=triton, secret=secret)
-        cleanup.callback(stop_server, repository, state)
-        write_state(repository, state)
-        start_watchdog(repository, state.token)
-        _wait_until_ready(process, repository, state)
-        _verify(repository, state)
+    with ExitStack() as cleanup:
+        process, state = _start_until_ready(repository, options, cleanup)
         _announce(state, as_json)
         _warn(options)
         if detach:
@@ -87,6 +77,34 @@ def serve_command(repository: Path, options: ServerOptions, detach: bool, as_jso
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         if process.wait() != 0:
             raise _died(process, repository / LOG, state)
+
+
+def start(repository: Path, options: ServerOptions) -> ServerState:
+    """Start a server as `csg serve --detach` does, and return when every model is ready; raises as `serve_command`."""
+    with ExitStack() as cleanup:
+        _, state = _start_until_ready(repository, options, cleanup)
+        _warn(options)
+        cleanup.pop_all()
+        return state
+
+
+def _start_until_ready(
+    repository: Path, options: ServerOptions, cleanup: ExitStack
+) -> tuple[subprocess.Popen[bytes], ServerState]:
+    """The process of a server whose models are all ready; `cleanup` stops it."""
+    _check_repository(repository)
+    secret = control_secret(options)
+    triton = find_triton(needs_openvino(repository))
+    with _locked_log(repository) as log_file:
+        clear_regions()
+        endpoints = _free_endpoints(options)
+        process, state = _start(repository, options, endpoints, log_file, triton=triton, secret=secret)
+        cleanup.callback(stop_server, repository, state)
+        write_state(repository, state)
+        start_watchdog(repository, state.token)
+        _wait_until_ready(process, repository, state)
+        _verify(repository, state)
+        return process, state
 
 
 def end_on_signals() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from pathlib import Path
 
 from csg.console import log
 from csg_serve.client.connection import connected
 from csg_serve.client.endpoints import Servers
+from csg_serve.client.loop_thread import run_apart
 from csg_serve.server.options import read_secret
 from csg_serve.server.state import SECRET, ServerState
 from csg_serve.verify.verify import ALL, Effort, Verification, verify_server
@@ -31,7 +31,7 @@ def verify_running(
         ServerError: the server does not answer.
         InputError: a model carries no valid card or golden answers.
     """
-    return asyncio.run(_verify(repository, state, model, effort))
+    return run_apart(_verify(repository, state, model, effort))
 
 
 async def _verify(repository: Path, state: ServerState, model: str | None, effort: Effort) -> list[Verification]:

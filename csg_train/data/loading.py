@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import signal
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -173,7 +174,7 @@ def _processes(loader: DataLoader[LoadedBatch]) -> Iterator[tuple[Iterator[Loade
     before, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
     iterator = iter(loader)
     started = [process for process in multiprocessing.active_children() if process not in before]
-    if started:
+    if started and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, handler)
     try:
         yield iterator, started

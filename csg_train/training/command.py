@@ -58,12 +58,25 @@ class TrainRequest:
 def train_command(request: TrainRequest, as_json: bool) -> None:
     """Start or resume a run, and print the result."""
     with process_group():
-        result = _train_or_resume(request)
+        result = _result(request)
         if rank() == 0:
             _print_result(result, as_json)
 
 
-def _train_or_resume(request: TrainRequest) -> RunResult:
+def start_or_resume(request: TrainRequest) -> Run:
+    """Start or resume a run, and return it when it is finished.
+
+    Raises:
+        CsgError: as `train`; or there is nothing to resume.
+    """
+    with process_group():
+        result = _result(request)
+        if rank() == 0:
+            _print_result(result, as_json=False)
+    return Run(Path(result.run))
+
+
+def _result(request: TrainRequest) -> RunResult:
     with said_once():
         check_trackers(request.trackers)
     if request.resume:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -34,8 +35,12 @@ class Stop:
     def listening(self) -> Iterator[None]:
         """Catch the first signal inside the block; a second one has its usual effect.
 
-        SIGHUP, the end of a terminal, is left alone where it is ignored, as under nohup.
+        SIGHUP, the end of a terminal, is left alone where it is ignored, as under nohup. Signals belong to the main
+        thread: in another one the block is run as it is.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         old = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         if old[signal.SIGHUP] == signal.SIG_IGN:
             del old[signal.SIGHUP]

@@ -1,0 +1,362 @@
+"""The commands as Python functions: `import csg; csg.train()`.
+
+They take what the commands take, print the same progress on standard error, return objects, and raise CsgError where a
+command prints an error. What they import, they import when they are called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
+
+from csg.errors import UsageError
+from csg.machine_errors import machine_error
+
+if TYPE_CHECKING:
+    from csg.bundle import Bundle
+    from csg_serve.evaluate.loaded_model import LoadedModel
+    from csg_serve.evaluate.records import ClassificationResult, SegmentationResult
+    from csg_serve.repository.deploy import Deployed
+    from csg_serve.server.running import RunningServer
+    from csg_serve.triton.deploy_options import DeployOptions
+    from csg_train.training.run_folder import Run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+PathLike: TypeAlias = str | os.PathLike[str]
+Sources: TypeAlias = PathLike | Iterable[PathLike]
+"""One source of images, or several that are joined."""
+
+
+def _function(command: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A function that does what a command does; what the user or the machine caused becomes a CsgError."""
+
+    def decorate(call: Callable[P, T]) -> Callable[P, T]:
+        @wraps(call)
+        def run(*args: P.args, **options: P.kwargs) -> T:
+            try:
+                return call(*args, **options)
+            except Exception as error:
+                from csg_cli import missing_extra
+
+                missing = error.__cause__ or error  # tritonclient names the module only in the cause of its error
+                known = machine_error(error)
+                if known is None and isinstance(missing, ModuleNotFoundError):
+                    known = missing_extra(missing, [command])
+                if known is None or known is error:
+                    raise
+                raise known from error
+
+        return run
+
+    return decorate
+
+
+@_function("train")
+def train(
+    task: Literal["cls", "seg"] = "cls",
+    *,
+    recipe: PathLike | None = None,
+    data: Sources | None = None,
+    real_data: Sources | None = None,
+    labels: PathLike | None = None,
+    method: str | None = None,
+    backbone: str | None = None,
+    weights: PathLike | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    out: PathLike | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train a model on synthetic images, as `csg train` does; without arguments, a classifier of the embedded digits.
+
+    In the main thread, Ctrl-C (in a notebook: interrupt) ends the training after the current step with a checkpoint.
+
+    Args:
+        task: cls, a classifier, or seg, a segmenter.
+        recipe: name or YAML file of the recipe; None: that of the task's embedded dataset.
+        data: synthetic training images: class folders or a list file; for segmenters folders with images/ and labels/.
+        real_data: real images to measure on.
+        labels: segmenters: label set of the masks, a name or a YAML file.
+        method: the method, with settings after colons, such as csg:temperature=0.2; None: the recipe's.
+        backbone: name of the backbone.
+        weights: file of pretrained weights, or none.
+        epochs: passes over the synthetic images.
+        seed: of all random numbers.
+        settings: any other settings of the recipe, by their dotted names.
+        out: folder of the run; None: a new one in runs/.
+        resume: continue the newest unfinished run, or the one at `out`.
+
+    Returns:
+        the run: its `path`, and the figures in `result()`.
+
+    Raises:
+        CsgError: a setting or the data can't be used, or the training diverged or was stopped.
+
+    Example:
+        >>> run = csg.train("cls", settings={"optim.steps": 200})
+        >>> run.result().evaluation.accuracy
+        0.93
+    """
+    from csg_cli.options import RecipeOptions
+    from csg_train.methods.spec import parse_method
+    from csg_train.recipe import merge_settings
+    from csg_train.training.command import TrainRequest, start_or_resume
+
+    if task not in ("cls", "seg"):
+        raise UsageError(f"task {task!r} is not one", "use cls or seg")
+    options = RecipeOptions(
+        data=_sources(data), real_data=_sources(real_data), backbone=backbone, weights=_text(weights), epochs=epochs
+    )
+    method_settings = parse_method(method).changes if method else {}
+    given = options.settings({"seed": seed, "data.labels": _text(labels)} | method_settings)
+    request = TrainRequest(
+        task=task,
+        recipe=_text(recipe),
+        settings=merge_settings(given, settings or {}),
+        out=_path(out),
+        resume=resume,
+    )
+    return start_or_resume(request)
+
+
+@_function("export")
+def export(
+    run: PathLike | Run | None = None,
+    *,
+    precision: str = "fp32",
+    data: Sources | None = None,
+    real_data: Sources | None = None,
+    size: tuple[int, int] | None = None,
+    logits: bool = False,
+    embedding: bool = False,
+    tolerance: float | None = None,
+    torchvision: str | None = None,
+    out: PathLike | None = None,
+) -> Bundle:
+    """Export the trained model of a run as a bundle, as `csg export` does, every stage checked against PyTorch.
+
+    Args:
+        run: the run or its folder; None: the newest in runs/.
+        precision: fp32, fp16, bf16 or int8.
+        data: int8: where the run's training images are now; None: where they were.
+        real_data: where the run's real images are now; None: where they were.
+        size: segmenters: fixed (height, width) of the input, multiples of 8; None: any.
+        logits: segmenters: also return the logits.
+        embedding: classifiers: also return the pooled features.
+        tolerance: largest accepted difference of a logit from PyTorch's, as a share of the largest logit; None: the
+            precision's own.
+        torchvision: export this ImageNet classifier of torchvision, not a run.
+        out: folder of the bundle; None: a new one in bundles/.
+
+    Returns:
+        the bundle: its `path`, and its model card in `card`.
+
+    Raises:
+        CsgError: the run can't be used, or the export differs too much from PyTorch; then nothing is written.
+
+    Example:
+        >>> bundle = csg.export(run, precision="fp16")
+        >>> bundle.card.parity.agreement
+        1.0
+    """
+    from csg_export.command import export_request
+    from csg_export.options import ExportOptions, ExportRequest
+
+    request = ExportRequest(
+        run=None if run is None else _folder(run),
+        torchvision=torchvision,
+        data=tuple(_sources(data) or ()),
+        real_data=tuple(_sources(real_data) or ()),
+        size=f"{size[0]}x{size[1]}" if size else None,
+        options=ExportOptions(precision=precision, logits=logits, embedding=embedding, tolerance=tolerance),
+        out=_path(out),
+    )
+    return export_request(request)
+
+
+@_function("predict")
+def load(bundle: PathLike | Bundle) -> LoadedModel:
+    """Open a bundle in this process, to predict and evaluate without a server.
+
+    Its answers are compared with its golden ones first.
+
+    Args:
+        bundle: the bundle or its folder.
+
+    Returns:
+        the model: `predict`, `predict_iter`, `evaluate` and `card`.
+
+    Raises:
+        CsgError: it is not a bundle, a file has changed, it answers wrongly here, or its runtime is not installed.
+
+    Example:
+        >>> model = csg.load("bundles/digits")
+        >>> model.predict("seven.png").label
+        '7'
+    """
+    from csg_serve.evaluate.loaded_model import LoadedModel
+
+    model = LoadedModel(_folder(bundle))
+    model.card()
+    return model
+
+
+@_function("evaluate")
+def evaluate(
+    bundle: PathLike | Bundle | None = None,
+    *,
+    server: str | Iterable[str] | None = None,
+    model: str | None = None,
+    data: Sources | None = None,
+    labels: PathLike | None = None,
+    tile: int | None = None,
+    mirrored: bool = False,
+    on_unreadable: Literal["fail", "skip"] = "fail",
+    report: bool = False,
+    out: PathLike | None = None,
+    resume: bool = False,
+) -> ClassificationResult | SegmentationResult:
+    """Evaluate a bundle in this process, or a served model, on labelled real images, as `csg evaluate` does.
+
+    Args:
+        bundle: the bundle or its folder; None: a served model.
+        server: address of the server, or of several of the same model; None: localhost:8001.
+        model: name of the served model; None: the only csg model on the server.
+        data: real images: class folders or a list file; for segmenters folders with images/ and labels/. None: the
+            embedded dataset of the model's task.
+        labels: segmenters: label set of the masks; None: the model's own.
+        tile: segmenters: side in pixels of overlapping tiles to send, a multiple of 8; None: whole images.
+        mirrored: also measure image and mirror image together.
+        on_unreadable: what to do with an image that can't be read: fail, or skip and count it.
+        report: write an HTML page, report.html in the folder of the evaluation.
+        out: folder of the evaluation; None: a new one in evaluations/.
+        resume: continue the newest unfinished evaluation, or the one at `out`.
+
+    Returns:
+        the figures, with intervals, and the `folder` that keeps them.
+
+    Raises:
+        CsgError: the data or the model can't be used, or no server answers.
+
+    Example:
+        >>> csg.evaluate("bundles/digits", report=True).accuracy
+        0.93
+    """
+    from csg_serve.client.endpoints import named_servers
+    from csg_serve.evaluate.command import evaluated
+    from csg_serve.evaluate.session import EvaluateOptions
+
+    if bundle is not None and (server or model):
+        raise UsageError("a bundle and a served model are two models", "give one of them")
+    servers = [server] if isinstance(server, str) else list(server or ())
+    options = EvaluateOptions(
+        source=named_servers(servers or None) if bundle is None else _folder(bundle),
+        model=model,
+        data=tuple(_sources(data) or ()),
+        labels=_text(labels),
+        tile=tile,
+        mirrored=mirrored,
+        out=_path(out),
+        on_unreadable=on_unreadable,
+        resume=resume,
+        report=report,
+    )
+    return evaluated(options)
+
+
+@_function("deploy")
+def deploy(
+    bundle: PathLike | Bundle | None = None,
+    repository: PathLike = "model_repository",
+    name: str | None = None,
+    *,
+    version: int | None = None,
+    options: DeployOptions | None = None,
+) -> Deployed:
+    """Add a bundle to a Triton model repository as the model's next version, as `csg deploy` does.
+
+    If a server runs on the repository, the version is live and verified when this returns.
+
+    Args:
+        bundle: the bundle or its folder; None: the newest in bundles/.
+        repository: folder of the model repository; created if it does not exist.
+        name: name of the model; None: the card's.
+        version: number of the version; None: one more than the highest.
+        options: how Triton serves it; None: the defaults of `csg deploy`.
+
+    Returns:
+        what was deployed: `model`, `version`, and the `live_address` of the server that serves it.
+
+    Raises:
+        CsgError: the bundle, the name or the repository can't be used, or the running server answers wrongly.
+
+    Example:
+        >>> csg.deploy("bundles/digits").version
+        1
+    """
+    from csg.bundle import newest_bundle, read_bundle
+    from csg_serve.repository.deploy import BUNDLES
+    from csg_serve.repository.deploy import deploy as deploy_bundle
+    from csg_serve.triton.deploy_options import DeployOptions
+    from csg_serve.triton.executable import has_python_backend
+
+    return deploy_bundle(
+        read_bundle(newest_bundle(BUNDLES) if bundle is None else _folder(bundle)),
+        Path(repository),
+        name,
+        version=version,
+        options=options or DeployOptions(encoded=has_python_backend()),
+    )
+
+
+@_function("serve")
+def serve(repository: PathLike = "model_repository", *, ports: tuple[int, int, int] = (0, 0, 0)) -> RunningServer:
+    """Start a Triton server on a model repository, on loopback, as `csg serve --detach` does.
+
+    It runs until `stop`, the end of `with`, or `csg serve --stop`, also when this process ends.
+
+    Args:
+        repository: folder of the model repository.
+        ports: of HTTP, gRPC and metrics; 0 takes a free one.
+
+    Returns:
+        the server, with every model ready and verified: its addresses `grpc`, `http` and `metrics`.
+
+    Raises:
+        CsgError: there is no model, a port is in use, or a model does not load or answers wrongly.
+
+    Example:
+        >>> with csg.serve() as server:
+        ...     print(Client(server.grpc).predict("seven.png").label)
+        7
+    """
+    from csg_serve.server.options import ServerOptions
+    from csg_serve.server.running import RunningServer
+    from csg_serve.server.serve import start
+    from csg_serve.triton.machine import available_cores
+
+    options = ServerOptions(ports=ports, threads=available_cores())
+    return RunningServer(Path(repository), start(Path(repository), options))
+
+
+def _text(path: PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+def _path(path: PathLike | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _folder(given: PathLike | Bundle | Run) -> Path:
+    return Path(given) if isinstance(given, str | os.PathLike) else given.path
+
+
+def _sources(sources: Sources | None) -> list[str] | None:
+    if sources is None:
+        return None
+    return [os.fspath(one) for one in ([sources] if isinstance(sources, str | os.PathLike) else sources)]
