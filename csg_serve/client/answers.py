@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from csg.card import Colour, ModelCard
-from csg.errors import printable
+from csg.errors import InputError, printable
 from csg.images import ImageSource, decode
 from csg_serve.client.named_image import NamedImage
 from csg_serve.client.pictures import Bar, picture_html
@@ -105,11 +105,14 @@ class MaskAnswer:
         """The image with the class colours laid over it, RGB, in its own size.
 
         Raises:
-            InputError: the image can't be read any more.
+            InputError: the image can't be read any more, or its file is another one by now.
         """
         from csg.overlays import overlay  # which imports a YAML parser
 
-        return overlay(decode(self.image), self.mask, self.colours)
+        image = decode(self.image)
+        if image.size != self.mask.shape[::-1]:
+            raise InputError(f"image {self.name} has changed since it was predicted", "predict it again")
+        return overlay(image, self.mask, self.colours)
 
     def __repr__(self) -> str:
         height, width = self.mask.shape

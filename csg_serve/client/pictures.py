@@ -47,7 +47,8 @@ def picture_html(name: str, draw: Callable[[], Image.Image], bars: Sequence[Bar]
     rows = "".join(_row(bar) for bar in bars)
     return (
         '<div style="display:flex;gap:12px;align-items:center">'
-        f"{picture}<div><div>{_escaped(name)}</div><table>{rows}</table></div></div>"
+        f'{picture}<div style="min-width:0"><div style="overflow-wrap:anywhere">{_escaped(name)}</div>'
+        f'<table style="color:inherit;font-size:inherit">{rows}</table></div></div>'
     )
 
 
@@ -61,13 +62,15 @@ def _row(bar: Bar) -> str:
 
 
 def _data_url(image: Image.Image) -> str:
-    """A PNG file of the image, reduced to SIDE, as a URL that holds it."""
+    """A PNG file of the image, reduced to SIDE or enlarged by a whole factor, as a URL that holds it."""
     from csg.overlays import png_bytes  # which imports a YAML parser
 
-    scale = SIDE / max(image.size)
-    if scale < 1:
-        width, height = (max(1, round(side * scale)) for side in image.size)
+    longer = max(image.size)
+    if longer > SIDE:
+        width, height = (max(1, round(side * SIDE / longer)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
+    elif factor := SIDE // longer:
+        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     return f"data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}"
 
 

@@ -3,11 +3,13 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from csg.errors import InputError
 from csg.overlays import overlay
 from csg_serve import ClassAnswer, MaskAnswer
 
@@ -62,11 +64,24 @@ def test_the_picture_is_small_escaped_and_needs_nothing_else(answer):
     assert not re.search(r"https?:|<script|url\(|@import", html)
 
 
+@pytest.mark.parametrize(("size", "shown"), [((8, 8), (192, 192)), ((150, 100), (150, 100)), ((9000, 2), (192, 1))])
+def test_a_tiny_image_is_enlarged_and_a_large_one_reduced(size, shown):
+    assert picture(classes(image=Image.new("RGB", size))).size == shown
+
+
 def test_names_can_not_break_the_picture_or_the_line():
     answer = classes(name="<img src=x onerror=alert(1)>\n\x1b[31m.png")
     assert "<img src=x" not in answer._repr_html_()
     assert "\n" not in repr(answer)
     assert "\x1b" not in repr(answer) + answer._repr_html_()
+
+
+def test_an_overlay_over_another_image_is_refused(tmp_path):
+    PHOTO.resize((40, 10)).save(tmp_path / "street.png")
+    answer = replace(scene(), image=tmp_path / "street.png")
+    with pytest.raises(InputError, match="has changed since it was predicted"):
+        answer.overlay()
+    assert "has changed since" in answer._repr_html_()
 
 
 def test_an_image_that_is_gone_leaves_the_bars(tmp_path):
