@@ -6,8 +6,11 @@ wrong: there is nothing to complete then.
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stderr, suppress
 from functools import wraps
 from pathlib import Path
 from typing import get_args
@@ -27,11 +30,12 @@ def answer_shell(app: Callable[[], None]) -> None:
     Args:
         app: the command line, which reads the question.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    if os.environ[VARIABLE] == "complete_bash":
-        complete_in_bash(app)
-    else:
-        app()
+    with redirect_stderr(io.StringIO()), suppress(Exception):
+        if os.environ[VARIABLE] == "complete_bash":
+            complete_in_bash(app)
+        else:
+            app()
+    sys.exit()
 
 
 def _completing(

@@ -16,7 +16,7 @@ from onnx import ModelProto
 
 from csg.errors import VerificationError
 from csg_export.fp16_graph import in_fp16, rounded_to_fp16
-from csg_export.onnx_graph import LAYERS
+from csg_export.layers import LAYERS
 
 T = TypeVar("T")
 

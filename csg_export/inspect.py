@@ -16,7 +16,7 @@ from csg.card import ModelCard
 from csg.console import log, print_json, show_key_values, show_line, show_table
 from csg.errors import InputError, one_line
 from csg.provenance import ParityStage
-from csg_export.onnx_graph import LAYERS
+from csg_export.layers import LAYERS
 
 
 def inspect_command(path: Path, as_json: bool) -> None:

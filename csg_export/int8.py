@@ -19,7 +19,8 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader, create_cal
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from csg.provenance import CalibrationMethod, Int8Calibration
-from csg_export.onnx_graph import INPUT, LAYERS, check_graph
+from csg_export.layers import LAYERS
+from csg_export.onnx_graph import INPUT, check_graph
 
 CALIBRATION_BATCH = 8
 RANGE_METHODS = {method.name.lower(): method for method in RangeMethod}

@@ -31,9 +31,6 @@ OPSET = 21
 INPUT, LOGITS, LABEL_MAP, EMBEDDING = "image", "logits", "label_map", "embedding"
 CARD_KEY = "csg_card"
 """Name of the model card in the graph's metadata."""
-LAYERS = ("Conv", "Gemm", "MatMul")
-"""Operators with weights."""
-
 
 OLDEST_RUNTIMES = {(20, 9): "1.17", (21, 10): "1.18", (22, 10): "1.21"}
 """First ONNX Runtime by opset and IR version (ONNX 1.15, 1.16, 1.17); a test runs the oldest."""

@@ -14,7 +14,8 @@ from csg.files import validate_name
 from csg_serve.client.address import Address
 from csg_serve.client.connection import connected
 from csg_serve.client.endpoints import Servers
-from csg_serve.client.statistics import ModelStatistics, read_statistics
+from csg_serve.client.find_model import configuration
+from csg_serve.client.statistics import ModelStatistics, read_statistics, warm_up_statistics
 from csg_serve.client.transport import Transport, TransportError, check_count, version_number
 from csg_serve.triton.protocol import LOAD_TIMEOUT_S, triton_message
 
@@ -32,20 +33,28 @@ class ModelState:
     reason: str
     """Why it is not ready, on one line; empty if it is."""
     statistics: ModelStatistics
-    """What it has answered since it was loaded."""
+    """What it has answered since it was loaded, its warm-up included."""
+    warm_up: ModelStatistics
+    """Its warm-up, without times."""
+
+    @property
+    def answered(self) -> ModelStatistics:
+        """What it has answered since it was loaded, without its warm-up; the times still hold it."""
+        return self.statistics - self.warm_up if self.statistics.requests >= self.warm_up.requests else self.statistics
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `csg models --json`."""
-        counted = self.statistics
+        answered, counted = self.answered, self.statistics
         return {
             "model": self.model,
             "version": self.version,
             "state": self.state,
             "reason": self.reason,
-            "images": counted.images,
-            "executions": counted.executions,
-            "requests": counted.requests,
-            "failed": counted.failed,
+            "images": answered.images,
+            "executions": answered.executions,
+            "requests": answered.requests,
+            "failed": answered.failed,
+            "warm_up_images": self.warm_up.images,
             "queue_ms": counted.queue_ms,
             "compute_ms": counted.compute_ms,
         }
@@ -71,8 +80,8 @@ def _show(address: Address, states: list[ModelState]) -> None:
     columns = ("model", "version", "state", "images", "batches", "requests", "failed", "queue ms", "compute ms")
     rows = []
     for one in states:
-        counted = one.statistics
-        counts = (counted.images, counted.executions, counted.requests, counted.failed)
+        answered, counted = one.answered, one.statistics
+        counts = (answered.images, answered.executions, answered.requests, answered.failed)
         times = (counted.queue_ms, counted.compute_ms)
         rows.append(
             (
@@ -84,6 +93,7 @@ def _show(address: Address, states: list[ModelState]) -> None:
             )
         )
     show_table(f"models at {address}", columns, rows)
+    log("counts hold csg's checks of the answers (golden images), and times the warm-up too")
 
 
 async def _change_and_list(servers: Servers, load: str | None, unload: str | None) -> dict[Address, list[ModelState]]:
@@ -101,6 +111,7 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
                 await transport.call("unload_model", validate_name(unload, "model name"))
         index = await _index(transport, address, servers.secret)
         statistics = await read_statistics(transport)
+        warm_up = {found: await _warm_up(transport, *found) for found in statistics}
     strays = sorted(one.name for one in index if not one.state)
     if strays:
         log(f"passed over at {address}, no model: {', '.join(strays)}")
@@ -112,9 +123,19 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
             state=entries[model, version].state if (model, version) in entries else "READY",
             reason=triton_message(entries[model, version].reason) if (model, version) in entries else "",
             statistics=statistics.get((model, version), ModelStatistics()),
+            warm_up=warm_up.get((model, version), ModelStatistics()),
         )
         for model, version in sorted(entries.keys() | statistics.keys())
     ]
+
+
+async def _warm_up(transport: Transport, model: str, version: int) -> ModelStatistics:
+    try:
+        return warm_up_statistics(await configuration(transport, model, version))
+    except TransportError as error:
+        if error.kind != "missing":  # unloaded, or replaced between two calls
+            raise
+        return ModelStatistics()
 
 
 async def _index(transport: Transport, address: Address, secret: str | None) -> list[Any]:

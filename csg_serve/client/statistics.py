@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
 from csg.errors import ServerError
 from csg_serve.client.pool import Pool
 from csg_serve.client.transport import Transport, TransportError, check_count, version_number
@@ -47,6 +49,18 @@ class ModelStatistics:
     def mean_batch(self) -> float:
         """Mean images of an execution, 0 before the first one."""
         return self.images / self.executions if self.executions else 0.0
+
+
+def warm_up_statistics(config: ModelConfig) -> ModelStatistics:
+    """What Triton counts for the warm-up of a model, without times: every instance computes every sample once.
+
+    Args:
+        config: the model's configuration, as the server has completed it.
+    """
+    instances = sum(group.count * max(1, len(group.gpus)) for group in config.instance_group)
+    samples = [(max(1, sample.count), max(1, sample.batch_size)) for sample in config.model_warmup]
+    images = instances * sum(count * size for count, size in samples)  # each is a request of its own
+    return ModelStatistics(requests=images, images=images, executions=instances * sum(count for count, _ in samples))
 
 
 async def read_statistics(transport: Transport) -> dict[tuple[str, int], ModelStatistics]:

@@ -1,6 +1,8 @@
 """What an export writes is accepted by all that read it, and what they would refuse is not written."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -129,3 +131,9 @@ def test_a_bundle_is_either_refused_when_it_is_written_or_accepted_by_every_read
         read_graph(again)
     if field not in ("engine", "format", "runtime", "precision"):
         deploy(again, folder / "repository")
+
+
+def test_inspecting_a_bundle_needs_no_torch(tmp_path):
+    bundle = write_colour_bundle(tmp_path / "bundle")
+    code = "import sys; sys.modules['torch'] = None; from csg_cli import main; main()"
+    subprocess.run([sys.executable, "-c", code, "export", "inspect", bundle.path], check=True, capture_output=True)
