@@ -16,7 +16,7 @@ from pathlib import Path
 
 from csg import __version__
 from csg.bundle import GOLDEN, MODEL, WEIGHTS, Bundle
-from csg.errors import UsageError
+from csg.errors import UsageError, printable
 from csg.files import atomic_directory, check_utf8, sha256
 from csg_serve.evaluate.card_tables import card_tables
 from csg_serve.page.runtime import FILES, FOLDER, runtime_folder
@@ -55,7 +55,9 @@ def write_page(bundles: Sequence[Bundle], out: Path) -> Path:
         (page / FOLDER).mkdir()
         for name in FILES:
             shutil.copyfile(runtime / name, page / FOLDER / name)
-        entries = [_add(bundle, page, folder) for bundle, folder in zip(bundles, folders, strict=True)]
+        for bundle, folder in zip(bundles, folders, strict=True):
+            _copy(bundle, page / folder)
+        entries = [_entry(*one) for one in zip(bundles, _titles(bundles), folders, strict=True)]
         content = {"version": PAGE_VERSION, "csg": __version__, "models": entries}
         (page / "page.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     return out
@@ -73,18 +75,32 @@ def _check_runs_in_browser(bundle: Bundle) -> None:
         )
 
 
-def _add(bundle: Bundle, page: Path, folder: str) -> dict[str, object]:
-    """Copy what the page needs of a bundle; returns its entry in page.json."""
-    card, place = bundle.card, page / folder
-    place.mkdir(parents=True)
-    shutil.copyfile(bundle.model, place / MODEL)
+def _titles(bundles: Sequence[Bundle]) -> list[str]:
+    """What each bundle is called: its model's name; where two have the same, the folder's name with a number."""
+    names = [bundle.card.name for bundle in bundles]
+    if len(set(names)) == len(names):
+        return names
+    folders = [printable(bundle.path.resolve().name) for bundle in bundles]
+    if len(set(folders)) == len(folders):
+        return folders
+    return [f"{folder} ({number})" for number, folder in enumerate(folders, 1)]
+
+
+def _copy(bundle: Bundle, folder: Path) -> None:
+    """Copy what a browser needs of a bundle."""
+    folder.mkdir(parents=True)
+    shutil.copyfile(bundle.model, folder / MODEL)
     if bundle.golden:
-        (place / GOLDEN).write_text(bundle.golden.to_json())
+        (folder / GOLDEN).write_text(bundle.golden.to_json())
+
+
+def _entry(bundle: Bundle, title: str, folder: str) -> dict[str, object]:
+    """A bundle in page.json."""
     return {
+        "title": title,
         "folder": folder,
-        "bundle": bundle.path.resolve().name,
         "bytes": bundle.model.stat().st_size,
         "golden": len(bundle.golden.answers) if bundle.golden else 0,
-        "card": json.loads(card.to_json()),
-        "tables": dataclasses.asdict(card_tables(card)),
+        "card": json.loads(bundle.card.to_json()),
+        "tables": dataclasses.asdict(card_tables(bundle.card)),
     }

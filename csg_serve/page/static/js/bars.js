@@ -32,8 +32,8 @@ function table(entries, name) {
       element("td", {}, percent(share)),
     );
   });
-  const head = element("tr", { class: "unseen" }, ...["class", "bar", "probability"].map(column));
-  return element("table", { class: "bars" }, element("caption", { class: "unseen" }, name), element("thead", {}, head), element("tbody", {}, ...rows));
+  const head = element("tr", {}, ...["class", "bar", "probability"].map(column));
+  return element("table", { class: "bars" }, element("caption", { class: "unseen" }, name), element("thead", { class: "unseen" }, head), element("tbody", {}, ...rows));
 }
 
 const column = (text) => element("th", { scope: "col", ...(text === "bar" ? { "aria-hidden": "true" } : {}) }, text);

@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 
 /** The card of a model; folded if there are several. */
-export function cardOf({ card, tables }, title, several) {
+export function cardOf({ title, card, tables }, several) {
   const parts = [
     element("p", {}, summary(card)),
     element("div", { class: "lists" }, ...tables.lists.map(fieldList)),

@@ -1,6 +1,9 @@
 // An image file as upright RGBA pixels, in strips: a photo of a phone as a whole would not fit everywhere.
 
 import { ImageError, readImageFile } from "./image_file.js";
+import { jpegSize } from "./jpeg_coefficients.js";
+import { scaledJpeg } from "./jpeg_scaled.js";
+import { scaleOf } from "./prepare.js";
 
 export const MAX_PIXELS = 89_478_485; // as csg.image_headers
 const STRIP = 2 ** 21; // pixels
@@ -17,17 +20,21 @@ const TURNS = {
   8: (w) => [0, -1, 1, 0, 0, w],
 };
 
-/** The browser's decoded image: its size upright, `draw` on a context, and `strips` of RGBA over black. */
-export async function decode(bytes) {
-  const { clean, orientation } = readImageFile(bytes);
-  const bitmap = await createImageBitmap(clean, { colorSpaceConversion: "none" }).catch(() => {
-    throw new ImageError("the browser can't decode this image: it is damaged, or of an unusual kind");
-  });
-  if (bitmap.width * bitmap.height > MAX_PIXELS) {
-    throw new ImageError(`${bitmap.width} x ${bitmap.height} pixels, the maximum is ${MAX_PIXELS}`);
-  }
-  const turned = orientation >= 5, turn = TURNS[orientation](bitmap.width, bitmap.height);
-  const [width, height] = turned ? [bitmap.height, bitmap.width] : [bitmap.width, bitmap.height];
+/**
+ * An image file, decoded. A large JPEG file comes at a reduced scale if `spec`, the input of a model, says so.
+ * @returns width and height upright; `original`, those in the file; `box`, where the image is; `draw` on a context;
+ *   `strips` of RGBA over black; `close`
+ */
+export async function decode(bytes, spec = null) {
+  const { type, clean, orientation } = readImageFile(bytes);
+  const turned = orientation >= 5, upright = ([width, height]) => (turned ? [height, width] : [width, height]);
+  const size = type === "image/jpeg" && spec?.jpeg_scaling ? jpegSize(bytes) : null;
+  const reduction = size ? reductionOf(upright(size), spec) : 1;
+  const reduced = reduction > 1 ? scaledJpeg(bytes, reduction) : null;
+  const bitmap = await bitmapOf(reduced ?? clean);
+  const [width, height] = upright([bitmap.width, bitmap.height]);
+  const original = reduced ? upright(size) : [width, height];
+  const turn = TURNS[orientation](bitmap.width, bitmap.height);
   const draw = (context, scale, top) => {
     context.setTransform(scale, 0, 0, scale, 0, -top * scale);
     context.transform(...turn);
@@ -36,12 +43,34 @@ export async function decode(bytes) {
   return {
     width,
     height,
-    original: [width, height],
-    box: [0, 0, width, height],
+    original,
+    box: boxOf([width, height], original, reduced ? reduction : 1, orientation),
     draw,
     strips: (first, end) => strips({ width, draw }, first, end),
     close: () => bitmap.close(),
   };
+}
+
+async function bitmapOf(source) {
+  const bitmap = await createImageBitmap(source, { colorSpaceConversion: "none" }).catch(() => {
+    throw new ImageError("the browser can't decode this image: it is damaged, or of an unusual kind");
+  });
+  if (bitmap.width * bitmap.height <= MAX_PIXELS) return bitmap;
+  throw new ImageError(`${bitmap.width} x ${bitmap.height} pixels, the maximum is ${MAX_PIXELS}`);
+}
+
+/** csg.images._reduction: 8, 4 or 2, the largest with which an image still has twice the sides that it will get. */
+function reductionOf(size, spec) {
+  const scale = scaleOf(size, spec);
+  return [8, 4, 2].find((reduction) => 2 * scale * reduction <= 1) ?? 1;
+}
+
+/** csg.images._box: a reduced image has parts of pixels at its right and bottom, or where these are after the turn. */
+function boxOf(size, original, reduction, orientation) {
+  const [width, height] = original.map((side) => side / reduction);
+  const left = [2, 3, 6, 7].includes(orientation) ? size[0] - width : 0;
+  const top = [3, 4, 7, 8].includes(orientation) ? size[1] - height : 0;
+  return [left, top, Math.min(left + width, size[0]), Math.min(top + height, size[1])];
 }
 
 /** RGBA of the rows from `first` to `end`: each strip with its first row. */

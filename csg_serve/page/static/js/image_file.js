@@ -40,7 +40,8 @@ function jpeg(bytes) {
 export function* jpegSegments(bytes) {
   for (let place = 2; place + 4 <= bytes.length; ) {
     const marker = bytes[place + 1];
-    if (bytes[place] !== 0xff || marker === 0xff || marker < 0xc0 || (marker >= 0xd0 && marker <= 0xd9)) {
+    if (bytes[place] === 0xff && marker === 0xd9) return; // the end of the image
+    if (bytes[place] !== 0xff || marker === 0xff || marker < 0xc0 || (marker >= 0xd0 && marker <= 0xd8)) {
       place += 1;
       continue;
     }

@@ -35,7 +35,7 @@ function layOut() {
   const figure = element("figure", { class: "photo", hidden: true, id: "photo" }, photo, photoName);
   find("answers").append(figure, ...panels.map((panel) => panel.root));
   find("cards-title").textContent = several ? "Model cards" : "Model card";
-  find("cards").append(...page.models.map((entry, place) => cardOf(entry, panels[place].title, several)));
+  find("cards").append(...page.models.map((entry) => cardOf(entry, several)));
   find("footer").append(
     `Made with csg ${page.csg}. The models run with ONNX Runtime Web (`,
     element("a", { href: "onnxruntime-licence.txt" }, "licence"),

@@ -6,7 +6,7 @@ import { maskOf } from "./mask.js";
 
 /** The panel of a model, an entry of page.json; `root` is its element. */
 export function createPanel(entry) {
-  const { card } = entry, title = card.name, segmenter = card.task === "segmentation";
+  const { card, title } = entry, segmenter = card.task === "segmentation";
   const heading = `model-${entry.folder.split("/").pop()}`;
   const note = element("p", { class: "note" }, "Loading …");
   const bar = element("progress", { max: 1, value: 0, "aria-label": `Loading ${title}` });
@@ -41,9 +41,9 @@ export function createPanel(entry) {
   return { root, title, state, show, inShort: (answer) => inShort(answer, card), inWords: (answer) => inWords(answer, card) };
 }
 
-function factsOf({ bundle, bytes, card }) {
+function factsOf({ title, bytes, card }) {
   const facts = [card.precision, `${card.classes.length} classes`, megabytes(bytes)];
-  return bundle === card.name ? facts : [bundle, ...facts];
+  return title === card.name ? facts : [card.name, ...facts];
 }
 
 function checked(golden, wrong) {

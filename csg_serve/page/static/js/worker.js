@@ -77,7 +77,7 @@ const fromBase64 = (text) => Uint8Array.from(atob(text.replaceAll("-", "+").repl
 
 /** The first output for an image file: logits, or the label map with its padding. */
 async function infer(bytes) {
-  const image = await decode(bytes), { card, session } = model;
+  const { card, session } = model, image = await decode(bytes, card.input);
   const { pixels, width, height, scaled } = prepare(image, card.input);
   image.close();
   const input = new ort.Tensor("uint8", pixels, [1, height, width, 3]);
