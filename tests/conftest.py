@@ -89,11 +89,11 @@ def once(tmp_path_factory, worker_id):
 def cache(once, tmp_path_factory):
     """Generated data goes to a folder of the session, in this process and in those it starts.
 
-    The server's environment is that of the user's cache, where `make setup` creates it.
+    The server's environment and the runtime of pages are those of the user's cache, where they are downloaded once.
     """
     from csg.files import cache_dir
 
-    prepared = sorted(cache_dir().glob("server-*"))
+    prepared = [*sorted(cache_dir().glob("server-*")), *sorted(cache_dir().glob("onnxruntime-web-*"))]
 
     def make(folder):
         folder.mkdir()

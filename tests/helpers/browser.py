@@ -35,12 +35,12 @@ CONTRASTS = (
 
 
 @contextmanager
-def started():
-    """A browser."""
+def started(more=()):
+    """A browser, with more arguments than the usual ones."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *more])
         yield browser
         browser.close()
 

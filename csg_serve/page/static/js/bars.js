@@ -2,7 +2,7 @@
 
 import { element, percent } from "./dom.js";
 
-const TOP = 5;
+const TOP = 5, FEW = 8;
 
 /** Classes by their share, the strongest first: name, index and share. */
 export function strongest(shares, names) {
@@ -10,8 +10,8 @@ export function strongest(shares, names) {
 }
 
 export function barsOf({ probabilities }, { classes }) {
-  const all = strongest(probabilities, classes), rest = all.slice(TOP);
-  const shown = [table(all.slice(0, TOP), "Most probable classes")];
+  const all = strongest(probabilities, classes), top = all.length > FEW ? TOP : FEW, rest = all.slice(top);
+  const shown = [table(all.slice(0, top), "Most probable classes")];
   if (rest.length) {
     const more = element("details", {}, element("summary", {}, `The other ${rest.length} classes`));
     more.addEventListener("toggle", () => more.append(table(rest, "The other classes")), { once: true });

@@ -1,4 +1,4 @@
-// A model as the page sees it: it gets ready, then answers for files, one after another.
+// A model as the page sees it: it gets ready, then answers for files in their order.
 
 /** Start the thread of a model. `onState` gets {progress}, {ready} or {failed}. */
 export function startModel(entry, onState) {

@@ -4,11 +4,7 @@ import { find } from "./dom.js";
 
 /** `onFiles` gets a list of files; `onProblem` what is wrong, in words. */
 export function takeImages(onFiles, onProblem) {
-  const take = (files) => {
-    const images = [...files].filter((file) => file.type.startsWith("image/") || file.type === "");
-    if (images.length) onFiles(images);
-    else onProblem("That holds no image file.");
-  };
+  const take = (files) => (files.length ? onFiles([...files]) : onProblem("That holds no image file."));
   find("choose").addEventListener("click", () => find("files").click());
   find("files").addEventListener("change", ({ target }) => {
     if (target.files.length) take(target.files);

@@ -32,7 +32,7 @@ export function createPanel(entry) {
   }
 
   function show(answer, picture) {
-    body.classList.toggle("old", !answer);
+    body.setAttribute("aria-busy", String(!answer));
     if (!answer) return;
     if (answer.error) body.replaceChildren(element("p", { class: "wrong" }, `No answer: ${answer.error}.`));
     else body.replaceChildren(...(segmenter ? maskOf(answer, card, picture) : barsOf(answer, card)), timeOf(answer));

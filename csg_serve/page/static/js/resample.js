@@ -1,5 +1,6 @@
 // Pillow's bilinear resizing with antialiasing, to the bit: weights in fixed point, first along rows, then along columns.
-// A canvas scales in another way in each browser.
+// A canvas scales in another way in each browser. (From version 13 on, Pillow takes the columns of some tall images first;
+// then a value may differ by 1.)
 
 const BITS = 22; // of the weights' fractions
 const HALF = 1 << (BITS - 1);

@@ -15,7 +15,7 @@ export function createStrip(list, onSelect) {
     item.text = element("span", { class: "answer" }, "…");
     item.button = element(
       "button",
-      { type: "button", title: item.name, "aria-pressed": "false", onclick: () => select(item) },
+      { type: "button", title: item.name, "aria-pressed": "false", "aria-busy": "true", onclick: () => select(item) },
       item.thumbnail,
       element("span", { class: "unseen" }, item.name),
       item.text,
@@ -38,6 +38,7 @@ export function createStrip(list, onSelect) {
 
   function caption(item, text) {
     item.text.textContent = text;
+    item.button.removeAttribute("aria-busy");
   }
 
   return strip;

@@ -12,21 +12,27 @@ ort.env.wasm.numThreads = 1; // more would need headers that few static hosts se
 ort.env.wasm.wasmPaths = { wasm: new URL("onnxruntime-web-1.30.0/ort-wasm-simd-threaded.wasm", PAGE).href };
 ort.env.logLevel = "error";
 
-let model;
+let model; // once it is open
+let queue = Promise.resolve(); // a session computes one answer at a time
 
-self.addEventListener("message", async ({ data }) => {
-  if (data.open) {
-    await open(data.open).catch((error) => postMessage({ failed: message(error) }));
-    return;
-  }
-  try {
-    const started = performance.now();
-    const answer = await answerTo(new Uint8Array(await data.file.arrayBuffer()));
-    postMessage({ id: data.id, answer: { ...answer, ms: performance.now() - started } });
-  } catch (error) {
-    postMessage({ id: data.id, error: message(error) });
-  }
+self.addEventListener("message", ({ data }) => {
+  queue = queue.then(() => (data.open ? openAndSay(data.open) : answerAndSay(data)));
 });
+
+async function openAndSay(entry) {
+  await open(entry).catch((error) => postMessage({ failed: message(error) }));
+}
+
+async function answerAndSay({ id, file }) {
+  try {
+    if (!model) throw new ImageError("the model can't be used");
+    const started = performance.now();
+    const answer = await answerTo(new Uint8Array(await file.arrayBuffer()));
+    postMessage({ id, answer: { ...answer, ms: performance.now() - started } });
+  } catch (error) {
+    postMessage({ id, error: message(error) });
+  }
+}
 
 async function open(entry) {
   const graph = await download(new URL(`${entry.folder}/model.onnx`, PAGE), entry.bytes);
