@@ -15,6 +15,7 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	-$(BIN)/csg serve --prepare
+	-$(BIN)/python -m csg_serve.page.runtime
 	touch $@
 
 setup: $(VENV)/ready  ## everything into .venv, and the environment of the server into csg's cache

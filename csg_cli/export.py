@@ -249,6 +249,9 @@ def export(
     out: Annotated[
         Optional[Path], typer.Option(help="Bundle folder.", show_default="bundles/<run>-<precision>-<n>")
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Also write a page that runs the bundle in a browser, as `csg page` does.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export the trained model of a run as a bundle with an ONNX graph, every stage checked against PyTorch.
@@ -257,7 +260,11 @@ def export(
     """
     from csg_export.command import export_command
     from csg_export.options import ExportRequest
+    from csg_serve.page.command import PageOptions, page_command
 
+    options = model.export_options()
+    if page and options.precision == "bf16":
+        raise UsageError("--page is not for --precision bf16", "a browser can't run it; use fp32, fp16 or int8")
     request = ExportRequest(
         run=source.run,
         checkpoint=source.checkpoint,
@@ -267,10 +274,12 @@ def export(
         data=tuple(source.data or ()),
         real_data=tuple(source.real_data or ()),
         size=size,
-        options=model.export_options(),
+        options=options,
         out=out,
     )
-    export_command(request, as_json)
+    bundle = export_command(request, as_json)
+    if page:
+        page_command(PageOptions([bundle.path]))
 
 
 @export_app.command(

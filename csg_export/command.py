@@ -22,8 +22,8 @@ from csg_train.training.run_folder import Run, newest_run
 RUNS = Path("runs")
 
 
-def export_command(request: ExportRequest, as_json: bool) -> None:
-    """Export as `export_request` does, and print the parity table, or JSON."""
+def export_command(request: ExportRequest, as_json: bool) -> Bundle:
+    """Export as `export_request` does, and print the parity table, or JSON; returns the bundle."""
     bundle = export_request(request)
     if as_json:
         print_json(_summary(bundle))
@@ -31,6 +31,7 @@ def export_command(request: ExportRequest, as_json: bool) -> None:
         show_parity(bundle.card)
         show_evaluations(bundle.card)
     log(f"bundle {bundle.path}: {model_bytes(bundle) / 2**20:.1f} MiB, {bundle.card.precision_note}")
+    return bundle
 
 
 def export_request(request: ExportRequest) -> Bundle:

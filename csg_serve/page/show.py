@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import webbrowser
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,5 +41,6 @@ def show_page(folder: Path) -> None:
     with page_server(folder) as server:
         address = f"http://127.0.0.1:{server.server_port}/"
         log(f"the page is at {address} until Ctrl-C")
-        webbrowser.open(address)
-        server.serve_forever()
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()  # it may wait for the browser
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()

@@ -1,7 +1,11 @@
 """The folder that `csg page` writes, and what it says where it can't."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import time
 import urllib.request
 
 import pytest
@@ -10,7 +14,7 @@ from csg.bundle import MODEL, WEIGHTS, write_bundle
 from csg_serve.page import runtime
 from csg_serve.page.write import STATIC
 from tests.conftest import ROOT
-from tests.helpers.cli import csg, refused
+from tests.helpers.cli import CSG, csg, refused
 from tests.helpers.page_files import page_of, served
 from tests.helpers.tiny_bundle import tiny_card, write_colour_bundle, write_scene_bundle
 
@@ -115,3 +119,24 @@ def test_its_scripts_are_short_and_make_no_markup_of_texts():
         assert not {
             word for word in ("innerHTML", "outerHTML", "insertAdjacent", "eval(", "http:", "https:") if word in text
         }
+
+
+def test_a_page_is_opened_in_the_browser_until_ctrl_c(tmp_path):
+    """The browser is a program that writes the address down."""
+    bundle = page_of(tmp_path / "page", write_colour_bundle(tmp_path / "a")) and tmp_path / "a"
+    browser, asked = tmp_path / "browser", tmp_path / "asked"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {asked}.new && mv {asked}.new {asked}\n')
+    browser.chmod(0o755)
+    surroundings = os.environ | {"BROWSER": str(browser), "TMPDIR": str(tmp_path / "temporary")}
+    (tmp_path / "temporary").mkdir()
+    command = subprocess.Popen([*CSG, "page", bundle, "--open"], env=surroundings, start_new_session=True)
+    try:
+        while not asked.exists() and command.poll() is None:
+            time.sleep(0.05)
+        with urllib.request.urlopen(asked.read_text().strip() + "page.json") as answer:
+            assert json.load(answer)["models"][0]["title"] == "colour"
+    finally:
+        command.send_signal(signal.SIGINT)
+    assert command.wait() == 0
+    assert not list((tmp_path / "temporary").glob("csg-page-*"))
+    assert not (tmp_path / "a-page").exists()
