@@ -60,7 +60,7 @@ async function answerAll(item) {
       } catch (error) {
         item.answers[place] = { error: error.message };
       }
-      if (strip.selected === item) panels[place].show(item.answers[place], item.picture);
+      if (strip.selected === item && item.picture !== undefined) panels[place].show(item.answers[place], item.picture);
       if (place === 0) strip.caption(item, panels[0].inShort(item.answers[0]));
     }),
   );
