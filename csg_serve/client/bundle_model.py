@@ -109,7 +109,7 @@ def _open(bundle: Bundle) -> Run:
     threads = int(os.environ.get("CSG_THREADS") or len(os.sched_getaffinity(0)))
     try:
         opener, _ = session_opener(card.model_dump(mode="json"), graph, INSTANCE, log)
-        return opener(SessionOptions(threads=threads, spinning=True))
+        return opener(SessionOptions(threads=threads, spinning=False))
     except Exception as error:  # each runtime has its own
         if machine_error(error):
             raise
