@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from csg.bundle import Bundle, read_bundle
     from csg.card import ModelCard, parse_card
     from csg.errors import CsgError
-    from csg_cli.functions import deploy, evaluate, export, load, serve, train
+    from csg_cli.functions import deploy, embed, evaluate, export, load, serve, train
 
 __version__ = "0.2.0"
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ModelCard",
     "__version__",
     "deploy",
+    "embed",
     "evaluate",
     "export",
     "load",
@@ -37,7 +38,7 @@ _MODULES = {
     "ModelCard": "csg.card",
     "parse_card": "csg.card",
     "CsgError": "csg.errors",
-    **dict.fromkeys(("train", "export", "load", "evaluate", "deploy", "serve"), "csg_cli.functions"),
+    **dict.fromkeys(("train", "embed", "export", "load", "evaluate", "deploy", "serve"), "csg_cli.functions"),
 }
 
 

@@ -6,14 +6,12 @@ command prints an error. What they import, they import when they are called.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from csg.errors import UsageError
-from csg.machine_errors import machine_error
+from csg_cli.calls import PathLike, Sources, command_function, folder_of, path_of, sources_of, text_of
 
 if TYPE_CHECKING:
     from csg.bundle import Bundle
@@ -22,40 +20,11 @@ if TYPE_CHECKING:
     from csg_serve.repository.deploy import Deployed
     from csg_serve.server.running import RunningServer
     from csg_serve.triton.deploy_options import DeployOptions
+    from csg_train.tasks import Measurement
     from csg_train.training.run_folder import Run
 
-P = ParamSpec("P")
-T = TypeVar("T")
-PathLike: TypeAlias = str | os.PathLike[str]
-Sources: TypeAlias = PathLike | Iterable[PathLike]
-"""One source of images, or several that are joined."""
 
-
-def _function(command: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A function that does what a command does; what the user or the machine caused becomes a CsgError."""
-
-    def decorate(call: Callable[P, T]) -> Callable[P, T]:
-        @wraps(call)
-        def run(*args: P.args, **options: P.kwargs) -> T:
-            try:
-                return call(*args, **options)
-            except Exception as error:
-                from csg_cli import missing_extra
-
-                missing = error.__cause__ or error  # tritonclient names the module only in the cause of its error
-                known = machine_error(error)
-                if known is None and isinstance(missing, ModuleNotFoundError):
-                    known = missing_extra(missing, [command])
-                if known is None or known is error:
-                    raise
-                raise known from error
-
-        return run
-
-    return decorate
-
-
-@_function("train")
+@command_function("train")
 def train(
     task: Literal["cls", "seg"] = "cls",
     *,
@@ -69,6 +38,7 @@ def train(
     epochs: int | None = None,
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    trackers: Iterable[str] = (),
     out: PathLike | None = None,
     resume: bool = False,
 ) -> Run:
@@ -88,6 +58,7 @@ def train(
         epochs: passes over the synthetic images.
         seed: of all random numbers.
         settings: any other settings of the recipe, by their dotted names.
+        trackers: what follows the run besides TensorBoard: mlflow, wandb, trackio.
         out: folder of the run; None: a new one in runs/.
         resume: continue the newest unfinished run, or the one at `out`.
 
@@ -110,21 +81,56 @@ def train(
     if task not in ("cls", "seg"):
         raise UsageError(f"task {task!r} is not one", "use cls or seg")
     options = RecipeOptions(
-        data=_sources(data), real_data=_sources(real_data), backbone=backbone, weights=_text(weights), epochs=epochs
+        data=sources_of(data),
+        real_data=sources_of(real_data),
+        backbone=backbone,
+        weights=text_of(weights),
+        epochs=epochs,
     )
     method_settings = parse_method(method).changes if method else {}
-    given = options.settings({"seed": seed, "data.labels": _text(labels)} | method_settings)
+    given = options.settings({"seed": seed, "data.labels": text_of(labels)} | method_settings)
     request = TrainRequest(
         task=task,
-        recipe=_text(recipe),
+        recipe=text_of(recipe),
         settings=merge_settings(given, settings or {}),
-        out=_path(out),
+        out=path_of(out),
         resume=resume,
+        trackers=tuple(trackers),
     )
     return start_or_resume(request)
 
 
-@_function("export")
+@command_function("embed")
+def embed(run: PathLike | Run | None = None, *, data: Sources | None = None, mirrored: bool = False) -> Measurement:
+    """Measure the student of a run on its real images, or on any others, as `csg embed` does.
+
+    Args:
+        run: the run or its folder; None: the newest in runs/.
+        data: images, as `train` takes them; None: the run's real images.
+        mirrored: also measure image and mirror image together.
+
+    Returns:
+        the pooled `embeddings` of the images, float32 (N, C), with what is `true` and `predicted` and the scores in
+        `evaluation`.
+
+    Raises:
+        CsgError: the run is not finished, or the images can't be used.
+
+    Example:
+        >>> csg.embed(run).embeddings.shape
+        (1797, 1280)
+    """
+    from csg_train.training.command import RUNS
+    from csg_train.training.embed import measure_run
+    from csg_train.training.run_folder import Run, newest_run
+
+    _, measurement = measure_run(
+        Run(newest_run(RUNS) if run is None else folder_of(run)), sources_of(data) or (), mirrored
+    )
+    return measurement
+
+
+@command_function("export")
 def export(
     run: PathLike | Run | None = None,
     *,
@@ -168,18 +174,18 @@ def export(
     from csg_export.options import ExportOptions, ExportRequest
 
     request = ExportRequest(
-        run=None if run is None else _folder(run),
+        run=None if run is None else folder_of(run),
         torchvision=torchvision,
-        data=tuple(_sources(data) or ()),
-        real_data=tuple(_sources(real_data) or ()),
+        data=tuple(sources_of(data) or ()),
+        real_data=tuple(sources_of(real_data) or ()),
         size=f"{size[0]}x{size[1]}" if size else None,
         options=ExportOptions(precision=precision, logits=logits, embedding=embedding, tolerance=tolerance),
-        out=_path(out),
+        out=path_of(out),
     )
     return export_request(request)
 
 
-@_function("predict")
+@command_function("predict")
 def load(bundle: PathLike | Bundle) -> LoadedModel:
     """Open a bundle in this process, to predict and evaluate without a server.
 
@@ -201,12 +207,12 @@ def load(bundle: PathLike | Bundle) -> LoadedModel:
     """
     from csg_serve.evaluate.loaded_model import LoadedModel
 
-    model = LoadedModel(_folder(bundle))
+    model = LoadedModel(folder_of(bundle))
     model.card()
     return model
 
 
-@_function("evaluate")
+@command_function("evaluate")
 def evaluate(
     bundle: PathLike | Bundle | None = None,
     *,
@@ -217,6 +223,7 @@ def evaluate(
     tile: int | None = None,
     mirrored: bool = False,
     on_unreadable: Literal["fail", "skip"] = "fail",
+    against: PathLike | Bundle | None = None,
     report: bool = False,
     out: PathLike | None = None,
     resume: bool = False,
@@ -233,12 +240,14 @@ def evaluate(
         tile: segmenters: side in pixels of overlapping tiles to send, a multiple of 8; None: whole images.
         mirrored: also measure image and mirror image together.
         on_unreadable: what to do with an image that can't be read: fail, or skip and count it.
+        against: an earlier evaluation of the same images, a bundle, or the name of another served model, to compare
+            with.
         report: write an HTML page, report.html in the folder of the evaluation.
         out: folder of the evaluation; None: a new one in evaluations/.
         resume: continue the newest unfinished evaluation, or the one at `out`.
 
     Returns:
-        the figures, with intervals, and the `folder` that keeps them.
+        the figures, with intervals, and the `folder` that keeps them; the comparison in `against`.
 
     Raises:
         CsgError: the data or the model can't be used, or no server answers.
@@ -248,6 +257,7 @@ def evaluate(
         0.93
     """
     from csg_serve.client.endpoints import named_servers
+    from csg_serve.evaluate.against import Against
     from csg_serve.evaluate.command import evaluated
     from csg_serve.evaluate.session import EvaluateOptions
 
@@ -255,21 +265,22 @@ def evaluate(
         raise UsageError("a bundle and a served model are two models", "give one of them")
     servers = [server] if isinstance(server, str) else list(server or ())
     options = EvaluateOptions(
-        source=named_servers(servers or None) if bundle is None else _folder(bundle),
+        source=named_servers(servers or None) if bundle is None else folder_of(bundle),
         model=model,
-        data=tuple(_sources(data) or ()),
-        labels=_text(labels),
+        data=tuple(sources_of(data) or ()),
+        labels=text_of(labels),
         tile=tile,
         mirrored=mirrored,
-        out=_path(out),
+        out=path_of(out),
         on_unreadable=on_unreadable,
         resume=resume,
         report=report,
+        against=None if against is None else Against(str(folder_of(against))),
     )
     return evaluated(options)
 
 
-@_function("deploy")
+@command_function("deploy")
 def deploy(
     bundle: PathLike | Bundle | None = None,
     repository: PathLike = "model_repository",
@@ -306,7 +317,7 @@ def deploy(
     from csg_serve.triton.executable import has_python_backend
 
     return deploy_bundle(
-        read_bundle(newest_bundle(BUNDLES) if bundle is None else _folder(bundle)),
+        read_bundle(newest_bundle(BUNDLES) if bundle is None else folder_of(bundle)),
         Path(repository),
         name,
         version=version,
@@ -314,7 +325,7 @@ def deploy(
     )
 
 
-@_function("serve")
+@command_function("serve")
 def serve(repository: PathLike = "model_repository", *, ports: tuple[int, int, int] = (0, 0, 0)) -> RunningServer:
     """Start a Triton server on a model repository, on loopback, as `csg serve --detach` does.
 
@@ -342,21 +353,3 @@ def serve(repository: PathLike = "model_repository", *, ports: tuple[int, int, i
 
     options = ServerOptions(ports=ports, threads=available_cores())
     return RunningServer(Path(repository), start(Path(repository), options))
-
-
-def _text(path: PathLike | None) -> str | None:
-    return None if path is None else os.fspath(path)
-
-
-def _path(path: PathLike | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
-def _folder(given: PathLike | Bundle | Run) -> Path:
-    return Path(given) if isinstance(given, str | os.PathLike) else given.path
-
-
-def _sources(sources: Sources | None) -> list[str] | None:
-    if sources is None:
-        return None
-    return [os.fspath(one) for one in ([sources] if isinstance(sources, str | os.PathLike) else sources)]

@@ -157,7 +157,8 @@ def rooms_of_packages() -> dict[str, list[str]]:
                 rooms.setdefault(room, [])
             elif path.stem != "__main__":
                 rooms.setdefault(room, []).append(f"{room}.{path.stem}")
-    return {room: modules for room, modules in rooms.items() if modules}
+    rooms = {room: modules for room, modules in rooms.items() if modules}
+    return {"csg_cli": ["csg_cli.functions"]} | rooms
 
 
 def room_page(room: str, modules: list[str]) -> str:

@@ -36,6 +36,7 @@ def test_a_run_becomes_a_bundle_that_predicts_also_in_a_thread(tmp_path, capsys)
     def pipeline():
         run = csg.train(data=noisy_images(tmp_path / "made"), backbone="resnet18", settings=TINY, out="run")
         bundle = csg.export(run, out="bundle")
+        assert csg.embed(run, data=tmp_path / "made").embeddings.shape == (12, 512)
         found.append((run.result().steps, csg.load(bundle).predict(tmp_path / "made" / "cat" / "0.png").classes))
 
     thread = threading.Thread(target=pipeline)
@@ -54,7 +55,9 @@ def test_a_loaded_bundle_predicts_and_is_evaluated(bundle, colours):
         result = model.evaluate(colours, report=True)
     assert (result.accuracy, result.images) == (1.0, 6)
     assert result.report.is_file()
-    assert csg.evaluate(bundle.path, data=[colours]).accuracy == 1.0
+    again = csg.evaluate(bundle.path, data=[colours], against=result.folder)
+    assert again.accuracy == 1.0
+    assert again.against.paired.differing == 0
 
 
 def test_it_works_where_a_loop_is_running(bundle, colours):
@@ -90,7 +93,7 @@ def test_missing_packages_are_an_error_that_says_what_to_install(bundle):
 
 
 def test_the_functions_are_listed_documented_and_imported_on_first_use():
-    for name in ("train", "export", "load", "evaluate", "deploy", "serve"):
+    for name in ("train", "embed", "export", "load", "evaluate", "deploy", "serve"):
         assert name in dir(csg)
         assert getattr(csg, name) is getattr(functions, name)
         assert "Example:" in getattr(csg, name).__doc__
