@@ -29,8 +29,10 @@ from rich.text import Text
 from csg.errors import printable
 from csg.strict_json import json_text
 
-stderr = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
-stdout = Console(highlight=False, soft_wrap=True, force_jupyter=False)
+_IN_A_NOTEBOOK = "ipykernel" in sys.modules  # it takes plain text, whatever its streams say
+_PLAIN: dict[str, Any] = {"force_jupyter": False, "force_terminal": False if _IN_A_NOTEBOOK else None}
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, **_PLAIN)
+stdout = Console(highlight=False, soft_wrap=True, **_PLAIN)
 WIDEST = 10_000
 """Width in characters of a table that no terminal limits."""
 LINE_S = 10.0
@@ -70,7 +72,7 @@ def show_key_values(title: str, values: Mapping[str, str]) -> None:
 
 def _print_table(table: Table) -> None:
     """Print a table in full: a terminal folds what does not fit, without lines between; a file or a pipe has space."""
-    wide = Console(file=stdout.file, width=WIDEST, color_system=None)
+    wide = Console(file=stdout.file, width=WIDEST, color_system=None, **_PLAIN)
     if not stdout.is_terminal:
         wide.print(table)
         return

@@ -1,6 +1,7 @@
 """The notebook runs in a real kernel, and what it shows is right."""
 
 import json
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -50,7 +51,7 @@ def test_the_notebook_runs_and_its_answers_are_right(weights, tmp_path):
     NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
 
     told = json.loads((tmp_path / "told.json").read_text())
-    digits, bundle = read_classification_dataset(["digits"]), read_bundle(told["bundle"] and tmp_path / told["bundle"])
+    digits, bundle = read_classification_dataset(["digits"]), read_bundle(Path(told["bundle"]))
     expected = classes_of(bundle, digits.paths)
     assert told["answers"] == expected[:10]
     assert told["served"] == [*expected[:10], expected[0]]
@@ -58,8 +59,9 @@ def test_the_notebook_runs_and_its_answers_are_right(weights, tmp_path):
     right = [digits.classes[label] == found for label, found in zip(digits.labels, expected, strict=True)]
     assert told["accuracy"] == pytest.approx(np.mean(right))
     assert told["accuracy"] > 0.2, "twice of chance, after forty steps"
-    pictures = [
-        output for cell in notebook.cells for output in cell.get("outputs", ()) if "text/html" in output.get("data", {})
-    ]
-    assert len(pictures) == 1
-    assert "data:image/png;base64," in pictures[0]["data"]["text/html"]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    (picture,) = [output.data["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert "data:image/png;base64," in picture
+    said = "".join(output.text for output in outputs if output.get("name") == "stderr")
+    assert "step 40/40" in said
+    assert "\x1b" not in said, "a notebook is no terminal"
