@@ -22,12 +22,12 @@ from csg import __version__
 from csg.errors import CsgError, UsageError, one_line, printable
 from csg.extras import install_command
 from csg.machine_errors import machine_error
-from csg_cli import compare, config, demo, deploy, evaluate, export, page, push, serve, train
+from csg_cli import compare, config, demo, deploy, doctor, evaluate, export, page, push, serve, train
 from csg_cli.completion import VARIABLE, answer_shell
 from csg_cli.options import examples
 
 PIPELINE = ("train", "compare", "embed", "export", "push", "deploy", "serve", "evaluate", "predict", "page", "bench")
-ORDER = (*PIPELINE, "models", "config", "weights", "data", "demo")
+ORDER = (*PIPELINE, "models", "config", "weights", "data", "doctor", "demo")
 EXTRAS = {
     **dict.fromkeys(("train", "compare", "embed", "config", "weights", "data"), "train"),
     **dict.fromkeys(("deploy", "serve", "evaluate", "predict", "models"), "serve"),
@@ -68,6 +68,7 @@ app.command(epilog=evaluate.EVALUATE_EXAMPLES)(evaluate.evaluate)
 app.command(epilog=evaluate.PREDICT_EXAMPLES)(evaluate.predict)
 app.command(epilog=page.EXAMPLES)(page.page)
 app.command(epilog=evaluate.BENCH_EXAMPLES)(evaluate.bench)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 
 

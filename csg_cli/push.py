@@ -9,7 +9,7 @@ import typer
 
 from csg_cli.options import Json, examples
 
-EXAMPLES = examples("csg push bundles/digits --hub me/digits --private")
+EXAMPLES = examples("csg push bundles/digits --hub me/digits", "csg push bundles/digits --hub me/digits --private")
 
 
 def push(

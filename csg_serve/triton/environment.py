@@ -87,6 +87,14 @@ class ServerEnvironment:
         return self.python.exists() and self.library.exists()
 
 
+def existing_environment(openvino: bool = False) -> ServerEnvironment | None:
+    """Return the environment of the wheel's server if it was created; arguments and errors as `server_environment`."""
+    cache = _cache()
+    digest = _digest(_wanted(openvino))
+    candidates = (ServerEnvironment(cache / f"server-python3.{minor}-{digest}", minor) for minor in MINORS)
+    return next((one for one in candidates if one.usable), None)
+
+
 def server_environment(openvino: bool) -> ServerEnvironment:
     """Return the environment of the wheel's server; it is created on first use, which takes about a minute.
 
@@ -98,25 +106,34 @@ def server_environment(openvino: bool) -> ServerEnvironment:
         ServerError: this machine has no Python for it, or the packages can't be had.
         OSError: the cache can't be written.
     """
+    if existing := existing_environment(openvino):
+        return existing
+    wanted, python = _wanted(openvino), newest_python()
+    name = f"server-python3.{python.minor}-{_digest(wanted)}"
+    found = ServerEnvironment(_cache() / name, python.minor)
+    if found.folder.is_dir() and not found.usable:  # its Python was removed
+        shutil.rmtree(found.folder)
+    cached_folder(name, lambda fresh: _create(fresh, found, python, wanted))
+    return found
+
+
+def _cache() -> Path:
+    """Return the folder of the environments."""
     cache = absolute(cache_dir())
     if str(cache) != shlex.quote(str(cache)):  # Triton starts its Python stubs through a shell
         raise InputError(
             f"the wheel's server does not start below {str(cache)!r}",
             "set CSG_CACHE to a path without spaces and quotes",
         )
-    wanted = requirements(openvino or importlib.util.find_spec("openvino") is not None)
-    digest = hashlib.sha256(" ".join([TRITON, *wanted, NO_BYTECODE]).encode()).hexdigest()[:8]
-    for minor in MINORS:
-        found = ServerEnvironment(cache / f"server-python3.{minor}-{digest}", minor)
-        if found.usable:
-            return found
-    python = newest_python()
-    name = f"server-python3.{python.minor}-{digest}"
-    found = ServerEnvironment(cache / name, python.minor)
-    if found.folder.is_dir() and not found.usable:  # its Python was removed
-        shutil.rmtree(found.folder)
-    cached_folder(name, lambda fresh: _create(fresh, found, python, wanted))
-    return found
+    return cache
+
+
+def _wanted(openvino: bool) -> list[str]:
+    return requirements(openvino or importlib.util.find_spec("openvino") is not None)
+
+
+def _digest(wanted: list[str]) -> str:
+    return hashlib.sha256(" ".join([TRITON, *wanted, NO_BYTECODE]).encode()).hexdigest()[:8]
 
 
 def requirements(openvino: bool) -> list[str]:

@@ -1,0 +1,41 @@
+"""A part of the report of `csg doctor`, and a problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that csg needs and that is wrong."""
+
+    what: str
+    """What is wrong."""
+    advice: str
+    """What to do."""
+
+
+@dataclass(frozen=True)
+class ReportPart:
+    """What was found of one kind."""
+
+    title: str
+    """What kind."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Findings as text, by name."""
+    problems: list[Problem] = field(default_factory=list)
+    """What is wrong."""
+
+
+def amount(size: float) -> str:
+    """A number of bytes for a reader.
+
+    Example:
+        >>> amount(3 * 2**30)
+        '3.0 GiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
