@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from csg.did_you_mean import use_one_of
 from csg.errors import UsageError
+from csg.extras import install_command
 
 if TYPE_CHECKING:
     from csg_train.training.trackers.protocol import TrackedRun, Tracker
@@ -46,6 +47,6 @@ def load_tracker(name: str) -> Callable[[TrackedRun], Tracker]:
     try:
         opener: Callable[[TrackedRun], Tracker] = EntryPoint(name, TRACKERS[name], GROUP).load()
     except ImportError as error:
-        hint = f"pip install 'csg[{name}]'" if name in OWN else "repair or uninstall that package"
+        hint = install_command(name) if name in OWN else "repair or uninstall that package"
         raise UsageError(f"--tracker {name} can't be used: {error}", hint) from None
     return opener
