@@ -2,7 +2,7 @@
 
 0: success; 1: a bug in csg; 2: wrong usage; 3: invalid input or data, or an error of the machine
 (`csg.machine_errors`); 4: the server can't be reached or the model is not ready; 5: a verification failed (parity,
-checksum); 130: Ctrl-C; 141: nobody reads the output any more.
+checksum, a required comparison); 130: Ctrl-C; 141: nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ServerError(CsgError):
 
 
 class VerificationError(CsgError):
-    """A verification failed: parity with PyTorch, or a checksum."""
+    """A verification failed: parity with PyTorch, a checksum, or a comparison that was required."""
 
     exit_code = 5
 

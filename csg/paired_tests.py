@@ -3,8 +3,7 @@
 Each difference is B's score minus A's. Its 95 % interval is Student's with the standard error of the paired bootstrap
 over images (Efron and Tibshirani 1993, chapters 6 and 12): a sample has the same images for both models. Its degrees of
 freedom are the images that tell the models apart, less one: all others add nothing to the difference or its spread. In
-simulations of 100 to 1,000 images of which 10 to 170 tell the models apart, the intervals contain the truth in 95 to
-98 % of the cases.
+simulations (tests/unit/csg/test_paired_tests.py) the intervals contain the truth in 93 to 97 % of the cases.
 
 For classifiers McNemar's exact test (McNemar 1947) gives the probability that images which one model alone gets right
 are shared out at least as unevenly by chance.

@@ -194,7 +194,7 @@ def check_requirement(result: AgainstResult, subject: str, other: str | None = N
     needed = paired.images_needed(score, margin)
     hint = f"{needed:,} images would show it" if needed else "see the images on which they differ with --report"
     raise VerificationError(
-        f"{subject} is not shown to be {what} than {other or f'{result.title} ({result.folder})'}: "
+        f"{subject} is not shown to be {what} than {other or f'{result.title} in {result.folder}'}: "
         f"{score_line(paired, score)} on {paired.images:,} images",
         f"if the difference stayed, about {hint}" if needed else hint,
     )

@@ -240,8 +240,8 @@ class AgainstResult(Record):
 
     @property
     def title(self) -> str:
-        """Model A's name for a heading."""
-        return self.model if self.bundle else f"{self.model} version {self.version}"
+        """Model A's name for a heading, with its version or the name of its bundle's folder."""
+        return f"{self.model} ({Path(self.bundle).name})" if self.bundle else f"{self.model} version {self.version}"
 
 
 class EvaluationResult(Record):

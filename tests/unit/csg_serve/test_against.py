@@ -17,6 +17,7 @@ from csg_serve.evaluate.command import evaluate
 from csg_serve.evaluate.recorded_answers import recorded_answers
 from csg_serve.evaluate.records import ClassificationResult, SegmentationAnswer, Skipped
 from csg_serve.evaluate.session import EvaluateOptions
+from tests.helpers.browser import HEADINGS, check_page, needs_chromium, opened, started
 from tests.helpers.cli import csg, refused
 from tests.helpers.evaluations import SESSION, make_answer, make_spec
 from tests.helpers.small_server import SmallServer, running
@@ -98,6 +99,17 @@ def test_models_with_another_order_of_classes_are_compared_image_by_image(data, 
     )
 
 
+@needs_chromium
+def test_the_page_shows_the_comparison_on_a_desk_and_on_a_phone(data):
+    first, _ = evaluated(SmallServer(), data=(data,))
+    _, page = evaluated(Reversed(), data=(data,), against=Against(str(first.folder)), report=True)
+    with started() as browser:
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            with opened(browser, page.resolve(), width, scheme) as tab:
+                check_page(tab, ["Against colour version 1", *HEADINGS], 8 + 8)
+                assert "+" not in tab.locator("#against tbody tr").first.locator("td").nth(2).inner_text()
+
+
 def test_an_evaluation_against_itself_differs_by_nothing(data):
     first, _ = evaluated(SmallServer(), data=(data,))
     report, _ = evaluated(SmallServer(), data=(data,), against=Against(str(first.folder), "not-worse"))
@@ -107,7 +119,7 @@ def test_an_evaluation_against_itself_differs_by_nothing(data):
     (again, _) = evaluated(SmallServer(), resume=True, out=first.folder, against=Against(str(report.folder), "better"))
     with pytest.raises(
         VerificationError,
-        match=r"colour is not shown to be better than colour version 1 .evaluations/colour-1-2.",
+        match=r"colour is not shown to be better than colour version 1 in evaluations/colour-1-2:",
     ):
         check_requirement(again.against, "colour")
 
@@ -153,7 +165,7 @@ def test_two_bundles_are_both_evaluated(data, tmp_path):
     done = csg("evaluate", "wrong", "--data", data, "--against", "right", "--require", "not-worse")
     assert done.returncode == 5
     assert re.search(
-        r"less than 1 points worse than colour .evaluations/colour-bundle-3.: mean class",
+        r"less than 1 points worse than colour .right. in evaluations/colour-bundle-3: mean class",
         done.stderr,
     )
     assert "required             not-worse: not shown" in done.stdout
