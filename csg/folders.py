@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from csg.errors import InputError
@@ -20,7 +21,7 @@ KINDS = {
 
 def kind_of(path: Path) -> str | None:
     """What kind of folder a path is, "run" or "bundle" for example; None if it is of no known kind."""
-    return next((kind for file, (kind, _) in KINDS.items() if (path / file).is_file()), None)
+    return next((kind for file, (kind, _) in KINDS.items() if os.path.isfile(path / file)), None)  # noqa: PTH113  no error for a long name
 
 
 def wrong_folder(path: Path, wanted: str, hint: str) -> InputError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from csg.errors import UsageError
+from csg.errors import InputError, UsageError
 from csg_cli import completion
 from csg_cli.options import ConnectionOptions, Json, Model, Tile, examples, grouped
 
@@ -241,6 +242,8 @@ def predict(
     from csg_serve.evaluate.predict import PredictOptions, predict_command
 
     source, images = connection.source(words)
+    if not connection.server and images == words:
+        _check_first(images)
     options = PredictOptions(
         images=tuple(images),
         source=source,
@@ -253,6 +256,14 @@ def predict(
         on_unreadable=predictions.on_unreadable,
     )
     predict_command(options, as_json)
+
+
+def _check_first(images: Sequence[str]) -> None:
+    """Raise InputError if the first word looks like a bundle that is not there: the default server would be asked."""
+    from csg_serve.client.image_sources import may_name_images
+
+    if images and not may_name_images(images[0]):
+        raise InputError(f"there is no bundle and no image {images[0]}", "check the path")
 
 
 @dataclass(frozen=True, kw_only=True)

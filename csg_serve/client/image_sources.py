@@ -102,6 +102,13 @@ def check_words(words: Sequence[str | Path], every: float = EVERY_S) -> None:
         check_installed()
 
 
+def may_name_images(word: str) -> bool:
+    """Whether a word names something that exists, a pattern, an address or standard input, or ends like an image."""
+    path = Path(word)
+    other = word == STDIN or "://" in word or glob.has_magic(word) or os.path.lexists(word)
+    return other or path.suffix.lower() in SUFFIXES or _is_video(path)
+
+
 def _is_address(word: str | Path) -> bool:
     return isinstance(word, str) and word.lower().startswith(("http://", "https://"))
 
@@ -133,7 +140,7 @@ def _paths(word: str | Path) -> Iterator[Path]:
 
 
 async def _images_at(path: Path, every: float) -> AsyncGenerator[NamedImage, None]:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  which has no error for a long name
         for image in _in_folder(path):
             yield image
     elif _is_video(path):
@@ -145,7 +152,7 @@ async def _images_at(path: Path, every: float) -> AsyncGenerator[NamedImage, Non
                 yield frame
         finally:
             await asyncio.to_thread(taken.close)
-    elif path.is_file() or not path.exists():
+    elif os.path.isfile(path) or not os.path.exists(path):  # noqa: PTH110, PTH113
         yield named(path)
     else:  # a pipe can be read once, and an overlay needs the image again
         yield await asyncio.to_thread(_content, path)
@@ -179,7 +186,7 @@ def _content(path: Path) -> NamedImage:
 
 
 def _standard_input() -> NamedImage:
-    content = sys.stdin.buffer.read(MAX_FILE + 1)
+    content = sys.stdin.buffer.read(MAX_FILE + 1) if sys.stdin else b""  # None if it is closed
     if not content:
         return no_image(STDIN, InputError("nothing is on standard input", "pipe one image to it, or name files"))
     with suppress(ValueError):  # an image that costs too much, which is said when it is decoded

@@ -86,6 +86,8 @@ def test_standard_input_is_one_image(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.png\nb.png\n")))
     assert "standard input holds no image; give names of files to xargs" in error("-")
     assert "nothing is on standard input" in error("-")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "nothing is on standard input" in error("-")
     with pytest.raises(UsageError, match="named twice"):
         images("-", "-")
 
