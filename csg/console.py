@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,7 +27,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from csg.errors import printable
+from csg.errors import UsageError, printable
 from csg.strict_json import json_text
 
 _IN_A_NOTEBOOK = "ipykernel" in sys.modules  # it takes plain text, whatever its streams say
@@ -35,6 +36,8 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True, **_PLAIN)
 stdout = Console(highlight=False, soft_wrap=True, **_PLAIN)
 WIDEST = 10_000
 """Width in characters of a table that no terminal limits."""
+Side = Literal["left", "right"]
+"""Where the cells of a column are aligned."""
 LINE_S = 10.0
 """Seconds between two lines of progress where standard error is not a terminal."""
 
@@ -58,6 +61,40 @@ def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     _print_table(table)
+
+
+def show_names_table(title: str, columns: Mapping[str, Side], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table whose long names take several lines where the terminal is narrow; numbers stay on one line.
+
+    Args:
+        title: of the table.
+        columns: their names; those to the right hold numbers.
+        rows: the cells of each row.
+    """
+    table = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for column, side in columns.items():
+        table.add_column(column, justify=side, overflow="fold", no_wrap=side == "right")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def ask(question: str, yes: bool) -> bool:
+    """Ask before something is done that can't be undone.
+
+    Args:
+        question: without its question mark.
+        yes: the answer of `--yes`; then nobody is asked.
+
+    Raises:
+        UsageError: standard input is not a terminal, so that nobody can answer.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody is there to ask: {question}?", "add --yes")
+    stderr.print(Text(f"{question}? [y/N] "), end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def show_key_values(title: str, values: Mapping[str, str]) -> None:

@@ -152,6 +152,18 @@ def lock(file: Path, wait: str | None = None) -> Iterator[bool]:
         yield True
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process works in a folder (`locked`); nothing is created or kept."""
+    try:
+        with (folder / LOCK).open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no lock, or it can't be read
+        return False
+    return False
+
+
 _HELD: set[TextIO] = set()
 """The lock files that this process has open."""
 

@@ -22,14 +22,17 @@ from csg import __version__
 from csg.errors import CsgError, UsageError, one_line, printable
 from csg.extras import install_command
 from csg.machine_errors import machine_error
-from csg_cli import compare, config, demo, deploy, doctor, evaluate, export, page, push, serve, train
+from csg_cli import compare, config, demo, deploy, doctor, evaluate, export, page, push, runs, serve, train
 from csg_cli.completion import VARIABLE, answer_shell
 from csg_cli.options import examples
 
-PIPELINE = ("train", "compare", "embed", "export", "push", "deploy", "serve", "evaluate", "predict", "page", "bench")
+PIPELINE = (
+    *("train", "compare", "runs", "embed", "export", "push"),
+    *("deploy", "serve", "evaluate", "predict", "page", "bench"),
+)
 ORDER = (*PIPELINE, "models", "config", "weights", "data", "doctor", "demo")
 EXTRAS = {
-    **dict.fromkeys(("train", "compare", "embed", "config", "weights", "data"), "train"),
+    **dict.fromkeys(("train", "compare", "runs", "embed", "config", "weights", "data"), "train"),
     **dict.fromkeys(("deploy", "serve", "evaluate", "predict", "models"), "serve"),
     **{"export": "export", "bench": "bench", "push": "hub"},
 }
@@ -55,6 +58,7 @@ app = typer.Typer(
 )
 app.add_typer(train.train_app, name="train")
 app.add_typer(compare.compare_app, name="compare")
+app.add_typer(runs.runs_app, name="runs")
 app.add_typer(export.export_app, name="export")
 app.add_typer(config.config_app, name="config")
 app.add_typer(train.weights_app, name="weights")

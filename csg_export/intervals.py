@@ -6,7 +6,8 @@ import numpy as np
 
 from csg.confidence_intervals import SegmentationBootstrap, mean_class_accuracy_interval
 from csg.npz import DAMAGED
-from csg_train.training.run_folder import PREDICTIONS, Run
+from csg_train.training.run_files import PREDICTIONS
+from csg_train.training.run_folder import Run
 
 Interval = tuple[float, float]
 

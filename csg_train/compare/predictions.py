@@ -17,7 +17,8 @@ from csg.npz import DAMAGED, npz_bytes
 from csg_train.compare.intervals import Counts, estimate
 from csg_train.compare.results import Difference, MethodResult
 from csg_train.methods.spec import file_name
-from csg_train.training.run_folder import PREDICTIONS, Run
+from csg_train.training.run_files import PREDICTIONS
+from csg_train.training.run_folder import Run
 
 FOLDER = "predictions"
 REFERENCES = ("none:augment=true", "none")

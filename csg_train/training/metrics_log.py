@@ -12,7 +12,8 @@ from PIL import Image
 
 from csg.strict_json import json_text
 from csg_train.distributed import rank
-from csg_train.training.run_folder import METRICS, Run
+from csg_train.training.run_files import METRICS
+from csg_train.training.run_folder import Run
 from csg_train.training.trackers.tracking import Trackers
 
 

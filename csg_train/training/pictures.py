@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
+from PIL import Image
+
 from csg.console import log
 from csg.errors import one_line
 from csg.files import atomic_write
@@ -15,7 +19,9 @@ from csg_train.training.run_data import RunImages
 from csg_train.training.run_folder import Run
 
 
-def keep_pictures(run: Run, recipe: Recipe, method: Method, images: RunImages, scores: Scores) -> None:
+def keep_pictures(
+    run: Run, recipe: Recipe, method: Method, *, images: RunImages, scores: Scores
+) -> dict[str, Image.Image]:
     """Draw the pictures of a run, and write them to `pictures/`. Whatever fails is a line of the log.
 
     Args:
@@ -24,7 +30,11 @@ def keep_pictures(run: Run, recipe: Recipe, method: Method, images: RunImages, s
         method: with the student that was chosen.
         images: of the run.
         scores: of that student.
+
+    Returns:
+        Those that were written, RGB, by name.
     """
+    written: dict[str, Image.Image] = {}
     try:
         from csg_train.pictures.run_pictures import Ended, run_pictures
 
@@ -41,8 +51,10 @@ def keep_pictures(run: Run, recipe: Recipe, method: Method, images: RunImages, s
             old.unlink()
         for name, content in run_pictures(ended).items():
             atomic_write(run.pictures / f"{name}.png", content)
+            written[name] = Image.open(io.BytesIO(content)).convert("RGB")
     except Exception as error:
-        log(f"warning: the run has no pictures: {one_line(error)}")
+        log(f"warning: not all pictures of the run are there: {one_line(error)}")
+    return written
 
 
 def _points(run: Run) -> list[tuple[int, dict[str, float | None]]]:

@@ -17,7 +17,8 @@ from csg.console import log
 from csg.errors import InputError, UsageError
 from csg_train.recipe import Recipe, apply_settings, parse_recipe
 from csg_train.tasks import TASKS, Images
-from csg_train.training.run_folder import RECIPE, Run
+from csg_train.training.run_files import RECIPE
+from csg_train.training.run_folder import Run
 
 CHANGEABLE = (
     "data.train",

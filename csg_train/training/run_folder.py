@@ -39,17 +39,21 @@ from csg.strict_json import json_text
 from csg_train.recipe import Recipe, parse_recipe
 from csg_train.recipe.schema import VERSION
 from csg_train.training.environment import Environment
+from csg_train.training.run_files import (
+    BEST_ON_REAL,
+    CHECKPOINTS,
+    DIVERGED,
+    ENVIRONMENT,
+    METRICS,
+    PICTURES,
+    PREDICTIONS,
+    RECIPE,
+    RESULT,
+    STUDENT,
+)
 from csg_train.training.run_result import RunResult
 from csg_train.training.tensor_files import read_tensors, write_tensors
 
-RECIPE = "recipe.yaml"
-ENVIRONMENT = "environment.json"
-METRICS = "metrics.jsonl"
-STUDENT = "student.safetensors"
-BEST_ON_REAL = "best-on-real.safetensors"
-PREDICTIONS = "predictions.npz"
-RESULT = "result.json"
-DIVERGED = "diverged.txt"
 KEEP_CHECKPOINTS = 2
 WRITTEN = Recipe.model_fields.keys() - {"checkpoint"}
 """What every recipe of a run contains: all settings are written. A file that was cut off would mean the defaults."""
@@ -95,12 +99,12 @@ class Run:
     @property
     def pictures(self) -> Path:
         """The folder of pictures that a run has when it ends."""
-        return self.path / "pictures"
+        return self.path / PICTURES
 
     @property
     def checkpoints(self) -> Path:
         """The folder of the states of an unfinished run."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def recipe(self) -> Recipe:
         """All settings.

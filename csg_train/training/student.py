@@ -6,7 +6,8 @@ from csg.errors import InputError, one_line
 from csg_train.methods.base import Student
 from csg_train.tasks import TASKS
 from csg_train.training.finite import non_finite
-from csg_train.training.run_folder import STUDENT, Run
+from csg_train.training.run_files import STUDENT
+from csg_train.training.run_folder import Run
 
 
 def load_student(run: Run) -> Student:

@@ -45,7 +45,8 @@ from csg_train.training.optimizer import TrainingPrecision, rate_factor
 from csg_train.training.pictures import keep_pictures
 from csg_train.training.progress_report import ProgressReport, progress_report
 from csg_train.training.run_data import RunImages
-from csg_train.training.run_folder import DIVERGED, RESULT, Run
+from csg_train.training.run_files import DIVERGED, RESULT
+from csg_train.training.run_folder import Run
 from csg_train.training.run_result import RunResult
 from csg_train.training.signals import Interrupted, Stop, Stopped
 from csg_train.training.stepping import Stepping
@@ -138,7 +139,8 @@ class Trainer:
 
         def conclude() -> RunResult:
             whole = conclusion.make(result, self.average.mean if self.average else {})
-            keep_pictures(self.run, self.recipe, self.method, self.images, conclusion.scores)
+            pictures = keep_pictures(self.run, self.recipe, self.method, images=self.images, scores=conclusion.scores)
+            self.metrics.images(self.step, pictures)
             return whole
 
         return self._measured(conclude)

@@ -15,13 +15,12 @@ from csg.records import Record, read_record
 from csg_train.distributed import broadcast_object, rank
 from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS
+from csg_train.training.run_files import TRACKED
 from csg_train.training.run_folder import Run
 from csg_train.training.run_result import RunResult
 from csg_train.training.trackers import TENSORBOARD, load_tracker
 from csg_train.training.trackers.background import BackgroundTracker, Call
 from csg_train.training.trackers.protocol import Setting, TrackedRun
-
-TRACKED = "trackers.json"
 
 
 class TrackedRuns(Record):

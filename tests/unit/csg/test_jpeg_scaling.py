@@ -13,7 +13,8 @@ from csg.tiles import load_tiles
 from csg_train.data.evaluation_batches import image_batches
 from csg_train.data.views import Views
 from csg_train.recipe import load_recipe
-from csg_train.training.run_folder import RECIPE, Run
+from csg_train.training.run_files import RECIPE
+from csg_train.training.run_folder import Run
 from tests.helpers.costly_images import photograph
 from tests.helpers.image_files import KINDS, encoded, noise, turned
 

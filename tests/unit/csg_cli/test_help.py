@@ -31,7 +31,8 @@ def test_commands_are_listed_in_the_order_of_their_use(capsys):
     text = help_of("csg", capsys)
     listed = [line.split()[1] for line in text.splitlines() if line.startswith("│ ") and line[2] not in " -"]
     assert listed == [
-        *("train", "compare", "embed", "export", "push", "deploy", "serve", "evaluate", "predict", "page", "bench"),
+        *("train", "compare", "runs", "embed", "export", "push"),
+        *("deploy", "serve", "evaluate", "predict", "page", "bench"),
         *("models", "config", "weights", "data", "doctor", "demo"),
     ]
 

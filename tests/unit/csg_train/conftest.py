@@ -9,7 +9,7 @@ from csg_train.training.pictures import keep_pictures
 @pytest.fixture(scope="package", autouse=True)
 def no_pictures():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "keep_pictures", lambda *args: None)
+        patch.setattr(trainer, "keep_pictures", lambda *args, **named: {})
         yield
 
 

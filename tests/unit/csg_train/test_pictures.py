@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.provenance import ClassificationEvaluation
@@ -35,6 +36,8 @@ def test_a_run_has_its_pictures_and_says_where(with_pictures, images, tmp_path):
     assert f"pictures in {tmp_path / 'run' / 'pictures'}" in done.stderr
     found = {file.stem: Image.open(file).size for file in (tmp_path / "run" / "pictures").iterdir()}
     assert found.keys() == {"samples", "curves", "confusion", "mistakes"}
+    board = EventAccumulator(str(tmp_path / "run"), {"images": 0}).Reload()
+    assert {tag: (image.width, image.height) for tag in board.Tags()["images"] for image in board.Images(tag)} == found
 
 
 def test_the_same_run_has_the_same_pictures(with_pictures, images, tmp_path):
@@ -63,7 +66,7 @@ def test_a_run_without_a_folder_for_pictures_ends_as_well(with_pictures, images,
     (tmp_path / "run" / "pictures").write_text("a file")
     train(tiny_recipe(*images), Run(tmp_path / "run"))
     assert Run(tmp_path / "run").finished
-    assert "warning: the run has no pictures" in capsys.readouterr().err
+    assert "warning: not all pictures of the run are there" in capsys.readouterr().err
 
 
 def test_mistakes_are_the_most_confident_ones(images):
