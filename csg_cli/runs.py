@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
-from typer.core import TyperGroup
 
+from csg_cli import completion
+from csg_cli.default_command import DEFAULT, DefaultCommand, DefaultGroup
 from csg_cli.options import Json, examples
 
 Folders = Annotated[
     Optional[list[Path]],
-    typer.Argument(metavar="FOLDER...", help="Runs, or folders with runs below them.", show_default="runs"),
+    typer.Argument(metavar="FOLDER", help="Runs, or folders with runs below them.", show_default="runs"),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-class _ListFirst(TyperGroup):
-    """`csg runs FOLDER` is `csg runs list FOLDER`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
+runs_app = typer.Typer(cls=DefaultGroup, help="List runs, find the best one, compare two, remove some.")
 
 
-runs_app = typer.Typer(
-    cls=_ListFirst,
-    help="List runs, find the best one, compare two, remove some. Without a command: list.",
-    epilog=examples("csg runs", "csg runs best"),
-)
-
-
-@runs_app.command("list", epilog=examples("csg runs", "csg runs comparisons/ runs/ --json"))
+@runs_app.command(DEFAULT, cls=DefaultCommand, epilog=examples("csg runs", "csg runs comparisons/ runs/ --json"))
 def list_runs(folders: Folders = None, as_json: Json = False) -> None:
     """List runs, the newest first: how they ended, score, energy, method, data, age, size.
 
     The score is mean class accuracy or mIoU. Links to runs are listed, other links are not followed.
+    Further commands: `csg runs best`, `compare A B`, `remove RUN`, `prune`.
     """
     from csg_train.runs.listing import list_command
 
@@ -69,8 +58,13 @@ def best(
     ),
 )
 def compare(
-    a: Annotated[Path, typer.Argument(help="A finished run.", metavar="A")],
-    b: Annotated[Path, typer.Argument(help="Another one, measured on the same real images.", metavar="B")],
+    a: Annotated[Path, typer.Argument(help="A finished run.", metavar="A", autocompletion=completion.runs)],
+    b: Annotated[
+        Path,
+        typer.Argument(
+            help="Another one, measured on the same real images.", metavar="B", autocompletion=completion.runs
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Test whether run B is better than run A by more than chance, from their predictions for the same real images."""
@@ -83,7 +77,7 @@ def compare(
     "remove", epilog=examples("csg runs remove runs/cls/digits-csg-1", "csg runs remove runs/cls/* --yes")
 )
 def remove(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN", autocompletion=completion.runs)],
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:

@@ -102,7 +102,7 @@ def test_no_line_of_the_table_is_wider_than_a_terminal(runs):
     assert "\x1b" not in done.stdout
 
 
-@pytest.mark.parametrize("command", [("list",), ("best",), ("prune",)])
+@pytest.mark.parametrize("command", [(), ("best",), ("prune",)])
 def test_a_folder_without_runs_is_said(command, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(csg("runs", *command, tmp_path / "empty"), 3, "there is no run in")
