@@ -99,6 +99,8 @@ def _may_be_several(word: str | Path) -> bool:
 
 
 def _source(image: Any, name: str) -> ImageSource:
+    if isinstance(image, Image.Image) and 0 in image.size:
+        raise UsageError(f"{name} has no pixels: it is {image.width} x {image.height}", "give another one")
     if isinstance(image, bytes | Image.Image):
         return image
     if isinstance(image, bytearray | memoryview):

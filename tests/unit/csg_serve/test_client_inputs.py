@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from csg.errors import UsageError
 from csg_serve.client.inputs import given_images
@@ -27,6 +28,7 @@ def pixels(*shape, kind=np.uint8):
         (pixels(20, 30, 3, kind=bool), "give values from 0 to 255 as uint8"),
         (pixels(0, 30, 3), "it has no pixels"),
         ([pixels(20, 30, 3), pixels(20, 30)], r"image number 2 is an array of uint8 \(20, 30\)"),
+        (Image.new("RGB", (0, 5)), "the image has no pixels: it is 0 x 5"),
         (7, "int is not an image; give a path"),
         (None, "NoneType is not an image"),
         ({"a.jpg": 1}, "dict is not an image"),
