@@ -1,9 +1,11 @@
 """A served model for asynchronous programs.
 
-from csg_serve import AsyncClient
+    from csg_serve import AsyncClient
 
-async with AsyncClient("localhost:8001") as client:
-    answer = await client.predict("a.jpg")
+    async with AsyncClient("localhost:8001") as client:
+        answer = await client.predict("a.jpg")
+
+What it answers is in `csg_serve.client.answers`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """A served model for synchronous programs and notebooks.
 
-from csg_serve import Client
+    from csg_serve import Client
 
-client = Client("localhost:8001")
-client.predict("a.jpg").label
-for answer in client.predict("photos/"):
-    print(answer.name, answer.label, answer.probability)
+    for answer in Client("localhost:8001").predict("photos/"):
+        print(answer.name, answer.label)
+
+What it answers is in `csg_serve.client.answers`.
 """
 
 from __future__ import annotations
