@@ -49,6 +49,7 @@ EXTRAS = {
     "export": ("torch", "onnx", "onnxscript", "onnxruntime"),
     "serve": ("aiohttp", "jinja2", "google.protobuf", "psutil", "tritonclient"),
     "local": ("aiohttp", "onnx", "onnxruntime"),
+    "video": ("av",),
     "bench": ("matplotlib", "tritonclient"),
     "openvino": ("openvino",),
     "timm": ("timm",),
