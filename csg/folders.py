@@ -35,11 +35,16 @@ def wrong_folder(path: Path, wanted: str, hint: str) -> InputError:
     if not path.exists():
         return InputError(f"there is no folder {path}", "check the path")
     if not path.is_dir():
-        return InputError(f"{path} is a file, not the folder of a {wanted}", hint)
+        return InputError(f"{path} is a file, not the folder of {_a(wanted)}", hint)
     for file, (kind, use) in KINDS.items():
         if kind != wanted and (path / file).is_file():
-            return InputError(f"{path} is a {kind}, not a {wanted}", use.format(path=path))
-    return InputError(f"{path} is not a {wanted}", hint)
+            return InputError(f"{path} is {_a(kind)}, not {_a(wanted)}", use.format(path=path))
+    return InputError(f"{path} is not {_a(wanted)}", hint)
+
+
+def _a(noun: str) -> str:
+    """The noun with its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def why_no_file(path: Path) -> str:

@@ -192,7 +192,7 @@ def check_requirement(result: AgainstResult, subject: str, other: str | None = N
     margin = 0.0 if required.require == "better" else required.margin
     what = "better" if required.require == "better" else f"less than {100 * margin:g} points worse"
     needed = paired.images_needed(score, margin)
-    hint = f"{needed:,} images would show it" if needed else "see the images on which they differ with --report"
+    hint = f"{needed:,} images would show it" if needed else "`csg evaluate --against --report` shows where they differ"
     raise VerificationError(
         f"{subject} is not shown to be {what} than {other or f'{result.title} in {result.folder}'}: "
         f"{score_line(paired, score)} on {paired.images:,} images",

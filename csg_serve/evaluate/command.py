@@ -92,6 +92,8 @@ async def evaluate(options: EvaluateOptions) -> tuple[Report, Path | None]:
     other = read_answers(await _other_evaluation(options, against.other)) if against else None
     async with open_evaluation(options) as session:
         if other:
+            if other.folder.resolve() == session.folder.resolve():
+                raise UsageError(f"{other.folder} would be compared with itself", "name another one with --against")
             check_same_images(other, session.dataset)
         await collect(session)
         report = await summarise(session)

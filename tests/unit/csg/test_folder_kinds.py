@@ -24,7 +24,7 @@ def folders(tmp_path):
         (("export", "empty"), "empty is not a run; it has no recipe.yaml"),
         (("export", "bundle"), "bundle is a bundle, not a run; deploy it with `csg deploy bundle`"),
         (("export", "comparison"), "comparison is a comparison, not a run; its runs are in comparison/runs/"),
-        (("embed", "evaluation"), "evaluation is a evaluation, not a run"),
+        (("embed", "evaluation"), "evaluation is an evaluation, not a run"),
         (("train", "cls", "--resume", "--out", "bundle"), "bundle is a bundle, not a run"),
         (("deploy", "nothere"), "there is no folder nothere"),
         (("deploy", "run"), "run is a run, not a bundle; export it with `csg export run`"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from csg.errors import InputError, VerificationError
+from csg.errors import InputError, UsageError, VerificationError
 from csg_serve.client.endpoints import Servers
 from csg_serve.evaluate.against import Against, check_requirement, compare_answers, show_against
 from csg_serve.evaluate.command import evaluate
@@ -116,7 +116,9 @@ def test_an_evaluation_against_itself_differs_by_nothing(data):
     assert report.against.paired.differing == 0
     assert report.against.requirement.met
     check_requirement(report.against, "colour")
-    (again, _) = evaluated(SmallServer(), resume=True, out=first.folder, against=Against(str(report.folder), "better"))
+    with pytest.raises(UsageError, match="would be compared with itself"):
+        evaluated(SmallServer(), resume=True, out=first.folder, against=Against(str(first.folder)))
+    again, _ = evaluated(SmallServer(), resume=True, out=first.folder, against=Against(str(report.folder), "better"))
     with pytest.raises(
         VerificationError,
         match=r"colour is not shown to be better than colour version 1 in evaluations/colour-1-2:",
@@ -170,6 +172,7 @@ def test_two_bundles_are_both_evaluated(data, tmp_path):
     )
     assert "required             not-worse: not shown" in done.stdout
     refused(csg("evaluate", "wrong", "--data", data, "--against", "nowhere"), 3, "there is no folder nowhere")
+    refused(csg("evaluate", "wrong", "--data", data, "--against", data), 3, "is not an evaluation; name the folder")
     refused(csg("evaluate", "wrong", "--resume", "--against", "right"), 2, "--resume continues one evaluation")
 
 
