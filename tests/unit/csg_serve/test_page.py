@@ -138,3 +138,16 @@ def test_a_page_is_opened_in_the_browser_until_ctrl_c(tmp_path):
     assert command.wait() == 0
     assert not list((tmp_path / "temporary").glob("csg-page-*"))
     assert not (tmp_path / "a-page").exists()
+
+
+@pytest.mark.slow
+def test_an_export_writes_the_page_of_its_bundle(trained, tmp_path):
+    page_of(tmp_path / "page", write_colour_bundle(tmp_path / "a"))  # or skips
+    done = csg("export", trained.path, "--page", "--json", "--out", "bundle")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["bundle"] == "bundle"
+    assert (tmp_path / "bundle-page/index.html").is_file()
+
+
+def test_no_export_for_a_page_that_cannot_run_it():
+    refused(csg("export", "--bf16", "--page"), 2, "--page is not for --precision bf16")

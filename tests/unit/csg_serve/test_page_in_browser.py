@@ -94,7 +94,7 @@ def test_the_mask_lies_over_the_image(browser, address):
         assert layers.nth(1).evaluate(PIXEL, 30) == [0, 255, 0, 255]
         slider = tab.get_by_label("Opacity of the colours")
         slider.press("Home")
-        assert layers.nth(1).evaluate("canvas => canvas.style.opacity") == "0"
+        assert layers.nth(1).evaluate("canvas => getComputedStyle(canvas).opacity") == "0"
         give(tab, again=picture("red"))
         assert slider.input_value() == "0"
 
@@ -173,6 +173,8 @@ def test_it_is_readable_everywhere(browser, tmp_path, width, scheme):
         give(tab, **{"name " * 30: picture("red", "blue"), "b": picture("red")})
         for details in tab.locator("#cards summary").all():
             details.click()
+        assert "one of 3: red, green, blue." in tab.locator("#cards").inner_text()
+        assert "It has not been measured on real images." in tab.locator("#cards").inner_text()
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
         for selector in (
             "h1",

@@ -3,15 +3,15 @@
 import { strongest } from "./bars.js";
 import { element, percent } from "./dom.js";
 
-let opacity = 0.55; // as csg.overlays; what a user sets holds for the next images
+let opacity = 0.55; // as csg.overlays; what a user sets holds for all models and the next images
 
 export function maskOf(answer, card, picture) {
   const mask = drawMask(answer, card.colours);
-  mask.style.opacity = opacity;
   const present = strongest(answer.shares, card.classes).filter(({ share }) => share > 0);
   const label = `The classes of ${card.name} over the image: ${present.map(({ name }) => name).join(", ")}`;
   const layers = element("div", { class: "layers", role: "img", "aria-label": label }, copyOf(picture), mask);
-  return [layers, slider(mask), legend(present, card.colours)];
+  setOpacity(opacity);
+  return [layers, slider(), legend(present, card.colours)];
 }
 
 function drawMask({ labels, width, height }, colours) {
@@ -32,12 +32,15 @@ function copyOf(picture) {
   return canvas;
 }
 
-function slider(mask) {
+function setOpacity(value) {
+  opacity = value;
+  document.documentElement.style.setProperty("--opacity", value);
+  for (const input of document.querySelectorAll(".slider input")) input.value = value;
+}
+
+function slider() {
   const input = element("input", { type: "range", min: 0, max: 1, step: 0.05, value: opacity });
-  input.addEventListener("input", () => {
-    opacity = Number(input.value);
-    mask.style.opacity = opacity;
-  });
+  input.addEventListener("input", () => setOpacity(Number(input.value)));
   return element("label", { class: "slider" }, "Opacity of the colours", input);
 }
 
