@@ -158,7 +158,7 @@ def test_words_of_predict_that_do_not_fit_are_refused(bundle, data):
     }.items():
         refused(csg("predict", *words), 2, pattern)
     refused(csg("predict", "bundles/other", data), 3, "there is no bundle and no image bundles/other")
-    refused(csg("predict", bundle.path, "x" * 5000), 3, "image x+ can't be read: File name too long")
+    refused(csg("predict", bundle.path, "x" * 5000), 3, "image x+ can't be read: .*File name too long")
 
 
 def test_one_class_for_many_images_is_worth_a_line(bundle, data):
