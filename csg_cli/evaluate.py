@@ -82,6 +82,7 @@ class EvaluationOptions:
             metavar="[BUNDLE] [PAGE]",
             help="A bundle to evaluate in this process, without a server; where --report writes the page.",
             show_default="the model of --server; <folder>/report.html",
+            autocompletion=completion.bundles,
         ),
     ] = None
     on_unreadable: Annotated[
@@ -229,6 +230,7 @@ def predict(
             help="A bundle to run in this process, without a server; then images: files, folders, patterns in quotes, "
             "- (one image on standard input), http(s) addresses, video files.",
             show_default=False,
+            autocompletion=completion.bundles,
         ),
     ],
     model: Model = None,

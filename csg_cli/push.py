@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from csg_cli import completion
 from csg_cli.options import Json, examples
 
 EXAMPLES = examples("csg push bundles/digits --hub me/digits", "csg push bundles/digits --hub me/digits --private")
 
 
 def push(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.", autocompletion=completion.bundles)],
     hub: Annotated[
         str, typer.Option("--hub", metavar="[ACCOUNT/]NAME", help="Model repository on Hugging Face's Hub.")
     ],

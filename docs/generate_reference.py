@@ -20,6 +20,8 @@ from pydantic_core import PydanticUndefined
 from sphinx.application import Sphinx
 from typer.testing import CliRunner
 
+from csg_train.recipe.catalogue import Setting
+
 ROOT = Path(__file__).parent.parent
 OUT = Path(__file__).parent / "reference" / "generated"
 PACKAGES = ("csg", "csg_train", "csg_export", "csg_serve")
@@ -37,14 +39,13 @@ def setup(app: Sphinx) -> dict[str, bool]:
 def write_pages(_: Sphinx) -> None:
     """Write every page that changed, and remove pages of modules that are gone."""
     from csg.card import ModelCard
-    from csg_train.methods import METHODS, load_method
-    from csg_train.recipe import schema
+    from csg_train.recipe.catalogue import all_settings
 
     pages = {"commands.md": commands_page(), "card.md": models_page("The model card", [ModelCard])}
-    recipes = [schema.ClassificationRecipe, schema.SegmentationRecipe]
-    pages["recipe.md"] = models_page("Settings of a recipe", recipes)
-    settings = {name: load_method(name).Settings for name in METHODS}
-    pages["methods.md"] = "\n".join(["# Settings of the methods\n", *(fields(n, s) for n, s in settings.items())])
+    settings = all_settings()
+    of_methods = [setting for setting in settings if setting.name.startswith("methods.")]
+    pages["recipe.md"] = settings_page("Settings of a recipe", [one for one in settings if one not in of_methods])
+    pages["methods.md"] = settings_page("Settings of the methods", of_methods)
     rooms = {room: room_page(room, modules) for room, modules in rooms_of_packages().items()}
     pages |= {f"{room}.md": text for room, text in rooms.items()}
     pages |= {f"{name.lower()}.md": copied(name) for name in ("CHANGELOG", "CONTRIBUTING")}
@@ -76,6 +77,19 @@ def help_texts(app: typer.Typer, command: Any, path: list[str]) -> Iterator[str]
     yield f"## {' '.join(['csg', *path])}\n\n```text\n{shown.stdout.strip()}\n```\n"
     for name in command.list_commands(None) if hasattr(command, "commands") else ():
         yield from help_texts(app, command.commands[name], [*path, name])
+
+
+def settings_page(title: str, settings: list[Setting]) -> str:
+    """A table of each group of settings, as `csg config` lists them."""
+    lines = [f"# {title}\n", "`csg config` lists them too. cls: classification; seg: segmentation.\n"]
+    for group, members in itertools.groupby(settings, lambda setting: setting.name.rpartition(".")[0]):
+        lines += [f"## {group or 'The run'}\n", "| setting | task | values | default | |", "|---|---|---|---|---|"]
+        for one in members:
+            task = one.tasks[0] if len(one.tasks) == 1 else ""
+            row = (f"`{one.name}`", task, one.values, f"`{one.default_text}`", one.description)
+            lines.append(f"| {' | '.join(map(cell, row))} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def models_page(title: str, models: list[type[BaseModel]]) -> str:

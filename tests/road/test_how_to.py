@@ -48,7 +48,7 @@ def test_a_recipe_is_one_file(weights, tmp_path):
     for kind in ("synthetic", "photos"):
         for name in ("cat", "dog"):
             write_images(tmp_path / kind / name, count=4, size=80)
-    first, changed, by_name = commands(page)
+    first, changed, by_name, *_ = commands(page)
     for command, method in ((first, "csg"), (changed, "simclr")):
         done = csg(*command, *SET, "--json")
         assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ def shown_in_blocks(text):
     """What follows `csg` in each command line of a block of code."""
     blocks = "\n".join(block.group() for block in BLOCK.finditer(text)).replace("\\\n", " ")
     parts = (part.strip() for line in blocks.splitlines() for part in line.split("&&"))
-    lines = (found[1] for part in parts if (found := COMMAND.match(part)))
+    lines = (found[1].partition(" > ")[0] for part in parts if (found := COMMAND.match(part)))
     return [line for line in lines if "..." not in line and line.split()[0] in COMMANDS]
 
 
