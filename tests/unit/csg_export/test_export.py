@@ -1,6 +1,7 @@
 """Export against PyTorch: stripped, clean, the same numbers."""
 
 import json
+import re
 
 import numpy as np
 import onnx
@@ -130,7 +131,7 @@ def test_the_graph_is_clean(exported, precision):
 def test_no_path_of_the_exporting_machine_is_inside(exported):
     bundle = exported("fp16")
     assert str(bundle.path.parent).encode() not in bundle.model.read_bytes()
-    assert b".py" not in bundle.model.read_bytes()
+    assert not re.search(rb"\.py\b", bundle.model.read_bytes())  # the address of the weights has .pytorch.org
 
 
 @pytest.mark.parametrize(
