@@ -11,7 +11,7 @@ from csg.files import absolute
 from csg.records import Record
 from csg_train.methods import METHODS, load_method
 
-Images = Annotated[int, Field(ge=1, json_schema_extra={"unit": "images"})]
+ImageCount = Annotated[int, Field(ge=1, json_schema_extra={"unit": "images"})]
 StageName = Literal["layer1", "layer2", "layer3", "layer4"]
 
 
@@ -41,7 +41,7 @@ class L2Settings(MethodSettings):
     """mu, the weight of the distance; 0.1 pulls a weight about half-way back over a run of the pacs recipe."""
     fisher: bool = False
     """Weigh each parameter by its Fisher information (ewc)."""
-    images: Images = 256
+    images: ImageCount = 256
     """Images that the Fisher information is measured on."""
 
 
@@ -122,7 +122,7 @@ class DrpcSettings(MethodSettings):
     band: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Half the side of the square of low frequencies that take the amplitude of the style, as a share of the side of
     the image."""
-    max_styles: Images = 256
+    max_styles: ImageCount = 256
     """Style images kept in memory."""
 
     @field_validator("styles")

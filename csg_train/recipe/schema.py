@@ -24,7 +24,7 @@ MAGNITUDES = 30
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Images = Annotated[int, Field(ge=1, json_schema_extra={"unit": "images"})]
+ImageCount = Annotated[int, Field(ge=1, json_schema_extra={"unit": "images"})]
 SomeSteps = Annotated[int, Field(ge=1, json_schema_extra={"unit": "steps"})]
 Steps = Annotated[int, Field(ge=0, json_schema_extra={"unit": "steps"})]
 TrainingSide = Annotated[int, Field(ge=8, le=2048, json_schema_extra={"unit": "pixels"})]
@@ -44,7 +44,7 @@ class _Data(Record):
     """Sources of the synthetic training images: folders or list files (`csg.datasets`), or an embedded set's name."""
     real: tuple[str, ...] = ()
     """Sources of the real images to measure on; they are never trained on. Empty: none."""
-    count: Images = 8000
+    count: ImageCount = 8000
     """Number of images to draw, if the training images are an embedded set."""
     holdout: Share = 0.0
     """Share of the synthetic images that is kept from training; the run is measured on them too."""
@@ -171,7 +171,7 @@ class Optim(Record):
     (docs/method.md section 6)."""
     average: Share = 0.0
     """Share of the training, at its end, over whose steps the student's weights are averaged; 0: no averaging."""
-    batch: Images = 32
+    batch: ImageCount = 32
     """Images in a step, over all processes."""
     epochs: Annotated[int, Field(ge=1, json_schema_extra={"unit": "passes"})] = 30
     """Passes over the synthetic images, unless `steps` is set."""
