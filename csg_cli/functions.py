@@ -14,13 +14,13 @@ from csg.errors import UsageError
 from csg_cli.calls import PathLike, Sources, command_function, folder_of, path_of, sources_of, text_of
 
 if TYPE_CHECKING:
+    import csg_train.tasks.base
     from csg.bundle import Bundle
     from csg_serve.evaluate.loaded_model import LoadedModel
     from csg_serve.evaluate.records import ClassificationResult, SegmentationResult
     from csg_serve.repository.deploy import Deployed
     from csg_serve.server.running import RunningServer
     from csg_serve.triton.deploy_options import DeployOptions
-    from csg_train.tasks import Measurement
     from csg_train.training.run_folder import Run
 
 
@@ -101,7 +101,9 @@ def train(
 
 
 @command_function("embed")
-def embed(run: PathLike | Run | None = None, *, data: Sources | None = None, mirrored: bool = False) -> Measurement:
+def embed(
+    run: PathLike | Run | None = None, *, data: Sources | None = None, mirrored: bool = False
+) -> csg_train.tasks.base.Measurement:
     """Measure the student of a run on its real images, or on any others, as `csg embed` does.
 
     Args:
