@@ -9,7 +9,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from csg_cli import completion
-from csg_cli.options import Json, Labels, RecipeOptions, examples, grouped
+from csg_cli.options import Json, Labels, RecipeOptions, Tracker, examples, grouped
 
 compare_app = typer.Typer(
     help="Compare methods on the same data and budget.",
@@ -47,6 +47,16 @@ class ComparisonOptions:
             "table, since it has seen real images. None of them may be among those of --real-data.",
         ),
     ] = None
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray[:RESOURCE=VALUE]",
+            help="Where the runs are trained: one after another here, or on a Ray cluster, with the cpus, gpus and "
+            "memory (GiB) of each run after colons, as in ray:cpus=4:gpus=1.",
+            autocompletion=completion.executors,
+        ),
+    ] = "local"
+    tracker: Tracker = None
     as_json: Json = False
 
 
@@ -88,5 +98,7 @@ def _compare(task: str, recipe: RecipeOptions, comparison: ComparisonOptions, mo
         tune=comparison.tune,
         out=comparison.out,
         real_train=comparison.real_train,
+        executor=comparison.executor,
+        trackers=tuple(comparison.tracker or ()),
     )
     compare_command(request, comparison.as_json)

@@ -168,5 +168,13 @@ def runs_and_inspect(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     return ["inspect", *_folders(RUNS)]
 
 
+@_completing
+def executors(ctx: typer.Context, incomplete: str) -> Iterable[str]:
+    """Where the runs of a comparison can be trained."""
+    from csg_train.compare.executors import EXECUTORS
+
+    return EXECUTORS
+
+
 def _folders(marks: str) -> Iterator[str]:
     return (str(mark.parent) for mark in sorted(Path().glob(marks)))

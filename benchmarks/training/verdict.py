@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csg_train.compare.command import Comparison
+from csg_train.compare.comparison import Comparison
 from csg_train.compare.plan import keep_plan
 from csg_train.compare.results import Trial
 from csg_train.compare.runs import training_command

@@ -13,7 +13,8 @@ table.md, *.png        made from these four; the runs may be gone
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,38 +22,28 @@ from typing import Any
 from csg.console import log, print_json
 from csg.errors import InputError, UsageError
 from csg.locks import working_in
+from csg_train.compare.comparison import Comparison
 from csg_train.compare.drawing import draw_figures
-from csg_train.compare.panels import REAL_TRAIN, keep_panel, panel_file
+from csg_train.compare.executors import open_executor
 from csg_train.compare.plan import keep_plan
-from csg_train.compare.predictions import differences, keep_predictions
-from csg_train.compare.references import keep_imagenet_panel, notes, real_train_recipe, real_train_title
+from csg_train.compare.references import keep_imagenet_panel, real_train_recipe
 from csg_train.compare.results import (
     ComparisonResult,
-    MethodResult,
-    Trial,
-    figures_of,
-    in_order,
-    new_comparison,
-    new_result,
     read_results,
-    write_results,
 )
-from csg_train.compare.runs import trained_run
-from csg_train.compare.table import TABLE, write_table
+from csg_train.compare.table import TABLE
+from csg_train.compare.trainings import Trainings
 from csg_train.compare.tuning import (
-    best_trial,
-    candidates,
     choose,
     missing_settings,
-    recipe_for,
-    trial_settings,
     tuning_rule,
 )
 from csg_train.methods.spec import MethodSpec
 from csg_train.recipe import Recipe
 from csg_train.recipe.settings import METHOD_PREFIX
-from csg_train.tasks import TASKS, Images
+from csg_train.tasks import TASKS
 from csg_train.training.command import load_task_recipe, with_absolute_paths
+from csg_train.training.trackers import check_trackers
 
 COMPARISONS = Path("comparisons")
 
@@ -77,6 +68,10 @@ class CompareRequest:
     """The comparison's folder; None: comparisons/<recipe>."""
     real_train: str | None = None
     """Real images to train a further model on, which is shown in circle.png."""
+    executor: str = "local"
+    """Where the runs are trained (`csg_train.compare.executors.open_executor`)."""
+    trackers: tuple[str, ...] = ()
+    """Trackers of each run besides TensorBoard."""
 
 
 def compare_command(request: CompareRequest, as_json: bool) -> None:
@@ -85,12 +80,17 @@ def compare_command(request: CompareRequest, as_json: bool) -> None:
     Raises:
         UsageError: a method or a setting is wrong, or another process is working in the folder.
         InputError: the images can't be used, a file of the comparison is damaged, or every run diverged.
+        ServerError: the cluster can't be reached.
+        Stopped: by Ctrl-C or SIGTERM; the same command continues.
     """
+    check_trackers(request.trackers)
     base = with_absolute_paths(_shared_recipe(request))
     chosen, left_out = choose(request.methods, base)
     folder = request.out or COMPARISONS / base.name
-    with working_in(folder):
-        result = _compare(request, base, folder, chosen=chosen, left_out=left_out)
+    with working_in(folder), closing(open_executor(request.executor)) as executor:
+        _say_left_out(left_out, base)
+        trainings = Trainings(executor, request.trackers)
+        result = _compare(request, base, folder, chosen=chosen, trainings=trainings)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
@@ -99,26 +99,27 @@ def compare_command(request: CompareRequest, as_json: bool) -> None:
 
 
 def _compare(
-    request: CompareRequest,
-    base: Recipe,
-    folder: Path,
-    *,
-    chosen: Sequence[MethodSpec],
-    left_out: Sequence[MethodSpec],
+    request: CompareRequest, base: Recipe, folder: Path, *, chosen: Sequence[MethodSpec], trainings: Trainings
 ) -> ComparisonResult:
     images = TASKS[request.task].read_synthetic(base)
     base = keep_plan(folder, base, request.tune, images.fingerprint())
     names = ", ".join(spec.label for spec in chosen)
     default = "" if request.recipe else " (default)"
     log(f"compare {request.task}: recipe {base.name}{default}, {names}; seeds 0 to {request.seeds - 1}; {folder}")
-    for spec in left_out:
-        setting = f"methods.{spec.name}.{missing_settings(spec, base)[0]}"
-        log(f"{spec.label} is left out: {setting} has no default; set it with --set {setting}=VALUE")
     real_train = real_train_recipe(base, request.real_train, images) if request.real_train else None
-    comparison = Comparison(folder, base, images, tuning_rule(base, request.tune))
+    comparison = Comparison(
+        folder=folder,
+        base=base,
+        images=images,
+        rule=tuning_rule(base, request.tune),
+        seeds=request.seeds,
+        tuned=request.tune,
+        trainings=trainings,
+    )
     methods = read_results(folder, base.task)
+    comparison.begin(chosen, methods, real_train)
     for spec in chosen:
-        method = comparison.train(spec, methods.get(spec.label), request.seeds, tune=request.tune)
+        method = comparison.train(spec, methods.get(spec.label))
         if method.runs:
             methods[spec.label] = method
             comparison.write(methods.values())
@@ -130,6 +131,12 @@ def _compare(
     result = comparison.write(methods.values())
     draw_figures(folder, result, TASKS[base.task].scores)
     return result
+
+
+def _say_left_out(specs: Sequence[MethodSpec], base: Recipe) -> None:
+    for spec in specs:
+        setting = f"methods.{spec.name}.{missing_settings(spec, base)[0]}"
+        log(f"{spec.label} is left out: {setting} has no default; set it with --set {setting}=VALUE")
 
 
 def _shared_recipe(request: CompareRequest) -> Recipe:
@@ -149,68 +156,3 @@ def _shared_recipe(request: CompareRequest) -> Recipe:
     if not recipe.data.real:
         raise UsageError("a comparison measures on real images", "name them with --real-data")
     return recipe
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison that is being made."""
-
-    folder: Path
-    """Its folder."""
-    base: Recipe
-    """The recipe that all methods share."""
-    images: Images
-    """Its synthetic images."""
-    rule: str
-    """How the methods are tuned."""
-
-    def write(self, methods: Iterable[MethodResult]) -> ComparisonResult:
-        """Write table and results of the methods there are."""
-        ordered = in_order(methods)
-        result = new_comparison(self.base, self.rule, ordered, differences(self.folder, ordered))
-        main_score = next(iter(TASKS[self.base.task].scores.values()))
-        write_table(self.folder, self.base, result, notes(self.folder, main_score))
-        write_results(self.folder, result)
-        return result
-
-    def train(self, spec: MethodSpec, earlier: MethodResult | None, seeds: int, tune: bool) -> MethodResult:
-        """The result of a method with at least `seeds` runs, continuing an earlier one if there is one."""
-        method = earlier
-        if method is None:
-            trials = self.tune(spec) if tune else []
-            chosen = best_trial(trials).changes if trials else {}
-            method = new_result(spec, recipe_for(spec, self.base), trials, chosen)
-        done = {run.seed for run in method.runs}
-        for seed in (seed for seed in range(seeds) if seed not in done):
-            recipe = recipe_for(spec, self.base, method.chosen | {"seed": seed})
-            run = trained_run(self.folder, f"runs/{spec.file_name}-{seed}", recipe, spec.label)
-            if run.diverged:
-                log(f"{spec.label}, seed {seed}: training diverged; the run is left out of the table")
-                continue
-            method = method.model_copy(update={"runs": (*method.runs, figures_of(run))})
-            keep_predictions(self.folder, spec.label, run)
-            if len(method.runs) == 1:
-                keep_panel(self.folder, spec.file_name, spec.label, run)
-        return method
-
-    def train_on_real(self, recipe: Recipe) -> None:
-        """Train and measure the model that is trained on real images, unless its panel is there."""
-        title = real_train_title(recipe)
-        if panel_file(self.folder, REAL_TRAIN).is_file():
-            return
-        run = trained_run(self.folder, "runs/real_train", recipe, title)
-        if run.diverged:
-            log(f"{title}: training diverged; it is left out of circle.png")
-        else:
-            keep_panel(self.folder, REAL_TRAIN, title, run)
-
-    def tune(self, spec: MethodSpec) -> list[Trial]:
-        """Short runs of a method, scored on synthetic images that they were not trained on."""
-        score, trials = next(iter(TASKS[self.base.task].scores)), []
-        for number, candidate in enumerate(candidates(spec, self.base)):
-            recipe = recipe_for(spec, self.base, trial_settings(self.base, len(self.images), candidate))
-            run = trained_run(self.folder, f"tune/{spec.file_name}-{number}", recipe, spec.label)
-            evaluation = None if run.diverged else run.result().evaluation
-            held_out, images = (getattr(evaluation, score), evaluation.images) if evaluation else (0.0, 1)
-            trials.append(Trial(changes=candidate, held_out=held_out, images=images))
-        return trials

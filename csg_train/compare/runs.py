@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
-from csg.console import log
 from csg.errors import CsgError, InputError, UsageError
 from csg.files import atomic_write
 from csg_train.compare.plan import without_folders
@@ -21,38 +22,65 @@ from csg_train.training.run_folder import Run
 from csg_train.training.signals import Stop, Stopped
 
 
-def trained_run(folder: Path, name: str, recipe: Recipe, label: str) -> Run:
-    """A finished or diverged run, trained unless it exists.
+@dataclass(frozen=True)
+class Job:
+    """A run that a comparison needs."""
 
-    Args:
-        folder: of the comparison.
-        name: of the run: its path in that folder.
-        recipe: of the run.
-        label: what the log calls it.
+    folder: Path
+    """The comparison's folder."""
+    name: str
+    """The run's path in that folder."""
+    recipe: Recipe
+    """Its settings."""
+    label: str
+    """What the log calls it."""
+    trackers: tuple[str, ...] = ()
+    """Trackers besides TensorBoard."""
 
-    Raises:
-        UsageError: the existing run has other settings.
-        Stopped: the user stopped it.
-    """
-    run = Run(folder / name)
-    if run.started and not _same_settings(run, recipe):
-        raise UsageError(f"run {run.path} has other settings", "remove it, or name another folder with --out")
-    if run.finished or run.diverged:
-        return run
-    log(f"{label}: {name}")
-    try:
-        _train(training_command(folder, name, recipe))
-    except CsgError:
-        if not run.diverged:
-            raise
-    return run
+    @property
+    def run(self) -> Run:
+        """The run folder."""
+        return Run(self.folder / self.name)
+
+    @property
+    def made(self) -> bool:
+        """Whether the run is there: finished or diverged.
+
+        Raises:
+            UsageError: a run of this name has other settings.
+        """
+        run = self.run
+        if run.started and not _same_settings(run, self.recipe):
+            raise UsageError(f"run {run.path} has other settings", "remove it, or name another folder with --out")
+        return run.ended
+
+    def train(self, before: Sequence[str] = (), errors: TextIO | None = None) -> None:
+        """Train the run, or continue it, in a process of its own.
+
+        Args:
+            before: words before the command.
+            errors: where its process prints; None: where this one does.
+
+        Raises:
+            Stopped, InputError, CsgError: as `in_a_process`; a run that diverges is no error.
+        """
+        command = training_command(self.folder, self.name, self.recipe, self.trackers)
+        try:
+            in_a_process([*before, *command], errors)
+        except CsgError:
+            if not self.run.diverged:
+                raise
 
 
-def training_command(folder: Path, name: str, recipe: Recipe) -> list[str]:
+class Killed(InputError):
+    """The process of a run was killed."""
+
+
+def training_command(folder: Path, name: str, recipe: Recipe, trackers: Sequence[str] = ()) -> list[str]:
     """The command that trains a run, or continues it; the recipe of a new one is written to `recipes/`.
 
     Args:
-        folder, name, recipe: as for `trained_run`.
+        folder, name, recipe, trackers: as in `Job`.
     """
     run = Run(folder / name)
     args = ["--resume", *_places(recipe)]
@@ -60,6 +88,7 @@ def training_command(folder: Path, name: str, recipe: Recipe) -> list[str]:
         file = folder / "recipes" / f"{name.replace('/', '-')}.yaml"
         atomic_write(file, recipe.to_yaml().encode())
         args = ["--recipe", str(file)]
+        args += [word for tracker in trackers for word in ("--tracker", tracker)]
     return [sys.executable, "-m", "csg", "train", recipe.task, *args, "--out", str(run.path)]
 
 
@@ -77,16 +106,21 @@ def _places(recipe: Recipe) -> list[str]:
     return [word for option in options for word in option]
 
 
-def _train(command: Sequence[str]) -> None:
+def in_a_process(command: Sequence[str], errors: TextIO | None = None) -> None:
     """Run a command in a separate process, whose peak memory is that of one run; passes the first signal on.
+
+    Args:
+        command: its words.
+        errors: where it prints; None: where this process does.
 
     Raises:
         Stopped: the user stopped it.
+        Killed: its process was killed.
         CsgError: the run failed; its process has printed why.
     """
     stop = Stop()
     with stop.listening():
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
         passed_on = False
         while True:
             try:
@@ -97,11 +131,16 @@ def _train(command: Sequence[str]) -> None:
                     process.terminate()
                     passed_on = True
     if stop.wanted or process.returncode == Stopped.exit_code:
-        raise Stopped("comparison stopped", "continue it with the same command")
+        raise stopped()
     if process.returncode < 0:
         what = f"the process of a run was killed by {signal.Signals(-process.returncode).name}"
-        raise InputError(what, "look for too little memory, and continue with the same command")
+        raise Killed(what, "look for too little memory, and continue with the same command")
     if process.returncode:
         error = CsgError("a run failed, for the reason above", "correct it, and continue with the same command")
         error.exit_code = process.returncode
         raise error
+
+
+def stopped() -> Stopped:
+    """The error of a comparison that the user has stopped."""
+    return Stopped("comparison stopped", "continue it with the same command")

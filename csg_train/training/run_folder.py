@@ -241,6 +241,11 @@ class Run:
                 log(f"warning: {error.message}; the checkpoint before it is used")
         return None
 
+    @property
+    def last_step(self) -> int:
+        """The step of the newest checkpoint of an unfinished run; 0 without one."""
+        return max(self._checkpoints(), default=0)
+
     def drop_checkpoints(self) -> None:
         """Remove all checkpoints of a finished run."""
         for file in self.checkpoints.glob("*.safetensors"):

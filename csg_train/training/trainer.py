@@ -6,6 +6,7 @@ method's.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -122,6 +123,23 @@ class Trainer:
             self.run.drop_checkpoints()
         barrier()
         return result
+
+    def time_steps(self, count: int, seconds: float) -> list[float]:
+        """Make at most `count` steps, and none after `seconds`, without writing anything.
+
+        Returns:
+            The seconds until the first step was made, then those of each further one.
+        """
+        moments = [time.monotonic()]
+        self.method.prepare(self._batches(2**62))
+        self.method.train()
+        with closing(self._batches(min(count, self.steps))) as batches:
+            for batch in batches:
+                float(self._one_step(batch)["loss"])  # waits for the device
+                moments.append(time.monotonic())
+                if moments[-1] - moments[1] > seconds:
+                    break
+        return [end - start for start, end in itertools.pairwise(moments)]
 
     def _training_result(self) -> RunResult:
         """The result without what was measured."""
