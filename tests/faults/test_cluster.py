@@ -12,7 +12,7 @@ from tests.helpers.cli import CSG, csg_process
 from tests.helpers.small_runs import TINY, noisy_images
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'csg[ray]'")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 METHODS = ("--method", "none", "--method", "none:augment=true")
 
 
@@ -82,7 +82,7 @@ def test_a_lost_worker_changes_no_figure(cluster, words, tmp_path):
     process = started(there, words)
     run = run_in_the_middle(there, process)
     cluster.remove_node(worker_of(cluster, run), allow_graceful=False)
-    out, err = process.communicate(timeout=500)
+    out, err = process.communicate(timeout=800)
     assert process.returncode == 0, err
     assert "resumed after step" in (there / "logs" / f"runs-{run}.log").read_text()
     alone = csg_process("compare", "cls", "--out", here, *words)
@@ -100,7 +100,7 @@ def test_ctrl_c_stops_all_runs_and_the_same_command_continues(cluster, words, tm
     assert process.returncode == 130, err
     assert "comparison stopped; continue it with the same command" in err
     again = started(folder, words)
-    out, err = again.communicate(timeout=500)
+    out, err = again.communicate(timeout=800)
     assert again.returncode == 0, err
     assert len(json.loads(out)["rows"]) == 4
     assert "resumed after step" in (folder / "logs" / f"runs-{run}.log").read_text()
