@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Mapping
 
 import trackio
-import trackio.run
 from PIL import Image
 
 from csg_train.training.trackers.protocol import TrackedRun
@@ -17,8 +17,9 @@ def _print_nothing(*_: object) -> None:
     pass
 
 
-for module in (trackio, trackio.run):
-    vars(module)["print"] = _print_nothing  # it prints on standard output, which is for results
+for name, module in list(sys.modules.items()):
+    if name.partition(".")[0] == "trackio":
+        vars(module)["print"] = _print_nothing  # it prints on standard output, which is for results
 
 
 class Trackio:
