@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from csg.console import log
 from csg.did_you_mean import use_one_of
 from csg.errors import UsageError
+from csg.extras import install_command
 from csg.records import Record
 from csg_train.compare.runs import Job
 from csg_train.compare.timing import Pace, timed_try
@@ -101,7 +102,7 @@ def open_executor(text: str) -> Executor:
     try:
         from csg_train.compare.ray_executor import RayExecutor
     except ModuleNotFoundError as error:
-        raise UsageError(f"--executor ray needs the module {error.name}", "pip install 'csg[ray]'") from None
+        raise UsageError(f"--executor ray needs the module {error.name}", install_command("ray")) from None
     return RayExecutor(resources)
 
 
