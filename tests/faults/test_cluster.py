@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.cli import CSG, csg_process
 from tests.helpers.small_runs import TINY, noisy_images
 
-ray = pytest.importorskip("ray", reason="needs Ray: pip install 'csg[ray]'")
+ray = pytest.importorskip("ray", reason="needs the extra ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 METHODS = ("--method", "none", "--method", "none:augment=true")
 
