@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from csg.console import log
 from csg.did_you_mean import use_one_of
 from csg.errors import UsageError
 from csg.extras import install_command
-from csg.records import Record
+from csg_train.compare.resources import RunResources
 from csg_train.compare.runs import Job
 from csg_train.compare.timing import Pace, timed_try
 from csg_train.methods.spec import parse_assignments
@@ -20,17 +20,6 @@ from csg_train.recipe import Recipe
 
 EXECUTORS = ("local", "ray")
 EXAMPLE = "for example --executor ray:cpus=4:gpus=1"
-
-
-class RunResources(Record):
-    """What each run gets of the cluster."""
-
-    cpus: float = Field(default=1, gt=0)
-    """CPU cores, and so torch's threads."""
-    gpus: float | None = Field(default=None, ge=0)
-    """GPUs; None: one if the cluster has any."""
-    memory: float | None = Field(default=None, gt=0)
-    """Memory in GiB; None: not counted."""
 
 
 class Executor(Protocol):

@@ -21,8 +21,8 @@ from csg.console import log
 from csg.errors import CsgError, InputError, ServerError, one_line
 from csg.files import LOCK, absolute
 from csg.locks import lock
-from csg_train.compare.executors import RunResources
 from csg_train.compare.plan import PLAN
+from csg_train.compare.resources import RunResources
 from csg_train.compare.runs import Job, Killed, stopped
 from csg_train.compare.timing import Pace, timed_try
 from csg_train.recipe import Recipe

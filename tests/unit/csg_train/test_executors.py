@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from csg.errors import UsageError
-from csg_train.compare.executors import LocalExecutor, RunResources, _resources, open_executor
+from csg_train.compare.executors import LocalExecutor, _resources, open_executor
+from csg_train.compare.resources import RunResources
 from csg_train.compare.runs import Job, Killed, in_a_process
 from csg_train.compare.timing import Forecast, Pace, timed_try
 from csg_train.training.command import train
