@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from csg.errors import InputError, UsageError
-from csg_train.compare.runs import trained_run
+from csg_train.compare.runs import Job
+from csg_train.compare.trainings import Trainings
 from csg_train.compare.tuning import recipe_for
 from csg_train.methods.spec import parse_method
 from csg_train.training.command import train
@@ -111,8 +112,8 @@ def test_a_comparison_goes_on_with_images_that_moved(tmp_path):
     (tmp_path / "moved").mkdir()
     place = data.rename(tmp_path / "moved" / "data")
     moved = tiny_recipe(place, real, optim__steps=6)
-    found = trained_run(folder, "runs/none-0", recipe_for(spec, moved), "none")
+    found = Trainings().run(Job(folder, "runs/none-0", recipe_for(spec, moved), "none"))
     assert found.finished
     assert run.recipe().data.train == (str(place),)
     with pytest.raises(UsageError, match="has other settings"):
-        trained_run(folder, "runs/none-0", recipe_for(spec, tiny_recipe(place, real, optim__steps=7)), "none")
+        Trainings().run(Job(folder, "runs/none-0", recipe_for(spec, tiny_recipe(place, real, optim__steps=7)), "none"))
