@@ -54,13 +54,13 @@ def show_line(line: str) -> None:
 
 def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Print a table on standard output; all columns but the first are right-aligned."""
-    table = Table(title=Text(printable(title)), title_justify="left")
+    table = Table()
     for number, column in enumerate(columns):
         longest = max(map(len, column.split()), default=0)
         table.add_column(column, justify="right" if number else "left", overflow="fold", min_width=longest)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    _print_table(table)
+    _print_table(title, table)
 
 
 def show_names_table(title: str, columns: Mapping[str, Side], rows: Iterable[Iterable[str]]) -> None:
@@ -99,16 +99,17 @@ def ask(question: str, yes: bool) -> bool:
 
 def show_key_values(title: str, values: Mapping[str, str]) -> None:
     """Print a table of two columns, names and values, on standard output."""
-    table = Table(title=Text(printable(title)), title_justify="left", show_header=False)
+    table = Table(show_header=False)
     for _ in range(2):
         table.add_column(overflow="fold")
     for name, value in values.items():
         table.add_row(Text(printable(name)), Text(printable(value)))
-    _print_table(table)
+    _print_table(title, table)
 
 
-def _print_table(table: Table) -> None:
+def _print_table(title: str, table: Table) -> None:
     """Print a table in full: a terminal folds what does not fit, without lines between; a file or a pipe has space."""
+    stdout.print(Text(printable(title), style="italic"), soft_wrap=True)
     wide = Console(file=stdout.file, width=WIDEST, color_system=None, **_PLAIN)
     if not stdout.is_terminal:
         wide.print(table)

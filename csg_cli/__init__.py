@@ -33,7 +33,7 @@ PIPELINE = (
 ORDER = (*PIPELINE, "models", "config", "weights", "data", "doctor", "demo")
 EXTRAS = {
     **dict.fromkeys(("train", "compare", "runs", "embed", "config", "weights", "data"), "train"),
-    **dict.fromkeys(("deploy", "serve", "evaluate", "predict", "models"), "serve"),
+    **dict.fromkeys(("deploy", "serve", "evaluate", "predict", "page", "models"), "serve"),
     **{"export": "export", "bench": "bench", "push": "hub"},
 }
 """The extra of pyproject.toml that brings the packages of a command."""

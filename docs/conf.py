@@ -36,7 +36,7 @@ copybutton_prompt_is_regexp = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_mock_imports = ["triton_python_backend_utils"]
+autodoc_mock_imports = ["mlflow", "ray", "trackio", "triton_python_backend_utils", "wandb"]
 autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "model_config"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

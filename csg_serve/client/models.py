@@ -10,7 +10,7 @@ from typing import Any
 
 from csg.console import log, print_json, show_table
 from csg.errors import ServerError, one_line
-from csg.files import validate_name
+from csg.files import is_name, validate_name
 from csg_serve.client.address import Address
 from csg_serve.client.connection import connected
 from csg_serve.client.endpoints import Servers
@@ -111,7 +111,7 @@ async def _states(address: Address, servers: Servers, load: str | None, unload: 
                 await transport.call("unload_model", validate_name(unload, "model name"))
         index = await _index(transport, address, servers.secret)
         statistics = await read_statistics(transport)
-        warm_up = {found: await _warm_up(transport, *found) for found in statistics}
+        warm_up = {found: await _warm_up(transport, *found) for found in statistics if is_name(found[0])}
     strays = sorted(one.name for one in index if not one.state)
     if strays:
         log(f"passed over at {address}, no model: {', '.join(strays)}")

@@ -36,9 +36,15 @@ def states_equal(one, two):
 
 
 def test_a_run_leaves_what_it_promises(trained):
-    assert {f.name for f in trained.path.iterdir() if not f.name.startswith("events")} == {
-        "recipe.yaml", "environment.json", "metrics.jsonl", "student.safetensors", "predictions.npz", "result.json"
-    }  # fmt: skip
+    files = {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "student.safetensors",
+        "predictions.npz",
+        "result.json",
+    }
+    assert {f.name for f in trained.path.iterdir() if not f.name.startswith("events")} == files | {"pictures"}
     assert list(trained.path.glob("events.out.tfevents*"))
     record = trained.environment()
     assert record.fast_layers
