@@ -15,17 +15,9 @@ BLOCK = re.compile(r"^```.*?^```|^(?: {4}.*\n)+", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`csg ([^`\n]+)`")
 COMMAND = re.compile(r"^(?:\$ |.* -m )?csg (.+)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-OTHERS = {
-    "--data-binary",
-    "--fail",
-    "--gpus",
-    "--local-dir",
-    "--logdir",
-    "--nproc-per-node",
-    "--pid",
-    "--shm-size",
-    "--ulimit",
-}
+OTHERS = set(
+    "--data-binary --fail --gpus --local-dir --logdir --nproc-per-node --pid --shm-size --ulimit".split()  # noqa: SIM905
+)
 """Options of other programs: curl, docker, hf, tensorboard, torchrun, chrt."""
 BENCHMARKS = re.compile(r"\bbenchmarks\.\w+[^`\n]*")
 

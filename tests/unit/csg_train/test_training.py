@@ -36,15 +36,8 @@ def states_equal(one, two):
 
 
 def test_a_run_leaves_what_it_promises(trained):
-    files = {
-        "recipe.yaml",
-        "environment.json",
-        "metrics.jsonl",
-        "student.safetensors",
-        "predictions.npz",
-        "result.json",
-    }
-    assert {f.name for f in trained.path.iterdir() if not f.name.startswith("events")} == files | {"pictures"}
+    files = "recipe.yaml environment.json metrics.jsonl student.safetensors predictions.npz result.json pictures"
+    assert {f.name for f in trained.path.iterdir() if not f.name.startswith("events")} == set(files.split())
     assert list(trained.path.glob("events.out.tfevents*"))
     record = trained.environment()
     assert record.fast_layers
