@@ -16,12 +16,12 @@ EXAMPLES = examples("csg push bundles/digits --hub me/digits", "csg push bundles
 def push(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.", autocompletion=completion.bundles)],
     hub: Annotated[
-        str, typer.Option("--hub", metavar="[ACCOUNT/]NAME", help="Model repository on Hugging Face's Hub.")
+        str, typer.Option("--hub", metavar="[ACCOUNT/]NAME", help="Repository on Hugging Face's Hub.")
     ],
     private: Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Verify a bundle and upload it to a model repository on Hugging Face's Hub, in one commit.
+    """Verify a bundle and upload it to a repository on Hugging Face's Hub, in one commit.
 
     The token is the one that `hf auth login` keeps, or HF_TOKEN's.
     """

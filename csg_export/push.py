@@ -1,4 +1,4 @@
-"""`csg push`: a bundle into a model repository of Hugging Face's Hub, in one commit.
+"""`csg push`: a bundle into a repository on Hugging Face's Hub, in one commit.
 
 The token is the one that huggingface_hub finds (`hf auth login`, HF_TOKEN); csg neither reads nor prints it.
 """

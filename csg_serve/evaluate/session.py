@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from csg.bundle import Bundle
+from csg.bundle import SUMS, Bundle
 from csg.console import log
 from csg.datasets.check import check_dataset
 from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
@@ -18,6 +18,7 @@ from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError, UsageError
 from csg.files import absolute
+from csg_serve.client.bundle_model import BundleModel
 from csg_serve.client.endpoints import DEFAULT_ADDRESS, Servers
 from csg_serve.client.model import OpenModel, open_source
 from csg_serve.client.requests import Sending, check_sending
@@ -163,6 +164,12 @@ def _absolute(source: str) -> str:
     return source if named else str(absolute(Path(source)))
 
 
+def _digest(model: OpenModel) -> str:
+    """SHA-256 of what the model is: its card, and of a bundle the checksums of its files, whose version is always 0."""
+    files = (model.bundle.path / SUMS).read_bytes() if isinstance(model, BundleModel) else b""
+    return hashlib.sha256(model.card.to_json().encode() + files).hexdigest()
+
+
 def _read_dataset(
     served: OpenModel, options: EvaluateOptions
 ) -> tuple[ClassificationDataset | SegmentationDataset, EvaluationSpec]:
@@ -182,7 +189,7 @@ def _read_dataset(
         model=served.name,
         version=served.version,
         bundle=None if isinstance(options.source, Servers) else served.server,
-        card=hashlib.sha256(card.to_json().encode()).hexdigest(),
+        card=_digest(served),
         data=data,
         labels=options.labels,
         tile=options.tile,

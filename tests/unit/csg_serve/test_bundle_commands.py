@@ -7,9 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx.numpy_helper import from_array
 from PIL import Image
 
+from csg.bundle import MODEL, write_bundle
 from tests.helpers.cli import CSG, csg, refused
 from tests.helpers.evaluations import TIMES
 from tests.helpers.tiny_bundle import (
@@ -50,6 +54,16 @@ def test_a_bundle_is_evaluated_here_and_its_page_says_so(bundle, data):
     assert "without a server" in page
     assert "server at" not in page
     assert "version 0" not in page
+
+
+def test_an_evaluation_is_not_resumed_with_other_weights_under_the_same_card(bundle, data):
+    result(bundle.path, "--data", data, "--out", "kept")
+    Path("kept/result.json").unlink()
+    graph, weight = onnx.load(bundle.model), 2 * np.eye(3, dtype=np.float32)
+    next(one for one in graph.graph.initializer if one.name == "weight").CopyFrom(from_array(weight, "weight"))
+    shutil.rmtree(bundle.path)
+    write_bundle(bundle.path, bundle.card, {MODEL: graph.SerializeToString()})
+    refused(csg("evaluate", "--resume", "--out", "kept"), 3, "start a new evaluation")
 
 
 def test_an_evaluation_of_a_bundle_is_resumed_without_naming_it(bundle, data):
