@@ -15,9 +15,7 @@ EXAMPLES = examples("csg push bundles/digits --hub me/digits", "csg push bundles
 
 def push(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.", autocompletion=completion.bundles)],
-    hub: Annotated[
-        str, typer.Option("--hub", metavar="[ACCOUNT/]NAME", help="Repository on Hugging Face's Hub.")
-    ],
+    hub: Annotated[str, typer.Option("--hub", metavar="[ACCOUNT/]NAME", help="Repository on Hugging Face's Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Create the repository as a private one.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -62,6 +62,7 @@ def test_http_request(server, images):
     assert outputs["logits"][0].endswith(":1")  # green
 
 
+@pytest.mark.slow
 def test_own_recipe_trains(weights, tmp_path):
     settings = ("data.count=64", "optim.batch=16", "optim.max_steps=2", "precision=fp32", "data.workers=0")
     tiny = [word for setting in settings for word in ("--set", setting)]

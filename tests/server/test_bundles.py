@@ -10,7 +10,7 @@ from tests.helpers.served import deploy, serving
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-NAMES = ("cls-int8", "cls-bf16", "cls-fp16", "seg-int8", "seg-bf16")
+NAMES = ("cls-int8", "cls-bf16", "cls-fp16", "seg-int8", "seg-fp16")
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ def added(tmp_path, monkeypatch):
     return name
 
 
+@pytest.mark.slow
 def test_a_new_row_is_exported_compared_and_served(added, trained, tmp_path):
     """Step 3."""
     export, inspect = commands(PAGE)
@@ -52,6 +53,7 @@ def test_a_new_row_is_exported_compared_and_served(added, trained, tmp_path):
     assert sum(np.prod(weight.dims) for weight in fp16) > 2e6
 
 
+@pytest.mark.slow
 def test_a_new_row_that_is_outside_its_tolerance_is_not_written(added, trained, tmp_path):
     done = csg("export", trained.path, "--precision", added, "--tolerance", "1e-9", "--out", "bundle")
     refused(done, 5, f"{added} differs from PyTorch")

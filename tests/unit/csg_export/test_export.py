@@ -134,6 +134,7 @@ def test_no_path_of_the_exporting_machine_is_inside(exported):
     assert not re.search(rb"\.py\b", bundle.model.read_bytes())  # the address of the weights has .pytorch.org
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "tolerance", "message"),
     [

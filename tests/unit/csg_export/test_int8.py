@@ -24,6 +24,7 @@ from tests.helpers.small_networks import CALIBRATION, IMAGES, Chain, graph, run
 FP32_FIRST_LAST = CALIBRATION.model_copy(update={"fp32_first_last": True})
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(
     st.lists(st.integers(2, 9), min_size=2, max_size=3),
@@ -95,6 +96,7 @@ def test_int8_can_leave_the_first_and_the_last_layer_in_float32():
     assert sorted(weights) == [TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT8]
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(exported):
     bundle = exported("int8")
     card = bundle.card

@@ -17,6 +17,7 @@ from tests.helpers.small_source import classifier, segmenter
 from tests.unit.csg_export.conftest import write_images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), pytest.param("bf16", marks=pytest.mark.slow)]
 )

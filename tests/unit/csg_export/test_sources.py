@@ -31,6 +31,7 @@ def test_hard_inputs_are_prepared_as_any_image():
     assert all(side % 8 == 0 for shape in shapes for side in shape[1:3])
 
 
+@pytest.mark.slow
 def test_a_classifier_can_return_its_embedding(trained, tmp_path):
     source = from_run(trained)
     bundle = export(source, ExportOptions(embedding=True), tmp_path / "bundle")

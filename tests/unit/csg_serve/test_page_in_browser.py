@@ -83,6 +83,7 @@ def test_both_models_answer_and_nothing_leaves_the_browser(browser, address):
         assert {url for url in requests[loaded:] if not url.startswith("blob:")} == set()
 
 
+@pytest.mark.slow
 def test_the_mask_lies_over_the_image(browser, address):
     with opened(browser, address) as (tab, _):
         ready(tab)
@@ -99,6 +100,7 @@ def test_the_mask_lies_over_the_image(browser, address):
         assert slider.input_value() == "0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["paste", "drop"])
 def test_images_are_dropped_and_pasted(browser, address, way):
     import base64
@@ -110,6 +112,7 @@ def test_images_are_dropped_and_pasted(browser, address, way):
         tab.locator(".best", has_text="blue").wait_for()
 
 
+@pytest.mark.slow
 def test_the_camera_starts_on_a_click_and_stops(browser, address):
     with opened(browser, address, permissions=["camera"]) as (tab, _):
         ready(tab)
@@ -123,6 +126,7 @@ def test_the_camera_starts_on_a_click_and_stops(browser, address):
         assert tab.get_by_role("button", name="Choose images").is_visible()
 
 
+@pytest.mark.slow
 def test_what_is_no_image_is_said(browser, address):
     with opened(browser, address) as (tab, _):
         ready(tab)
@@ -134,6 +138,7 @@ def test_what_is_no_image_is_said(browser, address):
         assert "red" in tab.locator(".best").inner_text()
 
 
+@pytest.mark.slow
 def test_models_that_do_not_work_here_are_said(browser, tmp_path):
     """One answers otherwise than PyTorch, one can't be loaded: the third is of use nevertheless."""
     good = write_colour_bundle(tmp_path / "good")
@@ -163,6 +168,7 @@ def test_the_policy_holds_in_every_thread(browser, address):
     context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width, scheme", [(1280, "light"), (1280, "dark"), (360, "light")])
 def test_it_is_readable_everywhere(browser, tmp_path, width, scheme):
     first, second = write_colour_bundle(tmp_path / ("long-" * 20)), write_colour_bundle(tmp_path / "b", side=48)
@@ -192,6 +198,7 @@ def test_it_is_readable_everywhere(browser, tmp_path, width, scheme):
             assert min(tab.evaluate(CONTRASTS, selector), default=21) > 4.5, selector
 
 
+@pytest.mark.slow
 def test_it_is_used_by_keyboard_and_screen_reader(browser, address):
     with opened(browser, address) as (tab, _):
         ready(tab)

@@ -133,6 +133,7 @@ def test_predictions_of_another_run_or_damaged_ones_are_one_line(compared, tmp_p
     assert differences(folder, methods)[0].verdict == "not settled"
 
 
+@pytest.mark.slow
 def test_the_untouched_encoder_and_one_that_saw_real_images_have_panels(compared, compare, images, tmp_path):
     folder, _ = compared
     untouched, classes = read_panel(folder / "panels" / "_imagenet.npz", None)
@@ -162,6 +163,7 @@ def test_files_of_version_1_are_read(compared, tmp_path):
     assert all(method.mean("best_on_real") is None for method in read_results(folder, "cls").values())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_trained_beforehand_is_taken_as_it_is(compared, compare, tmp_path):
     """Its folder is all that the comparison's folder holds, and it was trained with another number of loaders."""
     folder = tmp_path / "copy"
@@ -191,6 +193,7 @@ def test_the_figures_are_pictures(compared):
             assert len(picture.convert("RGB").getcolors(2**20)) > 20
 
 
+@pytest.mark.slow
 def test_again_it_makes_only_what_is_missing(compare, compared, tmp_path):
     """What is finished is not made again even where the runs themselves are gone, as in a fresh checkout."""
     _, done = compared

@@ -246,6 +246,7 @@ def segmented(weights, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_commands_of_one_task_do_not_take_the_others_runs(segmented):
     with pytest.raises(UsageError, match="csg train seg"):
         load_task_recipe("cls", "digit-scenes", {})

@@ -56,6 +56,7 @@ def test_the_student_file_holds_neither_teacher_nor_heads_nor_queues(trained):
     assert {name.split(".")[0] for name in trained.student()} == {"encoder", "head"}
 
 
+@pytest.mark.slow
 def test_one_seed_one_result(trained, small_recipe, tmp_path):
     again, other = Run(tmp_path / "again"), Run(tmp_path / "other")
     train(small_recipe(optim__max_steps=8, data__workers=0), again)
