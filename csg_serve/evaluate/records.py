@@ -37,7 +37,7 @@ class EvaluationSpec(Record):
     bundle: Source | None = None
     """The bundle that answered in this process; None if a server did."""
     card: str
-    """SHA-256 of the model card; of a bundle also of the checksums of its files."""
+    """SHA-256 of the model card; of a bundle also of the files of its graph."""
     data: tuple[Source, ...]
     """Sources of the images, as given to --data."""
     labels: Source | None

@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from csg.bundle import SUMS, Bundle
+from csg.bundle import Bundle
 from csg.console import log
 from csg.datasets.check import check_dataset
 from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
 from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError, UsageError
-from csg.files import absolute
+from csg.files import absolute, sha256
 from csg_serve.client.bundle_model import BundleModel
 from csg_serve.client.endpoints import DEFAULT_ADDRESS, Servers
 from csg_serve.client.model import OpenModel, open_source
@@ -165,9 +165,9 @@ def _absolute(source: str) -> str:
 
 
 def _digest(model: OpenModel) -> str:
-    """SHA-256 of what the model is: its card, and of a bundle the checksums of its files, whose version is always 0."""
-    files = (model.bundle.path / SUMS).read_bytes() if isinstance(model, BundleModel) else b""
-    return hashlib.sha256(model.card.to_json().encode() + files).hexdigest()
+    """SHA-256 of what the model is: its card, and of a bundle the files of its graph, since its version is always 0."""
+    files = [sha256(file) for file in model.bundle.graph_files] if isinstance(model, BundleModel) else []
+    return hashlib.sha256("".join([model.card.to_json(), *files]).encode()).hexdigest()
 
 
 def _read_dataset(

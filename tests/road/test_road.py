@@ -10,7 +10,7 @@ from csg_train.training.embed import measure_run
 from csg_train.training.run_folder import Run
 from tests.helpers.cli import FREE_PORTS, csg, csg_process
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 SHORT = {
     "cls": (
@@ -21,7 +21,7 @@ SHORT = {
 }
 
 
-@pytest.fixture(scope="module", params=["cls", pytest.param("seg", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["cls", "seg"])
 def road(weights, tmp_path_factory, request):
     """The task, the folder, and what each command printed: its JSON object, and its first line of words."""
     folder, said = tmp_path_factory.mktemp("road"), {}

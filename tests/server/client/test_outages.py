@@ -81,7 +81,7 @@ def test_a_server_that_comes_back_with_another_model_gets_no_requests(plain, gua
         asyncio.run(run())
 
 
-@pytest.mark.parametrize("trouble", ["cut", "stall"])
+@pytest.mark.parametrize("trouble", ["cut", pytest.param("stall", marks=pytest.mark.slow)])
 def test_one_of_two_servers_may_go_away_and_come_back(plain, images, trouble, monkeypatch):
     """The other one continues at once, every image gets one answer, and the returned server gets requests again."""
     shorten_deadlines(monkeypatch)

@@ -44,6 +44,7 @@ def run_onnx(model, images):
     return ort.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, {"image": images})[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(2, 6), st.integers(8, 33), st.integers(1, 5))
 def test_fp32_and_fp16_graphs_follow_pytorch(widths, classes, side, batch):

@@ -27,6 +27,7 @@ def test_bf16_is_close_and_says_what_computes_it(exported):
     np.testing.assert_allclose(exact, torch_runner(network)(IMAGES).logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_format_states_its_int8_dialect(trained, tmp_path, monkeypatch):
     """A new format never takes another one's dialect by default."""
     assert {name: int8_dialect(name) for name in FORMATS} == {

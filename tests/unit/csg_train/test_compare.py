@@ -58,6 +58,7 @@ def compared(compare, images, tmp_path_factory):
     return folder, done
 
 
+@pytest.mark.slow
 def test_table_and_json_are_the_runs_own_figures(compared):
     folder, done = compared
     result = json.loads(done.stdout)
@@ -81,6 +82,7 @@ def test_table_and_json_are_the_runs_own_figures(compared):
     assert "Tuning: none" in (folder / "table.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_oracle_is_a_column_of_its_own(compared):
     folder, done = compared
     table = (folder / "table.md").read_text()
@@ -95,6 +97,7 @@ def test_the_oracle_is_a_column_of_its_own(compared):
             assert run["best_on_real"]["scores"]["mean_class_accuracy"] == max(scores.values())
 
 
+@pytest.mark.slow
 def test_a_difference_is_paired_over_seeds_and_images(compared):
     folder, done = compared
     (found,) = json.loads(done.stdout)["differences"]
@@ -117,6 +120,7 @@ def test_a_difference_is_paired_over_seeds_and_images(compared):
             assert np.array_equal(kept["labels"], own["labels"])
 
 
+@pytest.mark.slow
 def test_predictions_of_another_run_or_damaged_ones_are_one_line(compared, tmp_path):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
     methods, file = list(read_results(folder, "cls").values()), folder / "predictions" / "none-0.npz"
@@ -151,6 +155,7 @@ def test_the_untouched_encoder_and_one_that_saw_real_images_have_panels(compared
     refused(done, 2, "18 images of --real-train", "among those that are measured on")
 
 
+@pytest.mark.slow
 def test_files_of_version_1_are_read(compared, tmp_path):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
     file = folder / "comparison.json"
@@ -175,6 +180,7 @@ def test_a_run_that_was_trained_beforehand_is_taken_as_it_is(compared, compare, 
     assert json.loads(done.stdout)["rows"] == json.loads(compared[1].stdout)["rows"][:1]
 
 
+@pytest.mark.slow
 def test_different_machines_are_named_below_the_table(compared, small_recipe, tmp_path):
     none, other = read_results(compared[0], "cls").values()
     runs = (other.runs[0].model_copy(update={"device": "Another GPU", "torch": "9.9"}), *other.runs[1:])
@@ -185,6 +191,7 @@ def test_different_machines_are_named_below_the_table(compared, small_recipe, tm
         assert ("and versions of torch" in table) is words
 
 
+@pytest.mark.slow
 def test_the_figures_are_pictures(compared):
     folder, _ = compared
     for name in ("circle.png", "confusion.png", "scores.png", "curves.png"):
@@ -298,11 +305,13 @@ def test_methods_are_chosen_and_refused(small_recipe):
     assert not none_left
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_of_a_method_is_one_line(compare, compared):
     folder, _ = compared
     refused(compare(folder, "--no-tune", "--method", "none:apool=false"), 2, "apool")
 
 
+@pytest.mark.slow
 def test_a_comparison_that_another_process_makes_is_left_alone(compare, compared, tmp_path):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
     with locked(folder):
@@ -323,6 +332,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_damaged_comparison_is_one_line(compared, tmp_path, how):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
@@ -332,6 +342,7 @@ def test_a_damaged_comparison_is_one_line(compared, tmp_path, how):
         read_results(folder, "cls")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["empty", "cut", "no object", "newer"])
 def test_a_damaged_plan_is_one_line(small_recipe, compared, tmp_path, how):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
@@ -341,6 +352,7 @@ def test_a_damaged_plan_is_one_line(small_recipe, compared, tmp_path, how):
         keep_plan(folder, small_recipe(), False, "0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY", None])
 def test_a_damaged_panel_is_one_line(compared, tmp_path, content):
     folder = shutil.copytree(compared[0], tmp_path / "copy")
@@ -357,6 +369,7 @@ def test_a_damaged_panel_is_one_line(compared, tmp_path, content):
 NAMES = ["$x", "a$b$", "\\alpha", "caf\udce9", "\u4e2d", "[red]", "a\nb", "\x1b[31m", "a%_^{", "x" * 100]
 
 
+@pytest.mark.slow
 def test_an_interval_in_the_chart_stays_between_0_and_100(compared):
     (method, _) = read_results(compared[0], "cls").values()
     wide = Estimate(0.5, -0.2, 1.3, 0.1)

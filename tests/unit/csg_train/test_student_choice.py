@@ -183,6 +183,7 @@ def test_predictions_are_those_of_the_scores(tmp_path, images):
         assert scores_from_confusion(confusion).mean_class_accuracy == evaluation.mean_class_accuracy
 
 
+@pytest.mark.slow
 def test_predictions_of_a_segmenter_are_matrices_of_pixels(segmented):
     file, real = np.load(segmented.path / "predictions.npz"), segmented.result().real
     assert file.files == ["student"]
