@@ -41,6 +41,7 @@ CHANNEL_OPTIONS = {
     "grpc.initial_reconnect_backoff_ms": 200,
     "grpc.min_reconnect_backoff_ms": 5_000,  # timeout of one attempt to connect
     "grpc.max_reconnect_backoff_ms": 2_000,
+    "grpc.use_local_subchannel_pool": 1,  # a new client gets no connection of an earlier one, which may be broken
 }
 ERROR_KINDS: dict[str, ErrorKind] = {
     "UNAVAILABLE": "away",
