@@ -26,6 +26,8 @@ from csg.folders import wrong_folder
 from csg.golden import GoldenAnswers, parse_golden
 from csg.graph import check_graph_fits
 
+BUNDLES = Path("bundles")
+"""Where `csg export` writes bundles, unless another folder is named."""
 CARD, MODEL, LABELS, SUMS = "card.json", "model.onnx", "labels.txt", "SHA256SUMS"
 WEIGHTS, PLAN, GOLDEN, README = "model.onnx.data", "model.plan", "golden.json", "README.md"
 OPTIONAL = (WEIGHTS, PLAN, GOLDEN)

@@ -44,6 +44,16 @@ def classification_scores(true: np.ndarray, predicted: np.ndarray, classes: int)
     return scores_from_confusion(confusion_matrix(true, predicted, labels=range(classes)))
 
 
+def score_name(score: str) -> str:
+    """What people call a score.
+
+    Example:
+        >>> score_name("miou"), score_name("mean_class_accuracy")
+        ('mIoU', 'mean class accuracy')
+    """
+    return "mIoU" if score == "miou" else score.replace("_", " ")
+
+
 def scores_from_confusion(confusion: np.ndarray) -> ClassificationScores:
     """Scores from a confusion matrix over one image or more, int (K, K), rows: true."""
     per_class = safe_ratio(confusion.diagonal(), confusion.sum(1))

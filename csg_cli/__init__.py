@@ -143,11 +143,7 @@ def _check_arguments(args: list[str]) -> None:
 
 def _report(error: Exception, args: list[str]) -> int:
     """Say in one line what went wrong; returns the exit code."""
-    known = machine_error(error)
-    missing = error.__cause__ or error  # tritonclient names the module only in the cause of its error
-    if known is None and isinstance(missing, ModuleNotFoundError):
-        known = missing_extra(missing, args)
-    if known:
+    if known := known_error(error, args):
         _say(f"error: {known}")
         return known.exit_code
     text = printable(one_line(error))
@@ -173,7 +169,20 @@ def _end_quietly() -> None:
     sys.exit(CLOSED_PIPE)
 
 
-def missing_extra(error: ModuleNotFoundError, args: list[str]) -> CsgError | None:
+def known_error(error: Exception, args: list[str]) -> CsgError | None:
+    """The error as the user or the machine caused it; None if it is one of csg's own.
+
+    Args:
+        error: what a command raised.
+        args: its words.
+    """
+    missing = error.__cause__ or error  # tritonclient names the module only in the cause of its error
+    if (known := machine_error(error)) or not isinstance(missing, ModuleNotFoundError):
+        return known
+    return _missing_extra(missing, args)
+
+
+def _missing_extra(error: ModuleNotFoundError, args: list[str]) -> CsgError | None:
     """What to tell a user who installed csg without the packages of a command; None if the module is one of csg's."""
     command = next((arg for arg in args if arg in EXTRAS), None)
     if command is None or not error.name or error.name.partition(".")[0].startswith("csg"):

@@ -8,8 +8,6 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeAlias, TypeVar
 
-from csg.machine_errors import machine_error
-
 if TYPE_CHECKING:
     from csg.bundle import Bundle
     from csg_train.training.run_folder import Run
@@ -30,12 +28,9 @@ def command_function(command: str) -> Callable[[Callable[P, T]], Callable[P, T]]
             try:
                 return call(*args, **options)
             except Exception as error:
-                from csg_cli import missing_extra
+                from csg_cli import known_error
 
-                missing = error.__cause__ or error  # tritonclient names the module only in the cause of its error
-                known = machine_error(error)
-                if known is None and isinstance(missing, ModuleNotFoundError):
-                    known = missing_extra(missing, [command])
+                known = known_error(error, [command])
                 if known is None or known is error:
                     raise
                 raise known from error

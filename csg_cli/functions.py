@@ -122,8 +122,8 @@ def embed(
         >>> csg.embed(run).embeddings.shape
         (1797, 1280)
     """
-    from csg_train.training.command import RUNS
     from csg_train.training.embed import measure_run
+    from csg_train.training.run_files import RUNS
     from csg_train.training.run_folder import Run, newest_run
 
     _, measurement = measure_run(
@@ -312,8 +312,7 @@ def deploy(
         >>> csg.deploy("bundles/digits").version
         1
     """
-    from csg.bundle import newest_bundle, read_bundle
-    from csg_serve.repository.deploy import BUNDLES
+    from csg.bundle import BUNDLES, newest_bundle, read_bundle
     from csg_serve.repository.deploy import deploy as deploy_bundle
     from csg_serve.triton.deploy_options import DeployOptions
     from csg_serve.triton.executable import has_python_backend

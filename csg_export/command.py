@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from csg.bundle import Bundle
 from csg.card import STRIDE
 from csg.console import log, print_json
@@ -17,9 +15,8 @@ from csg_export.precisions import export_precision
 from csg_export.sources import Source, from_run
 from csg_export.tensorrt import engine_library
 from csg_export.torchvision_source import from_torchvision
+from csg_train.training.run_files import RUNS
 from csg_train.training.run_folder import Run, newest_run
-
-RUNS = Path("runs")
 
 
 def export_command(request: ExportRequest, as_json: bool) -> Bundle:

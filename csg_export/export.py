@@ -12,7 +12,7 @@ import torch
 from onnx import ModelProto
 from pydantic import ValidationError
 
-from csg.bundle import PLAN, Bundle, write_bundle
+from csg.bundle import BUNDLES, PLAN, Bundle, write_bundle
 from csg.card import ModelCard, Output
 from csg.errors import InputError, UsageError, VerificationError
 from csg.golden import GoldenAnswers
@@ -42,7 +42,6 @@ from csg_export.sources import Source
 from csg_export.tensorrt import build_engine
 from csg_train.models.classifier import Classifier
 
-BUNDLES = Path("bundles")
 SEARCH_IMAGES = {"classification": 64, "segmentation": 8}
 """Number of real images that a conversion checks its intermediate graphs on."""
 

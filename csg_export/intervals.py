@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from csg.confidence_intervals import SegmentationBootstrap, mean_class_accuracy_interval
-from csg.npz import DAMAGED
+from csg.errors import InputError
+from csg_train.training.kept_predictions import read_predictions
 from csg_train.training.run_files import PREDICTIONS
 from csg_train.training.run_folder import Run
 
@@ -19,12 +20,11 @@ def student_intervals(run: Run) -> dict[str, Interval]:
         run: a finished run that was measured on real images.
     """
     try:
-        with np.load(run.path / PREDICTIONS) as arrays:
-            student = arrays["student"].astype(np.int64)
-            labels = arrays["labels"].astype(np.int64) if "labels" in arrays else None
-        return _of_scenes(student) if labels is None else _of_classes(labels, student)
-    except DAMAGED:
+        found = read_predictions(run.path / PREDICTIONS, "train the run again")
+    except InputError:
         return {}
+    student = found["student"].astype(np.int64)
+    return _of_classes(found["labels"].astype(np.int64), student) if "labels" in found else _of_scenes(student)
 
 
 def _of_classes(labels: np.ndarray, predicted: np.ndarray) -> dict[str, Interval]:

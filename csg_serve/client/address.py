@@ -57,14 +57,22 @@ class Address:
 
     @cached_property
     def local(self) -> bool:
-        """Whether the host is this machine, so that client and server may share memory, and no proxy is between them.
+        """Whether the host is this machine: client and server may share memory, and no proxy is between them."""
+        return is_this_machine(self.host)
 
-        Nothing is asked of a name server: a name counts if it is localhost, this machine's own, or in /etc/hosts.
-        """
-        host = self.host.lower().removesuffix(".")
-        if host == "localhost" or host.endswith(".localhost") or host == socket.gethostname().lower():
-            return True
-        return any(map(_is_loopback, [host, *_hosts_file(host)]))
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this machine.
+
+    Nothing is asked of a name server: a name counts if it is localhost, this machine's own, or in /etc/hosts.
+
+    Args:
+        host: a name or an IP address, without brackets.
+    """
+    host = host.lower().removesuffix(".")
+    if host == "localhost" or host.endswith(".localhost") or host == socket.gethostname().lower():
+        return True
+    return any(map(_is_loopback, [host, *_hosts_file(host)]))
 
 
 def parse_address(text: str, certificates: bool = False) -> Address:

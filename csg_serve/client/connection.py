@@ -57,17 +57,9 @@ class ServedModel:
     async def infer(
         self, images: NDArray[np.uint8], row: tuple[int, ...], output: Output | None = None
     ) -> NDArray[Any]:
-        """Send one request.
+        """Send one request, as `csg_serve.client.model.OpenModel` says.
 
         While no server answers, it waits for one up to a minute, and sends the request again.
-
-        Args:
-            images: pixels, uint8 (N, H, W, 3), prepared as the card says.
-            row: expected shape of the output for one image.
-            output: which output; None: the first of the card.
-
-        Returns:
-            the output, (N, *row).
 
         Raises:
             ServerError: as `csg_serve.client.pool.Pool.infer`.

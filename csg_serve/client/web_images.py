@@ -13,6 +13,7 @@ import aiohttp
 
 from csg import __version__
 from csg.errors import InputError, one_line
+from csg_serve.client.address import is_this_machine
 from csg_serve.client.named_image import NamedImage, no_image
 
 MAX_DOWNLOAD = 2**28
@@ -27,22 +28,28 @@ HINT = "check the address, and download it first if it needs a login"
 async def web_session() -> AsyncIterator[Callable[[str], Coroutine[Any, Any, NamedImage]]]:
     """Yields the function that downloads the image at an address; it raises nothing, and the errors are in its result.
 
-    Redirects are followed to http(s) only, no cookie is kept, and the proxies of the environment are used.
+    Redirects are followed to http(s) only, no cookie is kept, and the proxies of the environment are used, except for
+    this machine.
     """
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-    headers = {"User-Agent": f"csg/{__version__}", "Accept": "image/*,*/*;q=0.5"}
-    async with aiohttp.ClientSession(
-        headers=headers, timeout=timeout, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
+    async with _session(proxies=True) as through_proxies, _session(proxies=False) as direct:
 
         async def fetch(address: str) -> NamedImage:
             name = without_password(address)
             try:
+                session = direct if is_this_machine(_host(address)) else through_proxies
                 return NamedImage(name, _stem(address), await _download(session, address))
             except InputError as error:
                 return no_image(name, InputError(f"image {name} can't be read: {error.message}", error.hint))
 
         yield fetch
+
+
+def _session(proxies: bool) -> aiohttp.ClientSession:
+    headers = {"User-Agent": f"csg/{__version__}", "Accept": "image/*,*/*;q=0.5"}
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    return aiohttp.ClientSession(
+        headers=headers, timeout=timeout, trust_env=proxies, cookie_jar=aiohttp.DummyCookieJar()
+    )
 
 
 async def _download(session: aiohttp.ClientSession, address: str) -> bytes:
@@ -76,6 +83,13 @@ def without_password(address: str) -> str:
     scheme, _, rest = address.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _stem(address: str) -> str:

@@ -17,7 +17,7 @@ from csg.console import show_line
 from csg.datasets.classification import ClassificationDataset
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError, VerificationError
-from csg.metrics import safe_ratio, segmentation_scores, union_pixels
+from csg.metrics import safe_ratio, score_name, segmentation_scores, union_pixels
 from csg.paired_tests import PairedResult, ScoreDifference, compare_classifications, compare_confusions
 from csg_serve.evaluate.recorded_answers import RecordedAnswers
 from csg_serve.evaluate.records import AgainstResult, DifferingImage, DifferingScene, Requirement
@@ -198,11 +198,6 @@ def check_requirement(result: AgainstResult, subject: str, other: str | None = N
         f"{score_line(paired, score)} on {paired.images:,} images",
         f"if the difference stayed, about {hint}" if needed else hint,
     )
-
-
-def score_name(score: str) -> str:
-    """A score for a reader."""
-    return "mIoU" if score == "miou" else score.replace("_", " ")
 
 
 def score_line(paired: PairedResult, score: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from csg.metrics import score_name
 from csg_serve.evaluate import charts
-from csg_serve.evaluate.against import interval_text, score_name
+from csg_serve.evaluate.against import interval_text
 from csg_serve.evaluate.records import AgainstResult, DifferingImage, DifferingScene
 
 PICTURE_SIDE = 160

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from csg.bundle import newest_bundle, read_bundle
+from csg.bundle import BUNDLES, newest_bundle, read_bundle
 from csg.console import log, print_json
 from csg_serve.page.show import show_page
 from csg_serve.page.write import write_page
-
-BUNDLES = Path("bundles")
 
 
 @dataclass(frozen=True)

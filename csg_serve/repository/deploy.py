@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from csg.bundle import LABELS, Bundle, newest_bundle, read_bundle
+from csg.bundle import BUNDLES, LABELS, Bundle, newest_bundle, read_bundle
 from csg.console import log, print_json
 from csg.errors import InputError
 from csg.files import validate_name
@@ -42,8 +42,6 @@ from csg_serve.triton.config import (
     served_version,
 )
 from csg_serve.triton.deploy_options import DEFAULTS, DeployOptions, advice, resolve
-
-BUNDLES = Path("bundles")
 
 Check = Callable[[Bundle, Path], None]
 """Looks at a bundle and at the folder of the model that it is to be a version of, and raises what speaks against it."""

@@ -13,10 +13,11 @@ import numpy as np
 from csg.errors import InputError
 from csg.files import atomic_write
 from csg.metrics import union_pixels
-from csg.npz import DAMAGED, npz_bytes
+from csg.npz import npz_bytes
 from csg_train.compare.intervals import Counts, estimate
 from csg_train.compare.results import Difference, MethodResult
 from csg_train.methods.spec import file_name
+from csg_train.training.kept_predictions import read_predictions
 from csg_train.training.run_files import PREDICTIONS
 from csg_train.training.run_folder import Run
 
@@ -34,7 +35,7 @@ def keep_predictions(folder: Path, label: str, run: Run) -> None:
     file = run.path / PREDICTIONS
     if not file.is_file():  # the run of an older csg
         return
-    arrays = _read(file, "train the run again")
+    arrays = read_predictions(file, "train the run again")
     smallest = {name: _smallest(array) for name, array in arrays.items()}
     atomic_write(_file(folder, label, run.recipe().seed), npz_bytes(smallest))
 
@@ -80,7 +81,7 @@ def method_counts(folder: Path, method: MethodResult) -> dict[int, Counts]:
         file = _file(folder, method.label, run.seed)
         if file.is_file():
             hint = "restore it, or remove it: its run then counts in no interval"
-            counts = _counts(_read(file, hint))
+            counts = _counts(read_predictions(file, hint))
             score = counts.scores(np.ones((1, len(counts.right))))[0]
             if len(counts.labels) != run.images or abs(score - next(iter(run.scores.values()))) > 1e-6:
                 raise InputError(f"{file} does not belong to the run of comparison.json", hint)
@@ -90,28 +91,6 @@ def method_counts(folder: Path, method: MethodResult) -> dict[int, Counts]:
 
 def _file(folder: Path, label: str, seed: int) -> Path:
     return folder / FOLDER / f"{file_name(label)}-{seed}.npz"
-
-
-def _read(file: Path, hint: str) -> dict[str, np.ndarray]:
-    """The student's predictions, `student`, and the classes of the images, `labels`; for segmentation a matrix each.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        with np.load(file) as arrays:
-            found = {name: arrays[name] for name in ("labels", "student") if name in arrays}
-        student, labels = found["student"], found.get("labels")
-        fits = len(student) and np.issubdtype(student.dtype, np.integer) and student.min() >= 0
-        if student.ndim == 1:
-            fits = fits and labels is not None and labels.shape == student.shape and labels.min() >= 0
-        else:
-            fits = fits and student.ndim == 3 and student.shape[1] in (student.shape[2], student.shape[2] - 1)
-        if not fits:
-            raise ValueError
-    except DAMAGED:
-        raise InputError(f"{file} is damaged", hint) from None
-    return found if student.ndim == 1 else {"student": student}
 
 
 def _counts(arrays: dict[str, np.ndarray]) -> Counts:

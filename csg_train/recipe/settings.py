@@ -6,7 +6,7 @@ and stands for `methods.<method>.temperature`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from csg.errors import UsageError
@@ -41,6 +41,15 @@ def merge_settings(*groups: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError(f"setting {name} is given twice", "give it once")
         merged[name] = value
     return merged
+
+
+def by_dotted_name(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a recipe's tree by dotted name; lists are values."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from by_dotted_name(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def apply_settings(tree: dict[str, Any], settings: Mapping[str, Any]) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from csg.console import Side, log, print_json, show_names_table
 from csg.did_you_mean import use_one_of
 from csg.errors import InputError, UsageError
+from csg.metrics import score_name
 from csg_train.runs.finding import find_runs
-from csg_train.runs.summary import SCORES, RunSummary, score_name
+from csg_train.runs.summary import SCORES, RunSummary
 
 SHOWN = 5
 """Runs in a table."""

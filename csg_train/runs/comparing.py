@@ -8,11 +8,12 @@ import numpy as np
 
 from csg.console import Side, log, print_json, show_line, show_names_table
 from csg.errors import InputError, UsageError
-from csg.npz import DAMAGED
+from csg.metrics import score_name
 from csg.paired_tests import PairedResult, ScoreDifference, compare_classifications, compare_confusions
 from csg.parsing import parse_json
 from csg_train.runs.finding import require_run
-from csg_train.runs.summary import RunSummary, read_summary, score_name
+from csg_train.runs.summary import RunSummary, read_summary
+from csg_train.training.kept_predictions import read_predictions
 from csg_train.training.run_files import ENVIRONMENT, PREDICTIONS
 
 Predictions = dict[str, np.ndarray]
@@ -85,19 +86,8 @@ def _predictions(run: RunSummary) -> Predictions:
     if not file.is_file():
         hint = "train it again, or compare bundles with `csg evaluate --against`"
         raise InputError(f"run {run.path} keeps no predictions: an older csg made it", hint)
-    try:
-        with np.load(file) as arrays:
-            found = {name: arrays[name].astype(np.int64) for name in ("student", "labels") if name in arrays}
-        student, labels = found["student"], found.get("labels")
-        if labels is None:
-            fits = student.ndim == 3 and student.shape[1] in (student.shape[2], student.shape[2] - 1)
-        else:
-            fits = student.ndim == 1 and student.shape == labels.shape
-        if not (fits and len(student) and min(array.min() for array in found.values()) >= 0):
-            raise ValueError
-    except DAMAGED:
-        raise InputError(f"{file} is damaged", "restore it, or train the run again") from None
-    return found
+    found = read_predictions(file, "restore it, or train the run again")
+    return {name: array.astype(np.int64) for name, array in found.items()}
 
 
 def _images_of(found: Predictions) -> bytes:

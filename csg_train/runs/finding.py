@@ -10,9 +10,7 @@ from csg.console import log
 from csg.errors import InputError
 from csg.folders import wrong_folder
 from csg_train.runs.summary import RunSummary, read_summary
-from csg_train.training.run_files import ENVIRONMENT, METRICS, RECIPE
-
-RUNS = Path("runs")
+from csg_train.training.run_files import ENVIRONMENT, METRICS, RECIPE, RUNS
 
 
 def is_run(folder: Path) -> bool:

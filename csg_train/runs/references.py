@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from csg.bundle import BUNDLES, CARD
 from csg.parsing import parse_json
 from csg_train.runs.summary import RunSummary
-
-BUNDLES = Path("bundles")
 
 
 def references(run: RunSummary) -> list[str]:
@@ -16,7 +15,7 @@ def references(run: RunSummary) -> list[str]:
     comparison = Path(run.path).resolve().parent.parent
     if (comparison / "plan.json").is_file():
         found.append(f"it belongs to the comparison {comparison.name}, which trains it again unless it has its figures")
-    for card in sorted(BUNDLES.glob("*/card.json")):
+    for card in sorted(BUNDLES.glob(f"*/{CARD}")):
         if _is_of(card, run):
             found.append(f"{card.parent} was exported from it, and does not need it")
     return found

@@ -69,11 +69,6 @@ class RunSummary(Record):
         return next(iter(self.scores.values()), None)
 
 
-def score_name(score: str) -> str:
-    """What people call a score of SCORES."""
-    return "mIoU" if score == "miou" else score.replace("_", " ")
-
-
 def read_summary(folder: Path) -> RunSummary:
     """The summary of a run folder; what can't be read is left out, and named in `problem`."""
     problems: list[str] = []

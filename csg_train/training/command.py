@@ -27,15 +27,13 @@ from csg_train.tasks import TASKS
 from csg_train.training.environment import current_environment, training_device
 from csg_train.training.optimizer import precision_for
 from csg_train.training.run_data import RunImages, check_images, check_weights, moved, read_images, require_sources
-from csg_train.training.run_files import ENVIRONMENT, RECIPE
+from csg_train.training.run_files import ENVIRONMENT, RECIPE, RUNS
 from csg_train.training.run_folder import Run, newest_run
 from csg_train.training.run_result import RunResult
 from csg_train.training.tensor_files import tensors_digest
 from csg_train.training.trackers import check_trackers
 from csg_train.training.trackers.tracking import Trackers, tracking
 from csg_train.training.trainer import Trainer
-
-RUNS = Path("runs")
 
 
 @dataclass(frozen=True, kw_only=True)

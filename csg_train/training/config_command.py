@@ -11,7 +11,7 @@ import yaml
 from csg.console import log, print_json, show_line, show_table
 from csg_train.recipe import Recipe, load_recipe
 from csg_train.recipe.catalogue import method_catalogue, recipe_settings
-from csg_train.recipe.settings import with_images_of_its_own
+from csg_train.recipe.settings import by_dotted_name, with_images_of_its_own
 from csg_train.training.run_folder import Run
 
 
@@ -40,7 +40,7 @@ def changed_settings(recipe: Recipe) -> dict[str, Any]:
     """The defaults of the settings that have another value, by dotted name."""
     methods = (method_catalogue(name, recipe.task) for name in recipe.methods)
     settings = (*recipe_settings(recipe.task), *(setting for method in methods for setting in method))
-    values = dict(_leaves(recipe.model_dump(mode="json")))
+    values = dict(by_dotted_name(recipe.model_dump(mode="json")))
     return {
         one.name: one.default
         for one in settings
@@ -58,7 +58,7 @@ def diff_command(first: str, second: str, as_json: bool) -> None:
     Raises:
         UsageError, InputError: one of them can't be read.
     """
-    trees = [dict(_leaves(_read(source).model_dump(mode="json"))) for source in (first, second)]
+    trees = [dict(by_dotted_name(_read(source).model_dump(mode="json"))) for source in (first, second)]
     names = dict.fromkeys(name for tree in trees for name in tree)
     absent = object()
     differing = [name for name in names if len({repr(tree.get(name, absent)) for tree in trees}) > 1]
@@ -77,15 +77,6 @@ def diff_command(first: str, second: str, as_json: bool) -> None:
 
 def _read(source: str) -> Recipe:
     return Run(Path(source)).recipe() if Path(source).is_dir() else load_recipe(source)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a recipe by dotted name; lists are values."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _yaml_lines(

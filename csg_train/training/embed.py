@@ -17,6 +17,7 @@ from csg_train.energy import hyperspherical_energy
 from csg_train.tasks import TASKS, Images, Measurement, predicting
 from csg_train.training.environment import training_device
 from csg_train.training.run_data import real_images, with_notes
+from csg_train.training.run_files import RUNS
 from csg_train.training.run_folder import Run, newest_run
 from csg_train.training.student import load_student
 
@@ -36,7 +37,7 @@ def embed_command(
         mirrored: also measure image and mirror image together; the embeddings are those of the image.
         as_json: print the result as JSON.
     """
-    run = Run(path or newest_run(Path("runs")))
+    run = Run(path or newest_run(RUNS))
     out = out or Path(f"{run.path.resolve().name}.npz")
     if out.suffix != ".npz":
         raise UsageError(f"{out} does not end in .npz", "name the file *.npz")

@@ -1,5 +1,9 @@
 """Names of the files in a run folder (csg_train/training/run_folder.py), for code that needs no torch."""
 
+from pathlib import Path
+
+RUNS = Path("runs")
+"""Where `csg train` makes run folders, unless another folder is named."""
 RECIPE = "recipe.yaml"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"

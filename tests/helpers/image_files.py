@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from csg.images import MAX_PIXELS
+from tests.helpers.tiny_bundle import COLOURS
 
 RNG = np.random.default_rng(0)
 
@@ -15,6 +16,15 @@ def encoded(image, kind="PNG", **options):
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
+
+
+def colour_folders(folder, count, colour=lambda name, number: name):
+    """A folder for each class of a colour bundle, with `count` images of the colour that `colour` says."""
+    for name in COLOURS:
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (40, 40), colour(name, number)).save(folder / name / f"{number}.png")
+    return folder
 
 
 def noise(mode="RGB", size=(37, 23)):

@@ -14,6 +14,7 @@ from csg.errors import CsgError
 from csg.records import Record, read_record
 from csg_train.distributed import broadcast_object, rank
 from csg_train.recipe import Recipe
+from csg_train.recipe.settings import by_dotted_name
 from csg_train.tasks import TASKS
 from csg_train.training.run_files import TRACKED
 from csg_train.training.run_folder import Run
@@ -140,19 +141,15 @@ def tracking(run: Run, recipe: Recipe, names: Sequence[str]) -> Iterator[Tracker
             trackers.close(finished)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Setting]:
+def flat(tree: Mapping[str, Any]) -> dict[str, Setting]:
     """Nested settings by dotted name; those that are unset are left out, lists are texts.
 
     Example:
         >>> flat({"seed": 0, "optim": {"batch": 32, "clip": None}, "stages": ["a", "b"]})
         {'seed': 0, 'optim.batch': 32, 'stages': 'a, b'}
     """
-    found: dict[str, Setting] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list | tuple):
-            found[prefix + name] = ", ".join(map(str, value))
-        elif value is not None:
-            found[prefix + name] = value
-    return found
+    return {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        for name, value in by_dotted_name(tree)
+        if value is not None
+    }

@@ -146,3 +146,9 @@ def test_a_method_of_another_package_completes(tmp_path):
     environment = os.environ | asking("csg train cls --method mi") | {"PYTHONPATH": path}
     done = subprocess.run(CSG, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["mine"]
+
+
+def test_the_precisions_are_those_that_can_be_exported(complete):
+    from csg_export.precisions import PRECISIONS
+
+    assert complete("csg export --precision ") == list(PRECISIONS)

@@ -6,13 +6,13 @@ import sys
 import threading
 
 import pytest
-from PIL import Image
 
 import csg
 from csg.errors import InputError, UsageError
 from csg_cli import functions
+from tests.helpers.image_files import colour_folders
 from tests.helpers.small_runs import TINY, noisy_images
-from tests.helpers.tiny_bundle import COLOURS, write_colour_bundle
+from tests.helpers.tiny_bundle import write_colour_bundle
 
 
 @pytest.fixture
@@ -22,11 +22,7 @@ def bundle(tmp_path):
 
 @pytest.fixture
 def colours(tmp_path):
-    for name in COLOURS:
-        (tmp_path / "colours" / name).mkdir(parents=True)
-        for index in range(2):
-            Image.new("RGB", (40, 40), name).save(tmp_path / "colours" / name / f"{index}.png")
-    return tmp_path / "colours"
+    return colour_folders(tmp_path / "colours", 2)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from csg_serve.evaluate.session import EvaluateOptions
 from tests.helpers.browser import HEADINGS, check_page, needs_chromium, opened, started
 from tests.helpers.cli import csg, refused
 from tests.helpers.evaluations import SESSION, make_answer, make_spec
+from tests.helpers.image_files import colour_folders
 from tests.helpers.small_server import SmallServer, running
 from tests.helpers.tiny_bundle import COLOURS, tiny_card, write_colour_bundle, write_worse_bundle
 
@@ -39,21 +40,14 @@ class Reversed(SmallServer):
         return found
 
 
-@pytest.fixture(autouse=True)
-def current_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def data(tmp_path):
     """Ten images a colour; of the red ones eight are bright."""
-    for place, name in enumerate(COLOURS):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for image in range(10):
-            colour = [0, 0, 0]
-            colour[place] = 255 if image < 8 else 200
-            Image.new("RGB", (40, 40), tuple(colour)).save(tmp_path / "data" / name / f"{image}.png")
-    return str(tmp_path / "data")
+
+    def colour(name, number):
+        return tuple((255 if number < 8 else 200) * (name == one) for one in COLOURS)
+
+    return str(colour_folders(tmp_path / "data", 10, colour))
 
 
 def evaluated(server, **options):

@@ -16,6 +16,7 @@ from PIL import Image
 from csg.bundle import MODEL, write_bundle
 from tests.helpers.cli import CSG, csg, refused
 from tests.helpers.evaluations import TIMES
+from tests.helpers.image_files import colour_folders
 from tests.helpers.tiny_bundle import (
     COLOURS,
     write_colour_bundle,
@@ -32,11 +33,7 @@ def bundle():
 
 @pytest.fixture
 def data():
-    for name in COLOURS:
-        Path("data", name).mkdir(parents=True)
-        for number in range(10):
-            Image.new("RGB", (40, 40), name).save(f"data/{name}/{number}.png")
-    return "data"
+    return str(colour_folders(Path("data"), 10))
 
 
 def result(*args):

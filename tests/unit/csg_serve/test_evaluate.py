@@ -20,24 +20,19 @@ from csg_serve.evaluate.command import evaluate, evaluate_until_signal, show
 from csg_serve.evaluate.records import ClassificationResult
 from csg_serve.evaluate.session import EvaluateOptions
 from tests.helpers.evaluations import TIMES
+from tests.helpers.image_files import colour_folders
 from tests.helpers.small_server import SmallServer, running
 from tests.helpers.tiny_bundle import COLOURS
-
-
-@pytest.fixture(autouse=True)
-def current_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def data(tmp_path):
     """Ten images for each colour, two of them of another colour."""
-    for number, name in enumerate(COLOURS):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for image in range(10):
-            colour = COLOURS[(number + (image < 2)) % 3]
-            Image.new("RGB", (40, 40), colour).save(tmp_path / "data" / name / f"{image}.png")
-    return str(tmp_path / "data")
+
+    def colour(name, number):
+        return COLOURS[(COLOURS.index(name) + (number < 2)) % 3]
+
+    return str(colour_folders(tmp_path / "data", 10, colour))
 
 
 def evaluated(server, **options):

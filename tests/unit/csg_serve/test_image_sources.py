@@ -141,6 +141,17 @@ def test_an_address_is_downloaded_and_named_without_its_password():
     assert (one.name, one.stem, one.source) == (f"http://{host}/a%20b.png?size=1", "a b", b"content")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST"])
+def test_no_proxy_is_used_for_this_machine(monkeypatch, host):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with answering(reply(200, b"content")) as server:
+        (one,) = images(f"http://{host}:{server.server_port}/a.png")
+        (other,) = images(f"http://example.test:{server.server_port}/a.png")
+    assert one.source == b"content"
+    assert "127.0.0.1:1" in str(other.source)
+
+
 def test_addresses_come_in_order_with_those_that_fail(monkeypatch):
     def answer(handler):
         name = handler.path.strip("/")

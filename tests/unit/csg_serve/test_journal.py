@@ -32,11 +32,6 @@ def started(images=5, out=None):
     return journal.folder
 
 
-@pytest.fixture(autouse=True)
-def current_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def journal(tmp_path):
     """A journal of five images, with the answers 3 and 1."""

@@ -1,20 +1,16 @@
 """`csg deploy --only-if-better`: a bundle goes live if it is shown to be better than what is live, or nothing does."""
 
 import pytest
-from PIL import Image
 
 from tests.helpers.cli import csg, refused
+from tests.helpers.image_files import colour_folders
 from tests.helpers.repositories import content
-from tests.helpers.tiny_bundle import COLOURS, write_worse_bundle
+from tests.helpers.tiny_bundle import write_worse_bundle
 
 
 @pytest.fixture
 def data(tmp_path):
-    for colour in COLOURS:
-        (tmp_path / "data" / colour).mkdir(parents=True)
-        for image in range(8):
-            Image.new("RGB", (40, 40), colour).save(tmp_path / "data" / colour / f"{image}.png")
-    return tmp_path / "data"
+    return colour_folders(tmp_path / "data", 8)
 
 
 def deployed(bundle, repository, *options):
