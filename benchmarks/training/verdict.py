@@ -135,6 +135,7 @@ class Making:
 
     def __init__(self, line: Line, data: Path, out: Path):
         self.line, self.data, self.folder = line, data, out / line.name
+        self.rates_folder = out / "rates" / line.name
         self.specs = [parse_method(method) for method in line.methods]
         self.base = line.base(data, {})
         self.images = TASKS[self.base.task].read_synthetic(self.base)
@@ -145,7 +146,7 @@ class Making:
         for factor in FACTORS if self.line.rates else ():
             changes = self._rates(factor) | held_out_images(self.base) | {"evaluate_every": 0}
             recipe = recipe_for(parse_method("none"), self.base, changes)
-            yield self.folder / f"rates/{factor:.2f}", lambda recipe=recipe: recipe
+            yield self.rates_folder / f"{factor:.2f}", lambda recipe=recipe: recipe
 
     def _rates(self, factor: float) -> dict[str, float]:
         return {f"optim.{name}": factor * getattr(self.base.optim, name) for name in ("lr_backbone", "lr_heads")}
@@ -158,7 +159,7 @@ class Making:
         self.base = keep_plan(self.folder, base, self.line.tune, self.images.fingerprint())
 
     def _trial(self, factor: float) -> Trial:
-        run = Run(self.folder / f"rates/{factor:.2f}")
+        run = Run(self.rates_folder / f"{factor:.2f}")
         evaluation = None if run.diverged else run.result().evaluation
         held_out, images = (evaluation.mean_class_accuracy, evaluation.images) if evaluation else (0.0, 1)
         print(f"{self.line.name}: {factor:.2f} of the learning rates: {held_out:.4f} of {images} held-out images")
