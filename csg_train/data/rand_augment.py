@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from csg_train.recipe.schema import MAGNITUDES
+from csg_train.recipe.augment_settings import MAGNITUDES
 
 BY_CHANCE = frozenset({"autocontrast", "equalize"})
 """Operations whose value is the probability that they are applied."""

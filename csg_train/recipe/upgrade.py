@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from csg.errors import UsageError
-from csg_train.recipe.schema import MAGNITUDES, VERSION
+from csg_train.recipe.augment_settings import MAGNITUDES
+from csg_train.recipe.schema import VERSION
 
 OLD_MAGNITUDES = 10
 OLD_SETTINGS: dict[str, dict[str, Any]] = {

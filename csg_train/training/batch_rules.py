@@ -6,8 +6,7 @@ from csg.errors import UsageError
 from csg_train.distributed import world_size
 from csg_train.methods.base import Method
 from csg_train.models.batch_norm import batch_norms
-from csg_train.recipe import Optim, SegmentationModel
-from csg_train.recipe.schema import ClassificationModel
+from csg_train.recipe import ClassificationModel, Optim, SegmentationModel
 
 
 def batch_size(optim: Optim, images: int) -> int:

@@ -1,0 +1,42 @@
+"""The settings of `optim`: the optimizer and its schedule."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from csg.records import Record
+from csg_train.recipe.setting_types import Count, ImageCount, Positive, Share, SomeSteps, Steps
+
+
+class Optim(Record):
+    """SGD with two learning rates and polynomial decay in every step (docs/method.md section 6)."""
+
+    lr_backbone: Positive = 1e-5
+    """Initial learning rate of the backbone."""
+    lr_heads: Positive = 1e-4
+    """Initial learning rate of the head, and of the method's own layers."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Weight decay of SGD."""
+    power: Positive = 0.9
+    """Exponent of the decay: a rate is multiplied by (1 - step / steps) ** power."""
+    warm_up: Steps = 100
+    """Steps of warm-up: in step i, counted from 0, rates are also multiplied by min(0.01 + 0.99 (i / warm_up)^2, 1)
+    (docs/method.md section 6)."""
+    average: Share = 0.0
+    """Share of the training, at its end, over whose steps the student's weights are averaged; 0: no averaging."""
+    batch: ImageCount = 32
+    """Images in a step, over all processes."""
+    epochs: Annotated[int, Field(ge=1, json_schema_extra={"unit": "passes"})] = 30
+    """Passes over the synthetic images, unless `steps` is set."""
+    steps: SomeSteps | None = None
+    """Length of the schedule in steps, whatever the number of images; null: `epochs` decides."""
+    max_steps: SomeSteps | None = None
+    """Maximum length of the schedule in steps; null: no maximum."""
+    accumulate: Count = 1
+    """Number of equal parts in which a batch is processed, to save memory."""
+    clip: Positive | None = None
+    """Maximum norm of the gradient; null: no clipping."""
