@@ -12,6 +12,7 @@ KINDS = {
     "card.json": ("bundle", "deploy it with `csg deploy {path}`"),
     "model.onnx": ("bundle", "deploy it with `csg deploy {path}`"),
     "plan.json": ("comparison", "its runs are in {path}/runs/"),
+    "label-plan.json": ("label plan", "continue it with `csg evaluate --budget N --out {path}`"),
     "page.json": ("page", "show it with a web server: python -m http.server --directory {path}"),
     "evaluation.json": ("evaluation", "its figures are in {path}/result.json"),
     "bench.json": ("measurement", "its figures are in {path}/bench.json"),
