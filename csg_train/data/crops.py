@@ -19,6 +19,7 @@ from csg.datasets.label_sets import IGNORED
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
 from csg_train.data.loading import Item, seed_sample
+from csg_train.data.pasta import Pasta
 from csg_train.recipe import SegmentationAugment, SegmentationData
 
 PADDING = {
@@ -34,13 +35,21 @@ NO_AUGMENT = SegmentationAugment(scale=(1, 1), flip=False, jitter=0)
 class Crops(Dataset[Item]):
     """Views of a random crop at (epoch, index), uint8 (V, H, W, 3), and its labels, uint8 (H, W).
 
-    The first view is the crop, the others are the same crop with jittered colours (docs/method.md section 7).
+    The first view is the crop, the others are the same crop with jittered colours (docs/method.md section 7). `pasta`
+    comes last, in each view.
     """
 
     def __init__(
-        self, scenes: SegmentationDataset, data: SegmentationData, augment: SegmentationAugment, views: int, seed: int
+        self,
+        scenes: SegmentationDataset,
+        data: SegmentationData,
+        augment: SegmentationAugment,
+        views: int,
+        seed: int,
+        pasta: Pasta | None = None,
     ):
         self.scenes, self.data, self.augment, self.views, self.seed = scenes, data, augment, views, seed
+        self.pasta = pasta
         strength = augment.jitter
         self.jitter = v2.ColorJitter(strength, strength, strength, strength)
 
@@ -60,7 +69,10 @@ class Crops(Dataset[Item]):
             if self.augment.flip and torch.rand(()) < 0.5:
                 crop, mask = F.horizontal_flip(crop), F.horizontal_flip(mask)
             views = [crop, *(self.jitter(crop) for _ in range(self.views - 1))]
-        return torch.stack([view.permute(1, 2, 0) for view in views]), mask.as_subclass(Tensor)
+            pixels = [view.permute(1, 2, 0).as_subclass(Tensor) for view in views]
+            if self.pasta:
+                pixels = [self.pasta(view) for view in pixels]
+        return torch.stack(pixels), mask.as_subclass(Tensor)
 
 
 def joint_crop(

@@ -12,6 +12,7 @@ from csg.datasets.classification import ClassificationDataset
 from csg.errors import InputError
 from csg.images import decoded, load
 from csg_train.data.loading import Item, seed_sample
+from csg_train.data.pasta import Pasta
 from csg_train.data.rand_augment import RandAugment
 from csg_train.recipe import ClassificationAugment, ClassificationData
 
@@ -21,7 +22,7 @@ class Views(Dataset[Item]):
 
     With `augment` they are random crops after RandAugment (docs/method.md section 6). RandAugment is applied after the
     resize, not before it as published, so that the views share decoding and resizing; translations are scaled with the
-    image. Without it, a view is what the network sees in an evaluation: resize and centre crop.
+    image. Without it, a view is what the network sees in an evaluation: resize and centre crop. `pasta` comes last.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class Views(Dataset[Item]):
         augment: ClassificationAugment | None,
         views: int,
         seed: int,
+        pasta: Pasta | None = None,
     ):
-        self.images, self.views, self.seed, self.side = images, views, seed, data.size
+        self.images, self.views, self.seed, self.side, self.pasta = images, views, seed, data.size, pasta
         self.spec = data.image_input()
         self.augment = RandAugment(augment.operations, augment.magnitude) if augment else None
 
@@ -40,15 +42,15 @@ class Views(Dataset[Item]):
         epoch, index = key
         path = self.images.paths[index]
         try:
-            if self.augment:
-                with torch.random.fork_rng(devices=[]):
-                    seed_sample(self.seed, epoch, index)
-                    views = self._augmented(path, self.augment)
-            else:
-                views = [load(path, self.spec)] * self.views
+            with torch.random.fork_rng(devices=[]):
+                seed_sample(self.seed, epoch, index)
+                arrays = self._augmented(path, self.augment) if self.augment else [load(path, self.spec)] * self.views
+                views = torch.from_numpy(np.stack(arrays))
+                if self.pasta:
+                    views = torch.stack([self.pasta(view) for view in views])
         except InputError as error:
             return error.message
-        return torch.from_numpy(np.stack(views)), torch.tensor(int(self.images.labels[index]))
+        return views, torch.tensor(int(self.images.labels[index]))
 
     def _augmented(self, path: Path, augment: RandAugment) -> list[np.ndarray]:
         shorter = self.spec.resize_shorter_side

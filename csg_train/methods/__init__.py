@@ -37,6 +37,7 @@ METHODS: dict[str, str] = {
     "simclr": "csg_train.methods.simclr:SimClr",
     "moco-v2": "csg_train.methods.moco_v2:MocoV2",
     "csg": "csg_train.methods.csg:Csg",
+    "miro": "csg_train.methods.miro:Miro",
 }
 """Where the class of each method is, as `module:class`; the methods of other packages follow in alphabetical order."""
 

@@ -72,6 +72,16 @@ class FeatureL2Settings(MethodSettings):
     """How the squared differences of the channels make a distance; mean: as in csg 0.2, with a weight of 0.1."""
 
 
+class MiroSettings(MethodSettings):
+    """Settings of miro."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.1
+    """lambda, the weight of the regularization; published are 1, 0.1, 0.01 and 0.001, chosen by data set."""
+    mean: Literal["identity", "linear"] = "identity"
+    """The mean of the teacher's map, given the student's: the student's map itself, as published, or a linear map of
+    its channels that trains."""
+
+
 class AsgSettings(MethodSettings):
     """Settings of asg."""
 
@@ -186,6 +196,7 @@ SETTINGS: dict[str, type[MethodSettings]] = {
     "simclr": ContrastiveSettings,
     "moco-v2": QueueSettings,
     "csg": CsgSettings,
+    "miro": MiroSettings,
 }
 """The settings of csg's own methods."""
 

@@ -41,6 +41,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("pretrained", "init_weights"), ("model.weights",)),
     **dict.fromkeys(("freeze_bn", "frozen_bn", "bn_eval"), ("model.freeze_batch_norm",)),
     **dict.fromkeys(("n", "num_ops"), ("augment.operations",)),
+    **dict.fromkeys(("fourier", "amplitude", "fda"), ("augment.pasta",)),
     **dict.fromkeys(("amp", "mixed_precision", "fp16", "bf16", "half", "dtype"), ("precision",)),
     **dict.fromkeys(("random_seed", "manual_seed", "rng"), ("seed",)),
     **dict.fromkeys(("eval_every", "eval_interval", "val_interval", "val_check_interval"), ("evaluate_every",)),

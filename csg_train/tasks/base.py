@@ -181,7 +181,8 @@ class Task(ABC, Generic[RecipeT, StudentT, DatasetT]):
             images: to train on.
             recipe: of the run.
             count: views of each image.
-            augmented: as the recipe's `augment` says; otherwise images are resized and cropped alone.
+            augmented: as the recipe's `augment` says; otherwise images are resized and cropped alone. PASTA, which is
+                off by default, is no part of that: it changes views either way.
         """
 
     @abstractmethod

@@ -18,6 +18,7 @@ from csg.metrics import ClassificationScores, classification_scores
 from csg.provenance import ClassificationEvaluation
 from csg_train.data.evaluation_batches import image_batches
 from csg_train.data.loading import Item
+from csg_train.data.pasta import pasta_of
 from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
 from csg_train.data.views import Views
 from csg_train.models import timm_backbone
@@ -53,7 +54,8 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
     def views(
         self, images: ClassificationDataset, recipe: ClassificationRecipe, count: int, *, augmented: bool
     ) -> Dataset[Item]:
-        return Views(images, recipe.data, recipe.augment if augmented else None, count, seed=recipe.seed)
+        augment, pasta = recipe.augment if augmented else None, pasta_of(recipe.augment)
+        return Views(images, recipe.data, augment, count, seed=recipe.seed, pasta=pasta)
 
     @torch.inference_mode()
     def measure(

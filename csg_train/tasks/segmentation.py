@@ -20,6 +20,7 @@ from csg.metrics import PixelConfusion, SegmentationScores, by_class_name
 from csg.provenance import SegmentationEvaluation
 from csg_train.data.crops import NO_AUGMENT, Crops
 from csg_train.data.loading import Item
+from csg_train.data.pasta import pasta_of
 from csg_train.data.synthetic_scenes import DIGIT_SCENES
 from csg_train.models.backbones import Encoder
 from csg_train.models.segmenter import Segmenter
@@ -53,7 +54,8 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
     def views(
         self, images: SegmentationDataset, recipe: SegmentationRecipe, count: int, *, augmented: bool
     ) -> Dataset[Item]:
-        return Crops(images, recipe.data, recipe.augment if augmented else NO_AUGMENT, count, seed=recipe.seed)
+        augment, pasta = recipe.augment if augmented else NO_AUGMENT, pasta_of(recipe.augment)
+        return Crops(images, recipe.data, augment, count, seed=recipe.seed, pasta=pasta)
 
     @torch.inference_mode()
     def measure(

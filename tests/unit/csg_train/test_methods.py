@@ -367,3 +367,43 @@ def test_style_images_are_listed_as_images_to_train_on(tmp_path):
     assert style_files(tmp_path / "linked", 9) == [tmp_path / "linked/2.GIF", tmp_path / "linked/a/0.png"]
     with pytest.raises(InputError, match="contains no style image"):
         style_files(tmp_path / "styles" / ".hidden" / "none", 9)
+
+
+@pytest.mark.parametrize("mean", ["identity", "linear"])
+def test_miro_is_the_likelihood_of_the_teachers_maps_given_the_students(mean):
+    """Element by element: log of the variance and the scaled square, half their mean, in each stage."""
+    method, teacher = build("miro", weight=0.2, mean=mean)
+    nudge(method.models, by=0.3)
+    batch = batch_of()
+    losses, _ = method(batch)
+    maps, targets = method.student.encoder(batch.views[0]), teacher(batch.views[0])
+    for stage, model in method.models.items():
+        f, target = maps[stage].detach().double().numpy(), targets[stage].double().numpy()
+        if mean == "linear":
+            weight, bias = (p.detach().double().numpy() for p in (model.mean.weight[:, :, 0, 0], model.mean.bias))
+            f = np.einsum("dc,bchw->bdhw", weight, f) + bias[:, None, None]
+        terms = []
+        for index in np.ndindex(f.shape):
+            variance = math.log(1 + math.exp(float(model.bias[index[1]]))) + 1e-5
+            terms.append((math.log(variance) + (target[index] - f[index]) ** 2 / variance) / 2)
+        assert losses[f"information/{stage}"].item() == pytest.approx(0.2 * np.mean(terms), rel=1e-4, abs=1e-6)
+    assert losses.keys() == {"task", *(f"information/{stage}" for stage in ("layer3", "layer4"))}
+
+
+def test_miro_starts_from_the_teachers_own_maps_with_a_variance_of_a_tenth():
+    student, teacher = tiny()
+    method = load_method("miro")(student, teacher, load_method("miro").Settings(weight=1.0, mean="linear"))
+    losses, _ = method(batch_of())
+    for stage, model in method.models.items():
+        torch.testing.assert_close(model.variance(), torch.full_like(model.bias, 0.1))
+        assert losses[f"information/{stage}"].item() == pytest.approx(math.log(0.1) / 2, rel=1e-4)
+
+
+def test_the_gaussians_of_miro_train_as_heads_and_only_the_student_has_gradients():
+    method, teacher = build("miro")
+    losses, _ = method(batch_of())
+    sum(losses.values()).backward()
+    heads = set(method.head_parameters())
+    assert {model.bias for model in method.models.values()} < heads
+    assert all(p.grad is not None for p in method.parameters())
+    assert all(p.grad is None for p in teacher.parameters())
