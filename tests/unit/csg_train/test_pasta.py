@@ -17,7 +17,7 @@ from tests.helpers.small_runs import noisy_images, tiny_recipe
 
 
 def slow_pasta(image, alpha, beta, k, noise):
-    """Sums over frequencies and pixels, with frequencies from -H/2 to H/2; noise (H, W, 3) in the same order as fft2."""
+    """Sums over frequencies and pixels; noise (H, W, 3) is in the order of fft2."""
     height, width, channels = image.shape
     out = np.zeros(image.shape)
     for c in range(channels):
