@@ -35,7 +35,7 @@ class Pasta:
         height, width = image.shape[:2]
         spectrum = torch.fft.fft2(image.float(), dim=(0, 1))
         factor = 1 + self.deviation(height, width)[..., None] * torch.randn(image.shape)
-        changed = torch.fft.ifft2(spectrum * factor, dim=(0, 1)).real
+        changed: Tensor = torch.fft.ifft2(spectrum * factor, dim=(0, 1)).real
         return changed.round().clamp(0, 255).to(torch.uint8)
 
     def deviation(self, height: int, width: int) -> Tensor:

@@ -52,7 +52,8 @@ class MapModel(nn.Module):
         """Negative log-likelihood of the teacher's map, without its constant: mean over all elements."""
         variance = self.variance()[:, None, None]
         squares = (target_BCHW.float() - self.mean(map_BCHW).float()).square()
-        return (variance.log() + squares / variance).mean() / 2
+        terms: Tensor = variance.log() + squares / variance
+        return terms.mean() / 2
 
 
 class Miro(Method):
