@@ -1,8 +1,8 @@
 """Encoders with named stages, cut from the classification models of torchvision or timm.
 
 Every encoder takes images as they come from a file, uint8 (B, H, W, 3), and normalises them itself, so that training,
-validation and the exported graph cannot differ. It returns the map of each stage, (B, C, H/s, W/s), with strides
-s = 4, 8, 16, 32 for layer1 to layer4.
+validation and the exported graph cannot differ. It returns the map of each stage, (B, C, H/s, W/s), with the strides
+s of `Encoder.strides`: 4, 8, 16, 32 for layer1 to layer4, but in a plain ViT the side of a patch for all.
 
 A backbone is one row of PLAIN, and its name in csg_train/models/names.py (docs/how-to/backbone.md).
 """
@@ -10,7 +10,7 @@ A backbone is one row of PLAIN, and its name in csg_train/models/names.py (docs/
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from csg_train.models.fast_layers import use_fast_layers
 from csg_train.models.ibn import ibn_a, ibn_b, published_name, published_variant
 from csg_train.models.names import TIMM, check_backbone
 
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+"""Names of the stages from input to output."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -126,19 +128,14 @@ class Stages(nn.ModuleDict):
         return maps
 
 
-def build_stages(name: str, weights: dict[str, Tensor] | None, dilated: bool) -> tuple[nn.Module, dict[str, int]]:
-    """The stages of a backbone with the given or random weights, and the channels of each.
+def build_stages(name: str, weights: dict[str, Tensor] | None, dilated: bool) -> Stages:
+    """The stages of one of torchvision's backbones with the given or random weights.
 
     Args:
         name: of the backbone.
         weights: as `csg_train.models.weights.load_weights` returns them; None: random ones.
         dilated: at output stride 8.
     """
-    if name.startswith(TIMM):
-        timm_stages = timm_backbone.TimmStages(name)
-        if weights is not None:
-            timm_stages.model.load_state_dict(weights)
-        return timm_stages, timm_stages.channels
     row = BACKBONES[check_backbone(name)]
     model = row.build()
     published = weights is not None and published_variant(weights) is not None
@@ -155,7 +152,7 @@ def build_stages(name: str, weights: dict[str, Tensor] | None, dilated: bool) ->
     if dilated:
         dilate(stages)
     use_fast_layers(stages)
-    return stages, row.channels
+    return stages
 
 
 class Encoder(nn.Module):
@@ -167,8 +164,17 @@ class Encoder(nn.Module):
         freeze_batch_norm: keep batch norm in eval mode during training, as the published recipe does
             (docs/method.md section 2): its ImageNet statistics are used and not updated, its affine parameters train.
         freeze_affine: do not train these either, as in the published segmentation.
-        dilated: at output stride 8, for segmentation.
+        dilated: at output stride 8, for segmentation; timm's backbones keep their strides.
+        size: height and width of all images, for backbones whose weights depend on it (timm's transformers); None:
+            images of any height and width that `multiple` divides.
     """
+
+    channels: dict[str, int]
+    """Channels of the map of each stage."""
+    strides: dict[str, int]
+    """Pixels of the image for a position of the map of each stage."""
+    multiple: int
+    """Number of pixels that must divide the height and width of images."""
 
     def __init__(
         self,
@@ -177,12 +183,20 @@ class Encoder(nn.Module):
         freeze_batch_norm: bool,
         freeze_affine: bool = False,
         dilated: bool = False,
+        size: tuple[int, int] | None = None,
     ):
         super().__init__()
-        stages, channels = build_stages(name, weights, dilated)
+        stages: Stages | timm_backbone.TimmStages
+        if name.startswith(TIMM):
+            stages = timm_backbone.TimmStages(name, weights, size)
+            self.channels, self.strides, self.multiple = stages.channels, stages.strides, stages.multiple
+        else:
+            stages = build_stages(name, weights, dilated)
+            self.channels = dict(BACKBONES[name].channels)
+            self.strides = dict(zip(STAGES, (4, 8, 8, 8) if dilated else (4, 8, 16, 32), strict=True))
+            self.multiple = 8 if dilated else 1
         self.normalise = Normalise(*normalisation(name))
         self.stages = stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.channels = dict(channels)
         self.freeze_batch_norm = freeze_batch_norm
         if freeze_affine:
             for norm in batch_norms(self):
@@ -194,9 +208,36 @@ class Encoder(nn.Module):
         return maps
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters that train, by stage; a timm backbone is one group, `backbone`."""
-        parts = self.stages.items() if isinstance(self.stages, Stages) else [("backbone", self.stages)]
-        return {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts}
+        """Parameters that train, by stage from input to output; the stem belongs to the first."""
+        groups: dict[str, list[nn.Parameter]] = {}
+        for stage, block in self._blocks_of_stages():
+            groups.setdefault(stage, []).extend(p for p in block if p.requires_grad)
+        return groups
+
+    def blocks(self) -> list[list[nn.Parameter]]:
+        """Parameters that train, by block from input to output, for learning rates that fall with the depth.
+
+        The first is the stem. Blocks without a parameter that trains are left out.
+        """
+        blocks = ([p for p in block if p.requires_grad] for _, block in self._blocks_of_stages())
+        return [block for block in blocks if block]
+
+    def _blocks_of_stages(self) -> Iterator[tuple[str, list[nn.Parameter]]]:
+        """The blocks from input to output, each with the name of its stage."""
+        if isinstance(self.stages, timm_backbone.TimmStages):
+            model = self.stages.model
+            for stage, names in zip(self.stages.stage_of_blocks(), self.stages.blocks(), strict=True):
+                yield stage, [model.get_parameter(name) for name in names]
+            return
+        for stage, layers in self.stages.items():
+            block: list[nn.Parameter] = []
+            for layer in layers.children():
+                if not isinstance(layer, nn.BatchNorm2d) and block:  # a norm belongs to the layer before it
+                    yield stage, block
+                    block = []
+                block = [*block, *layer.parameters()]
+            if block:
+                yield stage, block
 
     def train(self, mode: bool = True) -> Encoder:
         super().train(mode)

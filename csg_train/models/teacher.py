@@ -21,14 +21,17 @@ class Teacher(nn.Module):
         name: the student's backbone.
         weights: the ImageNet state dict of the backbone, as torchvision, timm or IBN-Net has it.
         dilated: at output stride 8, for segmentation.
+        size: height and width of all images; None: any (`Encoder`).
     """
 
-    def __init__(self, name: str, weights: dict[str, Tensor], dilated: bool = False):
+    def __init__(
+        self, name: str, weights: dict[str, Tensor], dilated: bool = False, size: tuple[int, int] | None = None
+    ):
         super().__init__()
         if published_variant(weights) is None:
             name = re.sub(rf"_({'|'.join(IBN)})$", "", name)
         self.dilated = dilated
-        self.encoder = Encoder(name, weights, freeze_batch_norm=True, dilated=dilated).eval()
+        self.encoder = Encoder(name, weights, freeze_batch_norm=True, dilated=dilated, size=size).eval()
         self.head: nn.Module | None = None
         if name in BACKBONES:
             self.head = _imagenet_classifier(BACKBONES[name], weights)

@@ -1,10 +1,14 @@
 """Any timm model as a backbone, `timm:<name>`, through timm's feature interface; needs the extra `timm`.
 
-Its last four feature maps are layer1 to layer4; if it has fewer, the last is still layer4.
+A network with stages gives its last four feature maps as layer1 to layer4; if it has fewer, the last is still layer4.
+A plain ViT has one stride at every depth: its maps are those after a quarter, a half, three quarters and all of its
+blocks (3, 6, 9 and 12 of 12), each through its final norm, as in DINOv2's dense tasks (Oquab et al. 2024, section 7.4).
+Swin's final norm is applied to layer4, the map that it is made for.
 """
 
 from __future__ import annotations
 
+import functools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -20,38 +24,139 @@ from csg_train.models.names import TIMM
 from csg_train.models.state_dicts import check_finite
 
 LEVELS = 4
+AFTER_BLOCKS = ("norm", "fc", "head", "classifier")
+"""Starts of the names, in timm, of what follows the last block."""
+Size = tuple[int, int]
+"""Height and width of images in pixels."""
 
 
 class TimmStages(nn.Module):
-    """Normalised images (B, 3, H, W) to the maps of the last stages, (B, C, H, W) each."""
-
-    def __init__(self, name: str, model: nn.Module | None = None):
-        super().__init__()
-        self.model: nn.Module = model or create(name)
-        info: Any = self.model.feature_info
-        channels = info.channels()
-        names = [f"layer{number}" for number in range(LEVELS - min(LEVELS, len(channels)) + 1, LEVELS + 1)]
-        self.channels: dict[str, int] = dict(zip(names, channels[-LEVELS:], strict=True))
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        maps = self.model(x)[-LEVELS:]
-        return {
-            name: found if found.shape[1] == width else found.permute(0, 3, 1, 2)
-            for (name, width), found in zip(self.channels.items(), maps, strict=True)
-        }
-
-
-def create(name: str, weights: Path | None = None, pretrained: bool = False) -> nn.Module:
-    """timm's feature model.
+    """Normalised images (B, 3, H, W) to the maps of the stages, (B, C, H / s, W / s) each.
 
     Args:
         name: `timm:<name>`.
-        weights: file with pretrained weights; None: timm downloads them.
-        pretrained: use pretrained weights, otherwise random ones.
+        weights: state dict as timm has it, at the network's own size, with or without the classifier; None: random.
+        size: the one size of images; None: any height and width that `multiple` divides.
+    """
+
+    def __init__(self, name: str, weights: dict[str, Tensor] | None = None, size: Size | None = None):
+        super().__init__()
+        self.name = name
+        self.model: nn.Module = create(name, any_size=size is None)
+        if weights is not None:
+            _load(self.model, weights)
+        if size is not None:
+            _set_size(self.model, size)
+        info: Any = self.model.feature_info
+        count = min(LEVELS, len(info.channels()))
+        self.names = [f"layer{number}" for number in range(LEVELS - count + 1, LEVELS + 1)]
+        self.channels: dict[str, int] = dict(zip(self.names, info.channels()[-count:], strict=True))
+        self.strides: dict[str, int] = dict(zip(self.names, info.reduction()[-count:], strict=True))
+        self.multiple = multiple_of(name)
+        self.channels_last = str(getattr(self.model, "output_fmt", None) or "NCHW").endswith("NHWC")
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = self.model(x)[-len(self.names) :]
+        return {
+            name: found.permute(0, 3, 1, 2) if self.channels_last else found
+            for name, found in zip(self.names, maps, strict=True)
+        }
+
+    def blocks(self) -> list[list[str]]:
+        """Names of the parameters, block by block from input to output, as timm divides the network.
+
+        The first block is the stem; what follows the last block, such as a final norm, belongs to it. The names are
+        those of `model`.
+        """
+        found: dict[int, list[str]] = {}
+        numbers = _block_numbers(self.name.removeprefix(TIMM))
+        for name, _ in self.model.named_parameters():
+            found.setdefault(numbers[_plain(name)], []).append(name)
+        return [names for _, names in sorted(found.items())]
+
+    def stage_of_blocks(self) -> list[str]:
+        """The stage of each of `blocks`."""
+        info: Any = self.model.feature_info
+        ends, blocks = list[int](), self.blocks()
+        for module in info.module_name()[-len(self.names) :]:
+            inside = [k for k, names in enumerate(blocks) if any(_plain(n).startswith(_plain(module)) for n in names)]
+            ends.append(max(inside, default=ends[-1] if ends else 0))
+        last = len(self.names) - 1
+        return [self.names[next((s for s, end in enumerate(ends) if end >= k), last)] for k in range(len(blocks))]
+
+
+def _plain(name: str) -> str:
+    """A parameter's name, the same in a network and in its feature model, where timm writes `_` for some dots."""
+    return name.removeprefix("model.").replace("_", ".") + "."
+
+
+def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load the tensors of a network into its feature model."""
+    given = {_plain(name): tensor for name, tensor in state.items()}
+    own = model.state_dict()
+    model.load_state_dict({name: given[_plain(name)] for name in own if _plain(name) in given})
+
+
+def _set_size(model: nn.Module, size: Size) -> None:
+    """Bring a network with a fixed size to another one: resample its position embeddings, keep its windows."""
+    inner: Any = getattr(model, "model", None)
+    if not hasattr(inner, "set_input_size") or tuple(inner.patch_embed.img_size) == size:
+        return
+    windows = {"window_size": inner.layers[0].blocks[0].window_size} if hasattr(inner, "layers") else {}
+    inner.set_input_size(img_size=size, **windows)
+
+
+@functools.cache
+def _whole(short: str) -> Any:
+    """The whole network, without values."""
+    import timm
+
+    with torch.device("meta"):
+        return timm.create_model(short)
+
+
+@functools.cache
+def _block_numbers(short: str) -> dict[str, int]:
+    """The number of each parameter's block, by plain name; what has none belongs to the last block."""
+    from timm.models import group_parameters
+
+    model = _whole(short)
+    if not hasattr(model, "group_matcher"):
+        return {_plain(name): 0 for name, _ in model.named_parameters()}
+    numbers: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    last = max(number for name, number in numbers.items() if not name.startswith(AFTER_BLOCKS))
+    return {_plain(name): min(number, last) for name, number in numbers.items()}
+
+
+def _plain_vit_depth(short: str) -> int | None:
+    """The number of blocks of a network whose maps all have one stride; None for one with stages."""
+    model = _whole(short)
+    info = getattr(model, "feature_info", None)
+    if not isinstance(info, list) or not hasattr(model, "forward_intermediates"):
+        return None
+    return len(info) if len({level["reduction"] for level in info}) == 1 and len(info) >= LEVELS else None
+
+
+def _is_swin(short: str) -> bool:
+    return short.startswith("swin") and hasattr(_whole(short), "set_input_size")
+
+
+def multiple_of(name: str) -> int:
+    """What must divide the height and width of images: the side of a patch; 1 for convolutional networks.
 
     Raises:
-        UsageError: timm is not installed, has no such model, or the model has no feature maps.
-        InputError: the weights cannot be downloaded, or belong to another model.
+        UsageError: as `check_name`.
+    """
+    embed = getattr(_whole(check_name(name)), "patch_embed", None)
+    patch = getattr(embed, "patch_size", 1)
+    return int(max(patch)) if isinstance(patch, tuple) else int(patch)
+
+
+def check_name(name: str) -> str:
+    """timm's own name of a model, `timm:<name>`.
+
+    Raises:
+        UsageError: timm is not installed, or has no such model.
     """
     try:
         import timm
@@ -61,26 +166,75 @@ def create(name: str, weights: Path | None = None, pretrained: bool = False) -> 
     if not timm.is_model(short):
         close = ", ".join(timm.list_models(f"*{short.split('_')[0]}*")[:5])
         raise UsageError(f"timm has no model {short!r}", f"it has {close or 'others: see timm.list_models()'}")
-    file = {"pretrained_cfg_overlay": {"file": str(weights)}} if weights else {}
+    return short
+
+
+def create(name: str, any_size: bool = False) -> nn.Module:
+    """timm's feature model with random weights.
+
+    Args:
+        name: `timm:<name>`.
+        any_size: let it take images of any height and width, where it is made for one size: position embeddings are
+            resampled in every pass, and Swin keeps its windows and masks for the image at hand.
+
+    Raises:
+        UsageError: timm is not installed, has no such model, or the model has no feature maps.
+    """
+    short = check_name(name)
     try:
-        if weights:
-            _check_file(short, weights)
-        model: nn.Module = timm.create_model(short, features_only=True, pretrained=pretrained, **file)
+        depth = _plain_vit_depth(short)
+        if depth is None and not _is_swin(short):
+            import timm
+
+            stages: nn.Module = timm.create_model(short, features_only=True)
+            return stages
+        return _with_final_norm(short, depth, any_size)
     except (RuntimeError, AttributeError) as error:
-        if not pretrained:
-            raise UsageError(f"timm's {short} has no feature maps: {one_line(error)}", "use another backbone") from None
-        raise InputError(
-            f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --weights FILE"
-        ) from None
+        raise UsageError(f"timm's {short} has no feature maps: {one_line(error)}", "use another backbone") from None
+
+
+def _with_final_norm(short: str, depth: int | None, any_size: bool) -> nn.Module:
+    import timm
+    from timm.models._features import FeatureGetterNet
+
+    free = {"dynamic_img_size": True} | ({} if depth else {"always_partition": True}) if any_size else {}
+    try:
+        model = timm.create_model(short, num_classes=0, **free)
+    except TypeError:  # it takes images of its own size only
+        model = timm.create_model(short, num_classes=0)
+    at = [depth * quarter // LEVELS - 1 for quarter in range(1, LEVELS + 1)] if depth else list(range(LEVELS))
+    getter: nn.Module = FeatureGetterNet(model, out_indices=at, norm=True)
+    return getter
+
+
+def load_state(name: str, file: Path | None) -> dict[str, Tensor]:
+    """The pretrained state dict of a timm model at its own size, with its classifier where it has one.
+
+    Args:
+        name: `timm:<name>`.
+        file: state dict as timm has it, safetensors or torch's; None: timm's own, from its cache or a download that
+            it checks.
+
+    Raises:
+        UsageError: as `check_name`.
+        InputError: the weights cannot be downloaded, or belong to another model.
+    """
+    short = check_name(name)
+    try:
+        if file is not None:
+            return _read_file(short, file)
+        import timm
+
+        state: dict[str, Tensor] = timm.create_model(short, pretrained=True).state_dict()
+        return state
     except Exception as error:  # timm does not catch what its hub client raises
         raise InputError(
             f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --weights FILE"
         ) from None
-    return model
 
 
-def _check_file(short: str, file: Path) -> None:
-    """Raise an exception unless a file holds all weights of a model but its head: timm itself takes what fits."""
+def _read_file(short: str, file: Path) -> dict[str, Tensor]:
+    """The tensors of a file; ValueError unless it holds all weights of a model but its classifier."""
     import timm
 
     if not file.is_file():
@@ -88,16 +242,17 @@ def _check_file(short: str, file: Path) -> None:
     heads = timm.get_pretrained_cfg(short).classifier or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
     try:
-        state = timm.models.load_state_dict(str(file))
+        state: dict[str, Tensor] = timm.models.load_state_dict(str(file))
     except pickle.UnpicklingError:  # its message advises to run the code in the file
         raise ValueError(f"{file} is damaged, or holds more than tensors") from None
-    state = {key: value for key, value in state.items() if not key.startswith(heads)}
+    body = {key: value for key, value in state.items() if not key.startswith(heads)}
     with torch.device("meta"):
-        found = timm.create_model(short).load_state_dict(state, strict=False, assign=True)
+        found = timm.create_model(short).load_state_dict(body, strict=False, assign=True)
     other = [key for key in (*found.missing_keys, *found.unexpected_keys) if not key.startswith(heads)]
     if other:
         raise ValueError(f"{file} holds other weights: {len(other)} differ, the first {other[0]}")
-    check_finite(state)
+    check_finite(body)
+    return state
 
 
 def check_size(name: str, side: int) -> None:
@@ -110,14 +265,20 @@ def check_size(name: str, side: int) -> None:
     Raises:
         UsageError: it does not, or as `create`.
     """
+    refused, multiple = f"{name} takes no images of {side} x {side} pixels", multiple_of(name)
+    if side % multiple:
+        good = max(1, round(side / multiple)) * multiple
+        raise UsageError(
+            f"{refused}: its patches have {multiple} x {multiple}",
+            f"use a multiple of {multiple}: --set data.size={good} --set data.resize={good}, or more for data.resize",
+        )
     with torch.device("meta"), torch.inference_mode():
-        model = create(name).eval()
         try:
-            model(torch.empty(1, 3, side, side))
+            TimmStages(name, size=(side, side)).eval()(torch.empty(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError) as error:
             own = model_size(name)
             raise UsageError(
-                f"{name} takes no images of {side} x {side} pixels: {one_line(error, 160).rstrip('.')}",
+                f"{refused}: {one_line(error, 160).rstrip('.')}",
                 f"use its own size: --set data.size={own} --set data.resize={own}, or more for data.resize",
             ) from None
 

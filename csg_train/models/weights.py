@@ -119,7 +119,7 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         InputError: the file is missing, is not a state dict, or belongs to another model.
     """
     if check_backbone(name).startswith(TIMM):
-        return timm_backbone.create(name, file, pretrained=True).state_dict()
+        return timm_backbone.load_state(name, file)
     path = file or pull(name)
     if not path.is_file():
         raise InputError(f"weights file {path} {why_no_file(path)}", "check --weights, or model.weights")

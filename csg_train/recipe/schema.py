@@ -95,6 +95,10 @@ class Recipe(Record):
         steps = optim.steps or optim.epochs * (images // min(optim.batch, images))
         return min(steps, optim.max_steps or steps)
 
+    def fixed_size(self) -> tuple[int, int] | None:
+        """Height and width in pixels of all images that the network sees; None where they may differ."""
+        return None
+
     def to_yaml(self) -> str:
         """The resolved recipe as YAML text."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -112,6 +116,9 @@ class ClassificationRecipe(Recipe):
     data: ClassificationData
     augment: ClassificationAugment = ClassificationAugment()
     model: ClassificationModel = ClassificationModel()
+
+    def fixed_size(self) -> tuple[int, int]:
+        return self.data.size, self.data.size
 
 
 class SegmentationRecipe(Recipe):

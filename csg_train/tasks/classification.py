@@ -49,7 +49,10 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
         model = recipe.model
         if model.backbone.startswith(TIMM):
             timm_backbone.check_size(model.backbone, recipe.data.size)
-        return Classifier(Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine), classes)
+        encoder = Encoder(
+            model.backbone, weights, model.freeze_batch_norm, model.freeze_affine, size=recipe.fixed_size()
+        )
+        return Classifier(encoder, classes)
 
     def views(
         self, images: ClassificationDataset, recipe: ClassificationRecipe, count: int, *, augmented: bool

@@ -216,7 +216,8 @@ def build_method(
     student = TASKS[recipe.task].student(recipe, classes, state)
     teacher = None
     if kind.needs_teacher and state is not None:
-        teacher = Teacher(recipe.model.backbone, state, dilated=recipe.task == "seg").to(device)
+        dilated, size = recipe.task == "seg", recipe.fixed_size()
+        teacher = Teacher(recipe.model.backbone, state, dilated, size).to(device)
     method = kind(student, teacher, kind.Settings(**recipe.methods[recipe.method]))
     return method.to(device)
 

@@ -87,15 +87,11 @@ def test_timms_own_weights_are_taken(tmp_path):
     torch.testing.assert_close(loaded["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
 
 
-@pytest.mark.parametrize(
-    ("name", "side", "own"),
-    [("vit_tiny_patch16_224", 32, 224), ("swin_tiny_patch4_window7_224", 256, 224), ("levit_128s", 64, 224)],
-)
-def test_a_timm_network_at_another_size_is_refused_with_its_own(name, side, own):
+def test_a_timm_network_that_has_one_size_is_refused_at_another_with_its_own():
     pytest.importorskip("timm")
-    with pytest.raises(UsageError, match=rf"takes no images of {side} x {side} pixels: .*data\.size={own}"):
-        check_size(f"timm:{name}", side)
-    check_size(f"timm:{name}", own)
+    with pytest.raises(UsageError, match=r"takes no images of 64 x 64 pixels: .*data\.size=224"):
+        check_size("timm:levit_128s", 64)
+    check_size("timm:levit_128s", 224)
 
 
 def test_a_timm_network_of_any_size_takes_any():

@@ -1,0 +1,103 @@
+"""timm's networks as encoders: any size, stages, strides and blocks."""
+
+import pytest
+import torch
+
+from csg.errors import UsageError
+from csg_train.models.backbones import STAGES, Encoder
+from csg_train.models.timm_backbone import check_size
+from csg_train.models.weights import load_weights
+
+timm = pytest.importorskip("timm")
+
+PYRAMID = (4, 8, 16, 32)
+NETWORKS = {
+    "vit_small_patch14_dinov2": ((14,) * 4, 14, 13),
+    "vit_small_patch16_dinov3": ((16,) * 4, 16, 13),
+    "vit_tiny_patch16_224": ((16,) * 4, 16, 13),
+    "swin_tiny_patch4_window7_224": (PYRAMID, 4, 13),
+    "convnext_tiny": (PYRAMID, 1, 19),
+    "efficientnet_b0": (PYRAMID, 1, 17),
+    "tf_efficientnet_lite0": (PYRAMID, 1, 17),
+    "mobilenetv4_conv_small": (PYRAMID, 1, 18),
+    "regnety_004": (PYRAMID, 1, 17),
+    "resnet50": (PYRAMID, 1, 17),
+}
+"""Strides, multiple and number of blocks with the stem."""
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_has_stages_at_any_size(name):
+    strides, multiple, blocks = NETWORKS[name]
+    side = multiple * (112 // multiple)
+    check_size(f"timm:{name}", side)
+    encoder = Encoder(f"timm:{name}", None, True, size=(side, side)).eval()
+    with torch.inference_mode():
+        maps = encoder(torch.randint(256, (1, side, side, 3), dtype=torch.uint8))
+    assert encoder.multiple == multiple
+    assert encoder.strides == dict(zip(STAGES, strides, strict=True))
+    for stage, stride in encoder.strides.items():
+        cells = -(-side // stride)
+        assert maps[stage].shape[1] == encoder.channels[stage]
+        assert maps[stage].shape[2] == maps[stage].shape[3]
+        assert cells - 1 <= maps[stage].shape[2] <= cells
+    own = {id(p) for p in encoder.parameters()}
+    assert list(encoder.groups()) == list(STAGES)
+    assert len(encoder.blocks()) == blocks
+    assert {id(p) for block in encoder.blocks() for p in block} == own
+    assert [id(p) for group in encoder.groups().values() for p in group] == [
+        id(p) for block in encoder.blocks() for p in block
+    ]
+
+
+def test_a_plain_vit_gives_four_depths_with_the_final_norm():
+    name = "vit_tiny_patch16_224"
+    model = timm.create_model(name, num_classes=0).eval()
+    encoder = Encoder(f"timm:{name}", model.state_dict(), True, size=(224, 224)).eval()
+    images = torch.randint(256, (1, 224, 224, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        maps = encoder(images)
+        x, slow = model._pos_embed(model.patch_embed(encoder.normalise(images))), []
+        for block in model.blocks:
+            x = block(x)
+            slow.append(model.norm(x)[:, 1:].reshape(1, 14, 14, 192).permute(0, 3, 1, 2))
+    for stage, depth in zip(STAGES, (3, 6, 9, 12), strict=True):
+        torch.testing.assert_close(maps[stage], slow[depth - 1])
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3", "swin_tiny_patch4_window7_224"]
+)
+def test_an_encoder_for_any_size_equals_that_for_one(name):
+    """With one set of weights, at a size that is not the network's own."""
+    side, state = (112, 98)[name.endswith("dinov2")], timm.create_model(name).state_dict()
+    images = torch.randint(256, (1, side, side, 3), dtype=torch.uint8)
+    fixed = Encoder(f"timm:{name}", state, True, size=(side, side)).eval()
+    free = Encoder(f"timm:{name}", state, True).eval()
+    with torch.inference_mode():
+        stages = STAGES[:2] if name.startswith("swin") else STAGES  # deeper, the window of the fixed one is the map
+        for stage in stages:
+            torch.testing.assert_close(free(images)[stage], fixed(images)[stage], rtol=1e-4, atol=1e-4)
+        wide = free(torch.cat([images, images], 2))
+    assert wide["layer4"].shape[3] > wide["layer4"].shape[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "good"), [("vit_small_patch14_dinov2", 96, 98), ("vit_tiny_patch16_224", 100, 96)]
+)
+def test_a_size_that_patches_do_not_divide_is_refused_with_one_that_suits(name, side, good):
+    with pytest.raises(UsageError, match=rf"no images of {side} x {side} pixels: .*data\.size={good}"):
+        check_size(f"timm:{name}", side)
+    check_size(f"timm:{name}", good)
+
+
+def test_timms_safetensors_are_read_with_the_classifier(tmp_path):
+    from safetensors.torch import save_file
+
+    state = timm.create_model("vit_tiny_patch16_224").state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    found = load_weights("timm:vit_tiny_patch16_224", tmp_path / "w.safetensors")
+    assert found.keys() == state.keys()
+    encoder = Encoder("timm:vit_tiny_patch16_224", found, True, size=(32, 48))
+    assert encoder.get_parameter("stages.model.model.pos_embed").shape == (1, 1 + 2 * 3, 192)
+    torch.testing.assert_close(encoder.get_parameter("stages.model.model.norm.weight"), state["norm.weight"])
