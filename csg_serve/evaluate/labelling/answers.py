@@ -77,7 +77,12 @@ def label_file(folder: Path, person: str) -> Path:
 
 def label_files(folder: Path) -> dict[str, Path]:
     """The files in a folder by the person's name, sorted."""
-    return {file.name[len(START) : -len(END)]: file for file in sorted(folder.glob(f"{START}*{END}"))}
+    return {person_of(file): file for file in sorted(folder.glob(f"{START}*{END}"))}
+
+
+def person_of(file: Path) -> str:
+    """The name of the person whose file it is."""
+    return file.name[len(START) : -len(END)]
 
 
 def read_labels(file: Path, items: LabelledItems) -> Labels:
@@ -122,6 +127,7 @@ class LabelFile:
         items: what the answers are about.
 
     Attributes:
+        person: the person's name.
         labels: the answers so far, in the order in which they were given.
 
     Raises:
@@ -130,7 +136,7 @@ class LabelFile:
     """
 
     def __init__(self, path: Path, items: LabelledItems):
-        self.path, self.items = path, items
+        self.path, self.items, self.person = path, items, person_of(path)
         path.touch()
         self.labels = read_labels(path, items)
         self._file: BinaryIO = path.open("rb+", buffering=0)
