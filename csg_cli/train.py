@@ -62,6 +62,16 @@ class RunOptions:
             metavar="STEPS", min=0, help="Measure the student every so many steps.", show_default="the recipe's"
         ),
     ] = None
+    profile: Annotated[
+        int,
+        typer.Option(
+            metavar="STEPS",
+            min=0,
+            max=100,
+            help="Profile so many steps: a table and a trace of torch.profiler in the run folder.",
+            show_default="none",
+        ),
+    ] = 0
     tracker: Tracker = None
     as_json: Json = False
 
@@ -105,6 +115,7 @@ def _train(task: str, recipe: RecipeOptions, run: RunOptions, more: dict[str, An
         out=run.out,
         resume=run.resume,
         trackers=tuple(run.tracker or ()),
+        profile=run.profile,
     )
     train_command(request, run.as_json)
 

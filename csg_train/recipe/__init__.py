@@ -7,6 +7,7 @@ from csg_train.recipe.model_settings import ClassificationModel, SegmentationMod
 from csg_train.recipe.optim_settings import Optim
 from csg_train.recipe.schema import ClassificationRecipe, Recipe, SegmentationRecipe
 from csg_train.recipe.settings import apply_settings, merge_settings, parse_settings
+from csg_train.recipe.speed_settings import Speed
 
 __all__ = [
     "ClassificationAugment",
@@ -19,6 +20,7 @@ __all__ = [
     "SegmentationData",
     "SegmentationModel",
     "SegmentationRecipe",
+    "Speed",
     "apply_settings",
     "load_recipe",
     "merge_settings",

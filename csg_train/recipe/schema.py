@@ -18,6 +18,7 @@ from csg_train.recipe.data_settings import ClassificationData, SegmentationData
 from csg_train.recipe.model_settings import ClassificationModel, SegmentationModel
 from csg_train.recipe.optim_settings import Optim
 from csg_train.recipe.setting_types import Steps
+from csg_train.recipe.speed_settings import Speed
 
 VERSION: Literal[2] = 2
 """Version of the recipe format; a recipe with a higher one is refused, one with a lower one is upgraded
@@ -51,6 +52,8 @@ class Recipe(Record):
     """The network."""
     optim: Optim = Optim()
     """The optimizer and its schedule."""
+    speed: Speed = Speed()
+    """Speed and memory of the training."""
     method: Annotated[str, Field(json_schema_extra=_list_methods)] = "csg"
     """Name of the method to train with."""
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)

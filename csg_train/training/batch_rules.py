@@ -5,7 +5,7 @@ from __future__ import annotations
 from csg.errors import UsageError
 from csg_train.distributed import world_size
 from csg_train.methods.base import Method
-from csg_train.models.batch_norm import batch_norms
+from csg_train.models.batch_norm import batch_norms, in_train_mode
 from csg_train.recipe import ClassificationModel, Optim, SegmentationModel
 
 
@@ -59,10 +59,6 @@ def _without_batch_norm(model: ClassificationModel) -> list[str]:
 
 
 def _trains_batch_norm(method: Method) -> bool:
-    """Whether a batch norm normalises by the batch when the method trains; leaves every module in its mode."""
-    modes = [(module, module.training) for module in method.modules()]
-    method.train()
-    trains = any(norm.training for norm in batch_norms(method))
-    for module, mode in modes:
-        module.training = mode
-    return trains
+    """Whether a batch norm normalises by the batch when the method trains."""
+    with in_train_mode(method):
+        return any(norm.training for norm in batch_norms(method))

@@ -34,6 +34,7 @@ from csg_train.training.tensor_files import tensors_digest
 from csg_train.training.trackers import check_trackers
 from csg_train.training.trackers.tracking import Trackers, tracking
 from csg_train.training.trainer import Trainer
+from csg_train.training.waiting import advice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class TrainRequest:
     """Continue an unfinished run."""
     trackers: tuple[str, ...] = ()
     """Trackers besides TensorBoard (`csg_train.training.trackers`); a resumed run keeps its own."""
+    profile: int = 0
+    """Steps to profile (`csg_train.training.profiling`)."""
 
 
 def train_command(request: TrainRequest, as_json: bool) -> None:
@@ -88,7 +91,7 @@ def _result(request: TrainRequest) -> RunResult:
         chosen = [f"recipe {recipe.name}" + ("" if request.recipe else " (default)"), f"method {recipe.method}"]
         chosen += [f"backbone {recipe.model.backbone}", f"seed {recipe.seed}", f"run {run.path}"]
         log(f"train {request.task}: " + ", ".join(chosen))
-        return train(recipe, run, request.trackers)
+        return train(recipe, run, request.trackers, profile=request.profile)
 
 
 def _resume(request: TrainRequest) -> RunResult:
@@ -102,7 +105,7 @@ def _resume(request: TrainRequest) -> RunResult:
             return run.result()
         broadcast_object(_check_resumable, run, recipe)
         log(f"resuming run {run.path}")
-        return train(recipe, run, request.trackers)
+        return train(recipe, run, request.trackers, profile=request.profile)
 
 
 def _check_resumable(run: Run, recipe: Recipe) -> None:
@@ -112,13 +115,14 @@ def _check_resumable(run: Run, recipe: Recipe) -> None:
     require_sources(run, recipe.data.real, "real", "--real-data")
 
 
-def train(recipe: Recipe, run: Run, trackers: Sequence[str] = ()) -> RunResult:
+def train(recipe: Recipe, run: Run, trackers: Sequence[str] = (), *, profile: int = 0) -> RunResult:
     """Train a recipe into a run folder, from its last checkpoint if it has one.
 
     Args:
         recipe: all settings.
         run: the folder.
         trackers: as `TrainRequest.trackers`.
+        profile: as `TrainRequest.profile`.
 
     Raises:
         UsageError: a setting does not fit the data, the method or the number of processes.
@@ -142,11 +146,15 @@ def train(recipe: Recipe, run: Run, trackers: Sequence[str] = ()) -> RunResult:
             images=images,
             device=device,
             precision=broadcast_object(lambda: precision),
+            profile=profile,
         )
     with tracking(run, recipe, trackers) as opened:
         broadcast_object(_record_start, trainer, weights, opened)
         _say_what_starts(trainer)
-        return trainer.train(opened)
+        result = trainer.train(opened)
+    if rank() == 0 and (line := advice(recipe, result.waiting_for_data or 0)):
+        log(line)
+    return result
 
 
 def _say_what_starts(trainer: Trainer) -> None:
@@ -296,4 +304,5 @@ def _print_result(result: RunResult, as_json: bool) -> None:
     else:
         pictures = Run(Path(result.run)).pictures
         where = f", pictures in {pictures}" if pictures.is_dir() else ""
-        log(f"run {result.run}: {result.steps} steps, {result.images_per_s:.0f} images/s{where}")
+        waited = f", {result.waiting_for_data:.0%} of the time waiting for data" if result.waiting_for_data else ""
+        log(f"run {result.run}: {result.steps} steps, {result.images_per_s:.0f} images/s{waited}{where}")

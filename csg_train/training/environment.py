@@ -21,9 +21,10 @@ from csg.records import Record
 from csg_train.distributed import world_size
 from csg_train.models.fast_layers import fast_layers_enabled
 from csg_train.models.weights_licence import pretrained_weights
-from csg_train.recipe import Recipe
+from csg_train.recipe import Recipe, Speed
 from csg_train.tasks import Images
 from csg_train.training.optimizer import PrecisionName
+from csg_train.training.speed import set_device
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
 
@@ -87,10 +88,10 @@ def training_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is computed
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return torch.device("cuda")
+    device = torch.device("cuda")
+    set_device(Speed(), device)
+    return device
 
 
 def peak_memory_mib(device: torch.device) -> int:

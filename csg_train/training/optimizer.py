@@ -57,11 +57,18 @@ def _cpu_multiplies_bf16() -> bool:
     return not features.isdisjoint(BF16_FEATURES)
 
 
-def make_optimiser(method: Method, optim: Optim) -> torch.optim.SGD:
-    """SGD with a named group for each stage of the student's encoder, and one, `heads`, for all new layers."""
+def make_optimiser(method: Method, optim: Optim, *, fused: bool = False) -> torch.optim.SGD:
+    """SGD with a named group for each stage of the student's encoder, and one, `heads`, for all new layers.
+
+    Args:
+        method: on the device.
+        optim: settings of the optimiser.
+        fused: update all weights in one kernel.
+    """
     named = method.student.encoder.groups() | {"heads": list(method.head_parameters())}
     groups = [{"params": parameters, "name": name} for name, parameters in named.items() if parameters]
-    return torch.optim.SGD(groups, lr=optim.lr_heads, momentum=optim.momentum, weight_decay=optim.weight_decay)
+    decay, momentum = optim.weight_decay, optim.momentum
+    return torch.optim.SGD(groups, lr=optim.lr_heads, momentum=momentum, weight_decay=decay, fused=fused or None)
 
 
 def rate_factor(step: int, steps: int, optim: Optim) -> float:

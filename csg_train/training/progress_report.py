@@ -12,6 +12,8 @@ from rich.progress import Progress, TaskID
 from csg.console import log, progress
 
 LINE_EVERY_S = 10.0
+WORTH_A_LINE = 0.1
+"""A smaller share of the time spent waiting for data is not shown."""
 
 
 @dataclass
@@ -42,15 +44,16 @@ class ProgressReport:
         """A step was made."""
         self.bar.advance(self.task)
 
-    def show(self, step: int, loss: float | None, images_per_s: float) -> None:
-        """Show the figures of a step, in the bar or in a line."""
+    def show(self, step: int, loss: float | None, images_per_s: float, waiting: float) -> None:
+        """Show the figures of a step, in the bar or in a line; also the share of the time spent waiting, if large."""
         shown = "loss not finite" if loss is None else f"loss {loss:.3f}"
         self.bar.update(self.task, note=shown)
         if self.line_due or (step == self.steps and not self.bar.live.is_started):
             now = time.monotonic()
             left = (now - self.started) / max(1, step - self.first) * (self.steps - step)
             self.last_line = now
-            log(f"step {step}/{self.steps}  {shown}  {images_per_s:.0f} images/s  {duration(left)} left")
+            waited = f"  {waiting:.0%} waiting for data" if waiting >= WORTH_A_LINE else ""
+            log(f"step {step}/{self.steps}  {shown}  {images_per_s:.0f} images/s{waited}  {duration(left)} left")
 
 
 def duration(seconds: float) -> str:

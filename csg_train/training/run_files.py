@@ -14,11 +14,12 @@ RESULT = "result.json"
 DIVERGED = "diverged.txt"
 CHECKPOINTS = "checkpoints"
 PICTURES = "pictures"
+PROFILE = "profile"
 TRACKED = "trackers.json"
 WRITTEN = frozenset(
     (
         *(RECIPE, ENVIRONMENT, METRICS, STUDENT, BEST_ON_REAL, PREDICTIONS, RESULT, DIVERGED),
-        *(CHECKPOINTS, PICTURES, TRACKED, "wandb", ".lock"),
+        *(CHECKPOINTS, PICTURES, PROFILE, TRACKED, "wandb", ".lock"),
     )
 )
 """All that a training writes into the folder."""

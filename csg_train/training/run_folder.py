@@ -11,6 +11,7 @@ best-on-real.safetensors   with `evaluate_every`: the weights that are best on t
 predictions.npz        what the networks of the result predict for each real image: `student`, and `last` and
                        `best_on_real` if there are such; classes (N,) with the true ones in `labels`, or matrices
                        (N, K, K + 1) of pixels by true and predicted class, the last column for none of the K
+profile/               with `--profile`: what the time of some steps was spent on (csg_train/training/profiling.py)
 pictures/              samples, curves, confusion, mistakes and scenes as PNG files (csg_train/pictures)
 result.json            the result, as `csg train --json` prints it; written last, so a run without it is unfinished
 diverged.txt           instead of the last five: why there is no student
@@ -55,8 +56,9 @@ from csg_train.training.run_result import RunResult
 from csg_train.training.tensor_files import read_tensors, write_tensors
 
 KEEP_CHECKPOINTS = 2
-WRITTEN = Recipe.model_fields.keys() - {"checkpoint"}
-"""What every recipe of a run contains: all settings are written. A file that was cut off would mean the defaults."""
+WRITTEN = Recipe.model_fields.keys() - {"checkpoint", "speed"}
+"""What every recipe of a run contains, of an older csg too: all settings are written. A file that was cut off would
+mean the defaults."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ class RunResult(Record):
     """Training throughput, over all processes, since the run was started or resumed."""
     seconds_per_step: float
     """Mean duration of a step, since the run was started or resumed."""
+    waiting_for_data: float | None = None
+    """Share of the training time spent waiting for batches, 0 to 1, since the run was started or resumed, the mean over
+    the processes; None without a step, and in runs of older versions."""
     peak_memory_mib: int
     """Peak memory of the GPU, or of the process on a CPU."""
     unreadable: int

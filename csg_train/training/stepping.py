@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from csg.errors import UsageError, one_line
 from csg_train.distributed import world_size
 from csg_train.methods.base import Batch, Losses, Method
-from csg_train.recipe import Optim
+from csg_train.recipe import Recipe
 from csg_train.training.optimizer import TrainingPrecision, make_optimiser, set_learning_rates
 
 
@@ -22,7 +22,7 @@ class Stepping:
 
     Args:
         method: on the device.
-        optim: settings of the optimiser.
+        recipe: settings of the optimiser and its speed.
         precision: of the forward pass.
         device: that it trains on.
 
@@ -31,9 +31,9 @@ class Stepping:
         scaler: the gradient scaler; disabled unless the precision is fp16.
     """
 
-    def __init__(self, method: Method, optim: Optim, precision: TrainingPrecision, device: torch.device):
-        self.method, self.optim, self.precision, self.device = method, optim, precision, device
-        self.optimiser = make_optimiser(method, optim)
+    def __init__(self, method: Method, recipe: Recipe, precision: TrainingPrecision, device: torch.device):
+        self.method, self.optim, self.precision, self.device = method, recipe.optim, precision, device
+        self.optimiser = make_optimiser(method, recipe.optim, fused=recipe.speed.fused)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
         self.model = DistributedDataParallel(method, broadcast_buffers=False) if world_size() > 1 else method
 

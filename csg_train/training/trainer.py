@@ -9,18 +9,18 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from csg.console import log
 from csg.datasets.label_sets import IGNORED
 from csg.errors import InputError
-from csg_train.data.loading import StepBatchSampler, batches
 from csg_train.distributed import (
     any_rank,
     barrier,
@@ -29,11 +29,10 @@ from csg_train.distributed import (
     rank,
     said_once,
     sum_over_processes,
-    world_size,
 )
 from csg_train.methods.base import Batch, Method
 from csg_train.recipe import Recipe
-from csg_train.tasks import TASKS, NotFiniteError
+from csg_train.tasks import NotFiniteError
 from csg_train.training.averaging import WeightAverage
 from csg_train.training.batch_rules import batch_size, check_parts
 from csg_train.training.checkpoint import TrainingState
@@ -44,14 +43,18 @@ from csg_train.training.measurements import Measurements
 from csg_train.training.metrics_log import MetricsLine
 from csg_train.training.optimizer import TrainingPrecision, rate_factor
 from csg_train.training.pictures import keep_pictures
+from csg_train.training.profiling import WAIT, profiled
 from csg_train.training.progress_report import ProgressReport, progress_report
 from csg_train.training.run_data import RunImages
 from csg_train.training.run_files import DIVERGED, RESULT
 from csg_train.training.run_folder import Run
 from csg_train.training.run_result import RunResult
 from csg_train.training.signals import Interrupted, Stop, Stopped
+from csg_train.training.speed import set_device, set_network, without_compiling
 from csg_train.training.stepping import Stepping
+from csg_train.training.throughput import Throughput
 from csg_train.training.trackers.tracking import Trackers
+from csg_train.training.training_batches import TrainingBatches
 
 Value = TypeVar("Value")
 LOG_EVERY = 10  # steps
@@ -77,8 +80,8 @@ class Trainer:
     """The precision of the forward pass."""
     step: int = 0
     """Steps made so far."""
-    unreadable: int = 0
-    """Images of this process that could not be read so far, counted each time."""
+    profile: int = 0
+    """Steps of the first process to profile."""
     stop: Stop = field(default_factory=Stop)
     """Whether the user has stopped the run."""
 
@@ -90,18 +93,19 @@ class Trainer:
         self.steps_per_epoch = count // self.batch
         self.steps = recipe.schedule(count)
         student = self.method.student
-        self.stepping = Stepping(self.method, optim, self.precision, self.device)
+        set_device(recipe.speed, self.device)
+        set_network(self.method, recipe.speed, self.device)
+        self.batches = TrainingBatches(recipe, self.images.training, self.method, device=self.device, batch=self.batch)
+        self.throughput = Throughput(self.device)
+        self.stepping = Stepping(self.method, recipe, self.precision, self.device)
         self.average = WeightAverage(student, self.steps, optim.average) if optim.average else None
         self.state = TrainingState(
             self.method, self.stepping.optimiser, self.stepping.scaler, self.device, self.average
         )
         self.measurements = Measurements(self.run, recipe, self.images, stop=self.stop, device=self.device)
         self.metrics = self.measurements.metrics
-        self.seconds, self.images_seen, self.steps_made = 0.0, 0, 0
-        self.logged = (0, 0.0)
         self.saved: tuple[int, float] = (0, time.monotonic())
         self.counted = torch.zeros((), dtype=torch.bool, device=self.device)
-        self.replaced: set[str] = set()
 
     def train(self, trackers: Trackers) -> RunResult:
         """Train to the end, and measure; the trackers are told.
@@ -112,7 +116,7 @@ class Trainer:
                 resumed, unless it diverged.
         """
         if not self._restore():
-            self.method.prepare(self._batches(2**62))
+            self.method.prepare(self.batches.of(range(self.step, 2**62)))
         broadcast_object(self.measurements.resume, self.step)
         with self.stop.listening(), self.metrics.open(self.step, trackers):
             self._steps()
@@ -131,9 +135,9 @@ class Trainer:
             The seconds until the first step was made, then those of each further one.
         """
         moments = [time.monotonic()]
-        self.method.prepare(self._batches(2**62))
+        self.method.prepare(self.batches.of(range(self.step, 2**62)))
         self.method.train()
-        with closing(self._batches(min(count, self.steps))) as batches:
+        with closing(self.batches.of(range(min(count, self.steps)))) as batches:
             for batch in batches:
                 float(self._one_step(batch)["loss"])  # waits for the device
                 moments.append(time.monotonic())
@@ -146,10 +150,11 @@ class Trainer:
         return RunResult(
             run=str(self.run.path),
             steps=self.step,
-            images_per_s=round(self.images_seen / self.seconds, 1) if self.seconds else 0.0,
-            seconds_per_step=round(self.seconds / self.steps_made, 4) if self.steps_made else 0.0,
+            images_per_s=self.throughput.images_per_s,
+            seconds_per_step=self.throughput.seconds_per_step,
+            waiting_for_data=self.throughput.waiting_share(),
             peak_memory_mib=peak_memory_mib(self.device),
-            unreadable=sum_over_processes(self.unreadable),
+            unreadable=sum_over_processes(self.batches.unreadable),
         )
 
     def _conclude(self, result: RunResult) -> RunResult:
@@ -163,38 +168,28 @@ class Trainer:
 
         return self._measured(conclude)
 
-    def _batches(self, end: int) -> Generator[Batch]:
-        """This process's share of the batches from the current step to `end`, on the device."""
-        recipe = self.recipe
-        method, images = self.method, self.images.training
-        views = TASKS[recipe.task].views(images, recipe, method.views, augmented=method.augmented)
-        sampler = StepBatchSampler(len(images), self.batch, recipe.seed, range(self.step, end))
-        data, pin = recipe.data, self.device.type == "cuda"
-        loaded = batches(views, sampler, data.on_unreadable, workers=data.workers, pin_memory=pin)
-        with closing(loaded):
-            for batch in loaded:
-                self._note_unreadable(batch.unreadable)
-                yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in (batch.views, batch.labels)))
-
     def _steps(self) -> None:
         self.method.train()
         self._measure_if_due()
-        started = time.monotonic()
-        with progress_report(self.step, self.steps) as report, closing(self._batches(self.steps)) as batches:
+        self.throughput.start()
+        with (
+            progress_report(self.step, self.steps) as report,
+            closing(self.batches.of(range(self.step, self.steps))) as batches,
+            profiled(self.run, self.profile, self.steps - self.step) as profiler,
+        ):
             while self.step < self.steps:
                 batch, line = self._next(batches, report)
                 values = self._one_step(batch)
-                self.steps_made += 1
-                self.images_seen += world_size() * len(batch.labels)
-                self.seconds = time.monotonic() - started
+                self.throughput.made(len(batch.labels))
                 report.advance()
+                profiler.step()
                 self._log(values, report, line)
-                if self.steps_made == MUST_COUNT or self.step == self.steps:
+                if self.throughput.steps == MUST_COUNT or self.step == self.steps:
                     self._require_labels()
                 if self.step % self.steps_per_epoch == 0:
                     self.method.after_epoch()
                     self._save()
-                started += self._measure_if_due()
+                self.throughput.leave_out(self._measure_if_due())
 
     def _next(self, batches: Iterator[Batch], report: ProgressReport) -> tuple[Batch, bool]:
         """The next batch, and whether its step is shown in a line; all processes stop, fail and save together.
@@ -204,7 +199,7 @@ class Trainer:
         """
         batch, error = None, None
         try:
-            with self.stop.interruptible():
+            with self.stop.interruptible(), self.throughput.waiting.measured(), record_function(WAIT):
                 batch = next(batches)
         except Interrupted:
             pass
@@ -246,11 +241,9 @@ class Trainer:
         if None in figures.values():
             self._stop_if_diverged()
             log(f"warning: step {self.step}: a loss is not finite")
-        seen, seconds = self.images_seen - self.logged[0], self.seconds - self.logged[1]
-        images_per_s = round(seen / seconds, 1)
-        report.show(self.step, figures["loss"], images_per_s)
+        images_per_s, waiting = self.throughput.recent(note=recorded)
+        report.show(self.step, figures["loss"], images_per_s, waiting)
         if recorded:
-            self.logged = (self.images_seen, self.seconds)
             figures |= {f"lr/{group['name']}": group["lr"] for group in self.stepping.optimiser.param_groups}
             self.metrics.write(MetricsLine(self.step, figures | {"images_per_s": images_per_s}))
 
@@ -308,17 +301,12 @@ class Trainer:
             except NotFiniteError:
                 raise self._diverged("the network's answers") from None
 
-        return broadcast_object(unless_over)
-
-    def _note_unreadable(self, lines: list[str]) -> None:
-        for line in dict.fromkeys(line for line in lines if line not in self.replaced):
-            log(f"skipped, the next image takes its place: {line}")
-        self.replaced.update(lines)
-        self.unreadable += len(lines)
+        with without_compiling(self.recipe.speed):
+            return broadcast_object(unless_over)
 
     def _save(self) -> None:
         self._stop_if_diverged()
-        unreadable = sum_over_processes(self.unreadable)
+        unreadable = sum_over_processes(self.batches.unreadable)
         if self.step:
             tensors = self.state.pack() | {"unreadable": torch.tensor(unreadable)}
             broadcast_object(self.run.save_checkpoint, self.step, tensors)
@@ -330,7 +318,7 @@ class Trainer:
             return False
         self.step, tensors = found
         self.state.unpack(tensors)
-        self.unreadable = 0 if rank() else int(tensors["unreadable"])
+        self.batches.unreadable = 0 if rank() else int(tensors["unreadable"])
         self.saved = (self.step, time.monotonic())
         log(f"resumed after step {self.step} of {self.steps}")
         return True

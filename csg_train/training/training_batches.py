@@ -1,0 +1,94 @@
+"""This process's share of a run's batches, on the device that it trains on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from typing import TypeVar
+
+import torch
+
+from csg.console import log
+from csg_train.data.loading import LoadedBatch, StepBatchSampler, batches
+from csg_train.methods.base import Batch, Method
+from csg_train.recipe import Recipe
+from csg_train.tasks import TASKS, Images
+
+Value = TypeVar("Value")
+
+
+class TrainingBatches:
+    """The batches of a run.
+
+    Args:
+        recipe: its settings.
+        images: to train on.
+        method: that they are for.
+        device: where they are needed.
+        batch: images in a batch, over all processes.
+
+    Attributes:
+        unreadable: images of this process that could not be read so far, counted each time.
+    """
+
+    def __init__(self, recipe: Recipe, images: Images, method: Method, *, device: torch.device, batch: int):
+        self.recipe, self.images, self.method = recipe, images, method
+        self.device, self.batch = device, batch
+        self.unreadable = 0
+        self.replaced: set[str] = set()
+
+    def of(self, steps: range) -> Generator[Batch]:
+        """The batches of these steps, in order.
+
+        Raises:
+            InputError: as `csg_train.data.loading.batches`.
+        """
+        recipe, method, data, on_gpu = self.recipe, self.method, self.recipe.data, self.device.type == "cuda"
+        views = TASKS[recipe.task].views(self.images, recipe, method.views, augmented=method.augmented)
+        sampler = StepBatchSampler(len(self.images), self.batch, recipe.seed, steps)
+        loaded = batches(views, sampler, data.on_unreadable, workers=data.workers, pin_memory=on_gpu)
+        with closing(loaded):
+            ahead = recipe.speed.copy_ahead and on_gpu
+            for one, batch in self._copied_ahead(loaded) if ahead else ((one, self._copied(one)) for one in loaded):
+                self._note_unreadable(one.unreadable)
+                yield batch
+
+    def _copied(self, loaded: LoadedBatch) -> Batch:
+        return Batch(*(tensor.to(self.device, non_blocking=True) for tensor in (loaded.views, loaded.labels)))
+
+    def _copied_ahead(self, loaded: Iterator[LoadedBatch]) -> Generator[tuple[LoadedBatch, Batch]]:
+        """Batches whose copy began, on a stream of its own, before the batch before was handed over."""
+        stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+
+        def copied() -> Iterator[tuple[LoadedBatch, Batch, torch.cuda.Event]]:
+            for one in loaded:
+                with torch.cuda.stream(stream):
+                    batch = self._copied(one)
+                yield one, batch, stream.record_event()
+
+        for one, batch, done in one_ahead(copied()):
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(done)
+            for tensor in (batch.views, batch.labels):
+                tensor.record_stream(current)  # its memory is not given away before this stream is done with it
+            yield one, batch
+
+    def _note_unreadable(self, lines: list[str]) -> None:
+        for line in dict.fromkeys(line for line in lines if line not in self.replaced):
+            log(f"skipped, the next image takes its place: {line}")
+        self.replaced.update(lines)
+        self.unreadable += len(lines)
+
+
+def one_ahead(items: Iterable[Value]) -> Iterator[Value]:
+    """The items, the next of which is made before each is handed over.
+
+    Example:
+        >>> made = one_ahead(print(number) or number for number in range(3))
+        >>> next(made)
+        0
+        1
+        0
+    """
+    return (item for item, _ in itertools.pairwise(itertools.chain(items, (None,))) if item is not None)
