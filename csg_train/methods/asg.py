@@ -25,6 +25,7 @@ class Asg(Method):
     """The task loss and the imitation of the ImageNet network's predictions."""
 
     Settings = AsgSettings
+    trainings = ("full", "lp-ft", "lora")
     needs_teacher = True
 
     settings: AsgSettings

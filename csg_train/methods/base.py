@@ -58,6 +58,8 @@ class Method(nn.Module):
     """Whether it compares the student with the frozen ImageNet network."""
     backbone_variant: ClassVar[str] = ""
     """Suffix of the backbone's name, for methods that change the backbone."""
+    trainings: ClassVar[tuple[str, ...]] = ("full", "frozen", "lp-ft", "lora")
+    """The values of `model.training` that it makes sense with; without `frozen` if its losses are for the encoder."""
     tuned_setting: ClassVar[str | None] = "weight"
     """The setting that a comparison tunes: the weight of the method's loss. None: it tunes the learning rates."""
 

@@ -22,6 +22,7 @@ class ContrastiveMethod(Method):
     """The task loss on the first view, and a contrastive loss between the two views at each stage."""
 
     Settings = ContrastiveSettings
+    trainings = ("full", "lp-ft", "lora")
     views = 2
 
     settings: ContrastiveSettings

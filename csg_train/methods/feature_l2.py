@@ -19,6 +19,7 @@ class FeatureL2(Method):
     """The task loss and the distance between the student's and the teacher's layer4."""
 
     Settings = FeatureL2Settings
+    trainings = ("full", "lp-ft", "lora")
     needs_teacher = True
 
     settings: FeatureL2Settings

@@ -17,11 +17,13 @@ from collections.abc import Iterable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from csg_train.distributed import mean_over_processes
 from csg_train.methods.base import Batch, Losses, Method, Student, task_loss
 from csg_train.methods.settings import EwcSettings, L2Settings
 from csg_train.models.backbones import Encoder
+from csg_train.models.lora import changing_weights, weight_of
 from csg_train.models.teacher import Teacher
 
 MAX_FISHER = 100.0
@@ -32,9 +34,10 @@ class WeightAnchor(nn.Module):
 
     def __init__(self, encoder: Encoder):
         super().__init__()
-        self.names = [name for name, p in encoder.named_parameters() if p.requires_grad]
-        for name in self.names:
-            weight = encoder.get_parameter(name).detach().clone()
+        self.names = []
+        for name, value in changing_weights(encoder).items():
+            weight = value.detach().clone()
+            self.names.append(name)
             self.register_buffer(self._key("anchor", name), weight)
             self.register_buffer(self._key("importance", name), torch.ones_like(weight))
 
@@ -53,7 +56,7 @@ class WeightAnchor(nn.Module):
     def distance(self, encoder: Encoder) -> Tensor:
         """sum of importance * (theta - anchor)^2, with gradients to the encoder."""
         parts = [
-            (self.importance(name) * (encoder.get_parameter(name) - self.anchor(name)).square()).sum()
+            (self.importance(name) * (weight_of(encoder, name) - self.anchor(name)).square()).sum()
             for name in self.names
         ]
         return torch.stack(parts).sum()
@@ -63,6 +66,7 @@ class L2(Method):
     """The task loss and the weighted distance from the ImageNet weights."""
 
     Settings = L2Settings
+    trainings = ("full", "lp-ft", "lora")
     needs_teacher = True
 
     settings: L2Settings
@@ -77,9 +81,10 @@ class L2(Method):
             singles = (image for batch in batches for image in batch.split(len(batch.labels)))
             self._measure_fisher(itertools.islice(singles, self.settings.images))
 
+    @parametrize.cached()  # type: ignore[untyped-decorator]
     def _measure_fisher(self, images: Iterable[Batch]) -> None:
         encoder = self.student.encoder.eval()
-        parameters = [encoder.get_parameter(name) for name in self.anchored.names]
+        parameters = [weight_of(encoder, name) for name in self.anchored.names]
         squares = [torch.zeros_like(p) for p in parameters]
         for batch in images:
             logits = self.teacher.classify(encoder(batch.views[0]), pooled=not self.teacher.dilated)

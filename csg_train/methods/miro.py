@@ -61,6 +61,7 @@ class Miro(Method):
 
     Settings = MiroSettings
     needs_teacher = True
+    trainings = ("full", "lp-ft", "lora")
 
     settings: MiroSettings
 

@@ -26,6 +26,7 @@ class Si(Method):
     """The task loss and the penalty for moving important weights."""
 
     Settings = SiSettings
+    trainings = ("full",)  # the path of each weight needs its gradient in every step
 
     settings: SiSettings
 

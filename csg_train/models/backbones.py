@@ -175,6 +175,8 @@ class Encoder(nn.Module):
     """Pixels of the image for a position of the map of each stage."""
     multiple: int
     """Number of pixels that must divide the height and width of images."""
+    frozen: bool
+    """Whether nothing of it trains now, by `freeze`."""
 
     def __init__(
         self,
@@ -198,6 +200,8 @@ class Encoder(nn.Module):
         self.normalise = Normalise(*normalisation(name))
         self.stages = stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.freeze_batch_norm = freeze_batch_norm
+        self.frozen = False
+        self._paused: list[nn.Parameter] = []
         if freeze_affine:
             for norm in batch_norms(self):
                 norm.requires_grad_(False)
@@ -239,8 +243,22 @@ class Encoder(nn.Module):
             if block:
                 yield stage, block
 
+    def freeze(self) -> None:
+        """Train nothing, and stay in eval mode, until `unfreeze`."""
+        self.frozen, self._paused = True, [p for p in self.parameters() if p.requires_grad]
+        for parameter in self._paused:
+            parameter.requires_grad_(False)
+        self.eval()
+
+    def unfreeze(self) -> None:
+        """Train again what trained before `freeze`."""
+        for parameter in self._paused:
+            parameter.requires_grad_(True)
+        self.frozen, self._paused = False, []
+        self.train()
+
     def train(self, mode: bool = True) -> Encoder:
-        super().train(mode)
+        super().train(mode and not self.frozen)
         if self.freeze_batch_norm:
             for norm in batch_norms(self):
                 norm.eval()

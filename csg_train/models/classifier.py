@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from csg_train.models.backbones import Encoder
 
+HeadName = Literal["mlp", "linear"]
+HIDDEN = 512  # docs/method.md section 2
+
+
+def make_classifier_head(kind: HeadName, channels: int, classes: int) -> nn.Sequential:
+    """`mlp`: Linear(C, 512), ReLU, Linear(512, classes), as published; `linear`: Linear(C, classes)."""
+    if kind == "linear":
+        return nn.Sequential(nn.Linear(channels, classes))
+    return nn.Sequential(nn.Linear(channels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes))
+
 
 class Classifier(nn.Module):
-    """Encoder, global average pooling of layer4, Linear(C, 512), ReLU, Linear(512, classes).
+    """Encoder, global average pooling of layer4, head.
 
     Source: docs/method.md section 2.
+
+    Args:
+        encoder: the encoder.
+        classes: their number.
+        head: `mlp` or `linear`.
     """
 
-    def __init__(self, encoder: Encoder, classes: int):
+    def __init__(self, encoder: Encoder, classes: int, head: HeadName = "mlp"):
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Sequential(nn.Linear(encoder.channels["layer4"], 512), nn.ReLU(), nn.Linear(512, classes))
+        self.head = make_classifier_head(head, encoder.channels["layer4"], classes)
 
     def embed(self, maps: dict[str, Tensor]) -> Tensor:
         """Embeddings (B, C), the pooled layer4, from the encoder's maps."""

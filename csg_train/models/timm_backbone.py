@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ class TimmStages(nn.Module):
 
 
 def _plain(name: str) -> str:
-    """A parameter's name, the same in a network and in its feature model, where timm writes `_` for some dots."""
+    """A parameter's name, the same in a network and in its feature model, where timm writes `_` for some dots; a
+    part of a parametrized weight has the name of that weight."""
+    name = re.sub(r"\.parametrizations\.(\w+)\..*", r".\1", name)
     return name.removeprefix("model.").replace("_", ".") + "."
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from csg.records import Record
 from csg_train.models.names import PLAIN_NAMES, TIMM, VARIANTS, check_backbone
+from csg_train.recipe.setting_types import Count
 
 BACKBONE_PATTERN = f"^({'|'.join(PLAIN_NAMES)})(_({'|'.join(VARIANTS)}))?$|^{TIMM}."
 """The names of backbones, for editors that check a recipe by its JSON schema."""
 
 
-class ClassificationModel(Record):
-    """The network of a classifier: a backbone and a linear head."""
+class _Model(Record):
+    """A backbone, and how it is trained."""
 
     backbone: Annotated[str, Field(json_schema_extra={"pattern": BACKBONE_PATTERN})] = "resnet101"
     """mobilenet_v2, resnet18, resnet34, resnet50 or resnet101, each also with _ibn_a or _ibn_b appended; or timm:NAME,
@@ -26,14 +27,31 @@ class ClassificationModel(Record):
     """Keep the backbone's batch norm on its ImageNet statistics (docs/method.md section 2)."""
     freeze_affine: bool = False
     """Keep the scale and shift of the backbone's batch norm too."""
+    training: Literal["full", "frozen", "lp-ft", "lora"] = "full"
+    """What of the backbone trains (docs/how-to/fine-tuning.md). full: all; frozen: nothing; lp-ft: nothing at first,
+    then all (Kumar et al. 2022); lora: low-rank changes of its layers (Hu et al. 2021), which are added to the weights
+    when the training ends."""
+    lora_rank: Count = 8
+    """Rank of the changes with `training: lora`, at most that of the layer (Hu et al. 2021, table 6: 4 or 8 are as
+    good as 64)."""
+    keep_features: bool = True
+    """Compute once for each image, and keep in memory, what networks give that don't train: a frozen backbone, or a
+    teacher. Only where images are not augmented; it changes no result."""
 
     @model_validator(mode="after")
-    def _backbone_exists(self) -> ClassificationModel:
+    def _backbone_exists(self) -> Self:
         check_backbone(self.backbone)
         return self
 
 
-class SegmentationModel(ClassificationModel):
+class ClassificationModel(_Model):
+    """The network of a classifier: a backbone and a head."""
+
+    head: Literal["mlp", "linear"] = "mlp"
+    """mlp: two linear layers, 512 units between them (docs/method.md section 2); linear: one layer."""
+
+
+class SegmentationModel(_Model):
     """The network of a segmenter: a dilated backbone and a head for every pixel."""
 
     freeze_affine: bool = True

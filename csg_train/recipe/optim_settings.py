@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,16 +11,27 @@ from csg_train.recipe.setting_types import Count, ImageCount, Positive, Share, S
 
 
 class Optim(Record):
-    """SGD with two learning rates and polynomial decay in every step (docs/method.md section 6)."""
+    """An optimizer with two learning rates and polynomial decay in every step (docs/method.md section 6)."""
 
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd, as published; or adamw (Loshchilov & Hutter 2019, "Decoupled weight decay regularization"), which
+    transformers and ConvNeXts are trained with."""
     lr_backbone: Positive = 1e-5
-    """Initial learning rate of the backbone."""
+    """Initial learning rate of the backbone; with `layer_decay`, of what follows its last block."""
     lr_heads: Positive = 1e-4
-    """Initial learning rate of the head, and of the method's own layers."""
+    """Initial learning rate of the head, of the method's own layers, and of low-rank matrices
+    (`model.training=lora`)."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each block of the backbone to the one before it, counted from the head: block i
+    of n, from 0, has lr_backbone * layer_decay ** (n - i) (Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT)."""
+    probe: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """With `model.training=lp-ft`: share of the steps in which the head trains alone. Both parts have a warm-up and a
+    decay of their own."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD; of AdamW, beta 1. Its beta 2 is 0.999."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """Weight decay of SGD."""
+    """Weight decay. SGD adds it to every gradient; AdamW shrinks weights by it, but no biases, norms, tokens and
+    position embeddings, as DeiT and BEiT."""
     power: Positive = 0.9
     """Exponent of the decay: a rate is multiplied by (1 - step / steps) ** power."""
     warm_up: Steps = 100

@@ -48,7 +48,7 @@ class Recipe(Record):
     """The images."""
     augment: ClassificationAugment | SegmentationAugment
     """Augmentation of the training images."""
-    model: ClassificationModel
+    model: ClassificationModel | SegmentationModel
     """The network."""
     optim: Optim = Optim()
     """The optimizer and its schedule."""
@@ -86,7 +86,13 @@ class Recipe(Record):
             for name in sorted({self.method, *self.methods})
         }
         object.__setattr__(self, "methods", methods)
-        suffix, backbone = load_method(self.method).backbone_variant, self.model.backbone
+        method, training = load_method(self.method), self.model.training
+        if training not in method.trainings:
+            allowed = " or ".join(method.trainings)
+            raise ValueError(
+                f"method {self.method} does nothing sensible with model.training={training}: use {allowed}"
+            )
+        suffix, backbone = method.backbone_variant, self.model.backbone
         if not backbone.endswith(suffix):
             model = self.model.model_copy(update={"backbone": check_backbone(backbone + suffix)})
             object.__setattr__(self, "model", model)

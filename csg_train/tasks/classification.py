@@ -52,7 +52,7 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
         encoder = Encoder(
             model.backbone, weights, model.freeze_batch_norm, model.freeze_affine, size=recipe.fixed_size()
         )
-        return Classifier(encoder, classes)
+        return Classifier(encoder, classes, model.head)
 
     def views(
         self, images: ClassificationDataset, recipe: ClassificationRecipe, count: int, *, augmented: bool

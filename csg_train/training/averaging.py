@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from csg_train.methods.base import Student
+from csg_train.models.lora import merged_state
 
 PREFIX = "average."
 
@@ -36,7 +37,7 @@ class WeightAverage:
         """Take in the weights after `step` steps, if they belong to the mean."""
         if step < self.first:
             return
-        for name, value in self.student.state_dict().items():
+        for name, value in merged_state(self.student).items():
             if step == self.first or not value.is_floating_point():
                 self.mean[name] = value.clone()
             else:
@@ -48,7 +49,7 @@ class WeightAverage:
 
     def unpack(self, tensors: dict[str, Tensor]) -> None:
         """Restore the mean from the tensors of a checkpoint."""
-        places = self.student.state_dict()
+        places = merged_state(self.student)
         self.mean = {
             name: tensors[PREFIX + name].to(place.device) for name, place in places.items() if PREFIX + name in tensors
         }

@@ -26,7 +26,7 @@ def batch_size(optim: Optim, images: int) -> int:
     raise UsageError(what, f"set {' or '.join(f'--set optim.batch={size}' for size in nearest)}")
 
 
-def check_parts(method: Method, model: ClassificationModel, optim: Optim, batch: int) -> None:
+def check_parts(method: Method, model: ClassificationModel | SegmentationModel, optim: Optim, batch: int) -> None:
     """Refuse parts of one image where batch norm trains: it can't normalise by a single one.
 
     Args:
@@ -52,7 +52,7 @@ def check_parts(method: Method, model: ClassificationModel, optim: Optim, batch:
     raise UsageError(f"{what} of one image{where}, and batch norm can't train on one", hint)
 
 
-def _without_batch_norm(model: ClassificationModel) -> list[str]:
+def _without_batch_norm(model: ClassificationModel | SegmentationModel) -> list[str]:
     """The options that leave no batch norm to train."""
     head = ["--set model.head=deeplabv2"] if isinstance(model, SegmentationModel) and model.head == "aspp" else []
     return head + ([] if model.freeze_batch_norm else ["--set model.freeze_batch_norm=true"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from csg_train.methods.base import Student
+from csg_train.models.lora import merged_state
 from csg_train.tasks import Measurement
 from csg_train.training.run_folder import KEEP_CHECKPOINTS
 from csg_train.training.run_result import BestMeasurement
@@ -50,7 +51,7 @@ class BestWeights:
         if self.found and self._value(self.found) > getattr(measurement.evaluation, self.score):
             return
         self.found = BestMeasurement(step=step, evaluation=measurement.evaluation)
-        tensors = {WEIGHTS + name: value for name, value in student.state_dict().items()}
+        tensors = {WEIGHTS + name: value for name, value in merged_state(student).items()}
         tensors[PREDICTIONS] = torch.from_numpy(measurement.predictions)
         file = self.folder / f"best-{self.kind}-{step:08d}.safetensors"
         write_tensors(file, tensors, {NOTE: self.found.model_dump_json()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,9 @@ from csg.console import log
 from csg_train.methods.base import Method
 from csg_train.training.averaging import WeightAverage
 
+OPTIMISER = {"momentum": "momentum_buffer", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "updates": "step"}
+"""What torch's optimisers keep of a parameter, by its name in a checkpoint."""
+
 
 @dataclass(frozen=True)
 class TrainingState:
@@ -19,7 +23,7 @@ class TrainingState:
     method: Method
     """The method, with its student."""
     optimiser: torch.optim.Optimizer
-    """SGD, with its momenta."""
+    """SGD with its momenta, or AdamW with its two means and its count of steps."""
     scaler: torch.amp.GradScaler
     """The gradient scaler; disabled unless the precision is fp16."""
     device: torch.device
@@ -28,10 +32,10 @@ class TrainingState:
     """The mean of the student's weights; None unless they are averaged."""
 
     def pack(self) -> dict[str, Tensor]:
-        """The state of the method, momenta, mean weights, gradient scale and random generators."""
+        """The state of method and optimiser, mean weights, gradient scale and random generators."""
         tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
-            tensors[f"momentum.{index}"] = state["momentum_buffer"]
+            tensors |= {f"{name}.{index}": state[key] for name, key in OPTIMISER.items() if key in state}
         if self.average:
             tensors |= self.average.pack()
         tensors["rng.cpu"] = torch.get_rng_state()
@@ -44,11 +48,10 @@ class TrainingState:
         """Restore the state that `pack` returned."""
         prefix = "method."
         self.method.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-        momenta = {int(n.split(".")[1]): t for n, t in tensors.items() if n.startswith("momentum.")}
         if self.average:
             self.average.unpack(tensors)
         plain = self.optimiser.state_dict()
-        plain["state"] = {index: {"momentum_buffer": tensor} for index, tensor in momenta.items()}
+        plain["state"] = _optimiser_state(tensors)
         self.optimiser.load_state_dict(plain)
         torch.set_rng_state(tensors["rng.cpu"])
         if ("rng.cuda" in tensors) != (self.device.type == "cuda"):
@@ -58,3 +61,13 @@ class TrainingState:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": float(tensors["scale"])})
+
+
+def _optimiser_state(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """What an optimiser keeps of its parameters, by their number; of one that has not trained yet, nothing."""
+    found: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        kind, _, index = name.partition(".")
+        if kind in OPTIMISER:
+            found[int(index)][OPTIMISER[kind]] = tensor
+    return dict(found)

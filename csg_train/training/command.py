@@ -19,6 +19,7 @@ from csg.locks import locked, new_folder
 from csg_train.distributed import broadcast_object, main_process_first, process_group, rank, said_once, world_size
 from csg_train.methods import load_method
 from csg_train.methods.base import Method
+from csg_train.models.lora import add_lora
 from csg_train.models.teacher import Teacher
 from csg_train.models.weights import load_weights
 from csg_train.recipe import Recipe, load_recipe
@@ -222,6 +223,10 @@ def build_method(
     kind = load_method(recipe.method)
     torch.manual_seed(recipe.seed)
     student = TASKS[recipe.task].student(recipe, classes, state)
+    if recipe.model.training == "lora":
+        add_lora(student.encoder, recipe.model.lora_rank)
+    elif recipe.model.training == "frozen":
+        student.encoder.freeze()
     teacher = None
     if kind.needs_teacher and state is not None:
         dilated, size = recipe.task == "seg", recipe.fixed_size()

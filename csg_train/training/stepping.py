@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from csg.errors import UsageError, one_line
@@ -15,6 +15,7 @@ from csg_train.distributed import world_size
 from csg_train.methods.base import Batch, Losses, Method
 from csg_train.recipe import Recipe
 from csg_train.training.optimizer import TrainingPrecision, make_optimiser, set_learning_rates
+from csg_train.training.schedule import Schedule
 
 
 class Stepping:
@@ -23,26 +24,49 @@ class Stepping:
     Args:
         method: on the device.
         recipe: settings of the optimiser and its speed.
+        schedule: of the training.
         precision: of the forward pass.
         device: that it trains on.
 
     Attributes:
-        optimiser: SGD, with its momenta.
+        optimiser: SGD or AdamW, with its state.
         scaler: the gradient scaler; disabled unless the precision is fp16.
     """
 
-    def __init__(self, method: Method, recipe: Recipe, precision: TrainingPrecision, device: torch.device):
-        self.method, self.optim, self.precision, self.device = method, recipe.optim, precision, device
-        self.optimiser = make_optimiser(method, recipe.optim, fused=recipe.speed.fused)
+    def __init__(
+        self,
+        method: Method,
+        recipe: Recipe,
+        *,
+        schedule: Schedule,
+        precision: TrainingPrecision,
+        device: torch.device,
+    ):
+        self.method, self.schedule, self.precision, self.device = method, schedule, precision, device
+        self.optim = recipe.optim
+        self.optimiser = make_optimiser(method, self.optim, fused=recipe.speed.fused)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision.name == "fp16")
-        self.model = DistributedDataParallel(method, broadcast_buffers=False) if world_size() > 1 else method
+        self.model: nn.Module | None = None  # until the first step: what trains must not change below DDP
 
-    def make(self, batch: Batch, factor: float) -> dict[str, Tensor]:
+    def _begin(self, step: int) -> None:
+        """Let what the schedule says train, and set the learning rates."""
+        encoder, probe = self.method.student.encoder, self.schedule.probe
+        if step < probe and not encoder.frozen:
+            encoder.freeze()
+        elif 0 < probe <= step and encoder.frozen:
+            encoder.unfreeze()
+            self.model = None
+        if self.model is None:
+            several = world_size() > 1
+            self.model = DistributedDataParallel(self.method, broadcast_buffers=False) if several else self.method
+        set_learning_rates(self.optimiser, self.method, self.optim, self.schedule.factor(step))
+
+    def make(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Make a step.
 
         Args:
             batch: this process's share.
-            factor: of the learning rates.
+            step: counted from 0.
 
         Returns:
             What is logged, still on the device.
@@ -50,7 +74,7 @@ class Stepping:
         Raises:
             UsageError: the images are too small for the network.
         """
-        set_learning_rates(self.optimiser, self.method, self.optim, factor)
+        self._begin(step)
         self.optimiser.zero_grad(set_to_none=True)
         parts = batch.split(self.optim.accumulate)
         logged: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
@@ -75,7 +99,7 @@ class Stepping:
 
     def _losses(self, part: Batch) -> tuple[Losses, Losses]:
         try:
-            losses, figures = self.model(part)
+            losses, figures = cast(nn.Module, self.model)(part)
         except ValueError as error:
             if "Expected more than 1" not in str(error):
                 raise

@@ -31,6 +31,7 @@ from csg_train.distributed import (
     sum_over_processes,
 )
 from csg_train.methods.base import Batch, Method
+from csg_train.models.lora import merge_lora
 from csg_train.recipe import Recipe
 from csg_train.tasks import NotFiniteError
 from csg_train.training.averaging import WeightAverage
@@ -41,7 +42,7 @@ from csg_train.training.environment import peak_memory_mib
 from csg_train.training.finite import finite_or_none, non_finite
 from csg_train.training.measurements import Measurements
 from csg_train.training.metrics_log import MetricsLine
-from csg_train.training.optimizer import TrainingPrecision, rate_factor
+from csg_train.training.optimizer import TrainingPrecision, learning_rates
 from csg_train.training.pictures import keep_pictures
 from csg_train.training.profiling import WAIT, profiled
 from csg_train.training.progress_report import ProgressReport, progress_report
@@ -49,6 +50,7 @@ from csg_train.training.run_data import RunImages
 from csg_train.training.run_files import DIVERGED, RESULT
 from csg_train.training.run_folder import Run
 from csg_train.training.run_result import RunResult
+from csg_train.training.schedule import Schedule
 from csg_train.training.signals import Interrupted, Stop, Stopped
 from csg_train.training.speed import set_device, set_network, without_compiling
 from csg_train.training.stepping import Stepping
@@ -91,13 +93,16 @@ class Trainer:
         self.batch = batch_size(optim, count)
         check_parts(self.method, recipe.model, optim, self.batch)
         self.steps_per_epoch = count // self.batch
-        self.steps = recipe.schedule(count)
+        self.schedule = Schedule.of(recipe, count)
+        self.steps = self.schedule.steps
         student = self.method.student
         set_device(recipe.speed, self.device)
         set_network(self.method, recipe.speed, self.device)
         self.batches = TrainingBatches(recipe, self.images.training, self.method, device=self.device, batch=self.batch)
         self.throughput = Throughput(self.device)
-        self.stepping = Stepping(self.method, recipe, self.precision, self.device)
+        self.stepping = Stepping(
+            self.method, recipe, schedule=self.schedule, precision=self.precision, device=self.device
+        )
         self.average = WeightAverage(student, self.steps, optim.average) if optim.average else None
         self.state = TrainingState(
             self.method, self.stepping.optimiser, self.stepping.scaler, self.device, self.average
@@ -161,6 +166,7 @@ class Trainer:
         conclusion = Conclusion(self.run, self.measurements, self.method.student)
 
         def conclude() -> RunResult:
+            merge_lora(self.method.student)  # after the checkpoint, which has the low-rank changes
             whole = conclusion.make(result, self.average.mean if self.average else {})
             pictures = keep_pictures(self.run, self.recipe, self.method, images=self.images, scores=conclusion.scores)
             self.metrics.images(self.step, pictures)
@@ -225,7 +231,7 @@ class Trainer:
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Make one optimiser step; returns what is logged, still on the device."""
-        logged = self.stepping.make(batch, rate_factor(self.step, self.steps, self.recipe.optim))
+        logged = self.stepping.make(batch, self.step)
         self.counted |= (batch.labels != IGNORED).any() if batch.labels.ndim > 1 else True
         self.step += 1
         if self.average:
@@ -244,7 +250,7 @@ class Trainer:
         images_per_s, waiting = self.throughput.recent(note=recorded)
         report.show(self.step, figures["loss"], images_per_s, waiting)
         if recorded:
-            figures |= {f"lr/{group['name']}": group["lr"] for group in self.stepping.optimiser.param_groups}
+            figures |= {f"lr/{name}": rate for name, rate in learning_rates(self.stepping.optimiser).items()}
             self.metrics.write(MetricsLine(self.step, figures | {"images_per_s": images_per_s}))
 
     def _require_labels(self) -> None:
