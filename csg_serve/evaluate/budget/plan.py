@@ -2,10 +2,9 @@
 
 label-plan.json     the model, the images, and the items to label, in order; written first
 candidates.npz      every image or point that could be asked about, with the model's answer: for the estimates alone
-labels-NAME.jsonl   the answers of one person, a line each; lines are only ever appended
+labels-NAME.jsonl   the answers of one person (csg_serve/evaluate/labelling/answers.py)
 
-A page or a person answers the items in their order. A later line of the same person about the same item replaces the
-earlier one, so that an answer can be corrected or taken back.
+Only the answers before the first open item count: any first part of the order is a sample.
 """
 
 from __future__ import annotations
@@ -13,18 +12,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
 from csg.records import Record, read_record
 from csg_serve.evaluate.records import Count, Index, Source
 
 PLAN = "label-plan.json"
 CANDIDATES = "candidates.npz"
-LABELS = "labels-{name}.jsonl"
-"""Name of the file of one person's answers."""
 PLAN_VERSION: Final = 1
-NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}"
-"""What the name of a person in a file's name may be."""
 
 
 class PlannedImage(Record):
@@ -91,19 +86,6 @@ class LabelPlan(Record):
         if any(one.predicted >= len(self.classes) for one in self.items):
             raise ValueError("each item has a predicted class")
         return self
-
-
-class LabelAnswer(Record):
-    """A line of labels-NAME.jsonl, such as `{"item": 3, "class": "dog", "at": "2026-01-31T09:30:00Z"}`."""
-
-    item: Index
-    """Index of the item in the plan."""
-    name: str | None = Field(alias="class")
-    """Name of the class; None: can't tell."""
-    at: AwareDatetime
-    """Time of the answer."""
-    taken_back: bool = False
-    """Whether the answer was taken back (undo): the item is open again for this person; `class` is then None."""
 
 
 def read_plan(folder: Path) -> LabelPlan:

@@ -1,0 +1,110 @@
+"""Scores from the labels of a sample, with 95 % intervals.
+
+Shape letters: M candidates, n labelled ones, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student
+
+from csg.estimates.candidates import Candidates, Floats, Ints, fit_calibration
+from csg.estimates.scores import ScoreFunction
+
+LEVEL = 0.95
+ASSUMED_LABELS = 25.0
+"""Labels that the model's own variance counts for, beside that of the labels."""
+PRIOR = 1.0
+"""Labels that the model's calibrated probabilities count for, in each predicted class."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score estimated from a sample."""
+
+    value: float
+    """The estimate, in 0..1."""
+    low: float
+    """Lower end of the 95 % interval."""
+    high: float
+    """Upper end."""
+    standard_error: float
+    """Standard error of `value`."""
+
+    @property
+    def half_width(self) -> float:
+        """Half the length of the interval."""
+        return (self.high - self.low) / 2
+
+
+class LabelledSample:
+    """The labels of a sample, from which every score is estimated.
+
+    Args:
+        candidates: all candidates.
+        inclusion: inclusion probability of each, (M,).
+        rows: indices of the labelled ones, (n,), n >= 1.
+        true: their classes, (n,); -1: can't tell, which leaves the candidate out of every score.
+    """
+
+    def __init__(self, candidates: Candidates, inclusion: Floats, rows: Ints, true: Ints):
+        told = true >= 0
+        self.candidates, self.inclusion, self.rows, self.true = candidates, inclusion, rows[told], true[told]
+        self.predicted = candidates.predicted[self.rows]
+        self.weights = candidates.size[self.rows] / inclusion[self.rows]
+        self.calibration = fit_calibration(candidates, self.rows, self.true, self.weights)
+        self.probabilities = candidates.calibrated(self.calibration)
+        self.matrix = self._matrix()
+
+    def _matrix(self) -> Floats:
+        """The confusion matrix of all candidates, (K, K): of each predicted class its known size, split as its labels
+        and PRIOR labels of the model's calibrated probabilities say."""
+        classes = self.candidates.classes
+        model, found, times = self.candidates.column_sums(self.probabilities), np.zeros((classes, classes)), 0.0
+        np.add.at(found, (self.true, self.predicted), self.weights)
+        times = self.weights.mean()
+        known = model.sum(0)
+        with np.errstate(invalid="ignore"):
+            split = found + PRIOR * times * np.nan_to_num(model / known)
+            return np.asarray(np.nan_to_num(split / split.sum(0)) * known)
+
+    def estimate(self, score: ScoreFunction) -> Estimate:
+        """A score of all candidates: the score of `matrix`, corrected by the weighted labels (one-step estimator)."""
+        value, gradient = score(self.matrix)
+        influence = gradient.T[self.candidates.predicted]
+        expected = np.sum(self.probabilities * influence, 1)
+        spread = np.maximum(np.sum(self.probabilities * influence**2, 1) - expected**2, 0)
+        own, mine = gradient[self.true, self.predicted], expected[self.rows]
+        slope = _slope(mine, own, self.weights * self.weights)
+        size, share = self.candidates.size, self.weights / self.weights.sum()
+        left = own - slope * mine
+        rest = share @ left
+        value += slope * (size @ expected) + size.sum() * rest
+        n = len(self.rows)
+        design = size.sum() ** 2 * np.sum(share**2 * (1 - self.inclusion[self.rows]) * (left - rest) ** 2)
+        assumed = np.sum(size**2 * (1 - self.inclusion) / self.inclusion * spread)
+        design *= n / max(n - 2, 1)
+        variance = max(design, (design * n + assumed * ASSUMED_LABELS) / (n + ASSUMED_LABELS))
+        if self.candidates.sampled:
+            variance += size.sum() ** 2 * (share @ (own - share @ own) ** 2) / len(size)
+        return _interval(float(value), float(variance), int(1 / (share @ share)))
+
+
+def _slope(x: Floats, y: Floats, weights: Floats) -> float:
+    """How much of the model's expectation to use, 0..1 (the power tuning of Angelopoulos et al. 2023b)."""
+    centre = x - np.average(x, weights=weights)
+    below = weights @ centre**2
+    return float(np.clip(weights @ (centre * y) / below, 0, 1)) if below > 0 else 0.0
+
+
+def _interval(value: float, variance: float, n: int) -> Estimate:
+    """Wilson's interval with the number of labels that a simple random sample would need for the same variance."""
+    value, quantile = min(max(value, 0.0), 1.0), float(student.ppf((1 + LEVEL) / 2, max(n - 2, 1)))
+    inner = (n * value + 2) / (n + 4)
+    z2 = quantile**2 * variance / (inner * (1 - inner))
+    middle = (value + z2 / 2) / (1 + z2)
+    half = np.sqrt(z2 * value * (1 - value) + z2**2 / 4) / (1 + z2)
+    low, high = min(middle - half, value), max(middle + half, value)
+    return Estimate(value, float(max(low, 0)), float(min(high, 1)), float(np.sqrt(variance)))

@@ -1,0 +1,76 @@
+"""All scores of a task from one sample of labels, with what is not known about classes that no label has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from csg.estimates.candidates import Candidates, Floats
+from csg.estimates.choice import chances
+from csg.estimates.estimate import Estimate, LabelledSample
+from csg.estimates.scores import accuracy, class_accuracy, class_iou, mean_of
+
+Task = Literal["classification", "segmentation"]
+CLASS_SCORES = {"classification": class_accuracy, "segmentation": class_iou}
+"""The score of one class, whose mean over the classes is the main score of a task."""
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What the labels of a sample say."""
+
+    overall: Estimate
+    """Accuracy, or pixel accuracy."""
+    mean: Estimate
+    """Mean class accuracy, or mIoU, of the classes that have a label."""
+    per_class: dict[int, Estimate]
+    """Accuracy or IoU of each class that has a label."""
+    unseen: tuple[int, ...]
+    """Classes that the model answers and no label has."""
+
+
+def estimate_scores(sample: LabelledSample, task: Task) -> Estimates:
+    """Estimate every score of a task.
+
+    A class that the model answers somewhere and no label has may exist with a score of 0 or of 1: the interval of the
+    mean holds all of these.
+    """
+    score, seen = CLASS_SCORES[task], np.unique(sample.true)
+    answered = np.unique(sample.candidates.predicted)
+    unseen = tuple(int(name) for name in np.setdiff1d(answered, seen))
+    mean = sample.estimate(mean_of(score, seen))
+    return Estimates(
+        overall=sample.estimate(accuracy),
+        mean=_with_unseen(mean, len(seen), len(unseen)),
+        per_class={int(name): sample.estimate(mean_of(score, np.array([name]))) for name in seen},
+        unseen=unseen,
+    )
+
+
+def _with_unseen(mean: Estimate, seen: int, unseen: int) -> Estimate:
+    low, high = mean.low * seen / (seen + unseen), (mean.high * seen + unseen) / (seen + unseen)
+    return Estimate(mean.value, min(low, mean.low), max(high, mean.high), mean.standard_error)
+
+
+def task_chances(candidates: Candidates, task: Task) -> Floats:
+    """Relative chances for the two scores of a task alike, (M,): `csg.estimates.choice.chances`."""
+    answered = np.unique(candidates.predicted)
+    return chances(candidates, [accuracy, mean_of(CLASS_SCORES[task], answered)])
+
+
+def labels_to_halve(labelled: int, population: int | None) -> int:
+    """How many more labels halve the interval: its length falls as sqrt(1 / n - 1 / N).
+
+    Args:
+        labelled: labels so far, n.
+        population: number of images, N; None: points of images, of which there are as good as infinitely many.
+
+    Example:
+        >>> labels_to_halve(100, None), labels_to_halve(100, 800)
+        (300, 191)
+    """
+    left = 1 / population if population else 0.0
+    wanted = 1 / ((1 / labelled - left) / 4 + left)
+    return max(0, round(wanted) - labelled)
