@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from csg_serve.bench.results import BenchOptions
     from csg_serve.client.endpoints import Servers
     from csg_serve.evaluate.against import Against
+    from csg_serve.evaluate.budget.command import BudgetOptions
     from csg_serve.evaluate.session import EvaluateOptions
 
 EVALUATE_EXAMPLES = examples(
     "csg evaluate bundles/pacs-csg-1 --data photos/ --report",
     "csg evaluate --data photos/ --server gpu-box:8001 --json",
+    "csg evaluate bundles/pacs-csg-1 --data unlabelled/ --budget 100",
 )
 PREDICT_EXAMPLES = examples(
     "csg predict bundles/pacs-csg-1 photos/ --top 5 --format csv",
@@ -172,6 +174,83 @@ class AgainstOptions:
         return Against(self.against, self.require, margin) if self.against else None
 
 
+FEW = "Few labels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewLabelsOptions:
+    """An evaluation on images without labels, of which some are labelled now."""
+
+    budget: Annotated[
+        Optional[int],
+        typer.Option(
+            metavar="LABELS",
+            help="The images of --data have no labels: choose so many (of segmenters, points of images), label them in "
+            "a page, and estimate the scores. With --out and a larger budget, an earlier list is continued.",
+            min=1,
+            rich_help_panel=FEW,
+        ),
+    ] = None
+    half_width: Annotated[
+        Optional[float],
+        typer.Option(
+            help="Stop labelling when the 95 % interval of the mean class accuracy or mIoU is as short as this much to "
+            "each side, such as 0.02.",
+            min=0.0001,
+            max=0.5,
+            rich_help_panel=FEW,
+        ),
+    ] = None
+    person: Annotated[
+        str, typer.Option(help="Who labels; several people label in one folder.", rich_help_panel=FEW)
+    ] = "me"
+    label: Annotated[
+        bool,
+        typer.Option(
+            "--label/--no-label",
+            help="Label in a page; or only write the list, and estimate from the labels that are there.",
+            rich_help_panel=FEW,
+        ),
+    ] = True
+    browser: Annotated[
+        bool,
+        typer.Option(
+            "--open/--no-open", help="Open the page in a browser, or only print its address.", rich_help_panel=FEW
+        ),
+    ] = True
+
+    def budget_options(
+        self, evaluation: EvaluationOptions, connection: ConnectionOptions, model: str | None
+    ) -> BudgetOptions:
+        """The options as csg_serve takes them.
+
+        Raises:
+            UsageError: an option is for images with labels.
+            UsageError, InputError: as `EvaluationOptions.evaluate_options`.
+        """
+        from csg_serve.evaluate.budget.command import BudgetOptions, refuse_with_budget
+
+        assert self.budget is not None
+        given = {"--labels": bool(evaluation.labels), "--mirrored": evaluation.mirrored, "--resume": evaluation.resume}
+        refuse_with_budget(given)
+        same = evaluation.evaluate_options(connection, model)
+        source = connection.source(evaluation.words or [])[0]
+        return BudgetOptions(
+            source=source,
+            model=model,
+            data=same.data,
+            tile=same.tile,
+            budget=self.budget,
+            half_width=self.half_width,
+            person=self.person,
+            label=("open" if self.browser else "print") if self.label else "no",
+            out=same.out,
+            on_unreadable=same.on_unreadable,
+            report=same.report,
+            page=same.page,
+        )
+
+
 @grouped
 def evaluate(
     *,
@@ -179,12 +258,21 @@ def evaluate(
     model: Model = None,
     evaluation: EvaluationOptions,
     against: AgainstOptions,
+    few: FewLabelsOptions,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model on labelled real images, through its server or from its bundle.
+    """Evaluate a model on real images, through its server or from its bundle.
 
-    An interrupted evaluation can be resumed.
+    They are labelled; or some of them are labelled now (--budget). An interrupted evaluation can be resumed.
     """
+    if few.budget is not None:
+        from csg_serve.evaluate.budget.command import budget_command, refuse_with_budget
+
+        refuse_with_budget({"--against": against.against is not None, "--require": against.require is not None})
+        budget_command(few.budget_options(evaluation, connection, model), as_json)
+        return
+    if few.half_width is not None:
+        raise UsageError("--half-width is for images that are labelled now", "give --budget too, or leave it out")
     from csg_serve.evaluate.command import evaluate_command
 
     options = evaluation.evaluate_options(connection, model)

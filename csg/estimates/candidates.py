@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 TEMPERATURES = (1.0, 1.25, 1.6, 2.2, 3.2, 5.0)
-MIXTURES = (0.015, 0.03, 0.06, 0.12, 0.25, 0.5)
+MIXTURES = (0.01, 0.02, 0.035, 0.06, 0.12, 0.25, 0.5)
 """The calibrations that are tried."""
 
 
@@ -24,7 +24,7 @@ class Calibration:
 
     temperature: float = 1.25
     """Softmax temperature (Guo et al. 2017)."""
-    mixture: float = 0.03
+    mixture: float = 0.02
     """Share of the mean over all candidates that is mixed in: no candidate is ever certain."""
 
 
@@ -48,7 +48,7 @@ class Candidates:
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return self.probabilities.shape[1]
+        return int(self.probabilities.shape[1])
 
     def tempered(self, temperature: float, rows: Ints | slice = slice(None)) -> Floats:
         """The probabilities at a softmax temperature, (rows, K)."""

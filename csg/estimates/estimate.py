@@ -14,6 +14,9 @@ from csg.estimates.candidates import Candidates, Floats, Ints, fit_calibration
 from csg.estimates.scores import ScoreFunction
 
 LEVEL = 0.95
+"""Confidence of the intervals."""
+FITTED = 4
+"""Numbers that are fitted to the labels: mean, slope, temperature and mixture."""
 ASSUMED_LABELS = 25.0
 """Labels that the model's own variance counts for, beside that of the labels."""
 PRIOR = 1.0
@@ -85,11 +88,11 @@ class LabelledSample:
         n = len(self.rows)
         design = size.sum() ** 2 * np.sum(share**2 * (1 - self.inclusion[self.rows]) * (left - rest) ** 2)
         assumed = np.sum(size**2 * (1 - self.inclusion) / self.inclusion * spread)
-        design *= n / max(n - 2, 1)
+        design *= n / max(n - FITTED, 1)
         variance = max(design, (design * n + assumed * ASSUMED_LABELS) / (n + ASSUMED_LABELS))
         if self.candidates.sampled:
             variance += size.sum() ** 2 * (share @ (own - share @ own) ** 2) / len(size)
-        return _interval(float(value), float(variance), int(1 / (share @ share)))
+        return _interval(float(value), float(variance), 1 / float(share @ share))
 
 
 def _slope(x: Floats, y: Floats, weights: Floats) -> float:
@@ -99,10 +102,17 @@ def _slope(x: Floats, y: Floats, weights: Floats) -> float:
     return float(np.clip(weights @ (centre * y) / below, 0, 1)) if below > 0 else 0.0
 
 
-def _interval(value: float, variance: float, n: int) -> Estimate:
-    """Wilson's interval with the number of labels that a simple random sample would need for the same variance."""
-    value, quantile = min(max(value, 0.0), 1.0), float(student.ppf((1 + LEVEL) / 2, max(n - 2, 1)))
-    inner = (n * value + 2) / (n + 4)
+def _interval(value: float, variance: float, labels: float) -> Estimate:
+    """Wilson's interval with the number of labels that a simple random sample would need for the same variance.
+
+    Args:
+        value: the estimate.
+        variance: its variance.
+        labels: effective number of labels (Kish 1965). Errors are rare, and seldom normal: the variance is as uncertain
+            as one of normal values with half as many degrees of freedom.
+    """
+    value, quantile = min(max(value, 0.0), 1.0), float(student.ppf((1 + LEVEL) / 2, max(labels / 2 - 1, 1)))
+    inner = (labels * value + 2) / (labels + 4)
     z2 = quantile**2 * variance / (inner * (1 - inner))
     middle = (value + z2 / 2) / (1 + z2)
     half = np.sqrt(z2 * value * (1 - value) + z2**2 / 4) / (1 + z2)

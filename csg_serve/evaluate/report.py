@@ -51,7 +51,7 @@ def write_report(
     else:
         sections = classification_sections(report, images)
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             segmenter=segmenter,
@@ -70,7 +70,8 @@ def write_report(
         raise InputError(f"{path} can't be written: {error.strerror}", "give another file to --report") from None
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Jinja's environment of the templates in page/."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "page"),
         autoescape=True,  # names of classes and files come from the user

@@ -164,7 +164,7 @@ def _absolute(source: str) -> str:
     return source if named else str(absolute(Path(source)))
 
 
-def _digest(model: OpenModel) -> str:
+def model_digest(model: OpenModel) -> str:
     """SHA-256 of what the model is: its card, and of a bundle the files of its graph, since its version is always 0."""
     files = [sha256(file) for file in model.bundle.graph_files] if isinstance(model, BundleModel) else []
     return hashlib.sha256("".join([model.card.to_json(), *files]).encode()).hexdigest()
@@ -189,7 +189,7 @@ def _read_dataset(
         model=served.name,
         version=served.version,
         bundle=None if isinstance(options.source, Servers) else served.server,
-        card=_digest(served),
+        card=model_digest(served),
         data=data,
         labels=options.labels,
         tile=options.tile,
