@@ -63,14 +63,12 @@ class LabelledSample:
 
     def _matrix(self) -> Floats:
         """The confusion matrix of all candidates, (K, K): of each predicted class its known size, split as its labels
-        and PRIOR labels of the model's calibrated probabilities say."""
-        classes = self.candidates.classes
-        model, found, times = self.candidates.column_sums(self.probabilities), np.zeros((classes, classes)), 0.0
+        and PRIOR labels of the model's calibrated probabilities say; labels for all leave nothing to these."""
+        found, model = np.zeros((self.candidates.classes,) * 2), self.candidates.column_sums(self.probabilities)
         np.add.at(found, (self.true, self.predicted), self.weights)
-        times = self.weights.mean()
-        known = model.sum(0)
+        known, unlabelled = model.sum(0), np.mean(self.weights - self.candidates.size[self.rows])
         with np.errstate(invalid="ignore"):
-            split = found + PRIOR * times * np.nan_to_num(model / known)
+            split = found + PRIOR * unlabelled * np.nan_to_num(model / known)
             return np.asarray(np.nan_to_num(split / split.sum(0)) * known)
 
     def estimate(self, score: ScoreFunction) -> Estimate:

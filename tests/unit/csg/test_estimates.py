@@ -1,0 +1,125 @@
+"""Scores from few labels: unbiased, exact with all labels, with intervals that hold the truth."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from csg.estimates.candidates import ASSUMED, Candidates, fit_calibration
+from csg.estimates.choice import FLOOR, Order, draw_order
+from csg.estimates.estimate import LabelledSample
+from csg.estimates.report import estimate_scores, labels_to_halve, task_chances
+from csg.estimates.scores import accuracy, class_accuracy, class_iou, mean_of
+
+CLASSES = 3
+
+
+def population(seed, count=60, size=None):
+    """A model that is right where it is sure, more or less, and the true classes."""
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet([0.4] * CLASSES, count)
+    true = np.array([random.choice(CLASSES, p=0.7 * one + 0.3 / CLASSES) for one in probabilities])
+    return Candidates(np.ones(count) if size is None else size, probabilities, probabilities.argmax(1)), true
+
+
+def confusion(candidates, true):
+    matrix = np.zeros((CLASSES, CLASSES))
+    np.add.at(matrix, (true, candidates.predicted), candidates.size)
+    return matrix
+
+
+def test_weights_over_all_samples_of_a_tiny_population_have_the_mean_one():
+    chances, steps = np.array([0.4, 0.3, 0.15, 0.1, 0.05]), 400
+    for item, others in itertools.product(range(5), np.random.default_rng(0).random((4, 5))):
+        weights = []
+        for own in (np.arange(steps) + 0.5) / steps:  # every number that this candidate may draw
+            numbers = others.copy()
+            numbers[item] = own
+            order = Order(chances, numbers / chances)
+            chosen = item in order.rows[:2]
+            weights.append(1 / order.inclusion(2)[item] if chosen else 0.0)
+        assert np.mean(weights) == pytest.approx(1, abs=max(weights) / steps)
+
+
+def test_any_first_part_of_an_order_stays_when_the_budget_grows():
+    order = draw_order(np.full(20, 0.05), seed=3)
+    assert (np.diff([order.inclusion(count) for count in range(1, 21)], axis=0) >= 0).all()
+    assert (order.inclusion(20) == 1).all()
+
+
+@pytest.mark.parametrize("score", [accuracy, mean_of(class_accuracy, np.arange(3)), mean_of(class_iou, np.arange(3))])
+def test_gradients_are_those_of_the_scores(score):
+    matrix, step = np.array([[5.0, 1, 2], [2, 7, 1], [0.5, 1, 4]]), 1e-6
+    value, gradient = score(matrix)
+    for cell in np.ndindex(3, 3):
+        more = matrix.copy()
+        more[cell] += step
+        assert (score(more)[0] - value) / step == pytest.approx(gradient[cell], abs=1e-5)
+    assert np.sum(gradient * matrix) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_labels_for_all_give_the_score_itself_without_an_interval(task):
+    candidates, true = population(0)
+    sample = LabelledSample(candidates, np.ones(60), np.arange(60), true)
+    found, matrix = estimate_scores(sample, task), confusion(candidates, true)
+    one = class_accuracy if task == "classification" else class_iou
+    for estimate, score in ((found.overall, accuracy), (found.mean, mean_of(one, np.arange(3)))):
+        assert estimate.value == pytest.approx(score(matrix)[0])
+        assert estimate.half_width == pytest.approx(0, abs=1e-9)
+
+
+def test_estimates_have_no_bias_and_their_intervals_hold_the_truth():
+    candidates, true = population(1, 300)
+    truth = accuracy(confusion(candidates, true))[0]
+    chances, found = task_chances(candidates, "classification"), []
+    for seed in range(200):
+        order = draw_order(chances, seed)
+        rows = order.rows[:60]
+        found.append(LabelledSample(candidates, order.inclusion(60), rows, true[rows]).estimate(accuracy))
+    assert np.mean([one.value for one in found]) == pytest.approx(truth, abs=0.015)
+    assert np.mean([one.low <= truth <= one.high for one in found]) > 0.92
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**20), count=st.integers(10, 40), answer=st.integers(-1, 2), sure=st.booleans())
+def test_estimates_are_finite_and_inside_their_intervals(seed, count, answer, sure):
+    candidates, true = population(seed, 50, np.random.default_rng(seed).random(50) + 0.01)
+    if sure:
+        candidates = Candidates(candidates.size, np.eye(CLASSES)[candidates.predicted], candidates.predicted, True)
+    order = draw_order(task_chances(candidates, "segmentation"), seed)
+    rows = order.rows[:count]
+    given_labels = true[rows].copy()
+    given_labels[: count - 1] = answer if answer >= 0 else given_labels[: count - 1]
+    found = estimate_scores(LabelledSample(candidates, order.inclusion(count), rows, given_labels), "segmentation")
+    for one in (found.overall, found.mean, *found.per_class.values()):
+        assert 0 <= one.low <= one.value <= one.high <= 1
+
+
+def test_no_candidate_has_less_than_its_share_of_the_floor():
+    candidates, _ = population(2)
+    chances = task_chances(candidates, "classification")
+    assert chances.sum() == pytest.approx(1)
+    assert chances.min() >= FLOOR / 60 - 1e-12
+
+
+def test_a_class_without_labels_widens_the_interval_of_the_mean():
+    candidates, true = population(3)
+    rows = np.flatnonzero(true != 2)[:30]
+    found = estimate_scores(LabelledSample(candidates, np.full(60, 0.5), rows, true[rows]), "classification")
+    assert found.unseen == (2,)
+    assert found.mean.high - found.mean.low > 1 / 3
+
+
+def test_labels_that_contradict_a_sure_model_change_its_calibration():
+    candidates, _ = population(4, 200)
+    random = np.random.default_rng(0).integers(0, CLASSES, 200)
+    fitted = fit_calibration(candidates, np.arange(200), random, np.ones(200))
+    assert fitted.mixture > ASSUMED.mixture or fitted.temperature > ASSUMED.temperature
+
+
+def test_four_times_the_labels_halve_the_interval_of_endless_images():
+    assert labels_to_halve(50, None) == 150
+    assert labels_to_halve(50, 50) == 0
