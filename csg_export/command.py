@@ -15,6 +15,7 @@ from csg_export.precisions import export_precision
 from csg_export.sources import Source, from_run
 from csg_export.tensorrt import engine_library
 from csg_export.torchvision_source import from_torchvision
+from csg_train.models.weights_licence import limits_of_use
 from csg_train.training.run_files import RUNS
 from csg_train.training.run_folder import Run, newest_run
 
@@ -28,6 +29,8 @@ def export_command(request: ExportRequest, as_json: bool) -> Bundle:
         show_parity(bundle.card)
         show_evaluations(bundle.card)
     log(f"bundle {bundle.path}: {model_bytes(bundle) / 2**20:.1f} MiB, {bundle.card.precision_note}")
+    if limits := limits_of_use(bundle.card.weights):
+        log(limits)
     return bundle
 
 

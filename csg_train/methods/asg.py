@@ -32,6 +32,7 @@ class Asg(Method):
 
     def __init__(self, student: Student, teacher: Teacher | None, settings: AsgSettings):
         super().__init__(student, teacher, settings)
+        self.teacher.check_classifier()
         self.policy = RatePolicy(student.encoder, settings.window) if settings.learned else None
         self.seen: list[Tensor] = []
 

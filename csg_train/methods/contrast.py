@@ -9,6 +9,7 @@ K keys in the queue.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from typing import Literal, TypeVar, cast
 
@@ -21,12 +22,14 @@ from csg_train.distributed import gather, rank
 
 Module = TypeVar("Module", bound=nn.Module)
 Pooling = Literal["attached", "detached", "mean"]
+APoolBy = Literal["relu", "norm", "softmax"]
 PROJECTION = 128  # docs/method.md section 2
 
 
-def positions(map_BCHW: Tensor) -> Tensor:
-    """The vectors of a map, at least float32 (B, P, C), after a ReLU for stages that end without one."""
-    return map_BCHW.relu().to(_wide(map_BCHW)).flatten(2).transpose(1, 2)
+def positions(map_BCHW: Tensor, by: APoolBy = "relu") -> Tensor:
+    """The vectors of a map, at least float32 (B, P, C); with `relu` after a ReLU, for stages that end without one."""
+    rectified = map_BCHW.relu() if by == "relu" else map_BCHW
+    return rectified.to(_wide(map_BCHW)).flatten(2).transpose(1, 2)
 
 
 def patch_means(map_BCHW: Tensor, grid: int = 1) -> Tensor:
@@ -53,12 +56,13 @@ def _wide(map_BCHW: Tensor) -> torch.dtype:
     return torch.promote_types(map_BCHW.dtype, torch.float32)
 
 
-def attention(positions_BPC: Tensor, means_GP: Tensor) -> Tensor:
-    """Weights of A-pool in each patch (docs/method.md section 4).
+def attention(positions_BPC: Tensor, means_GP: Tensor, by: APoolBy = "relu") -> Tensor:
+    """Weights of A-pool in each patch (docs/method.md section 4), by one of three formulas.
 
-    a_ij = <v_ij, v_mean> / sum over the positions of the patch. All steps are products of matrices, so that neither
-    they nor their gradients need a copy of the map. The length of v_mean cancels out: v_mean is scaled to at most 1,
-    which keeps the products in the range of float32.
+    relu, of vectors without negative values: a_ij = <v_ij, v_mean> / sum over the positions of the patch. All steps are
+    products of matrices, so that neither they nor their gradients need a copy of the map. The length of v_mean cancels
+    out: v_mean is scaled to at most 1, which keeps the products in the range of float32.
+    norm: a_ij = |v_ij| / sum over the positions of the patch. softmax: of <v_ij, v_mean> / sqrt(C).
 
     Returns:
         (B, G, P), non-negative; the sum over each patch is 1. A patch of zeros has uniform weights, without
@@ -66,10 +70,20 @@ def attention(positions_BPC: Tensor, means_GP: Tensor) -> Tensor:
     """
     tiny = torch.finfo(positions_BPC.dtype).tiny
     with torch.autocast(positions_BPC.device.type, enabled=False):
+        if by == "norm":
+            return _shares(torch.linalg.vector_norm(positions_BPC, dim=2)[:, None] * means_GP, means_GP)
         mean_BGC = means_GP @ positions_BPC
+        if by == "softmax":
+            scores_BGP = mean_BGC @ positions_BPC.mT / math.sqrt(positions_BPC.shape[2])
+            return scores_BGP.masked_fill(means_GP == 0, float("-inf")).softmax(2)
         direction_BGC = mean_BGC / mean_BGC.detach().amax(2, keepdim=True).clamp_min(tiny)
         score_BGP = (direction_BGC @ positions_BPC.mT) * means_GP
-    sum_BG1 = score_BGP.sum(2, keepdim=True)
+    return _shares(score_BGP, means_GP)
+
+
+def _shares(score_BGP: Tensor, means_GP: Tensor) -> Tensor:
+    """Scores as shares of their sum in each patch; uniform where all are 0."""
+    tiny, sum_BG1 = torch.finfo(score_BGP.dtype).tiny, score_BGP.sum(2, keepdim=True)
     return torch.where(sum_BG1 > 0, score_BGP / sum_BG1.clamp_min(tiny), means_GP)
 
 
@@ -94,12 +108,13 @@ class Projection(nn.Module):
             positions.
         mlp: heads with a hidden layer.
         grid: patches on each side of a map, each pooled on its own.
+        by: formula of the weights of A-pool; with `relu`, maps are rectified before any pooling.
     """
 
-    def __init__(self, channels: dict[str, int], pooling: Pooling, mlp: bool, grid: int = 1):
+    def __init__(self, channels: dict[str, int], pooling: Pooling, mlp: bool, grid: int = 1, by: APoolBy = "relu"):
         super().__init__()
         self.heads = nn.ModuleDict({stage: projection_head(width, mlp) for stage, width in channels.items()})
-        self.pooling, self.grid = pooling, grid
+        self.pooling, self.grid, self.by = pooling, grid, by
 
     def forward(self, maps: dict[str, Tensor], attention_maps: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Unit vectors, float32 (B * grid * grid, D), of each stage.
@@ -115,13 +130,13 @@ class Projection(nn.Module):
         return vectors
 
     def _pool(self, map_BCHW: Tensor, attended_BCHW: Tensor | None) -> Tensor:
-        values_BPC, weights_GP = positions(map_BCHW), patch_means(map_BCHW, self.grid)
+        values_BPC, weights_GP = positions(map_BCHW, self.by), patch_means(map_BCHW, self.grid)
         if self.pooling == "mean":
             return a_pool(values_BPC, weights_GP.expand(len(values_BPC), -1, -1))
-        attended_BPC = values_BPC if attended_BCHW is None else positions(attended_BCHW)
+        attended_BPC = values_BPC if attended_BCHW is None else positions(attended_BCHW, self.by)
         if self.pooling == "detached":
             attended_BPC = attended_BPC.detach()
-        return a_pool(values_BPC, attention(attended_BPC, weights_GP))
+        return a_pool(values_BPC, attention(attended_BPC, weights_GP, self.by))
 
 
 def momentum_copy(module: Module) -> Module:

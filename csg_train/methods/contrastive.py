@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from csg_train.methods.base import Batch, Losses, Method, Student, task_loss
 from csg_train.methods.contrast import Projection
 from csg_train.methods.settings import ContrastiveSettings
+from csg_train.models.encoder_families import RECTIFIED, family_of
 from csg_train.models.teacher import Teacher
 
 
@@ -31,7 +32,8 @@ class ContrastiveMethod(Method):
         super().__init__(student, teacher, settings)
         channels: dict[str, int] = {stage: student.encoder.channels[stage] for stage in settings.stages}
         pooling = settings.attention if settings.apool else "mean"
-        self.projection = Projection(channels, pooling, settings.mlp, settings.grid)
+        by = settings.apool_by or ("relu" if family_of(student.encoder.name) in RECTIFIED else "norm")
+        self.projection = Projection(channels, pooling, settings.mlp, settings.grid, by)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         yield from super().head_parameters()

@@ -74,6 +74,8 @@ class L2(Method):
     def __init__(self, student: Student, teacher: Teacher | None, settings: L2Settings):
         super().__init__(student, teacher, settings)
         self.anchored = WeightAnchor(student.encoder)
+        if settings.fisher:
+            self.teacher.check_classifier()
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure the Fisher information."""

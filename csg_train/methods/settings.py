@@ -155,6 +155,10 @@ class ContrastiveSettings(MethodSettings):
     """G, the stages whose maps are contrasted; layer3 and layer4 are best in the paper's ablation."""
     apool: bool = True
     """Pool maps by attention (docs/method.md section 4); otherwise by their mean."""
+    apool_by: Literal["relu", "norm", "softmax"] | None = None
+    """Weights of A-pool: relu: similarity to the mean, of rectified maps, as published; norm: length of the vector at
+    each position; softmax: of similarities (docs/method.md section 4). The last two keep negative values. null: norm
+    for the families vit, swin and convnext, whose maps are half negative, relu for others."""
     attention: Literal["attached", "detached"] = "attached"
     """Let the gradient flow through the weights of A-pool, as in the published recipes, or not (docs/method.md
     section 6). The weights of a key never have a gradient, except in simclr, which trains both views."""

@@ -169,6 +169,8 @@ class Encoder(nn.Module):
             images of any height and width that `multiple` divides.
     """
 
+    name: str
+    """Name of the backbone."""
     channels: dict[str, int]
     """Channels of the map of each stage."""
     strides: dict[str, int]
@@ -188,6 +190,7 @@ class Encoder(nn.Module):
         size: tuple[int, int] | None = None,
     ):
         super().__init__()
+        self.name = name
         stages: Stages | timm_backbone.TimmStages
         if name.startswith(TIMM):
             stages = timm_backbone.TimmStages(name, weights, size)

@@ -10,6 +10,7 @@ from csg.errors import UsageError
 from csg_train.models.backbones import BACKBONES, IBN, Backbone, Encoder
 from csg_train.models.fast_layers import fold_batch_norms
 from csg_train.models.ibn import published_variant
+from csg_train.models.timm_classifier import TimmClassifier, timm_classifier
 
 
 class Teacher(nn.Module):
@@ -36,12 +37,26 @@ class Teacher(nn.Module):
         if name in BACKBONES:
             self.head = _imagenet_classifier(BACKBONES[name], weights)
             fold_batch_norms(self.encoder.stages)
+        else:
+            self.head = timm_classifier(name, weights)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The map of each stage, (B, C, H/s, W/s), of images uint8 (B, H, W, 3)."""
         maps: dict[str, Tensor] = self.encoder(images)
         return maps
+
+    def check_classifier(self) -> None:
+        """Check that there is an ImageNet classifier that takes layer4.
+
+        Raises:
+            UsageError: the weights have none, or the network's classifier takes a class token.
+        """
+        if self.head is None:
+            raise UsageError(
+                "the backbone's weights have no ImageNet classifier of layer4, which this method needs",
+                "use a backbone that has one, such as resnet50 or timm:convnext_tiny, with all its weights",
+            )
 
     def classify(self, maps: dict[str, Tensor], pooled: bool = True) -> Tensor:
         """ImageNet logits of the maps of any encoder, with gradients to the maps.
@@ -54,14 +69,15 @@ class Teacher(nn.Module):
             (B, 1000), of the pooled layer4, or (B * H * W, 1000), of each position of layer4.
 
         Raises:
-            UsageError: the weights have no classifier; those of timm's feature interface never have one.
+            UsageError: there is no classifier (`check_classifier`).
         """
-        if self.head is None:
-            raise UsageError(
-                "the backbone's weights have no ImageNet classifier, which this method needs",
-                "use a torchvision backbone with its own weights",
-            )
+        self.check_classifier()
+        assert self.head is not None
         map_BCHW = maps["layer4"]
+        if isinstance(self.head, TimmClassifier):
+            whole = map_BCHW if pooled else map_BCHW.permute(0, 2, 3, 1).flatten(0, 2)[:, :, None, None]
+            found: Tensor = self.head(whole)
+            return found
         features = map_BCHW.mean((2, 3)) if pooled else map_BCHW.permute(0, 2, 3, 1).flatten(0, 2)
         logits: Tensor = self.head(features)
         return logits

@@ -258,6 +258,12 @@ def _read_file(short: str, file: Path) -> dict[str, Tensor]:
     return state
 
 
+def renamed(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file that has those of a timm model in their order, under timm's names."""
+    own = _whole(check_name(name)).state_dict()
+    return {key: tensor for (key, _), tensor in zip(own.items(), state.values(), strict=True)}
+
+
 def check_size(name: str, side: int) -> None:
     """Check that the model takes images of a size, by running it without weights and values.
 

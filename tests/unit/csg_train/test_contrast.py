@@ -9,6 +9,9 @@ from torch import nn
 
 from csg.errors import UsageError
 from csg_train.methods.contrast import Projection, a_pool, attention, info_nce, patch_means, positions, projection_head
+from csg_train.methods.contrastive import ContrastiveMethod
+from csg_train.methods.settings import ContrastiveSettings
+from tests.helpers.tiny_student import TinyStudent
 
 maps = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**16))
 
@@ -103,3 +106,40 @@ def test_a_projection_head_has_a_hidden_layer_of_the_same_width():
     head = projection_head(6)
     assert [type(layer).__name__ for layer in head] == ["Linear", "ReLU", "Linear"]
     assert (head[0].out_features, head[2].out_features) == (6, 128)
+
+
+def slow_weights(v, by):
+    """Section 4, position by position, of v (C, P)."""
+    mean = v.mean(1)
+    if by == "norm":
+        scores = torch.stack([v[:, p].square().sum().sqrt() for p in range(v.shape[1])])
+    else:
+        scores = torch.stack([((v[:, p] * mean).sum() / len(v) ** 0.5).exp() for p in range(v.shape[1])])
+    return scores / scores.sum()
+
+
+@pytest.mark.parametrize("by", ["norm", "softmax"])
+def test_a_pool_of_maps_with_negative_values_is_the_slow_sum(by):
+    v = random_map((3, 5, 4, 6, 1))
+    found = a_pool(positions(v, by), attention(positions(v, by), patch_means(v, 2), by))
+    patches = [v[b, :, y : y + 2, x : x + 3].flatten(1) for b in range(3) for y in (0, 2) for x in (0, 3)]
+    expected = torch.stack([(slow_weights(patch, by) * patch).sum(1) for patch in patches])
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("by", ["norm", "softmax"])
+def test_a_map_of_zeros_has_uniform_weights_by_any_formula(by):
+    v = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    weights = attention(positions(v, by), patch_means(v), by)
+    assert torch.equal(weights, torch.full((1, 1, 4), 1 / 4))
+    (gradient,) = torch.autograd.grad((weights * torch.arange(4.0)).sum(), v)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(("backbone", "by"), [("resnet18", "relu"), ("timm:vit_tiny_patch16_224", "norm")])
+def test_the_family_chooses_the_formula_unless_the_user_does(backbone, by):
+    student = TinyStudent()
+    student.encoder.name = backbone
+    for chosen in (None, "softmax"):
+        method = ContrastiveMethod(student, None, ContrastiveSettings(apool_by=chosen))
+        assert method.projection.by == (chosen or by)

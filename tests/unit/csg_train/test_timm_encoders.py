@@ -5,6 +5,7 @@ import torch
 
 from csg.errors import UsageError
 from csg_train.models.backbones import STAGES, Encoder
+from csg_train.models.teacher import Teacher
 from csg_train.models.timm_backbone import check_size
 from csg_train.models.weights import load_weights
 
@@ -26,7 +27,10 @@ NETWORKS = {
 """Strides, multiple and number of blocks with the stem."""
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+LIGHT = ("vit_tiny_patch16_224", "mobilenetv4_conv_small", "regnety_004")
+
+
+@pytest.mark.parametrize("name", [n if n in LIGHT else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
 def test_a_network_has_stages_at_any_size(name):
     strides, multiple, blocks = NETWORKS[name]
     side = multiple * (112 // multiple)
@@ -65,6 +69,7 @@ def test_a_plain_vit_gives_four_depths_with_the_final_norm():
         torch.testing.assert_close(maps[stage], slow[depth - 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["vit_small_patch14_dinov2", "vit_small_patch16_dinov3", "swin_tiny_patch4_window7_224"]
 )
@@ -101,3 +106,29 @@ def test_timms_safetensors_are_read_with_the_classifier(tmp_path):
     encoder = Encoder("timm:vit_tiny_patch16_224", found, True, size=(32, 48))
     assert encoder.get_parameter("stages.model.model.pos_embed").shape == (1, 1 + 2 * 3, 192)
     torch.testing.assert_close(encoder.get_parameter("stages.model.model.norm.weight"), state["norm.weight"])
+
+
+WITH_CLASSIFIER = ("convnext_atto", "tf_efficientnet_lite0", "mobilenetv4_conv_small")
+
+
+@pytest.mark.parametrize(
+    "name", [*WITH_CLASSIFIER, "regnety_002", pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow)]
+)
+def test_the_teachers_classifier_is_that_of_the_network(name):
+    torch.manual_seed(0)
+    model = timm.create_model(name).eval()
+    teacher = Teacher(f"timm:{name}", model.state_dict(), size=(224, 224))
+    images = torch.randint(256, (2, 224, 224, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        maps = teacher(images)
+        expected = model(teacher.encoder.normalise(images))
+        torch.testing.assert_close(teacher.classify(maps), expected, rtol=1e-4, atol=1e-5)
+        assert teacher.classify(maps, pooled=False).shape == (2 * 7 * 7, 1000)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnet18"])
+def test_a_network_without_a_classifier_of_maps_is_no_teacher_of_asg(name):
+    """A ViT's takes the class token; the other has seven classes."""
+    state = timm.create_model(name, num_classes=1000 if "vit" in name else 7).state_dict()
+    with pytest.raises(UsageError, match="no ImageNet classifier of layer4"):
+        Teacher(f"timm:{name}", state, size=(224, 224)).check_classifier()

@@ -6,7 +6,7 @@ import pytest
 import torchvision
 
 from csg.card import ModelCard, parse_card
-from csg_train.models.weights_licence import pretrained_weights, torchvision_weights
+from csg_train.models.weights_licence import limits_of_use, pretrained_weights, torchvision_weights
 from csg_train.training.command import train
 from csg_train.training.environment import Environment
 from csg_train.training.run_folder import Run
@@ -35,6 +35,23 @@ def test_what_the_publisher_states_is_recorded(backbone, weights, name, licence,
     assert (found.name, found.licence) == (name, licence)
     assert said in found.note
     assert "/home" not in found.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "limited"),
+    [
+        ("timm:vit_small_patch16_dinov3", "dinov3-license, which is not free for all uses: read https://ai.meta.com"),
+        ("timm:convnextv2_atto", "cc-by-nc-4.0, which is not free"),
+        ("timm:vit_small_patch14_dinov2", None),
+        ("timm:tf_efficientnet_lite0", None),
+        ("mobilenet_v2", None),
+    ],
+)
+def test_weights_that_are_not_free_for_all_uses_are_said_to_be(backbone, limited):
+    pytest.importorskip("timm", reason="needs the extra timm")
+    line = limits_of_use(pretrained_weights(backbone, None))
+    assert (line is None) == (limited is None)
+    assert (limited or "") in (line or "")
 
 
 def test_weights_of_torchvision_with_a_licence_of_their_own_name_it():
