@@ -51,16 +51,20 @@ function acted(event, typing) {
 async function attempt(action) {
   try {
     await action();
-    busy = false;
   } catch (error) {
     find("problem").textContent = error.message;
-    busy = false;
   }
+  working(false);
+}
+
+function working(now) {
+  busy = now;
+  document.querySelector("main").setAttribute("aria-busy", now);
 }
 
 function act(action) {
   if (busy || over) return;
-  busy = true;
+  working(true);
   find("problem").textContent = "";
   attempt(action);
 }
@@ -69,7 +73,7 @@ function answer(label) {
   if (!shown) return;
   act(async () => {
     const found = await post("answer", { item: shown.item, label });
-    if (found.twice === undefined) tell(found);
+    if (found.twice === undefined) tell(found, shown.picture.point ? "point" : "image");
     else say("Answered in another window already.");
     await show(found);
   });
@@ -147,7 +151,11 @@ function put(id, image, ratio, alt) {
   image.parentElement.style.setProperty("--ratio", ratio);
 }
 
-const nearest = (side) => task.windows.reduce((best, one, at) => (Math.abs(one - side) < Math.abs(task.windows[best] - side) ? at : best), 0);
+/** The place of the square whose side is nearest to one in pixels. */
+function nearest(side) {
+  const away = task.windows.map((one) => Math.abs(one - side));
+  return away.indexOf(Math.min(...away));
+}
 
 function zoomBy(step) {
   if (!shown?.picture.point) return;
@@ -181,10 +189,10 @@ function ending(found, title, text) {
 }
 
 /** After an answer: what it was, and what the model said. */
-function tell({ given, suggestion }) {
-  const own = given === null ? "Can't tell." : `You: \u2068${given}\u2069.`;
+function tell({ given, suggestion }, what) {
+  const own = `The ${what} before: ${given === null ? "can't tell" : `you said \u2068${given}\u2069`}`;
   const agrees = suggestion !== null && given === suggestion;
-  say(suggestion === null ? own : agrees ? `${own} The model agrees.` : `${own} The model: \u2068${suggestion}\u2069.`);
+  say(suggestion === null ? `${own}.` : agrees ? `${own}, the model agrees.` : `${own}, the model says \u2068${suggestion}\u2069.`);
   find("last").className = suggestion === null || given === null ? "" : agrees ? "agrees" : "differs";
 }
 
