@@ -35,6 +35,7 @@ class Asg(Method):
         self.teacher.check_classifier()
         self.policy = RatePolicy(student.encoder, settings.window) if settings.learned else None
         self.seen: list[Tensor] = []
+        self.kept: dict[int, Tensor] = {}  # what `target` has given, by image
 
     @property
     def augmented(self) -> bool:
@@ -43,14 +44,23 @@ class Asg(Method):
     def losses(self, batch: Batch) -> tuple[Losses, Losses]:
         (view,) = batch.views
         maps = self.student.encoder(view)
-        with torch.no_grad():
-            target = self.teacher.classify(self.teacher(view), self.settings.pooled)
-        imitation = kl_of_predictions(target, self.teacher.classify(maps, self.settings.pooled))
+        imitation = kl_of_predictions(self.target(batch), self.teacher.classify(maps, self.settings.pooled))
         losses = {"task": task_loss(self.student.classify(maps), batch.labels)}
         losses["imitation"] = capped(self.settings.weight * imitation, self.settings.cap)
         self.seen.append(torch.stack([losses["task"], imitation]).detach())
         figures = {f"rate/{name}": rate for name, rate in self.policy.rates().items()} if self.policy else {}
         return losses, figures
+
+    @torch.no_grad()
+    def target(self, batch: Batch) -> Tensor:
+        """The teacher's ImageNet logits, computed once for images that are the same in every pass."""
+        indices = batch.indices if self.settings.pooled else None
+        if indices and all(index in self.kept for index in indices):
+            return torch.stack([self.kept[index] for index in indices])
+        logits = self.teacher.classify(self.teacher(batch.views[0]), self.settings.pooled)
+        if indices:
+            self.kept |= zip(indices, logits, strict=True)
+        return logits
 
     def learning_rate(self, group: str, backbone: float, heads: float) -> float:
         rates = self.policy.rates() if self.policy else {}

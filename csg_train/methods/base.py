@@ -32,11 +32,22 @@ class Batch:
     """uint8 (V, B, H, W, 3): V independent augmentations of the same images; the q-view is the first."""
     labels: Tensor
     """Class of each image, int64 (B,), or of each pixel, uint8 (B, H, W)."""
+    indices: tuple[int, ...] | None = None
+    """Which of the training images these are, if each is the same in every pass and what networks give for it may be
+    kept; otherwise None."""
+    embedded: bool = False
+    """Whether `views` holds, in place of images, a frozen encoder's embeddings of them, float (1, B, C)."""
 
     def split(self, parts: int) -> list[Batch]:
         """The same images in `parts` smaller batches of nearly equal size, without empty ones."""
         chunks = zip(self.views.tensor_split(parts, 1), self.labels.tensor_split(parts), strict=True)
-        return [Batch(views, labels) for views, labels in chunks if len(labels)]
+        batches, start = list[Batch](), 0
+        for views, labels in chunks:
+            end = start + len(labels)
+            indices = self.indices and self.indices[start:end]
+            batches.append(Batch(views, labels, indices, self.embedded))
+            start = end
+        return [batch for batch in batches if len(batch.labels)]
 
 
 class Method(nn.Module):
@@ -60,6 +71,8 @@ class Method(nn.Module):
     """Suffix of the backbone's name, for methods that change the backbone."""
     trainings: ClassVar[tuple[str, ...]] = ("full", "frozen", "lp-ft", "lora")
     """The values of `model.training` that it makes sense with; without `frozen` if its losses are for the encoder."""
+    takes_features: ClassVar[bool] = False
+    """Whether its batches may be `embedded` when the encoder of a classifier is frozen: it uses `logits` alone."""
     tuned_setting: ClassVar[str | None] = "weight"
     """The setting that a comparison tunes: the weight of the method's loss. None: it tunes the learning rates."""
 
@@ -98,6 +111,11 @@ class Method(nn.Module):
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Measure something on the untrained student, once, before the first step; `batches` has no end."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """The student's logits of the first view."""
+        found: Tensor = self.student.head(batch.views[0]) if batch.embedded else self.student(batch.views[0])
+        return found
 
     def losses(self, batch: Batch) -> tuple[Losses, Losses]:
         """The losses of a batch.

@@ -13,6 +13,7 @@ class NoneMethod(Method):
     """Fine-tuning of the ImageNet encoder on the synthetic images, with nothing added."""
 
     Settings = NoneSettings
+    takes_features = True
     tuned_setting = None
 
     settings: NoneSettings
@@ -22,4 +23,4 @@ class NoneMethod(Method):
         return self.settings.augment
 
     def losses(self, batch: Batch) -> tuple[Losses, Losses]:
-        return {"task": task_loss(self.student(batch.views[0]), batch.labels)}, {}
+        return {"task": task_loss(self.logits(batch), batch.labels)}, {}

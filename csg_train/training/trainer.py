@@ -40,6 +40,7 @@ from csg_train.training.checkpoint import TrainingState
 from csg_train.training.conclusion import Conclusion
 from csg_train.training.environment import peak_memory_mib
 from csg_train.training.finite import finite_or_none, non_finite
+from csg_train.training.kept_features import FeatureBatches
 from csg_train.training.measurements import Measurements
 from csg_train.training.metrics_log import MetricsLine
 from csg_train.training.optimizer import TrainingPrecision, learning_rates
@@ -99,6 +100,7 @@ class Trainer:
         set_device(recipe.speed, self.device)
         set_network(self.method, recipe.speed, self.device)
         self.batches = TrainingBatches(recipe, self.images.training, self.method, device=self.device, batch=self.batch)
+        self.features = FeatureBatches(self.batches, self.schedule, self.precision)
         self.throughput = Throughput(self.device)
         self.stepping = Stepping(
             self.method, recipe, schedule=self.schedule, precision=self.precision, device=self.device
@@ -142,7 +144,7 @@ class Trainer:
         moments = [time.monotonic()]
         self.method.prepare(self.batches.of(range(self.step, 2**62)))
         self.method.train()
-        with closing(self.batches.of(range(min(count, self.steps)))) as batches:
+        with closing(self.features.of(range(min(count, self.steps)))) as batches:
             for batch in batches:
                 float(self._one_step(batch)["loss"])  # waits for the device
                 moments.append(time.monotonic())
@@ -180,7 +182,7 @@ class Trainer:
         self.throughput.start()
         with (
             progress_report(self.step, self.steps) as report,
-            closing(self.batches.of(range(self.step, self.steps))) as batches,
+            closing(self.features.of(range(self.step, self.steps))) as batches,
             profiled(self.run, self.profile, self.steps - self.step) as profiler,
         ):
             while self.step < self.steps:

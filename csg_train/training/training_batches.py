@@ -5,17 +5,40 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 
 from csg.console import log
 from csg_train.data.loading import LoadedBatch, StepBatchSampler, batches
+from csg_train.distributed import world_size
 from csg_train.methods.base import Batch, Method
 from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS, Images
 
 Value = TypeVar("Value")
+
+
+class InOrder(StepBatchSampler):
+    """All images once, in their order, in batches of one size; the last is filled up with the first images.
+
+    Every process takes all of them.
+
+    Args:
+        images: number of images.
+        batch: images in a batch of this process.
+        seed: of the images, in the order of no step.
+    """
+
+    def __init__(self, images: int, batch: int, seed: int):
+        super().__init__(images, batch * world_size(), seed, range(-(-images // batch)))
+        self.own = batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for number in self.steps:
+            start = number * self.own
+            yield [(0, index % self.images) for index in range(start, start + self.own)]
 
 
 class TrainingBatches:
@@ -29,12 +52,14 @@ class TrainingBatches:
         batch: images in a batch, over all processes.
 
     Attributes:
+        fixed: whether an image is the same in every pass, and what networks give for it may be kept.
         unreadable: images of this process that could not be read so far, counted each time.
     """
 
     def __init__(self, recipe: Recipe, images: Images, method: Method, *, device: torch.device, batch: int):
         self.recipe, self.images, self.method = recipe, images, method
         self.device, self.batch = device, batch
+        self.fixed = recipe.task == "cls" and not method.augmented and recipe.model.keep_features
         self.unreadable = 0
         self.replaced: set[str] = set()
 
@@ -44,18 +69,27 @@ class TrainingBatches:
         Raises:
             InputError: as `csg_train.data.loading.batches`.
         """
+        return self.loaded(self.sampler(steps))
+
+    def sampler(self, steps: range) -> StepBatchSampler:
+        """Which images make up the batches of these steps."""
+        return StepBatchSampler(len(self.images), self.batch, self.recipe.seed, steps)
+
+    def loaded(self, sampler: StepBatchSampler) -> Generator[Batch]:
+        """The batches of a sampler; raises as `of`."""
         recipe, method, data, on_gpu = self.recipe, self.method, self.recipe.data, self.device.type == "cuda"
         views = TASKS[recipe.task].views(self.images, recipe, method.views, augmented=method.augmented)
-        sampler = StepBatchSampler(len(self.images), self.batch, recipe.seed, steps)
         loaded = batches(views, sampler, data.on_unreadable, workers=data.workers, pin_memory=on_gpu)
         with closing(loaded):
             ahead = recipe.speed.copy_ahead and on_gpu
-            for one, batch in self._copied_ahead(loaded) if ahead else ((one, self._copied(one)) for one in loaded):
+            copied = self._copied_ahead(loaded) if ahead else ((one, self._copied(one)) for one in loaded)
+            for (one, batch), keys in zip(copied, sampler, strict=False):
                 self._note_unreadable(one.unreadable)
-                yield batch
+                yield replace(batch, indices=tuple(index for _, index in keys)) if self.fixed else batch
 
     def _copied(self, loaded: LoadedBatch) -> Batch:
-        return Batch(*(tensor.to(self.device, non_blocking=True) for tensor in (loaded.views, loaded.labels)))
+        views, labels = (tensor.to(self.device, non_blocking=True) for tensor in (loaded.views, loaded.labels))
+        return Batch(views, labels)
 
     def _copied_ahead(self, loaded: Iterator[LoadedBatch]) -> Generator[tuple[LoadedBatch, Batch]]:
         """Batches whose copy began, on a stream of its own, before the batch before was handed over."""

@@ -41,6 +41,7 @@ def images(tmp_path_factory):
     return noisy_images(tmp_path_factory.mktemp("data"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_stopped_run_of_each_mode_ends_with_the_weights_of_one_that_was_not(images, tmp_path, mode):
     recipe = tiny_recipe(images, optim__warm_up=0, **MODES[mode])
