@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from csg.records import Record, Shape
 
 Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
-CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+CalibrationMethod = Literal["minmax", "entropy", "percentile", "mse"]
 
 
 class ParityStage(Record):
@@ -46,8 +48,17 @@ class Parity(Record):
     """Every stage of the export, on `source` and on hard inputs; the last one on `source` is the graph itself."""
 
 
+class Float32Layer(Record):
+    """A layer of an int8 model that computes in float32, with what follows it until the next layer."""
+
+    name: str
+    """Name of its node in the graph."""
+    error: float
+    """What 8 bits of this layer alone cost: mean squared difference of the logits, as a share of their variance."""
+
+
 class Int8Calibration(Record):
-    """What the ranges of an int8 model were measured on."""
+    """How the ranges of an int8 model were measured, and what was done to keep its accuracy."""
 
     source: str
     """Name of the images' dataset: training images, never those of the evaluations."""
@@ -57,6 +68,16 @@ class Int8Calibration(Record):
     """How the ranges are derived from the values."""
     fp32_first_last: bool
     """Whether the first and the last layer compute in float32."""
+    remedies: tuple[str, ...] = ()
+    """What else was done to the graph, for one whose plain int8 graph was refused."""
+    float32_layers: tuple[Float32Layer, ...] = ()
+    """The further layers that compute in float32, the one with the largest error first."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_lists(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A graph that needed no repair has the card, and so the bytes, of a csg that knew of none."""
+        written: dict[str, object] = serialise(self)
+        return {name: value for name, value in written.items() if value not in ((), [])}
 
 
 class Engine(Record):

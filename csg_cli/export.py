@@ -123,9 +123,9 @@ class ModelOptions:
         ),
     ] = None
     calibration: Annotated[
-        Optional[Literal["minmax", "entropy", "percentile"]],
+        Optional[Literal["minmax", "entropy", "percentile", "mse"]],
         typer.Option(
-            help="How ranges are derived from values.",
+            help="How ranges are derived from values; mse: by the least squared error.",
             show_default="the most accurate: docs/export.md",
             rich_help_panel=INT8,
         ),

@@ -7,18 +7,14 @@ that have to stay in float32.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from onnx import ModelProto
 
 from csg.errors import VerificationError
+from csg_export.block_search import blocks_of, minimal_set
 from csg_export.fp16_graph import in_fp16, rounded_to_fp16
-from csg_export.layers import LAYERS
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,38 +57,3 @@ def to_fp16(model: ModelProto, within_tolerance: Callable[[ModelProto], bool]) -
         float32_blocks=tuple(blocks[index][0] for index in sorted(found)),
         blocks=len(blocks),
     )
-
-
-def blocks_of(model: ModelProto) -> list[list[str]]:
-    """Node names in order, split into blocks: a convolution or matrix product and what follows it."""
-    blocks: list[list[str]] = [[]]
-    for node in model.graph.node:
-        if node.op_type in LAYERS and blocks[-1]:
-            blocks.append([])
-        blocks[-1].append(node.name)
-    return blocks
-
-
-def minimal_set(items: Sequence[T], passes: Callable[[frozenset[T]], bool]) -> frozenset[T] | None:
-    """A set of items that `passes` and from which no item can be removed; None if not even all items pass.
-
-    Delta debugging by bisection (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", TSE 2002).
-    For k items in the result of n, `passes` is called about k log n times.
-
-    Args:
-        passes: must not turn false when items are added.
-    """
-    passes = functools.cache(passes)
-
-    def minimal(suspects: Sequence[T], included: frozenset[T]) -> frozenset[T]:
-        if passes(included):
-            return frozenset()
-        if len(suspects) == 1:
-            return frozenset(suspects)
-        left, right = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
-        from_right = minimal(right, included | frozenset(left))
-        return from_right | minimal(left, included | from_right)
-
-    if passes(frozenset()):
-        return frozenset()
-    return minimal(items, frozenset()) if passes(frozenset(items)) else None

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
-import onnx
-from onnx import ModelProto, NodeProto
-from onnxruntime.quantization import CalibrationMethod as RangeMethod
+from onnx import ModelProto, NodeProto, numpy_helper
 from onnxruntime.quantization import QuantType
-from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from csg.provenance import CalibrationMethod, Int8Calibration
+from csg_export.int8_ranges import Ranges, measured_ranges
 from csg_export.layers import LAYERS
-from csg_export.onnx_graph import INPUT, check_graph
+from csg_export.onnx_graph import check_graph
 
-CALIBRATION_BATCH = 8
-RANGE_METHODS = {method.name.lower(): method for method in RangeMethod}
 QUANTIZED_OPERATORS = [
     "Conv",
     "Gemm",
@@ -70,6 +62,31 @@ TENSORRT_INT8 = Int8Dialect(
 """For TensorRT: int8 activations without zero point, float32 biases."""
 
 
+@dataclass(frozen=True)
+class Int8Plan:
+    """How a float32 graph becomes an int8 graph."""
+
+    model: ModelProto
+    """The float32 graph."""
+    ranges: Ranges
+    """The range of each value."""
+    dialect: Int8Dialect
+    """The kind of graph that the runtime takes."""
+    excluded: tuple[str, ...] = ()
+    """Names of nodes that are not quantised: of the first and the last layer. Their inputs may be 8 bits."""
+    float32_nodes: frozenset[str] = frozenset()
+    """Names of nodes that compute in float32 from float32 values wherever no int8 node makes them."""
+    float32_sums: bool = False
+    """Whether sums, and the results of matrix products, are float32."""
+    biases: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Corrected biases: what replaces a constant, by its name; only where the layer is int8."""
+
+    @property
+    def operators(self) -> list[str]:
+        """The operators that are quantised."""
+        return [name for name in QUANTIZED_OPERATORS if name != "Add" or not self.float32_sums]
+
+
 def to_int8(
     model: ModelProto, batches: Sequence[np.ndarray], settings: Int8Calibration, dialect: Int8Dialect
 ) -> ModelProto:
@@ -79,22 +96,39 @@ def to_int8(
         batches: prepared training images, uint8 (B, H, W, 3).
         settings: the calibration method, and whether the first and the last layer stay float32.
     """
+    return quantise(plain_plan(model, batches, settings, dialect))
+
+
+def plain_plan(
+    model: ModelProto, batches: Sequence[np.ndarray], settings: Int8Calibration, dialect: Int8Dialect
+) -> Int8Plan:
+    """The plan of a graph that needs no repair; arguments as for `to_int8`."""
     model, excluded = _copy(model), []
     if settings.fp32_first_last:
         excluded = [*_first_and_last_layer(model), *_pool_in_float32(model)]
+    ranges = measured_ranges(model, batches, settings.method, dialect.symmetric, QUANTIZED_OPERATORS)
+    return Int8Plan(model, ranges, dialect, tuple(excluded))
+
+
+def quantise(plan: Int8Plan) -> ModelProto:
+    """The int8 graph of a plan, checked by onnx's checker."""
+    model, dialect = _with_biases(plan), plan.dialect
+    products = {"OpTypesToExcludeOutputQuantization": ["MatMul"]} if plan.float32_sums else {}
     quantizer = QDQQuantizer(
         model=model,
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=dialect.activations,
-        tensors_range=_ranges(model, batches, settings.method, dialect.symmetric),
+        tensors_range=plan.ranges,
         nodes_to_quantize=[],
-        nodes_to_exclude=excluded,
-        op_types_to_quantize=QUANTIZED_OPERATORS,
-        extra_options={"ActivationSymmetric": dialect.symmetric, "QuantizeBias": dialect.quantize_bias},
+        nodes_to_exclude=[*plan.excluded, *sorted(plan.float32_nodes)],
+        op_types_to_quantize=plan.operators,
+        extra_options={"ActivationSymmetric": dialect.symmetric, "QuantizeBias": dialect.quantize_bias, **products},
     )
     quantizer.quantize_model()
+    if plan.float32_nodes:
+        _bypass_quantisation(quantizer.model.model, plan)
     quantizer.model.topological_sort()
     quantized: ModelProto = quantizer.model.model
     del quantized.opset_import[1:]  # the quantizer adds ONNX Runtime's own domain and uses nothing of it
@@ -102,39 +136,46 @@ def to_int8(
     return quantized
 
 
-class _Images(CalibrationDataReader):  # type: ignore[misc]
-    """The calibrator's view of a few batches of images."""
+def _with_biases(plan: Int8Plan) -> ModelProto:
+    """The float32 graph with the corrected biases of the layers that become int8."""
+    model = _copy(plan.model)
+    float32 = {name for node in model.graph.node if node.name in plan.float32_nodes for name in node.input}
+    for constant in model.graph.initializer:
+        if constant.name in plan.biases and constant.name not in float32:
+            constant.CopyFrom(numpy_helper.from_array(plan.biases[constant.name], constant.name))
+    return model
 
-    def __init__(self, batches: Sequence[np.ndarray]):
-        self.batches: Iterator[np.ndarray] = iter(batches)
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        images = next(self.batches, None)
-        return None if images is None else {INPUT: images}
+def _bypass_quantisation(model: ModelProto, plan: Int8Plan) -> None:
+    """Let float32 nodes read float32 values as they are, wherever no int8 node makes them.
 
-
-def _ranges(model: ModelProto, batches: Sequence[np.ndarray], method: CalibrationMethod, symmetric: bool) -> Any:
-    """The range of each value on the images, a few images at a time: the calibrator keeps every value of a batch.
-
-    Percentiles are taken at both ends even for a symmetric dialect, and the quantizer makes the ranges symmetric. ONNX
-    Runtime's histogram of absolute values starts at the smallest value of the first images, and grows without limit
-    where that value is far from 0.
+    The quantizer gives the rounded value to every user of a value that one int8 node reads. A float32 sum of values
+    that are all rounded would also be an int8 sum for ONNX Runtime, which looks for the rounding around a node.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "fp32.onnx")
-        onnx.save(model, source)
-        with contextlib.redirect_stdout(io.StringIO()):
-            calibrator = create_calibrator(
-                source,
-                QUANTIZED_OPERATORS,
-                str(Path(folder, "augmented.onnx")),
-                RANGE_METHODS[method],
-                extra_options={"symmetric": symmetric and method != "percentile"},
-            )
-            for images in batches:
-                for start in range(0, len(images), CALIBRATION_BATCH):
-                    calibrator.collect_data(_Images([images[start : start + CALIBRATION_BATCH]]))
-            return calibrator.compute_data()
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    float32 = {*plan.excluded, *plan.float32_nodes}
+    for node in graph.node:
+        if node.name not in plan.float32_nodes:
+            continue
+        for index, name in enumerate(node.input):
+            source = _before_rounding(name, makers)
+            maker = makers.get(source)
+            if source != name and (maker is None or maker.name in float32 or maker.op_type not in plan.operators):
+                node.input[index] = source
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    for operator in ("DequantizeLinear", "QuantizeLinear"):
+        unused = [node for node in graph.node if node.op_type == operator and node.output[0] not in used]
+        for node in unused:
+            graph.node.remove(node)
+        used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+
+
+def _before_rounding(name: str, makers: Mapping[str, NodeProto]) -> str:
+    """What is quantised and dequantised again to make the value `name`; `name` itself if it is no such value."""
+    back = makers.get(name)
+    there = makers.get(back.input[0]) if back is not None and back.op_type == "DequantizeLinear" else None
+    return there.input[0] if there is not None and there.op_type == "QuantizeLinear" else name
 
 
 def _first_and_last_layer(model: ModelProto) -> list[str]:

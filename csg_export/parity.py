@@ -17,6 +17,10 @@ from csg_export.parity_images import HARD_INPUTS, ParityImages
 from csg_export.runners import Predictions, Runner
 
 
+class GraphRefused(VerificationError):
+    """The converted graph is too far from the network; one that was converted more carefully may pass."""
+
+
 @dataclass(frozen=True)
 class Tolerance:
     """How far a stage may differ from PyTorch. A value that is not finite is outside every tolerance."""
@@ -45,6 +49,8 @@ class Stage:
     """On real images."""
     hard_tolerance: Tolerance
     """On hard inputs."""
+    converted: bool = False
+    """Whether it is made from the graph in its precision."""
 
     def tolerance_on(self, images: ParityImages) -> Tolerance:
         """The tolerance for these images."""
@@ -154,7 +160,8 @@ def check_parity(reference: Runner, stages: Sequence[Stage], images: Sequence[Pa
         images: real ones if there are any, and hard inputs.
 
     Raises:
-        VerificationError: a stage is outside its tolerance, or a logit of the network itself is not finite.
+        GraphRefused: a stage of the converted graph is outside its tolerance.
+        VerificationError: another stage is, or a logit of the network itself is not finite.
         InputError: no image can be read.
     """
     results: list[ParityStage] = []
@@ -163,12 +170,14 @@ def check_parity(reference: Runner, stages: Sequence[Stage], images: Sequence[Pa
         unreadable: list[str] = []
         compared = compare(reference, stages, source, unreadable)
         source.report(unreadable)
-        for name, stats in compared.items():
+        for stage in stages:
+            stats = compared[stage.name]
             if not stats.passed:
-                raise VerificationError(
-                    _failure(name, source.name, stats), "nothing was written; --tolerance sets the limit"
+                refusal = GraphRefused if stage.converted else VerificationError
+                raise refusal(
+                    _failure(stage.name, source.name, stats), "nothing was written; --tolerance sets the limit"
                 )
-            results.append(stats.result(name, source.name))
+            results.append(stats.result(stage.name, source.name))
         shipped.append(compared[stages[-1].name])
     figures, allowed = shipped[0].result(stages[-1].name, images[0].name), shipped[0].max_allowed
     return Parity(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ from csg.errors import InputError
 from csg.images import load_segmentation, prepare, prepare_segmentation
 from csg_train.data.evaluation_batches import image_batches
 
+T = TypeVar("T")
 HARD_INPUTS = "hard inputs"
 
 
@@ -66,9 +68,9 @@ class ParityImages:
             log(f"{len(unreadable)} of {len(self.paths)} images of {self.name} were left out{first}")
 
 
-def evenly_spaced(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
-    """At most `count` of the paths, evenly spaced over all of them."""
-    return tuple(paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths)), dtype=int))
+def evenly_spaced(items: Sequence[T], count: int) -> tuple[T, ...]:
+    """At most `count` of the items, evenly spaced over all of them."""
+    return tuple(items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items)), dtype=int))
 
 
 def hard_inputs(spec: ClassificationInput | SegmentationInput) -> ParityImages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from onnx import ModelProto
@@ -13,7 +13,7 @@ from csg.provenance import Format, Int8Calibration
 from csg_export.external_weights import weights_folder
 from csg_export.formats import FORMATS, int8_dialect
 from csg_export.fp16 import to_fp16
-from csg_export.int8 import to_int8
+from csg_export.int8_repair import Int8Graph, int8_graphs
 from csg_export.options import ExportOptions
 from csg_export.parity import FINITE, Tolerance
 from csg_export.sources import Source
@@ -22,6 +22,8 @@ MAX_TOLERANCE = 1000.0
 """Largest tolerance that a user can choose."""
 MAX_INT8_LOSS = 0.01
 """Maximum loss of accuracy, or mIoU, on the real images."""
+AIMED_INT8_LOSS = 0.003
+"""Loss at which a graph that is repaired is good enough; if none is, the most accurate within the maximum is taken."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class Converted:
     intermediate: Mapping[str, ModelProto] = field(default_factory=dict)
     """Further graphs to compare with PyTorch in ONNX Runtime, by the name of their stage."""
     calibration: Int8Calibration | None = None
-    """What the ranges of a quantised graph were measured on."""
+    """How a graph was quantised."""
+    repaired: Iterator[Converted] | None = None
+    """Graphs to take instead, each closer to the float32 graph, if this one is refused; made while they are read."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class ExportPrecision:
     """Whether `convert` reads training images."""
     max_score_loss: float | None = None
     """Maximum loss of accuracy, or mIoU, on all real images; None: not measured."""
+    aimed_score_loss: float = 0.0
+    """Loss at which no further `repaired` graph is tried."""
 
 
 def _unchanged(conversion: Conversion) -> Converted:
@@ -104,12 +110,19 @@ def _int8(conversion: Conversion) -> Converted:
         method=options.calibration or dialect.calibration[source.task],
         fp32_first_last=options.fp32_first_last,
     )
+    graphs = int8_graphs(conversion.model, batches, settings, dialect, fixed_method=options.calibration is not None)
+    converted = (_converted_int8(graph) for graph in graphs)
+    return replace(next(converted), repaired=converted)
+
+
+def _converted_int8(graph: Int8Graph) -> Converted:
+    settings = graph.settings
     first_last = ", first and last layer fp32" if settings.fp32_first_last else ""
-    return Converted(
-        to_int8(conversion.model, batches, settings, dialect),
-        detail=f"{first_last}; {settings.method} ranges of {settings.images} training images",
-        calibration=settings,
-    )
+    parts = [f"{first_last}; {settings.method} ranges of {settings.images} training images", *settings.remedies]
+    if settings.float32_layers:
+        names = ", ".join(layer.name for layer in settings.float32_layers)
+        parts.append(f"{len(settings.float32_layers)} of {graph.layers} layers more in fp32 ({names})")
+    return Converted(graph.model, detail="; ".join(parts), calibration=settings)
 
 
 PRECISIONS: dict[str, ExportPrecision] = {
@@ -144,6 +157,7 @@ PRECISIONS: dict[str, ExportPrecision] = {
         compute_type="int8",
         calibrated=True,
         max_score_loss=MAX_INT8_LOSS,
+        aimed_score_loss=AIMED_INT8_LOSS,
     ),
 }
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from torch import nn
 
-from csg_export.fp16 import blocks_of, minimal_set, to_fp16
+from csg_export.block_search import blocks_of, minimal_set
+from csg_export.fp16 import to_fp16
 from csg_export.fp16_graph import rounded_to_fp16
 from csg_export.runners import torch_runner
 from tests.helpers.small_networks import IMAGES, Chain, graph, run

@@ -1,7 +1,6 @@
 """int8: how it is made, on small networks, and what its bundle says."""
 
 import tracemalloc
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,14 +10,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from csg.errors import VerificationError
-from csg_export.export import export
 from csg_export.inspect import graph_contents
 from csg_export.int8 import ONNXRUNTIME_INT8, TENSORRT_INT8, to_int8
-from csg_export.options import ExportOptions
-from csg_export.precisions import PRECISIONS
+from csg_export.int8_ranges import least_squares_range
 from csg_export.runners import torch_runner
-from csg_export.sources import from_run
 from tests.helpers.small_networks import CALIBRATION, IMAGES, Chain, graph, run
 
 FP32_FIRST_LAST = CALIBRATION.model_copy(update={"fp32_first_last": True})
@@ -113,9 +108,12 @@ def test_int8_is_calibrated_on_training_images_and_judged_on_real_ones(exported)
     assert inside.layers["int8"] > 50
 
 
-@pytest.mark.slow
-def test_int8_that_loses_more_than_a_point_is_not_written(trained, tmp_path, monkeypatch):
-    monkeypatch.setitem(PRECISIONS, "int8", replace(PRECISIONS["int8"], max_score_loss=-1.0))
-    with pytest.raises(VerificationError, match=r"int8 loses .* points on digits"):
-        export(from_run(trained), ExportOptions("int8"), tmp_path / "bundle")
-    assert not (tmp_path / "bundle").exists()
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_range_of_least_squares_clips_a_single_outlier(symmetric):
+    values, counts = np.append(np.linspace(0, 1, 1000), 100.0), np.full(1001, 1000)
+    counts[-1] = 1
+    low, high = least_squares_range(values, counts, symmetric)
+    assert low == (-high if symmetric else 0)
+    assert 1 <= high < 100
+    assert least_squares_range(values[:-1], counts[:-1], symmetric)[1] == pytest.approx(1, rel=0.2)
+    assert least_squares_range(np.zeros(3), np.ones(3), symmetric) == (0, 0)

@@ -1,0 +1,61 @@
+"""How far the answers of a quantised graph are from those of the float32 graph, on calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from onnx import ModelProto
+
+from csg_export.parity_images import evenly_spaced
+from csg_export.runners import Predictions, onnx_runner
+
+BATCH = 4
+SMALLEST = 1e-30
+
+
+class Int8Judge:
+    """Compares graphs with a float32 graph on a sample of the calibration images."""
+
+    def __init__(self, model: ModelProto, images: Sequence[np.ndarray]):
+        """Run the float32 graph.
+
+        Args:
+            model: the float32 graph.
+            images: batches of prepared images, uint8 (B, H, W, 3).
+        """
+        self.images = images
+        run = onnx_runner(model)
+        self.expected = [_centred(run(batch)) for batch in images]
+
+    def error(self, model: ModelProto) -> float:
+        """Mean squared difference of the logits from the float32 graph's, as a share of their variance.
+
+        Logits that differ by the same number for all classes are equal: they mean the same probabilities.
+        """
+        run = onnx_runner(model)
+        noise = signal = 0.0
+        for batch, expected in zip(self.images, self.expected, strict=True):
+            noise += float(((_centred(run(batch)) - expected) ** 2).sum(dtype=np.float64))
+            signal += float((expected**2).sum(dtype=np.float64))
+        error = noise / max(signal, SMALLEST)
+        return error if np.isfinite(error) else float("inf")
+
+
+def _centred(predictions: Predictions) -> np.ndarray:
+    logits_NK = predictions.logits_NK
+    return np.asarray(logits_NK - logits_NK.mean(1, keepdims=True))
+
+
+def sample_of(batches: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """At most `count` of the images, evenly spaced, in small batches of equal size."""
+    images = [image for batch in batches for image in batch]
+    return list(_batched(evenly_spaced(images, count)))
+
+
+def _batched(images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    start = 0
+    for stop in range(1, len(images) + 1):
+        if stop == len(images) or stop == start + BATCH or images[stop].shape != images[start].shape:
+            yield np.stack(images[start:stop])
+            start = stop
