@@ -8,8 +8,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from csg_export.export import export
 from csg_export.block_search import blocks_of
+from csg_export.export import export
 from csg_export.fp16_graph import in_fp16
 from csg_export.onnx_graph import to_onnx, without_logits
 from csg_export.options import ExportOptions
