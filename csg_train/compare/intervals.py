@@ -61,15 +61,39 @@ def estimate(runs: Sequence[Counts], against: Sequence[Counts] = ()) -> Estimate
         runs: of the system, one a seed, all on the same images.
         against: of the other system, with the same seeds in the same order; empty: none.
     """
+    all_runs = sampled([*runs, *against])
+    return estimate_of(all_runs[: len(runs)], all_runs[len(runs) :])
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The score of a run, on the images and on bootstrap samples of them, which are the same for all runs."""
+
+    images: int
+    """The number of images."""
+    values: np.ndarray
+    """Float (1 + DRAWS,): the score, then that on each sample; NaN without any class."""
+
+
+def sampled(runs: Sequence[Counts]) -> list[Sampled]:
+    """The scores of runs on the same images, and on bootstrap samples of these."""
     count = len(runs[0].right)
 
     def values(weights: np.ndarray) -> np.ndarray:
-        own = np.stack([run.scores(weights) for run in runs], axis=1)
-        return own - np.stack([run.scores(weights) for run in against], axis=1) if against else own
+        return np.stack([run.scores(weights) for run in runs], axis=1)
 
-    draws = bootstrap(values, np.arange(count))
+    both = np.concatenate([values(np.ones((1, count))), bootstrap(values, np.arange(count))])
+    return [Sampled(count, column) for column in both.T]
+
+
+def estimate_of(runs: Sequence[Sampled], against: Sequence[Sampled] = ()) -> Estimate:
+    """The same as `estimate`, of runs that were sampled before."""
+    values = np.stack([run.values for run in runs], axis=1)
+    if against:
+        values = values - np.stack([run.values for run in against], axis=1)
+    draws = values[1:]
     draws = draws[np.isfinite(draws).all(1)]  # without samples whose images have no counted pixel
-    return _interval(values(np.ones((1, count)))[0], draws, count)
+    return _interval(values[0], draws, runs[0].images)
 
 
 def _interval(scores: np.ndarray, draws: np.ndarray, images: int) -> Estimate:

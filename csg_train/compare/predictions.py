@@ -5,6 +5,7 @@ Each file is a run's `predictions.npz` without what no interval needs. It holds 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from csg.errors import InputError
 from csg.files import atomic_write
 from csg.metrics import union_pixels
 from csg.npz import npz_bytes
-from csg_train.compare.intervals import Counts, estimate
+from csg_train.compare.intervals import Counts, Sampled, estimate_of, sampled
 from csg_train.compare.results import Difference, MethodResult
 from csg_train.methods.spec import file_name
 from csg_train.training.kept_predictions import read_predictions
 from csg_train.training.run_files import PREDICTIONS
 from csg_train.training.run_folder import Run
 
+SampledMethods = dict[str, dict[int, Sampled]]
+"""The runs of each method by seed, by label."""
 FOLDER = "predictions"
 REFERENCES = ("none:augment=true", "none")
 """The methods that others are compared with, the first that is there; without them it is the first of all."""
@@ -52,22 +55,43 @@ def differences(folder: Path, methods: Sequence[MethodResult]) -> list[Differenc
     """
     labels = [method.label for method in methods]
     reference = next((label for label in REFERENCES if label in labels), labels[0])
-    counts = {method.label: method_counts(folder, method) for method in methods}
-    found = list[Difference]()
-    for label in labels:
-        seeds = [seed for seed in counts[reference] if seed in counts[label]]
-        if label == reference or not seeds:
-            continue
-        own, against = ([counts[name][seed] for seed in seeds] for name in (label, reference))
-        images = len(own[0].labels)
-        if any(not np.array_equal(own[0].labels, other.labels) for other in (*own, *against)):
-            what = f"the predictions of {label} and {reference} in {folder / FOLDER} are not of the same images"
+    found = _sampled_methods(folder, methods)
+    compared = (_difference(found, label, reference) for label in labels if label != reference)
+    return [one for one in compared if one]
+
+
+def pairs(folder: Path, methods: Sequence[MethodResult]) -> list[Difference]:
+    """How far every two methods are apart, the later one from the earlier; otherwise as `differences`."""
+    found = _sampled_methods(folder, methods)
+    both = itertools.combinations([method.label for method in methods], 2)
+    compared = (_difference(found, later, earlier) for earlier, later in both)
+    return [one for one in compared if one]
+
+
+def _sampled_methods(folder: Path, methods: Sequence[MethodResult]) -> SampledMethods:
+    """The runs of all methods on bootstrap samples of the images, without those whose predictions are missing."""
+    found = {(method.label, seed): run for method in methods for seed, run in method_counts(folder, method).items()}
+    made: SampledMethods = {method.label: {} for method in methods}
+    if not found:
+        return made
+    (first, _), labels = next(iter(found)), next(iter(found.values())).labels
+    for (label, _), run in found.items():
+        if not np.array_equal(run.labels, labels):
+            what = f"the predictions of {label} and {first} in {folder / FOLDER} are not of the same images"
             raise InputError(what, "measure all runs on the same real images, or remove the files of the others")
-        if images < 2:
-            continue
-        result = estimate(own, against)
-        found.append(Difference(label=label, reference=reference, seeds=len(seeds), images=images, **vars(result)))
-    return found
+    for (label, seed), scores in zip(found, sampled(list(found.values())), strict=True):
+        made[label][seed] = scores
+    return made
+
+
+def _difference(found: SampledMethods, label: str, reference: str) -> Difference | None:
+    """The difference of two methods; None without predictions of a seed that both have, or of a single image."""
+    seeds = [seed for seed in found[reference] if seed in found[label]]
+    own, against = ([found[name][seed] for seed in seeds] for name in (label, reference))
+    if not seeds or own[0].images < 2:
+        return None
+    result = estimate_of(own, against)
+    return Difference(label=label, reference=reference, seeds=len(seeds), images=own[0].images, **vars(result))
 
 
 def method_counts(folder: Path, method: MethodResult) -> dict[int, Counts]:

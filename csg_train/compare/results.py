@@ -25,6 +25,7 @@ from csg_train.training.run_folder import Run
 from csg_train.training.run_result import Evaluation
 
 ENERGIES = ("E_0", "E_1", "E_2")
+NUCLEAR_NORM = "nuclear_norm"
 MORE_SCORES = ("mirrored", "last", "best_on_real")
 """The main score of a run measured in other ways, where it is."""
 StudentRule = Literal["last", "synthetic", "average"]
@@ -85,6 +86,10 @@ class RunFigures(Record):
     """The student's scores if its answers for each image and its mirror image are averaged."""
     last: dict[str, Share] | None = None
     """The scores of the last weights, if the student has others."""
+    nuclear_norm: Share | None = None
+    """What ranks systems on the real images without their labels (`csg.label_free`); it is no accuracy."""
+    held_out: Share | None = None
+    """The main score on held-out synthetic images, if the run has some."""
     best_on_real: BestStep | None = None
     """The best measurement on the real images, if the run was measured in between."""
     curve: tuple[tuple[int, Share], ...] = ()
@@ -102,7 +107,8 @@ class RunFigures(Record):
             found = getattr(self, name)
             scores = found.scores if isinstance(found, BestStep) else found
             return float(scores[next(iter(self.scores))]) if scores else None
-        return float(self.scores[name] if name in self.scores else getattr(self, name))
+        found = self.scores[name] if name in self.scores else getattr(self, name)
+        return None if found is None else float(found)
 
 
 class MethodResult(Record):
@@ -188,6 +194,8 @@ class ComparisonResult(Record):
     """The methods in the order of METHODS."""
     differences: tuple[Difference, ...] = ()
     """Of the methods whose predictions are kept, from the reference."""
+    pairs: tuple[Difference, ...] = ()
+    """Of every two methods whose predictions are kept, the later one in the table from the earlier."""
 
 
 def new_result(spec: MethodSpec, recipe: Recipe, trials: Sequence[Trial], chosen: dict[str, Any]) -> MethodResult:
@@ -229,6 +237,8 @@ def figures_of(run: Run) -> RunFigures:
         rule=result.student.rule if result.student else "last",
         mirrored=scores(result.mirrored) if result.mirrored else None,
         last=scores(result.last) if result.last else None,
+        nuclear_norm=result.nuclear_norm,
+        held_out=next(iter(scores(result.held_out).values())) if result.held_out else None,
         best_on_real=BestStep(step=best.step, scores=scores(best.evaluation)) if best else None,
         curve=_curve(run, f"real/{next(iter(task.scores))}") if recipe.evaluate_every else (),
     )
@@ -265,12 +275,21 @@ def in_order(methods: Iterable[MethodResult]) -> list[MethodResult]:
 
 
 def new_comparison(
-    base: Recipe, rule: str, methods: Sequence[MethodResult], differences: Sequence[Difference]
+    base: Recipe,
+    rule: str,
+    methods: Sequence[MethodResult],
+    differences: Sequence[Difference],
+    pairs: Sequence[Difference] = (),
 ) -> ComparisonResult:
     """What a comparison has found."""
     rows = tuple(_row(method.label, run) for method in methods for run in method.runs)
     return ComparisonResult(
-        recipe=base.name, rule=rule, rows=rows, methods=tuple(methods), differences=tuple(differences)
+        recipe=base.name,
+        rule=rule,
+        rows=rows,
+        methods=tuple(methods),
+        differences=tuple(differences),
+        pairs=tuple(pairs),
     )
 
 
@@ -284,7 +303,7 @@ def _row(label: str, run: RunFigures) -> dict[str, Any]:
         "method": label,
         "seed": run.seed,
         **run.scores,
-        **{name: value for name in MORE_SCORES if (value := run.value(name)) is not None},
+        **{name: value for name in (*MORE_SCORES, NUCLEAR_NORM) if (value := run.value(name)) is not None},
         "hse": {name.removeprefix("E_"): run.value(name) for name in ENERGIES},
         "step_ms": 1000 * run.seconds_per_step,
         "peak_mb": run.peak_memory_mib,

@@ -11,7 +11,8 @@ from tabulate import tabulate
 
 from csg.errors import printable
 from csg.files import atomic_write
-from csg_train.compare.results import ENERGIES, ComparisonResult, Difference, MethodResult
+from csg_train.compare.choice import choice_lines, pair_lines
+from csg_train.compare.results import ENERGIES, NUCLEAR_NORM, ComparisonResult, Difference, MethodResult
 from csg_train.recipe import Recipe, SegmentationData
 from csg_train.tasks import TASKS
 
@@ -22,6 +23,7 @@ MORE_COLUMNS = {
     "best_on_real": "best on real, chosen on the real set %",
 }
 """Columns of results.MORE_SCORES, left out where no run has the figure."""
+NORM_COLUMN = "nuclear norm, no labels"
 INTERVALS = (
     "The 95 % intervals are over seeds and images; both systems of a difference have the same seeds and images. They "
     "are not corrected for the number of differences."
@@ -45,7 +47,10 @@ def write_table(folder: Path, base: Recipe, result: ComparisonResult, notes: Seq
     lines = [_table(methods, scores), ""]
     if result.differences:
         lines += [*(f"- {difference_text(difference)}" for difference in result.differences), "", INTERVALS]
-    lines += [*_caption(base, methods, result.rule), *_more_scores(methods, scores), *_machines(methods)]
+    lines += pair_lines([method.label for method in methods], result.pairs)
+    lines += [*_caption(base, methods, result.rule), *_more_scores(methods, scores)]
+    main, name = next(iter(scores.items()))
+    lines += [*choice_lines(methods, main, name.removesuffix(" %")), *_machines(methods)]
     atomic_write(folder / TABLE, "\n".join([*lines, *notes, ""]).encode())
 
 
@@ -72,18 +77,28 @@ def _table(methods: Sequence[MethodResult], scores: dict[str, str]) -> str:
         return "–" if mean is None else f"{scale * mean:.{digits}f}{around}"
 
     more = {name: column for name, column in MORE_COLUMNS.items() if any(method.values(name) for method in methods)}
+    ranking = {NUCLEAR_NORM: NORM_COLUMN} if any(method.values(NUCLEAR_NORM) for method in methods) else {}
     lines = [
         (
             printable(method.label).replace("|", "\\|"),
             str(len(method.runs)),
             *(cell(method, name, 100, 1) for name in (*scores, *more)),
-            *(cell(method, name, 1, 3) for name in ENERGIES),
+            *(cell(method, name, 1, 3) for name in (*ranking, *ENERGIES)),
             f"{1000 * statistics.fmean(method.values('seconds_per_step')):.0f}",
             f"{statistics.fmean(method.values('peak_memory_mib')):.0f}",
         )
         for method in methods
     ]
-    columns = ("method", "seeds", *scores.values(), *more.values(), *ENERGIES, "ms per step", "peak memory MiB")
+    columns = (
+        "method",
+        "seeds",
+        *scores.values(),
+        *more.values(),
+        *ranking.values(),
+        *ENERGIES,
+        "ms per step",
+        "peak memory MiB",
+    )
     align = ("left", *["right"] * (len(columns) - 1))
     return tabulate(lines, columns, tablefmt="pipe", disable_numparse=True, colalign=align)
 

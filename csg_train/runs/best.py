@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from csg.console import Side, log, print_json, show_names_table
+from csg.console import Side, log, print_json, show_line, show_names_table
 from csg.did_you_mean import use_one_of
 from csg.errors import InputError, UsageError
 from csg.metrics import score_name
 from csg_train.runs.finding import find_runs
+from csg_train.runs.listing import NORM, norm_text
 from csg_train.runs.summary import SCORES, RunSummary
 
 SHOWN = 5
@@ -62,6 +63,13 @@ def best_runs(runs: Sequence[RunSummary], metric: str | None) -> list[Group]:
     return sorted(found, key=lambda group: -len(group[1]))
 
 
+def chosen_without_labels(runs: Sequence[RunSummary]) -> RunSummary | None:
+    """The run with the highest nuclear norm, of runs measured on the same images; None unless all have one."""
+    if any(run.nuclear_norm is None for run in runs):
+        return None
+    return max(runs, key=lambda run: run.nuclear_norm or 0.0)
+
+
 def _ranked(score: str, runs: list[RunSummary]) -> list[RunSummary]:
     return sorted(runs, key=lambda run: (-run.scores[score], run.path))
 
@@ -74,6 +82,7 @@ def _tree(score: str, runs: list[RunSummary]) -> dict[str, object]:
         "real_fingerprint": best.real_fingerprint,
         "images": best.images,
         "best": best.path,
+        "highest_nuclear_norm": chosen.path if (chosen := chosen_without_labels(runs)) else None,
         "runs": [run.model_dump(mode="json") for run in runs],
     }
 
@@ -85,12 +94,24 @@ def _show(score: str, runs: list[RunSummary]) -> None:
     columns: dict[str, Side] = {
         "run": "left",
         f"{name} %": "right",
+        "norm": "right",
         "method": "left",
         "backbone": "left",
         "seed": "right",
     }
     rows = [
-        (run.path, f"{100 * run.scores[score]:.2f}", run.method or "-", run.backbone or "-", f"{run.seed}")
+        (
+            run.path,
+            f"{100 * run.scores[score]:.2f}",
+            norm_text(run),
+            run.method or "-",
+            run.backbone or "-",
+            f"{run.seed}",
+        )
         for run in runs[:SHOWN]
     ]
     show_names_table(title, columns, rows)
+    if (chosen := chosen_without_labels(runs)) and len(runs) > 1:
+        gap = 100 * (best.scores[score] - chosen.scores[score])
+        show_line(f"oracle gap: {chosen.path}, of the highest norm, is {gap:.2f} points behind the best")
+        log(NORM)

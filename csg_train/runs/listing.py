@@ -13,12 +13,14 @@ from csg_train.runs.finding import find_runs
 from csg_train.runs.summary import RunSummary
 
 HELD_OUT = "* on held-out synthetic images"
+NORM = "norm: ranks models on the same real images without their labels (nuclear norm); no accuracy"
 SPANS = ((1, "s"), (60, "min"), (3600, "h"), (86400, "d"), (7 * 86400, "w"), (365 * 86400, "y"))
 COLUMNS: dict[str, Side] = {
     "run": "left",
     "state": "left",
     "score": "right",
     "E_1": "right",
+    "norm": "right",
     "method": "left",
     "recipe: data": "left",
     "age": "right",
@@ -37,6 +39,8 @@ def list_command(folders: Sequence[Path], as_json: bool) -> None:
     show_names_table(title, COLUMNS, [_row(run, above) for run in runs])
     if any(run.measured == "held_out" for run in runs):
         log(HELD_OUT)
+    if any(run.nuclear_norm is not None for run in runs):
+        log(NORM)
     for run in runs:
         if run.problem and run.state == "damaged":
             log(f"{run.path}: {run.problem}")
@@ -50,6 +54,11 @@ def common_folder(paths: Sequence[str]) -> str:
 def score_text(run: RunSummary) -> str:
     """The main score in percent, with a star if it was measured on held-out images; a dash without one."""
     return "-" if run.score is None else f"{100 * run.score:.1f}{'*' if run.measured == 'held_out' else ''}"
+
+
+def norm_text(run: RunSummary) -> str:
+    """The nuclear norm of a run; a dash without one, as in runs of older versions."""
+    return "-" if run.nuclear_norm is None else f"{run.nuclear_norm:.3f}"
 
 
 def size_text(size: int) -> str:
@@ -73,6 +82,7 @@ def _row(run: RunSummary, above: str) -> tuple[str, ...]:
         run.state,
         score_text(run),
         "-" if math.isnan(energy) else f"{energy:.3f}",
+        norm_text(run),
         run.method or "-",
         _recipe_and_data(run),
         _age(run.changed),

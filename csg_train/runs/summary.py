@@ -56,6 +56,8 @@ class RunSummary(Record):
     """Its scores on them, 0 to 1, the main one first."""
     energy: dict[str, float] = Field(default_factory=dict)
     """Hyperspherical energy of the embeddings of these images: E_0, E_1, E_2."""
+    nuclear_norm: float | None = None
+    """What ranks models on these real images without their labels (`csg.label_free`); no accuracy."""
     steps: int | None = None
     """Optimiser steps made."""
     changed: str
@@ -102,6 +104,7 @@ def read_summary(folder: Path) -> RunSummary:
         real_fingerprint=_text(environment, "real_fingerprint"),
         scores={name: value for name, value in scores.items() if value is not None},
         energy={name: value for name, value in energies.items() if value is not None},
+        nuclear_norm=_number(result, "nuclear_norm"),
         steps=_whole(result, "steps"),
         changed=datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"),
         size_bytes=size,

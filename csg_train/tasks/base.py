@@ -138,6 +138,8 @@ class Measurement:
     """Int64 (N, K, K + 1), the matrix of `csg.metrics.PixelConfusion` of each image; None for classification."""
     mirrored: ClassificationEvaluation | SegmentationEvaluation | None = None
     """The scores of image and mirror image together, if `predict` gives them."""
+    nuclear_norm: float | None = None
+    """A number to rank models by, for which no label is used (`csg.label_free`)."""
 
     @property
     def predictions(self) -> np.ndarray:

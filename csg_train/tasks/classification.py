@@ -14,6 +14,7 @@ from csg.card import ClassSpec
 from csg.console import log, progress_bar
 from csg.datasets.classification import EMBEDDED_DIGITS, ClassificationDataset, read_classification_dataset
 from csg.errors import InputError
+from csg.label_free import PredictionMatrix
 from csg.metrics import ClassificationScores, classification_scores
 from csg.provenance import ClassificationEvaluation
 from csg_train.data.evaluation_batches import image_batches
@@ -71,6 +72,7 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
     ) -> Measurement:
         errors: list[InputError] = []
         read, confidences, predicted, of_both, embeddings = list[int](), [], [], [], []
+        matrix = PredictionMatrix(len(classes))
 
         def note(error: InputError) -> None:
             errors.append(error)
@@ -86,7 +88,9 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
                 predicted.append(logits.argmax(1).cpu().numpy())
                 if both is not None:
                     of_both.append(both.argmax(1).cpu().numpy())
-                confidences.append(logits.float().softmax(1).amax(1).cpu().numpy())
+                probabilities = logits.float().softmax(1).cpu().numpy()
+                confidences.append(probabilities.max(1))
+                matrix.add(probabilities)
                 read += indices
                 advance(len(indices))
         if not read:
@@ -107,6 +111,7 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
             confidences=np.concatenate(confidences),
             indices=np.array(read),
             mirrored=mirrored,
+            nuclear_norm=matrix.nuclear_norm,
         )
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from csg.card import ClassSpec
+from csg.card import STRIDE, ClassSpec
 from csg.console import log, progress_bar
 from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError
 from csg.images import PaddedImage, load_segmentation
+from csg.label_free import PredictionMatrix
 from csg.metrics import PixelConfusion, SegmentationScores, by_class_name
 from csg.provenance import SegmentationEvaluation
 from csg_train.data.crops import NO_AUGMENT, Crops
@@ -70,6 +71,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
         read, embeddings, matrices = list[int](), [], []
         table, labelled = class_index_table(classes, images.labels), len(images.labels.classes)
         counts, counts_of_both = PixelConfusion(labelled), PixelConfusion(labelled)
+        matrix = PredictionMatrix(len(classes))
         with progress_bar(f"measuring on {images.name}", len(images)) as advance:
             for index in range(len(images)):
                 advance(1)
@@ -84,6 +86,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
                 embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
                 matrices.append(counts.matrix_of(labels, table[padded.restore(label_map(logits))]))
                 counts.matrix += matrices[-1]
+                matrix.add(some_probabilities(logits, padded))
                 if both is not None:
                     counts_of_both.add(labels, table[padded.restore(label_map(both))])
         if not embeddings:
@@ -103,6 +106,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
             indices=np.array(read),
             matrices=np.stack(matrices),
             mirrored=_evaluation(images, mirrored, skipped) if mirrored else None,
+            nuclear_norm=matrix.nuclear_norm,
         )
 
 
@@ -121,6 +125,18 @@ def _load(images: SegmentationDataset, index: int, recipe: SegmentationRecipe) -
 def label_map(logits: Tensor) -> np.ndarray:
     """The class of each pixel, uint8 (H, W), from logits or probabilities (1, K, H, W)."""
     return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+
+def some_probabilities(logits: Tensor, padded: PaddedImage) -> np.ndarray:
+    """Class probabilities of every eighth pixel of every eighth row of an image, float32 (N, K), without its padding.
+
+    Args:
+        logits: (1, K, H, W).
+        padded: the image.
+    """
+    width, height = padded.scaled
+    some_KHW = logits[0, :, :height:STRIDE, :width:STRIDE]
+    return some_KHW.float().softmax(0).flatten(1).T.cpu().numpy()
 
 
 def _evaluation(images: SegmentationDataset, scores: SegmentationScores, skipped: int) -> SegmentationEvaluation:

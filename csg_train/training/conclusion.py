@@ -57,6 +57,7 @@ class Conclusion:
             "held_out": scores["held_out"].measurement.evaluation if "held_out" in scores else None,
             "energy": next((scores[kind].energy for kind in ("real", "held_out") if kind in scores), None),
             "mirrored": scores["real"].measurement.mirrored if "real" in scores else None,
+            "nuclear_norm": scores["real"].measurement.nuclear_norm if "real" in scores else None,
             "last": None if choice.rule != "average" and choice.step == steps else self._evaluation("last", last),
             "best_on_real": self._best_on_real(),
         }

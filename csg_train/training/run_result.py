@@ -59,6 +59,9 @@ class RunResult(Record):
     (docs/method.md section 9)."""
     mirrored: Evaluation | None = None
     """Scores of the student on the real images, from the mean of the probabilities of image and mirror image."""
+    nuclear_norm: float | None = None
+    """The normalised nuclear norm of the student's probabilities for the real images, 0 to 1, for which no label is
+    used: it ranks models, and is no accuracy (`csg.label_free`). None without real images, and in older runs."""
     student: StudentChoice | None = None
     """Which weights the student is."""
     last: Evaluation | None = None
