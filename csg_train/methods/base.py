@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from csg.datasets.label_sets import IGNORED
 from csg_train.methods.settings import MethodSettings
 from csg_train.models.classifier import Classifier
-from csg_train.models.segmenter import Segmenter
+from csg_train.models.segmenter import Segmenter, without_padding
 from csg_train.models.teacher import Teacher
 
 Student = Classifier | Segmenter
@@ -139,10 +139,11 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy: mean over the images, or over the pixels that are not ignored (0 if all are).
 
     Args:
-        logits: (B, classes) or (B, classes, H, W).
+        logits: (B, classes), or (B, classes, H, W) or of the padded images (`Segmenter.classify`).
         labels: int64 (B,) or uint8 (B, H, W).
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits.float(), labels)
+    logits = without_padding(logits, *labels.shape[1:])
     counted = (labels != IGNORED).sum().clamp_min(1)
     return F.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORED, reduction="sum") / counted

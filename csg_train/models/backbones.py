@@ -10,15 +10,17 @@ A backbone is one row of PLAIN, and its name in csg_train/models/names.py (docs/
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from csg.card import Channels
+from csg.card import STRIDE, Channels
 from csg_train.models import timm_backbone
 from csg_train.models.batch_norm import batch_norms
 from csg_train.models.dilation import dilate
@@ -164,7 +166,8 @@ class Encoder(nn.Module):
         freeze_batch_norm: keep batch norm in eval mode during training, as the published recipe does
             (docs/method.md section 2): its ImageNet statistics are used and not updated, its affine parameters train.
         freeze_affine: do not train these either, as in the published segmentation.
-        dilated: at output stride 8, for segmentation; timm's backbones keep their strides.
+        dilated: for segmentation: at output stride 8, where the backbone can be dilated, and for images of any sides
+            that are multiples of 8, which are padded with zeros, after the normalisation, at the right and bottom.
         size: height and width of all images, for backbones whose weights depend on it (timm's transformers); None:
             images of any height and width that `multiple` divides.
     """
@@ -179,6 +182,8 @@ class Encoder(nn.Module):
     """Number of pixels that must divide the height and width of images."""
     frozen: bool
     """Whether nothing of it trains now, by `freeze`."""
+    pad_to: int
+    """Number of pixels to whose multiples images are padded."""
 
     def __init__(
         self,
@@ -193,13 +198,14 @@ class Encoder(nn.Module):
         self.name = name
         stages: Stages | timm_backbone.TimmStages
         if name.startswith(TIMM):
-            stages = timm_backbone.TimmStages(name, weights, size)
+            stages = timm_backbone.TimmStages(name, weights, size, dilated)
             self.channels, self.strides, self.multiple = stages.channels, stages.strides, stages.multiple
         else:
             stages = build_stages(name, weights, dilated)
             self.channels = dict(BACKBONES[name].channels)
             self.strides = dict(zip(STAGES, (4, 8, 8, 8) if dilated else (4, 8, 16, 32), strict=True))
             self.multiple = 8 if dilated else 1
+        self.pad_to = math.lcm(self.multiple, *self.strides.values()) if dilated else 1
         self.normalise = Normalise(*normalisation(name))
         self.stages = stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.freeze_batch_norm = freeze_batch_norm
@@ -210,9 +216,22 @@ class Encoder(nn.Module):
                 norm.requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The map of each stage, (B, C, H/s, W/s), of images uint8 (B, H, W, 3)."""
-        maps: dict[str, Tensor] = self.stages(self.normalise(images))
+        """The map of each stage, (B, C, H/s, W/s), of images uint8 (B, H, W, 3), or of the padded images."""
+        pixels = self.normalise(images)
+        if self.pads:
+            height, width = images.shape[1:3]
+            pixels = F.pad(pixels, (0, self.padded(width) - width, 0, self.padded(height) - height))
+        maps: dict[str, Tensor] = self.stages(pixels)
         return maps
+
+    @property
+    def pads(self) -> bool:
+        """Whether it pads images whose sides are multiples of 8."""
+        return STRIDE % self.pad_to != 0
+
+    def padded(self, side: int) -> int:
+        """The side of an image, in pixels, with what is added to it."""
+        return (side + self.pad_to - 1) // self.pad_to * self.pad_to
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters that train, by stage from input to output; the stem belongs to the first."""

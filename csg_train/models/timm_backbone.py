@@ -8,6 +8,7 @@ Swin's final norm is applied to layer4, the map that it is made for.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pickle
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from csg.card import Channels
+from csg.card import STRIDE, Channels
 from csg.errors import InputError, UsageError, one_line
 from csg.extras import install_command
 from csg.folders import why_no_file
@@ -38,12 +39,15 @@ class TimmStages(nn.Module):
         name: `timm:<name>`.
         weights: state dict as timm has it, at the network's own size, with or without the classifier; None: random.
         size: the one size of images; None: any height and width that `multiple` divides.
+        dilated: at output stride 8, where timm can dilate the network.
     """
 
-    def __init__(self, name: str, weights: dict[str, Tensor] | None = None, size: Size | None = None):
+    def __init__(
+        self, name: str, weights: dict[str, Tensor] | None = None, size: Size | None = None, dilated: bool = False
+    ):
         super().__init__()
         self.name = name
-        self.model: nn.Module = create(name, any_size=size is None)
+        self.model: nn.Module = create(name, any_size=size is None, dilated=dilated)
         if weights is not None:
             _load(self.model, weights)
         if size is not None:
@@ -172,13 +176,14 @@ def check_name(name: str) -> str:
     return short
 
 
-def create(name: str, any_size: bool = False) -> nn.Module:
+def create(name: str, any_size: bool = False, dilated: bool = False) -> nn.Module:
     """timm's feature model with random weights.
 
     Args:
         name: `timm:<name>`.
         any_size: let it take images of any height and width, where it is made for one size: position embeddings are
             resampled in every pass, and Swin keeps its windows and masks for the image at hand.
+        dilated: at output stride 8, where timm can dilate the network.
 
     Raises:
         UsageError: timm is not installed, has no such model, or the model has no feature maps.
@@ -187,13 +192,21 @@ def create(name: str, any_size: bool = False) -> nn.Module:
     try:
         depth = _plain_vit_depth(short)
         if depth is None and not _is_swin(short):
-            import timm
-
-            stages: nn.Module = timm.create_model(short, features_only=True)
-            return stages
+            return _with_stages(short, dilated)
         return _with_final_norm(short, depth, any_size)
     except (RuntimeError, AttributeError) as error:
         raise UsageError(f"timm's {short} has no feature maps: {one_line(error)}", "use another backbone") from None
+
+
+def _with_stages(short: str, dilated: bool) -> nn.Module:
+    import timm
+
+    if dilated:
+        with contextlib.suppress(TypeError, ValueError, NotImplementedError, AssertionError):  # it has fixed strides
+            dilated_stages: nn.Module = timm.create_model(short, features_only=True, output_stride=STRIDE)
+            return dilated_stages
+    stages: nn.Module = timm.create_model(short, features_only=True)
+    return stages
 
 
 def _with_final_norm(short: str, depth: int | None, any_size: bool) -> nn.Module:

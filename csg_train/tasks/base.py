@@ -20,6 +20,7 @@ from csg.errors import InputError
 from csg.provenance import ClassificationEvaluation, SegmentationEvaluation
 from csg_train.data.loading import Item
 from csg_train.methods.base import Student
+from csg_train.models.segmenter import without_padding
 from csg_train.recipe import Recipe
 
 
@@ -90,6 +91,8 @@ def predicting(student: Student, mirrored: bool = False) -> Iterator[Predict]:
     def predict(images: Tensor) -> Prediction:
         maps = student.encoder(images)
         logits = student.classify(maps)
+        if logits.ndim == 4:
+            logits = without_padding(logits, *images.shape[1:3])
         both = of_both(logits, student(images.flip(2))) if mirrored else None
         return Prediction(logits, student.embed(maps), both)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from csg.card import STRIDE, ClassSpec
 from csg.console import log, progress_bar
 from csg.datasets.label_sets import class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
-from csg.errors import InputError
+from csg.errors import InputError, UsageError
 from csg.images import PaddedImage, load_segmentation
 from csg.label_free import PredictionMatrix
 from csg.metrics import PixelConfusion, SegmentationScores, by_class_name
@@ -50,6 +51,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
     def student(self, recipe: SegmentationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Segmenter:
         model = recipe.model
         encoder = Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine, dilated=True)
+        _check_crop(recipe, encoder)
         return Segmenter(encoder, classes, model.head, model.align_corners)
 
     def views(
@@ -107,6 +109,29 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
             matrices=np.stack(matrices),
             mirrored=_evaluation(images, mirrored, skipped) if mirrored else None,
             nuclear_norm=matrix.nuclear_norm,
+        )
+
+
+def _check_crop(recipe: SegmentationRecipe, encoder: Encoder) -> None:
+    """Check that the maps of a crop can be divided into the grid of patches that the method contrasts.
+
+    Raises:
+        UsageError: the crop is too small.
+    """
+    settings = recipe.methods[recipe.method]
+    grid, stages = settings.get("grid", 1), settings.get("stages", ())
+
+    def fits(side: int) -> bool:
+        return all(encoder.padded(side) // encoder.strides[stage] >= grid for stage in stages)
+
+    height, width = recipe.data.crop
+    if not (fits(height) and fits(width)):
+        smallest = next(side for side in itertools.count(STRIDE, STRIDE) if fits(side))
+        raise UsageError(
+            f"{recipe.method} contrasts {grid} x {grid} patches, and crops of {height} x {width} pixels give "
+            f"{recipe.model.backbone} smaller maps",
+            f"use crops of at least {smallest} x {smallest}: --set data.crop=[{smallest},{smallest}], "
+            f"or --set methods.{recipe.method}.grid=N with a smaller grid",
         )
 
 

@@ -15,7 +15,8 @@ from csg.metrics import PixelConfusion
 from csg_train.methods import METHODS
 from csg_train.methods.base import Batch, task_loss
 from csg_train.models.backbones import PLAIN, Encoder
-from csg_train.models.segmenter import Segmenter, make_head
+from csg_train.models.segmentation_heads import make_head
+from csg_train.models.segmenter import Segmenter
 from csg_train.models.teacher import Teacher
 from csg_train.recipe import load_recipe
 from csg_train.tasks import TASKS
@@ -26,6 +27,7 @@ from tests.helpers.tiny_student import nudge
 from tests.unit.csg_train.test_backbones import random_state
 
 CPU = torch.device("cpu")
+EIGHT = {"layer4": 32}, {"layer4": 8}  # channels and strides
 PIXELS = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -51,12 +53,12 @@ def test_a_resnet_is_dilated_as_the_paper_says():
 
 def test_heads_are_the_published_ones():
     x = torch.randn(2, 32, 10, 12)
-    classic = make_head("deeplabv2", 32, 5).eval()
+    classic = make_head("deeplabv2", *EIGHT, 5).eval()
     slow = sum(
         F.conv2d(x, b.weight, b.bias, 1, rate, rate) for b, rate in zip(classic.branches, (6, 12, 18, 24), strict=True)
     )
     torch.testing.assert_close(classic(x), slow, rtol=1e-4, atol=1e-5)
-    aspp = make_head("aspp", 32, 5)
+    aspp = make_head("aspp", *EIGHT, 5)
     rates = [m.dilation[0] for m in aspp.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert rates == [12, 24, 36, 1]
     assert [m.p for m in aspp.modules() if isinstance(m, nn.Dropout)] == [0.5]
