@@ -10,7 +10,6 @@ A backbone is one row of PLAIN, and its name in csg_train/models/names.py (docs/
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,7 +182,8 @@ class Encoder(nn.Module):
     frozen: bool
     """Whether nothing of it trains now, by `freeze`."""
     pad_to: int
-    """Number of pixels to whose multiples images are padded."""
+    """Number of pixels to whose multiples images are padded: then all maps are whole, and so are the windows of a Swin,
+    which an ONNX graph of free height and width needs."""
 
     def __init__(
         self,
@@ -200,12 +200,12 @@ class Encoder(nn.Module):
         if name.startswith(TIMM):
             stages = timm_backbone.TimmStages(name, weights, size, dilated)
             self.channels, self.strides, self.multiple = stages.channels, stages.strides, stages.multiple
+            self.pad_to = stages.whole if dilated else 1
         else:
             stages = build_stages(name, weights, dilated)
             self.channels = dict(BACKBONES[name].channels)
             self.strides = dict(zip(STAGES, (4, 8, 8, 8) if dilated else (4, 8, 16, 32), strict=True))
-            self.multiple = 8 if dilated else 1
-        self.pad_to = math.lcm(self.multiple, *self.strides.values()) if dilated else 1
+            self.multiple = self.pad_to = STRIDE if dilated else 1
         self.normalise = Normalise(*normalisation(name))
         self.stages = stages.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.freeze_batch_norm = freeze_batch_norm

@@ -36,10 +36,9 @@ class Segmenter(nn.Module):
 
         H and W are those of the images as the encoder pads them: what it adds is at the right and at the bottom.
         """
-        if isinstance(self.head, PyramidHead):
-            logits, stride = self.head(maps).float(), self.head.stride
-        else:
-            logits, stride = self.head(maps["layer4"]).float(), self.encoder.strides["layer4"]
+        pyramid = isinstance(self.head, PyramidHead)
+        stride = self.head.stride if isinstance(self.head, PyramidHead) else self.encoder.strides["layer4"]
+        logits = self.head(maps if pyramid else maps["layer4"]).float()
         return F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=self.align_corners)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import pickle
 import re
 from pathlib import Path
@@ -58,6 +59,10 @@ class TimmStages(nn.Module):
         self.channels: dict[str, int] = dict(zip(self.names, info.channels()[-count:], strict=True))
         self.strides: dict[str, int] = dict(zip(self.names, info.reduction()[-count:], strict=True))
         self.multiple = multiple_of(name)
+        blocks = [layer.blocks[0] for layer in getattr(getattr(self.model, "model", None), "layers", ())]
+        windows = {max(block.window_size) for block in blocks if hasattr(block, "window_size")}
+        self.whole = math.lcm(*(stride * side for stride in self.strides.values() for side in windows or {1}))
+        """Sides of which every map, and every map's windows, are whole: no padding inside the network."""
         self.channels_last = str(getattr(self.model, "output_fmt", None) or "NCHW").endswith("NHWC")
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:

@@ -52,14 +52,14 @@ class ClassificationModel(_Model):
 
 
 class SegmentationModel(_Model):
-    """The network of a segmenter: a backbone, at output stride 8 where it can be dilated, and a head for every pixel."""
+    """The network of a segmenter: a backbone, at output stride 8 where that can be, and a head for every pixel."""
 
     freeze_affine: bool = True
     """Keep the scale and shift of the backbone's batch norm too."""
     head: Literal["aspp", "deeplabv2", "linear", "pyramid"] = "aspp"
-    """aspp: DeepLabv3's, as in the published code; deeplabv2: the head of the paper (docs/method.md section 7); both with
-    dilations for the stride of the backbone's last map. linear: a 1 x 1 convolution on that map (Strudel et al. 2021).
-    pyramid: all stages, upsampled to stride 8 or finer and summed (Kirillov et al. 2019)."""
+    """aspp: DeepLabv3's, as in the published code; deeplabv2: the head of the paper (docs/method.md section 7); both
+    with dilations for the stride of the backbone's last map. linear: a 1 x 1 convolution on that map (Strudel et al.
+    2021). pyramid: all stages, upsampled to stride 8 or finer and summed (Kirillov et al. 2019)."""
     align_corners: bool = True
     """Let the corner pixels of the logits and of the image coincide when the logits are brought to the image's size, as
     published (docs/method.md section 7)."""
