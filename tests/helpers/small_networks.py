@@ -39,7 +39,7 @@ class Chain(nn.Module):
 class DenseEncoder(nn.Module):
     """One convolution of stride 8: the logits of neighbouring positions differ much."""
 
-    channels, strides, pads = {"layer4": 6}, {"layer4": 8}, False  # noqa: RUF012
+    channels, strides, pads = {"layer4": 6}, {"layer4": 8}, False
 
     def __init__(self):
         super().__init__()

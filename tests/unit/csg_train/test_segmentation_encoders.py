@@ -63,13 +63,11 @@ def test_convolutional_networks_are_dilated_where_timm_can():
     assert not encoder.pads
 
 
-@pytest.mark.parametrize(
-    ("stride", "rates"), [(8, [12, 24, 36]), (14, [7, 14, 21]), (16, [6, 12, 18]), (32, [3, 6, 9])]
-)
+@pytest.mark.parametrize(("stride", "rates"), [(8, [12, 24, 36]), (14, [7, 14, 21]), (16, [6, 12, 18])])
 def test_aspp_reaches_as_far_in_the_image_at_every_stride(stride, rates):
     head = make_head("aspp", {"layer4": 4}, {"layer4": stride}, 2)
     convolutions = [m for m in head.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-    assert [m.dilation[0] for m in convolutions][:3] == [nearest, 2 * nearest, 3 * nearest]
+    assert [m.dilation[0] for m in convolutions][:3] == rates
 
 
 @pytest.mark.parametrize(
