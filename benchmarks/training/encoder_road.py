@@ -1,0 +1,165 @@
+"""Encoders on the whole road: training, export in each precision, deployment, and evaluation through a real Triton.
+
+    python -m benchmarks.training.encoder_road results                       # all networks, both tasks: hours on a CPU
+    python -m benchmarks.training.encoder_road results --network vit_tiny_patch16_224 --task seg
+    python -m benchmarks.training.encoder_road results --write docs/results/encoders.md
+
+Each network is trained for a few steps from random weights on a few embedded images: the figures show that a stage
+works, how large its files are and how far the graph is from PyTorch, not how good a network is. Every finished cell is
+kept in results/cells.json, and a later call makes those that are missing; a cell that failed is tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import FREE_PORTS
+from csg.console import log, show_table
+from csg.errors import one_line
+from csg.files import atomic_write
+
+NETWORKS = (
+    *("vit_small_patch14_dinov2", "vit_small_patch16_dinov3", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"),
+    *("convnext_tiny", "efficientnet_b0", "tf_efficientnet_lite0", "mobilenetv4_conv_small", "regnety_002", "resnet50"),
+)
+PRECISIONS = ("fp32", "fp16", "int8")
+TASKS = {
+    "cls": ("digits", ("data.resize=112", "data.size=112")),
+    "seg": ("digit-scenes", ("model.head=pyramid", "data.crop=[112,112]")),
+}
+"""The recipe of each task, and what differs from it."""
+SETTINGS = ("data.count=64", "optim.steps=8", "optim.batch=8", "data.workers=0", "precision=fp32")
+COLUMNS = (
+    "network",
+    "task",
+    "precision",
+    "MB",
+    "largest difference",
+    "agreement",
+    "served score",
+    "export s",
+    "road s",
+)
+
+
+def run_csg(*args: object, cwd: Path) -> dict[str, Any]:
+    """The JSON object that a csg command prints.
+
+    Raises:
+        RuntimeError: the command failed; the message is its last line of words.
+    """
+    command = [sys.executable, "-m", "csg", *map(str, args), "--json"]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise RuntimeError(one_line(" ".join(lines[-2:]), 200))
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def trained(folder: Path, network: str, task: str) -> Path:
+    """The run of a network, trained here unless it is finished."""
+    recipe, changes = TASKS[task]
+    run = folder / "runs" / f"{network}-{task}"
+    if not (run / "result.json").is_file():
+        shutil.rmtree(run, ignore_errors=True)
+        settings = [word for setting in (*SETTINGS, *changes) for word in ("--set", setting)]
+        names = ("--recipe", recipe, "--backbone", f"timm:{network}", "--weights", "none", "--method", "none")
+        run_csg("train", task, *names, *settings, "--out", run, cwd=folder)
+    return run
+
+
+def cell(folder: Path, network: str, task: str, precision: str) -> dict[str, Any]:
+    """The figures of a network at a precision; `failed` says at which stage it stopped, and why."""
+    started, stage = time.perf_counter(), "train"
+    work = folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        run = trained(folder, network, task)
+        stage, exporting = "export", time.perf_counter()
+        bundle = run_csg("export", run, "--precision", precision, "--out", work / "bundle", cwd=work)
+        export_s, stage = time.perf_counter() - exporting, "deploy"
+        run_csg("deploy", work / "bundle", "--name", "network", cwd=work)
+        stage = "serve"
+        server = run_csg("serve", "--detach", *FREE_PORTS, cwd=work)
+        try:
+            stage = "evaluate"
+            scores = run_csg("evaluate", "--server", server["grpc"], "--model", "network", cwd=work)
+        finally:
+            run_csg("serve", "--stop", cwd=work)
+    except (RuntimeError, ValueError) as error:
+        return {"failed": f"{stage}: {error}"}
+    return {
+        "mb": sum(file.stat().st_size for file in (work / "bundle").glob("model.onnx*")) / 1e6,
+        "difference": bundle["parity"]["max_abs_diff"],
+        "agreement": bundle["parity"]["agreement"],
+        "score": scores["accuracy" if task == "cls" else "miou"],
+        "export_s": export_s,
+        "road_s": time.perf_counter() - started,
+    }
+
+
+def row(name: str, found: dict[str, Any]) -> list[str]:
+    """A row of the table."""
+    if "failed" in found:
+        return [*name.split(), "failed", found["failed"], *[""] * (len(COLUMNS) - 5)]
+    numbers = [f"{found['mb']:.1f}", f"{found['difference']:.1e}", f"{found['agreement']:.2%}", f"{found['score']:.1%}"]
+    return [*name.split(), *numbers, f"{found['export_s']:.0f}", f"{found['road_s']:.0f}"]
+
+
+def markdown(cells: dict[str, dict[str, Any]]) -> str:
+    """The page with all cells."""
+    failed = sum("failed" in found for found in cells.values())
+    lines = [
+        "# Encoders on the whole road",
+        "",
+        "    python -m benchmarks.training.encoder_road results --write docs/results/encoders.md",
+        "",
+        f"{len(cells)} cells, {failed} of them failed. Each network has random weights and {SETTINGS[1].split('=')[1]} "
+        "steps of training on embedded images, so scores tell nothing about a network. The largest difference is that "
+        "of a logit between the exported graph and PyTorch; the score is measured through a Triton. Seconds are of a "
+        "machine with other work on it; `all s` is all of a cell, with the training where it was due.",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * len(COLUMNS),
+        *("| " + " | ".join(row(name, found)) + " |" for name, found in cells.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Make what is missing, and print all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where runs and figures are kept")
+    parser.add_argument("--network", action="append", help="a name of timm's; by default ten networks")
+    parser.add_argument("--task", action="append", choices=TASKS)
+    parser.add_argument("--precision", action="append", choices=PRECISIONS)
+    parser.add_argument("--write", type=Path, help="write the table to this Markdown file too")
+    given = parser.parse_args()
+    folder = given.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "cells.json"
+    cells: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else {}
+    for network in given.network or NETWORKS:
+        for task in given.task or TASKS:
+            for precision in given.precision or PRECISIONS:
+                name = f"{network} {task} {precision}"
+                if "failed" in cells.get(name, {"failed": ""}):
+                    cells[name] = cell(folder, network, task, precision)
+                    atomic_write(kept, json.dumps(cells, indent=1).encode())
+                    log(", ".join(row(name, cells[name])))
+    show_table("encoders on the whole road", COLUMNS, [row(name, found) for name, found in cells.items()])
+    if given.write:
+        atomic_write(given.write, markdown(cells).encode())
+
+
+if __name__ == "__main__":
+    main()
