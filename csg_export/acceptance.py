@@ -79,6 +79,8 @@ def convert_and_check(source: Source, options: ExportOptions, work: Path | None)
         VerificationError: a stage is outside its tolerance, or the precision loses too much accuracy.
     """
     precision, reference, bare = export_precision(options), torch_runner(source.network), strip(source.network)
+    if precision.max_score_loss is not None and source.measure and not source.evaluations:
+        source = replace(source, evaluations=(source.measure(predict_with(reference)),))
     compared = _compared_images(source, precision)
     float32 = to_onnx(bare, source.spec, options.embedding, work)
     converted = precision.convert(

@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from csg.card import ClassSpec, Normalisation, class_name
 from csg.console import log
 from csg.datasets.label_sets import CITYSCAPES_IDS, read_label_set
 from csg.errors import InputError, UsageError, one_line
 from csg.files import sha256
 from csg.folders import why_no_file
-from csg.provenance import Provenance
+from csg.provenance import ClassificationEvaluation, Provenance, SegmentationEvaluation
 from csg_export.parity_images import ParityImages
 from csg_export.sources import CALIBRATION_IMAGES, PARITY_IMAGES, Source, own_versions, parity_sample, with_size
 from csg_train.methods.base import Student
@@ -22,7 +24,7 @@ from csg_train.models.state_dicts import check_finite, check_fits, read_state_di
 from csg_train.models.weights import check_weights
 from csg_train.models.weights_licence import checkpoint_weights
 from csg_train.recipe import Recipe, load_recipe
-from csg_train.tasks import TASKS
+from csg_train.tasks import TASKS, Predict
 from csg_train.training.run_data import with_notes
 
 RECIPES = {"cls": "visda17", "seg": "gta5"}
@@ -74,6 +76,9 @@ def from_checkpoint(
         images = with_notes(task.read_real(recipe, class_spec, data))
         return parity_sample(images, spec, CALIBRATION_IMAGES[found.task])
 
+    def measure(predict: Predict) -> ClassificationEvaluation | SegmentationEvaluation:
+        return task.measure(predict, class_spec, real, recipe, device=torch.device("cpu")).evaluation
+
     return Source(
         stem=re.sub(r"[^A-Za-z0-9_-]", "-", file.name.partition(".")[0]).lstrip("-_") or "checkpoint",
         name=f"csg-{found.backbone}" if found.task == "cls" else f"csg-deeplab-{found.backbone}",
@@ -85,6 +90,7 @@ def from_checkpoint(
         provenance=_provenance(file, found),
         real=parity_sample(real, spec, PARITY_IMAGES[found.task]) if real else None,
         training=training,
+        measure=measure if real else None,
         weights=checkpoint_weights(file),
         trained_on="A checkpoint of the method's published code, which does not say what it was trained on",
     )

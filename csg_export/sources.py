@@ -59,9 +59,9 @@ class Source:
     training: Callable[[], ParityImages]
     """Reads the images that int8's ranges are measured on."""
     evaluations: tuple[ClassificationEvaluation | SegmentationEvaluation, ...] = ()
-    """The student's scores on the run's real images, if it has any."""
+    """The student's scores on real images, if they are known."""
     measure: Callable[[Predict], ClassificationEvaluation | SegmentationEvaluation] | None = None
-    """Measures another network on the run's real images; None without any."""
+    """Measures a network on all real images; None without any."""
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     """95 % intervals of the student's scores, by field of the evaluation."""
     weights: PretrainedWeights | None = None

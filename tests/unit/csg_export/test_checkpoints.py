@@ -11,6 +11,7 @@ import torch
 from csg.bundle import read_bundle
 from csg.errors import InputError, UsageError
 from csg_export.checkpoint_source import from_checkpoint
+from csg_export.runners import predict_with, torch_runner
 from csg_train.models.csg_checkpoint import parse_csg_checkpoint
 from csg_train.models.teacher import Teacher
 from csg_train.models.weights import load_weights
@@ -192,12 +193,14 @@ def test_options_that_do_not_fit_are_refused(tmp_path, words, says):
     refused(csg("export", *words, cwd=tmp_path), 2, says)
 
 
-def test_int8_measures_its_ranges_on_named_images(tmp_path):
+def test_int8_measures_its_ranges_and_its_loss_on_named_images(tmp_path):
     torch.save(hollow_classifier(), tmp_path / "c.pth")
     with pytest.raises(UsageError, match="name images of the classes with --data"):
         from_checkpoint(tmp_path / "c.pth").training()
     renders = noisy_images(tmp_path / "renders", count=2, classes=("bus", "truck"))
-    assert len(from_checkpoint(tmp_path / "c.pth", data=[str(renders)]).training().paths) == 4
+    source = from_checkpoint(tmp_path / "c.pth", data=[str(renders)], real_data=[str(renders)])
+    assert len(source.training().paths) == 4
+    assert source.measure(predict_with(torch_runner(source.network))).images == 4
 
 
 def test_a_training_can_start_from_the_students_encoder(tmp_path):

