@@ -22,13 +22,12 @@ from csg_train.tasks import TASKS
 from csg_train.training.metrics_log import MetricsLine
 from csg_train.training.optimizer import PrecisionName
 from csg_train.training.run_folder import Run
-from csg_train.training.run_result import Evaluation
+from csg_train.training.run_result import Evaluation, StudentRule
 
 ENERGIES = ("E_0", "E_1", "E_2")
 NUCLEAR_NORM = "nuclear_norm"
 MORE_SCORES = ("mirrored", "last", "best_on_real")
 """The main score of a run measured in other ways, where it is."""
-StudentRule = Literal["last", "synthetic", "average"]
 JSON = "comparison.json"
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -31,6 +31,8 @@ INTERVALS = (
 STUDENTS = {
     "average": "The student is the average of the weights over the last part of the training",
     "synthetic": "The student has the weights of the step that is best on held-out synthetic images",
+    "swad": "The student is the average of the weights over the steps that SWAD chooses on held-out synthetic images",
+    "wise": "The student is interpolated between the weights at the start and at the end (WiSE-FT)",
 }
 
 

@@ -9,6 +9,7 @@ from csg.console import log
 from csg_train.compare.executors import Executor, LocalExecutor
 from csg_train.compare.runs import Job
 from csg_train.compare.timing import Forecast
+from csg_train.recipe import Recipe
 from csg_train.training.run_folder import Run
 
 
@@ -44,8 +45,7 @@ class Trainings:
         if not todo:
             return
         recipes = {job.label: job.recipe for job in todo}  # of the last one: its runs come after its tuning
-        quick = {"evaluate_every": 0, "checkpoint": "last"}
-        paces = self.executor.paces([recipe.model_copy(update=quick) for recipe in recipes.values()])
+        paces = self.executor.paces([_unmeasured(recipe) for recipe in recipes.values()])
         self.left = Forecast(dict(zip(recipes, paces, strict=True)), images, self.at_once)
         for job in todo:
             self.left.expect(job)
@@ -75,3 +75,9 @@ class Trainings:
 
     def _tracked(self, job: Job) -> Job:
         return replace(job, trackers=self.trackers)
+
+
+def _unmeasured(recipe: Recipe) -> Recipe:
+    """The recipe without measurements, and without what needs them."""
+    optim = recipe.optim.model_copy(update={"swad": None, "wise": None})
+    return recipe.model_copy(update={"evaluate_every": 0, "checkpoint": "last", "optim": optim})

@@ -88,6 +88,8 @@ def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict
         "seed": 0,
         "evaluate_every": 0,
         "checkpoint": "last",
+        "optim.swad": None,
+        "optim.wise": None,
         "optim.max_steps": math.ceil(base.schedule(images) / TUNING_DIVISOR),
         "optim.warm_up": optim.warm_up // TUNING_DIVISOR,
     }

@@ -61,12 +61,13 @@ class StepBatchSampler(Sampler[list[tuple[int, int]]]):
         batch: images in a batch of all processes.
         seed: of the order.
         steps: the steps to load.
+        whole: load all of each batch in this process.
     """
 
-    def __init__(self, images: int, batch: int, seed: int, steps: range):
+    def __init__(self, images: int, batch: int, seed: int, steps: range, whole: bool = False):
         self.images, self.batch, self.seed, self.steps = images, batch, seed, steps
         share = batch // world_size()
-        self.share = slice(rank() * share, (rank() + 1) * share)
+        self.share = slice(0, batch) if whole else slice(rank() * share, (rank() + 1) * share)
 
     def __len__(self) -> int:
         return len(self.steps)

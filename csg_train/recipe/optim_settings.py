@@ -39,6 +39,14 @@ class Optim(Record):
     (docs/method.md section 6)."""
     average: Share = 0.0
     """Share of the training, at its end, over whose steps the student's weights are averaged; 0: no averaging."""
+    swad: Annotated[float, Field(ge=1)] | None = None
+    """r of SWAD, published as 1.3: the student's weights are averaged from where the loss on held-out synthetic images
+    stops falling to where it stays above r times its value there (docs/method.md section 11); null: no SWAD. Needs
+    `data.holdout` and `evaluate_every`."""
+    wise: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] | None = None
+    """alpha of WiSE-FT, published as 0.5: the student is (1 - alpha) start + alpha end of the fine-tuning
+    (docs/method.md section 11); auto: the smallest alpha within a standard error of the best on held-out synthetic
+    images, which needs `data.holdout`; null: no WiSE-FT."""
     batch: ImageCount = 32
     """Images in a step, over all processes."""
     epochs: Annotated[int, Field(ge=1, json_schema_extra={"unit": "passes"})] = 30

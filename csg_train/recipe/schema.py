@@ -72,11 +72,25 @@ class Recipe(Record):
 
     @model_validator(mode="after")
     def _student_can_be_chosen(self) -> Recipe:
-        if self.checkpoint == "synthetic":
-            if not (self.data.holdout and self.evaluate_every):
-                raise ValueError("checkpoint: synthetic needs data.holdout and evaluate_every above 0")
-            if self.optim.average:
-                raise ValueError("checkpoint: synthetic and optim.average both choose the student; set one of them")
+        optim, measured = self.optim, bool(self.data.holdout and self.evaluate_every)
+        rules = {
+            "checkpoint: synthetic": self.checkpoint == "synthetic",
+            "optim.average": bool(optim.average),
+            "optim.swad": optim.swad is not None,
+            "optim.wise": optim.wise is not None,
+        }
+        chosen = [name for name, wanted in rules.items() if wanted]
+        for name in ("checkpoint: synthetic", "optim.swad"):
+            if rules[name] and not measured:
+                raise ValueError(f"{name} needs data.holdout and evaluate_every above 0")
+        if optim.wise == "auto" and not self.data.holdout:
+            raise ValueError("optim.wise=auto needs data.holdout above 0: alpha is chosen on held-out images")
+        if optim.wise is not None and self.model.weights == "none":
+            raise ValueError("optim.wise starts from pretrained weights, and model.weights=none makes them random")
+        if optim.wise is not None and self.model.training == "frozen":
+            raise ValueError("optim.wise moves between two encoders, and model.training=frozen has one")
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} each choose the student; set one of them")
         return self
 
     @model_validator(mode="after")

@@ -30,6 +30,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         ("optim.accumulate",),
     ),
     **dict.fromkeys(("ema", "swa"), ("optim.average",)),
+    **dict.fromkeys(("wise_ft", "wiseft", "interpolate", "interpolation"), ("optim.wise",)),
     **dict.fromkeys(("num_workers", "n_workers", "nworkers", "threads", "jobs"), ("data.workers",)),
     **dict.fromkeys(("image_size", "img_size", "imgsz", "input_size", "size"), ("data.size", "data.crop")),
     **dict.fromkeys(("crop_size", "crop"), ("data.crop", "data.size")),

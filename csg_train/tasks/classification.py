@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -73,6 +74,7 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
         errors: list[InputError] = []
         read, confidences, predicted, of_both, embeddings = list[int](), [], [], [], []
         matrix = PredictionMatrix(len(classes))
+        loss = 0.0
 
         def note(error: InputError) -> None:
             errors.append(error)
@@ -84,6 +86,8 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
                 prediction = predict(torch.from_numpy(batch).to(device))
                 prediction.check(images.name)
                 logits, embedding, both = prediction
+                true = torch.from_numpy(images.labels[indices]).long()
+                loss += float(F.cross_entropy(logits.float().cpu(), true, reduction="sum"))
                 embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
                 predicted.append(logits.argmax(1).cpu().numpy())
                 if both is not None:
@@ -110,6 +114,7 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
             predicted=all_predicted,
             confidences=np.concatenate(confidences),
             indices=np.array(read),
+            loss=loss / len(read),
             mirrored=mirrored,
             nuclear_norm=matrix.nuclear_norm,
         )

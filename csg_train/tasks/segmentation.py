@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from csg.card import STRIDE, ClassSpec
 from csg.console import log, progress_bar
-from csg.datasets.label_sets import class_index_table
+from csg.datasets.label_sets import IGNORED, class_index_table
 from csg.datasets.segmentation import EMBEDDED_SCENES, SegmentationDataset, read_segmentation_dataset
 from csg.errors import InputError, UsageError
 from csg.images import PaddedImage, load_segmentation
@@ -74,6 +76,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
         table, labelled = class_index_table(classes, images.labels), len(images.labels.classes)
         counts, counts_of_both = PixelConfusion(labelled), PixelConfusion(labelled)
         matrix = PredictionMatrix(len(classes))
+        same, losses, pixels = classes.names == images.labels.names, 0.0, 0
         with progress_bar(f"measuring on {images.name}", len(images)) as advance:
             for index in range(len(images)):
                 advance(1)
@@ -85,6 +88,9 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
                 prediction = predict(torch.from_numpy(padded.pixels)[None].to(device))
                 prediction.check(images.name)
                 logits, embedding, both = prediction
+                if same:
+                    of_image, number = pixel_loss(logits, padded, labels)
+                    losses, pixels = losses + of_image, pixels + number
                 embeddings.append(np.zeros((0, 0)) if embedding is None else embedding.cpu().numpy())
                 matrices.append(counts.matrix_of(labels, table[padded.restore(label_map(logits))]))
                 counts.matrix += matrices[-1]
@@ -107,6 +113,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
             np.concatenate(embeddings),
             indices=np.array(read),
             matrices=np.stack(matrices),
+            loss=losses / pixels if pixels else None,
             mirrored=_evaluation(images, mirrored, skipped) if mirrored else None,
             nuclear_norm=matrix.nuclear_norm,
         )
@@ -145,6 +152,22 @@ def _load(images: SegmentationDataset, index: int, recipe: SegmentationRecipe) -
             raise
         log(f"skipped: {error.message}")
         return None
+
+
+def pixel_loss(logits: Tensor, padded: PaddedImage, labels: np.ndarray) -> tuple[float, int]:
+    """The cross entropy of an image, summed over its labelled pixels, and their number.
+
+    Args:
+        logits: (1, K, H, W) of the padded image.
+        padded: the image; labels are brought to its size, nearest neighbour.
+        labels: uint8 (H, W) at the size of the file.
+    """
+    width, height = padded.scaled
+    scaled = Image.fromarray(labels).resize(padded.scaled, Image.Resampling.NEAREST)
+    true = torch.from_numpy(np.array(scaled)).long()[None].to(logits.device)
+    found = logits[:, :, :height, :width].float()
+    loss = F.cross_entropy(found, true, ignore_index=IGNORED, reduction="sum")
+    return float(loss), int((true != IGNORED).sum())
 
 
 def label_map(logits: Tensor) -> np.ndarray:

@@ -3,6 +3,9 @@ wider optima and better generalization")."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -12,10 +15,49 @@ from csg_train.models.lora import merged_state
 PREFIX = "average."
 
 
+class RunningMean:
+    """A mean of state dicts; of integers it has the last.
+
+    Attributes:
+        count: how many they were.
+        values: tensors by name.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.values: dict[str, Tensor] = {}
+
+    def add(self, state: Mapping[str, Tensor], count: int = 1) -> None:
+        """Take in a state dict that is itself the mean of `count`."""
+        self.count += count
+        for name, value in state.items():
+            if name not in self.values or not value.is_floating_point():
+                self.values[name] = value.clone()
+            else:
+                self.values[name].lerp_(value, count / self.count)
+
+    def on_cpu(self) -> Self:
+        """The same, in the memory of the processor."""
+        self.values = {name: value.cpu() for name, value in self.values.items()}
+        return self
+
+    def pack(self, prefix: str) -> dict[str, Tensor]:
+        """The mean as tensors whose names have a prefix."""
+        named = {f"{prefix}mean.{name}": value for name, value in self.values.items()}
+        return named | {f"{prefix}count": torch.tensor(self.count)}
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], prefix: str, device: torch.device) -> Self:
+        """The mean that `pack` gave, on a device; an empty one if there is none of this prefix."""
+        mean, start = cls(), f"{prefix}mean."
+        mean.count = int(tensors.get(f"{prefix}count", 0))
+        found = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+        mean.values = {name: value.to(device) for name, value in found.items()}
+        return mean
+
+
 class WeightAverage:
     """A running mean of everything in a student's state dict, each step with the same weight.
-
-    That includes the running statistics of a batch norm that trains: they are not measured anew for the mean weights.
 
     Args:
         student: to average.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from csg.errors import UsageError
 from csg_train.distributed import world_size
 from csg_train.methods.base import Method
-from csg_train.models.batch_norm import batch_norms, in_train_mode
+from csg_train.models.batch_norm import training_norms
 from csg_train.recipe import ClassificationModel, Optim, SegmentationModel
 
 
@@ -39,7 +39,7 @@ def check_parts(method: Method, model: ClassificationModel | SegmentationModel, 
         UsageError: names the setting to change.
     """
     share = batch // world_size()
-    if share // min(optim.accumulate, share) > 1 or not _trains_batch_norm(method):
+    if share // min(optim.accumulate, share) > 1 or not training_norms(method):
         return
     if share > 1:
         what, change = f"optim.accumulate={optim.accumulate} leaves parts", f"--set optim.accumulate={share // 2}"
@@ -56,9 +56,3 @@ def _without_batch_norm(model: ClassificationModel | SegmentationModel) -> list[
     """The options that leave no batch norm to train."""
     head = ["--set model.head=deeplabv2"] if isinstance(model, SegmentationModel) and model.head == "aspp" else []
     return head + ([] if model.freeze_batch_norm else ["--set model.freeze_batch_norm=true"])
-
-
-def _trains_batch_norm(method: Method) -> bool:
-    """Whether a batch norm normalises by the batch when the method trains."""
-    with in_train_mode(method):
-        return any(norm.training for norm in batch_norms(method))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from csg.console import log
 from csg_train.methods.base import Method
-from csg_train.training.averaging import WeightAverage
+from csg_train.training.kept_weights import KeptWeights
 
 OPTIMISER = {"momentum": "momentum_buffer", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "updates": "step"}
 """What torch's optimisers keep of a parameter, by its name in a checkpoint."""
@@ -28,16 +28,16 @@ class TrainingState:
     """The gradient scaler; disabled unless the precision is fp16."""
     device: torch.device
     """The device, with its random generator."""
-    average: WeightAverage | None = None
-    """The mean of the student's weights; None unless they are averaged."""
+    weights: KeptWeights | None = None
+    """What is kept of the student's weights for the choice of the student; None if nothing is."""
 
     def pack(self) -> dict[str, Tensor]:
-        """The state of method and optimiser, mean weights, gradient scale and random generators."""
+        """The state of method and optimiser, kept weights, gradient scale and random generators."""
         tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"{name}.{index}": state[key] for name, key in OPTIMISER.items() if key in state}
-        if self.average:
-            tensors |= self.average.pack()
+        if self.weights:
+            tensors |= self.weights.pack()
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -48,8 +48,8 @@ class TrainingState:
         """Restore the state that `pack` returned."""
         prefix = "method."
         self.method.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-        if self.average:
-            self.average.unpack(tensors)
+        if self.weights:
+            self.weights.unpack(tensors)
         plain = self.optimiser.state_dict()
         plain["state"] = _optimiser_state(tensors)
         self.optimiser.load_state_dict(plain)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
 from csg.console import log
 from csg_train.methods.base import Student
-from csg_train.training.measurements import Measurements, Scores
+from csg_train.models.batch_norm import measure_running_stats
+from csg_train.training.averaging import WeightAverage
+from csg_train.training.dense_average import DenseAverage
+from csg_train.training.interpolation import ALPHAS, Interpolation, smallest_good
+from csg_train.training.kept_weights import KeptWeights
+from csg_train.training.measurements import Measurements, Scores, held_out_loss
 from csg_train.training.run_folder import Run
 from csg_train.training.run_result import BestMeasurement, Evaluation, RunResult, StudentChoice
+
+MADE = ("average", "swad", "wise")
+"""Rules of a choice whose student has weights that no step had."""
 
 
 class Conclusion:
@@ -21,22 +31,24 @@ class Conclusion:
         run: its folder.
         measurements: of the run.
         student: with the weights of the last step; it gets the chosen ones.
+        inputs: makes batches of training images, uint8 (B, H, W, 3), on the device.
 
     Attributes:
         scores: what the chosen student reaches.
     """
 
-    def __init__(self, run: Run, measurements: Measurements, student: Student):
-        self.run, self.measurements, self.student = run, measurements, student
+    def __init__(self, run: Run, measurements: Measurements, student: Student, inputs: Callable[[], Generator[Tensor]]):
+        self.run, self.measurements, self.student, self.inputs = run, measurements, student, inputs
         self.scores: Scores = {}
         self.predictions: dict[str, np.ndarray] = {}
 
-    def make(self, result: RunResult, average: Mapping[str, Tensor]) -> RunResult:
+    def make(self, result: RunResult, kept: KeptWeights | None, alpha: float | Literal["auto"] | None) -> RunResult:
         """Measure the last weights, choose the student, measure it, and write all but `result.json`.
 
         Args:
             result: of the training, without what was measured.
-            average: the mean of the weights over the last steps, if that is to be the student; otherwise empty.
+            kept: what was kept of the student's weights.
+            alpha: the setting `optim.wise`.
 
         Returns:
             The whole result.
@@ -44,13 +56,13 @@ class Conclusion:
         Raises:
             Interrupted: a signal ended a measurement.
         """
-        steps, the_last = result.steps, not average and "held_out" not in self.measurements.best
+        steps, the_last = result.steps, kept is None and "held_out" not in self.measurements.best
         last = self.measurements.take(self.student, steps, mirrored=the_last)
-        choice = self._choose(steps, average)
+        choice = self._choose(steps, last, kept=kept, alpha=alpha)
         scores = last if the_last else self.measurements.scores(self.student, "student", mirrored=True)
         self.scores = scores
-        if average:
-            self.measurements.record(steps, scores, "average/")
+        if choice.rule in MADE:
+            self.measurements.record(steps, scores, f"{choice.rule}/")
         changes = {
             "student": choice,
             "real": self._evaluation("student", scores),
@@ -58,7 +70,7 @@ class Conclusion:
             "energy": next((scores[kind].energy for kind in ("real", "held_out") if kind in scores), None),
             "mirrored": scores["real"].measurement.mirrored if "real" in scores else None,
             "nuclear_norm": scores["real"].measurement.nuclear_norm if "real" in scores else None,
-            "last": None if choice.rule != "average" and choice.step == steps else self._evaluation("last", last),
+            "last": None if choice.rule not in MADE and choice.step == steps else self._evaluation("last", last),
             "best_on_real": self._best_on_real(),
         }
         self.run.write_student(self.student.state_dict())
@@ -66,18 +78,54 @@ class Conclusion:
             self.run.write_predictions(self.predictions)
         return result.model_copy(update=changes)
 
-    def _choose(self, steps: int, average: Mapping[str, Tensor]) -> StudentChoice:
+    def _choose(
+        self, steps: int, last: Scores, *, kept: KeptWeights | None, alpha: float | Literal["auto"] | None
+    ) -> StudentChoice:
         """Give the student the weights that the recipe asks for."""
-        if average:
-            self.student.load_state_dict(average)
+        if isinstance(kept, WeightAverage):
+            self._become(kept.mean)
             log("student: the mean of the weights over the last steps")
             return StudentChoice(step=steps, rule="average")
+        if isinstance(kept, DenseAverage):
+            return self._choose_dense(steps, last, kept)
+        if isinstance(kept, Interpolation):
+            return self._choose_between(steps, kept, alpha)
         if "held_out" not in self.measurements.best:
             return StudentChoice(step=steps, rule="last")
         best, state, _ = self.measurements.best["held_out"].load()
         self.student.load_state_dict(state)
         log(f"student: the weights of step {best.step}, the best on the held-out synthetic images")
         return StudentChoice(step=best.step, rule="synthetic")
+
+    def _choose_dense(self, steps: int, last: Scores, kept: DenseAverage) -> StudentChoice:
+        """The mean of SWAD; the last weights if the loss on the held-out images fell to the end."""
+        kept.observe(steps, held_out_loss(last))
+        span = kept.span()
+        if span is None:
+            log("student: the last weights, since the loss on the held-out images fell to the end (optim.swad)")
+            return StudentChoice(step=steps, rule="last")
+        self._become(kept.mean())
+        log(f"student: the mean of the weights of steps {span[0]} to {span[1]} (SWAD)")
+        return StudentChoice(step=span[1], rule="swad", first_step=span[0])
+
+    def _choose_between(self, steps: int, kept: Interpolation, alpha: float | Literal["auto"] | None) -> StudentChoice:
+        """Weights between start and end; `auto` takes the smallest alpha within a standard error of the best."""
+        end = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
+        if not isinstance(alpha, float):
+            found = {}
+            for tried in ALPHAS:
+                self._become(kept.at(tried, end))
+                found[tried] = self.measurements.held_out_score(self.student, f"alpha {tried:g}")
+            alpha = smallest_good(found)
+        self._become(kept.at(alpha, end))
+        log(f"student: (1 - alpha) start + alpha end, alpha {alpha:g} (WiSE-FT)")
+        return StudentChoice(step=steps, rule="wise", alpha=alpha)
+
+    def _become(self, state: Mapping[str, Tensor]) -> None:
+        """Give the student weights that no step had; running statistics of norms that train are measured anew."""
+        self.student.load_state_dict(state)
+        with self.measurements.stop.interruptible(), closing(self.inputs()) as inputs:
+            measure_running_stats(self.student, inputs)
 
     def _evaluation(self, name: str, scores: Scores) -> Evaluation | None:
         """The scores on the real images, if there are any, whose predictions are kept under a name."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 
@@ -18,6 +20,27 @@ from csg_train.training.signals import Stop
 
 Scores = Mapping[Kind, StudentScores]
 """What a student reaches on each kind of images that there is."""
+
+
+class HeldOutScore(NamedTuple):
+    """A score on held-out images."""
+
+    value: float
+    """Of 1."""
+    images: int
+    """Their number."""
+
+    @property
+    def error(self) -> float:
+        """The standard error of a share of so many images."""
+        return math.sqrt(self.value * (1 - self.value) / self.images)
+
+
+def held_out_loss(found: Scores) -> float:
+    """The loss on the held-out images, which there must be."""
+    loss = found["held_out"].measurement.loss
+    assert loss is not None  # their classes are those of the network
+    return loss
 
 
 class Measurements:
@@ -71,6 +94,14 @@ class Measurements:
         """Measure a student, which the log calls `which`; otherwise as `take`."""
         with self.stop.interruptible():
             return {kind: measuring.scores(student, which, mirrored) for kind, measuring in self.kinds.items()}
+
+    def held_out_score(self, student: Student, which: str) -> HeldOutScore:
+        """The main score of a student on the held-out images; otherwise as `scores`."""
+        measuring = self.kinds["held_out"]
+        with self.stop.interruptible():
+            evaluation = measuring.scores(student, which).measurement.evaluation
+        name = next(iter(TASKS[measuring.recipe.task].scores))
+        return HeldOutScore(float(getattr(evaluation, name)), evaluation.images)
 
     def record(self, step: int, found: Scores, prefix: str = "") -> None:
         """Write a line of metrics for each kind of images, with `prefix` before the names."""

@@ -66,6 +66,8 @@ class Measuring:
         if energy:
             scores |= {"E_0": energy.E_0, "E_1": energy.E_1, "E_2": energy.E_2}
         figures: dict[str, float | None] = {f"{self.kind}/{name}": value for name, value in scores.items()}
+        if self.kind == "held_out":
+            figures["held_out/loss"] = found.loss
         if found.mirrored:
             figures |= {f"mirrored/{name}": float(getattr(found.mirrored, name)) for name in task.scores}
         return StudentScores(found, energy, figures)

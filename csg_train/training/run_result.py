@@ -9,16 +9,23 @@ from csg.records import Record
 from csg_train.energy import Energy
 
 Evaluation = ClassificationEvaluation | SegmentationEvaluation
+StudentRule = Literal["last", "synthetic", "average", "swad", "wise"]
+"""How the weights of a student are chosen."""
 
 
 class StudentChoice(Record):
     """Which weights became the student."""
 
     step: int
-    """The step whose weights they are; of averaged weights, the last one of the mean."""
-    rule: Literal["last", "synthetic", "average"]
+    """The step whose weights they are; of averaged weights, the last one of the mean; of interpolated ones, the end."""
+    rule: StudentRule
     """last: those of the last step; synthetic: those of the measurement that was best on held-out synthetic images;
-    average: the mean over the last steps (`optim.average`)."""
+    average: the mean over the last steps (`optim.average`); swad: the mean from `first_step` to `step` (`optim.swad`);
+    wise: `alpha` of the way from the start of the fine-tuning to its end (`optim.wise`)."""
+    first_step: int | None = None
+    """Of swad, the first step whose weights are in the mean."""
+    alpha: float | None = None
+    """Of wise, the share of the end."""
 
 
 class BestMeasurement(Record):

@@ -34,14 +34,15 @@ from csg_train.methods.base import Batch, Method
 from csg_train.models.lora import merge_lora
 from csg_train.recipe import Recipe
 from csg_train.tasks import NotFiniteError
-from csg_train.training.averaging import WeightAverage
 from csg_train.training.batch_rules import batch_size, check_parts
 from csg_train.training.checkpoint import TrainingState
 from csg_train.training.conclusion import Conclusion
+from csg_train.training.dense_average import DenseAverage
 from csg_train.training.environment import peak_memory_mib
 from csg_train.training.finite import finite_or_none, non_finite
 from csg_train.training.kept_features import FeatureBatches
-from csg_train.training.measurements import Measurements
+from csg_train.training.kept_weights import kept_weights
+from csg_train.training.measurements import Measurements, held_out_loss
 from csg_train.training.metrics_log import MetricsLine
 from csg_train.training.optimizer import TrainingPrecision, learning_rates
 from csg_train.training.pictures import keep_pictures
@@ -105,9 +106,9 @@ class Trainer:
         self.stepping = Stepping(
             self.method, recipe, schedule=self.schedule, precision=self.precision, device=self.device
         )
-        self.average = WeightAverage(student, self.steps, optim.average) if optim.average else None
+        self.weights = kept_weights(student, recipe, self.schedule)
         self.state = TrainingState(
-            self.method, self.stepping.optimiser, self.stepping.scaler, self.device, self.average
+            self.method, self.stepping.optimiser, self.stepping.scaler, self.device, self.weights
         )
         self.measurements = Measurements(self.run, recipe, self.images, stop=self.stop, device=self.device)
         self.metrics = self.measurements.metrics
@@ -165,11 +166,11 @@ class Trainer:
         )
 
     def _conclude(self, result: RunResult) -> RunResult:
-        conclusion = Conclusion(self.run, self.measurements, self.method.student)
+        conclusion = Conclusion(self.run, self.measurements, self.method.student, self.batches.inputs)
 
         def conclude() -> RunResult:
             merge_lora(self.method.student)  # after the checkpoint, which has the low-rank changes
-            whole = conclusion.make(result, self.average.mean if self.average else {})
+            whole = conclusion.make(result, self.weights, self.recipe.optim.wise)
             pictures = keep_pictures(self.run, self.recipe, self.method, images=self.images, scores=conclusion.scores)
             self.metrics.images(self.step, pictures)
             return whole
@@ -236,8 +237,8 @@ class Trainer:
         logged = self.stepping.make(batch, self.step)
         self.counted |= (batch.labels != IGNORED).any() if batch.labels.ndim > 1 else True
         self.step += 1
-        if self.average:
-            self.average.update(self.step)
+        if self.weights:
+            self.weights.update(self.step)
         return logged
 
     def _log(self, values: dict[str, Tensor], report: ProgressReport, line: bool) -> None:
@@ -284,11 +285,15 @@ class Trainer:
         started = time.monotonic()
         every = self.recipe.evaluate_every
         if every and 0 < self.step < self.steps and self.step % every == 0:
-            self._measured(self._take)
+            loss = self._measured(self._take)
+            if isinstance(self.weights, DenseAverage) and loss is not None:
+                self.weights.observe(self.step, loss)
         return time.monotonic() - started
 
-    def _take(self) -> None:
-        self.measurements.take(self.method.student, self.step)
+    def _take(self) -> float | None:
+        """Measure the student; returns its loss on the held-out images if SWAD needs it."""
+        found = self.measurements.take(self.method.student, self.step)
+        return held_out_loss(found) if isinstance(self.weights, DenseAverage) else None
 
     def _measured(self, make: Callable[[], Value]) -> Value:
         """What `make` gives in the first process, while the others wait; before it a checkpoint is written.

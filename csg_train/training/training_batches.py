@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from csg.console import log
 from csg_train.data.loading import LoadedBatch, StepBatchSampler, batches
@@ -18,6 +19,8 @@ from csg_train.recipe import Recipe
 from csg_train.tasks import TASKS, Images
 
 Value = TypeVar("Value")
+STATISTICS_BATCHES = 100
+"""Batches, of one pass over the images, that running statistics are measured on."""
 
 
 class InOrder(StepBatchSampler):
@@ -59,7 +62,8 @@ class TrainingBatches:
     def __init__(self, recipe: Recipe, images: Images, method: Method, *, device: torch.device, batch: int):
         self.recipe, self.images, self.method = recipe, images, method
         self.device, self.batch = device, batch
-        self.fixed = recipe.task == "cls" and not method.augmented and recipe.model.keep_features
+        augmented = method.augmented or recipe.augment.pasta
+        self.fixed = recipe.task == "cls" and not augmented and recipe.model.keep_features
         self.unreadable = 0
         self.replaced: set[str] = set()
 
@@ -86,6 +90,20 @@ class TrainingBatches:
             for (one, batch), keys in zip(copied, sampler, strict=False):
                 self._note_unreadable(one.unreadable)
                 yield replace(batch, indices=tuple(index for _, index in keys)) if self.fixed else batch
+
+    def inputs(self) -> Generator[Tensor]:
+        """First views of the first whole batches, all in this process: uint8 (B, H, W, 3), on the device.
+
+        Raises:
+            InputError: as `csg_train.data.loading.batches`.
+        """
+        recipe, method, data = self.recipe, self.method, self.recipe.data
+        views = TASKS[recipe.task].views(self.images, recipe, 1, augmented=method.augmented)
+        steps = range(min(len(self.images) // self.batch, STATISTICS_BATCHES))
+        sampler = StepBatchSampler(len(self.images), self.batch, recipe.seed, steps, whole=True)
+        loaded = batches(views, sampler, data.on_unreadable, workers=data.workers, pin_memory=False)
+        with closing(loaded):
+            yield from (one.views[0].to(self.device) for one in loaded)
 
     def _copied(self, loaded: LoadedBatch) -> Batch:
         views, labels = (tensor.to(self.device, non_blocking=True) for tensor in (loaded.views, loaded.labels))

@@ -47,6 +47,9 @@ def seen(monkeypatch):
     return states
 
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
 def measured(run, name):
     """A figure by step, of the lines of metrics that have it."""
     lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
@@ -104,7 +107,9 @@ def test_the_student_is_the_one_that_is_best_on_held_out_synthetic_images(images
 @pytest.mark.parametrize(("share", "first"), [(0.3, 6), (0.01, 7), (0.6, 4)])
 def test_the_student_is_the_mean_of_the_last_weights(images, tmp_path, seen, share, first):
     run = trained(tmp_path / "run", images, optim__average=share, model__freeze_batch_norm=False)
-    for name, value in run.student().items():
+    weights = {name: value for name, value in run.student().items() if not name.endswith(STATISTICS)}
+    assert weights.keys() < run.student().keys()
+    for name, value in weights.items():
         of_steps = torch.stack([seen[step][name] for step in range(first, 8)])
         expected = of_steps.double().mean(0) if value.is_floating_point() else of_steps[-1]
         torch.testing.assert_close(value, expected.to(value.dtype), rtol=1e-5, atol=1e-6)
@@ -115,10 +120,11 @@ def test_the_student_is_the_mean_of_the_last_weights(images, tmp_path, seen, sha
     assert result.best_on_real.step == best_step(measured(run, "real/mean_class_accuracy"))
 
 
-SYNTHETIC, AVERAGE = {"checkpoint": "synthetic"}, {"optim__average": 0.6}
+SYNTHETIC, AVERAGE = {"checkpoint": "synthetic"}, {"optim__average": 0.6, "model__freeze_batch_norm": False}
+SWAD, WISE = {"optim__swad": 1.3, "evaluate_every": 1}, {"optim__wise": "auto"}
 
 
-@pytest.mark.parametrize(("rule", "step"), [(SYNTHETIC, 4), (SYNTHETIC, 7), (AVERAGE, 3), (AVERAGE, 5)])
+@pytest.mark.parametrize(("rule", "step"), [(SYNTHETIC, 4), (SYNTHETIC, 7), (AVERAGE, 5), (SWAD, 5), (WISE, 3)])
 def test_an_interruption_changes_neither_choices_nor_weights(images, tmp_path, rule, step):
     whole = trained(tmp_path / "whole", images, **rule)
     run = stopped_run(tmp_path / "run", tiny_recipe(*images, **BOTH | rule), step)
@@ -199,9 +205,19 @@ def test_predictions_of_a_segmenter_are_matrices_of_pixels(segmented):
         ({"checkpoint": "synthetic", "data__holdout": 0.5}, "needs data.holdout and evaluate_every above 0"),
         (
             {"checkpoint": "synthetic", "data__holdout": 0.5, "evaluate_every": 1, "optim__average": 0.5},
-            "both choose the student",
+            "each choose the student",
         ),
         ({"data__holdout": 0.01}, "keeps 0 of 18 images from training"),
+        ({"optim__swad": 1.3, "evaluate_every": 2}, "optim.swad needs data.holdout and evaluate_every above 0"),
+        ({"optim__swad": 0.9}, "optim.swad"),
+        (
+            {"optim__swad": 1.3, "evaluate_every": 3, "data__holdout": 0.5},
+            "no start in 2 measurements (evaluate_every=3 in 6 steps)",
+        ),
+        ({"optim__wise": "auto", "model__weights": "x.pth"}, "optim.wise=auto needs data.holdout"),
+        ({"optim__wise": 1.5, "model__weights": "x.pth"}, "optim.wise"),
+        ({"optim__wise": 0.5}, "model.weights=none makes them random"),
+        ({"optim__wise": 0.5, "optim__average": 0.1, "model__weights": "x.pth"}, "each choose the student"),
     ],
 )
 def test_a_choice_that_is_not_possible_is_refused_in_a_line(images, changes, words):
