@@ -140,7 +140,7 @@ class Measurement:
     matrices: np.ndarray | None = None
     """Int64 (N, K, K + 1), the matrix of `csg.metrics.PixelConfusion` of each image; None for classification."""
     loss: float | None = None
-    """Mean cross entropy over the images, or over their labelled pixels; None if their classes are not the network's."""
+    """Mean cross entropy of images, or of their labelled pixels; None if their classes are not the network's."""
     mirrored: ClassificationEvaluation | SegmentationEvaluation | None = None
     """The scores of image and mirror image together, if `predict` gives them."""
     nuclear_norm: float | None = None
