@@ -212,7 +212,7 @@ def test_predictions_of_a_segmenter_are_matrices_of_pixels(segmented):
         ({"optim__swad": 0.9}, "optim.swad"),
         (
             {"optim__swad": 1.3, "evaluate_every": 3, "data__holdout": 0.5},
-            "no start in 2 measurements (evaluate_every=3 in 6 steps)",
+            "no start in 2 measurements .evaluate_every=3 in 6 steps",
         ),
         ({"optim__wise": "auto", "model__weights": "x.pth"}, "optim.wise=auto needs data.holdout"),
         ({"optim__wise": 1.5, "model__weights": "x.pth"}, "optim.wise"),
