@@ -11,9 +11,13 @@ from PIL import Image
 from csg.datasets.classification import read_classification_dataset
 from csg_train.data.crops import NO_AUGMENT, Crops
 from csg_train.data.pasta import Pasta, pasta_of
+from csg_train.methods import load_method
+from csg_train.methods.settings import NoneSettings
 from csg_train.recipe import load_recipe
 from csg_train.tasks import TASKS
+from csg_train.training.training_batches import TrainingBatches
 from tests.helpers.small_runs import noisy_images, tiny_recipe
+from tests.helpers.tiny_student import tiny
 
 
 def slow_pasta(image, alpha, beta, k, noise):
@@ -89,3 +93,11 @@ def test_crops_are_disturbed_and_their_labels_are_not(monkeypatch):
     assert torch.equal(labels, same)
     assert not torch.equal(plain, changed)
     assert not torch.equal(changed[0], changed[1])
+
+
+@pytest.mark.parametrize("pasta", [True, False])
+def test_what_networks_give_for_an_image_is_kept_only_without_pasta(tmp_path, pasta):
+    recipe = tiny_recipe(noisy_images(tmp_path / "data"), augment__pasta=pasta)
+    images, method = TASKS["cls"].read_synthetic(recipe), load_method("none")(tiny()[0], None, NoneSettings())
+    batches = TrainingBatches(recipe, images, method, device=torch.device("cpu"), batch=4)
+    assert batches.fixed is not pasta
