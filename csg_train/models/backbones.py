@@ -182,8 +182,7 @@ class Encoder(nn.Module):
     frozen: bool
     """Whether nothing of it trains now, by `freeze`."""
     pad_to: int
-    """Number of pixels to whose multiples images are padded: then all maps are whole, and so are the windows of a Swin,
-    which an ONNX graph of free height and width needs."""
+    """Number of pixels to whose multiples images are padded, so that all maps are whole."""
 
     def __init__(
         self,

@@ -59,10 +59,8 @@ class TimmStages(nn.Module):
         self.channels: dict[str, int] = dict(zip(self.names, info.channels()[-count:], strict=True))
         self.strides: dict[str, int] = dict(zip(self.names, info.reduction()[-count:], strict=True))
         self.multiple = multiple_of(name)
-        blocks = [layer.blocks[0] for layer in getattr(getattr(self.model, "model", None), "layers", ())]
-        windows = {max(block.window_size) for block in blocks if hasattr(block, "window_size")}
-        self.whole = math.lcm(*(stride * side for stride in self.strides.values() for side in windows or {1}))
-        """Sides of which every map, and every map's windows, are whole: no padding inside the network."""
+        self.whole = math.lcm(self.multiple, *self.strides.values())
+        """Sides of which every map is whole."""
         self.channels_last = str(getattr(self.model, "output_fmt", None) or "NCHW").endswith("NHWC")
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -151,6 +149,19 @@ def _plain_vit_depth(short: str) -> int | None:
 
 def _is_swin(short: str) -> bool:
     return short.startswith("swin") and hasattr(_whole(short), "set_input_size")
+
+
+def check_free_size(name: str) -> None:
+    """Check that a network has an ONNX graph of free height and width.
+
+    Raises:
+        UsageError: it has none: ONNX Runtime does not run the exported windows of a Swin at other sizes.
+    """
+    if name.startswith(TIMM) and _is_swin(check_name(name)):
+        raise UsageError(
+            f"{name} can't be exported for images of any height and width, which a segmenter takes",
+            "use another backbone, such as a ViT or a ConvNeXt",
+        )
 
 
 def multiple_of(name: str) -> int:

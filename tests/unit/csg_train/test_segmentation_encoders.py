@@ -94,6 +94,12 @@ def test_a_crop_too_small_for_the_patches_is_refused_with_the_smallest_that_is_n
     assert student(120).encoder.pads
 
 
+def test_a_network_without_a_graph_of_free_size_is_refused_before_training():
+    settings = {"model.backbone": "timm:swin_tiny_patch4_window7_224", "method": "none"}
+    with pytest.raises(UsageError, match="any height and width"):
+        TASKS["seg"].student(load_recipe("digit-scenes", settings), 5, None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear", "pyramid"])
 def test_the_graph_takes_any_height_and_width(head):

@@ -1,0 +1,25 @@
+"""Two of timm's networks over the whole road, by the benchmark that takes ten: a patch of 16 pixels, and dilation."""
+
+import pytest
+
+from benchmarks.training.encoder_road import cell, row
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    ("network", "task", "precision"), [("test_vit", "seg", "fp16"), ("test_resnet", "cls", "int8")]
+)
+def test_a_timm_encoder_is_trained_exported_served_and_evaluated(tmp_path, network, task, precision):
+    pytest.importorskip("timm", reason="needs the extra timm")
+    found = cell(tmp_path, network, task, precision)
+    assert "failed" not in found, found
+    assert found["mb"] > 0
+    assert 0 <= found["score"] <= 1
+
+
+def test_a_cell_that_fails_says_where(tmp_path):
+    found = cell(tmp_path, "no_such_network", "cls", "fp32")
+    assert found["failed"].startswith("train: ")
+    assert "no_such_network" in found["failed"]
+    assert "failed" in row("no_such_network cls fp32", found)
