@@ -38,6 +38,12 @@ class Speed(Record):
     no effect in a single process."""
 
     @model_validator(mode="after")
+    def _blocks_are_compiled_or_computed_again(self) -> Speed:
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("compile and gradient_checkpointing do not work together; set one of them")
+        return self
+
+    @model_validator(mode="after")
     def _exact_repeats_are_not_timed(self) -> Speed:
         if self.cudnn_benchmark and self.deterministic:
             raise ValueError(

@@ -122,6 +122,11 @@ def test_algorithms_chosen_by_time_need_a_run_that_is_not_repeated(data):
     refused(done, 2, "speed: cudnn_benchmark .* set deterministic to false too")
 
 
+def test_compiling_and_gradient_checkpointing_are_refused_together(data):
+    done = csg("train", "cls", "--data", data, *settings(speed__compile=True, speed__gradient_checkpointing=True))
+    refused(done, 2, "speed: compile and gradient_checkpointing do not work together")
+
+
 def test_without_a_compiler_compile_is_refused_in_a_line(data, monkeypatch, tmp_path):
     def no_compiler(function):
         raise RuntimeError("Failed to find C compiler.\nPlease specify via CC environment variable.")
