@@ -17,6 +17,8 @@ from csg_train.tasks import TASKS
 
 WEIGHT_FACTORS = (1.0, 0.1, 10.0)
 RATE_FACTORS = (1.0, 1 / 3, 3.0)
+NEW_LAYER_FACTORS = (1.0, 10.0, 100.0)
+"""Factors of lr_heads where new layers alone train: they start from random values, and nothing pretrained is lost."""
 AUGMENTED = {"none": "none:augment=true"}
 """Methods that are published without augmentation, and their second row in the default comparison, with it."""
 TUNING_DIVISOR = 4
@@ -62,12 +64,19 @@ def recipe_for(spec: MethodSpec, base: Recipe, changes: dict[str, Any] | None = 
 
 
 def candidates(spec: MethodSpec, base: Recipe) -> list[dict[str, Any]]:
-    """The settings that tuning tries, by dotted name; the first are the method's own values."""
-    tuned = load_method(spec.name).tuned_setting
-    if tuned is None:
-        rates = {f"optim.{name}": getattr(base.optim, name) for name in ("lr_backbone", "lr_heads")}
+    """The settings that tuning tries, by dotted name; the first are the method's own values.
+
+    A row with another optimizer or another way to train the encoder than the recipe's tunes the learning rates, also
+    if its method has a weight: rates suit neither a fresh LoRA nor AdamW because they suit SGD.
+    """
+    recipe, tuned = recipe_for(spec, base), load_method(spec.name).tuned_setting
+    optim, training = recipe.optim, recipe.model.training
+    if training in ("frozen", "lora"):
+        return [{"optim.lr_heads": optim.lr_heads * factor} for factor in NEW_LAYER_FACTORS]
+    if tuned is None or training != base.model.training or optim.optimizer != base.optim.optimizer:
+        rates = {f"optim.{name}": getattr(optim, name) for name in ("lr_backbone", "lr_heads")}
         return [{name: rate * factor for name, rate in rates.items()} for factor in RATE_FACTORS]
-    weight = recipe_for(spec, base).methods[spec.name][tuned]
+    weight = recipe.methods[spec.name][tuned]
     return [{f"methods.{spec.name}.{tuned}": weight * factor} for factor in WEIGHT_FACTORS]
 
 
@@ -123,7 +132,9 @@ def tuning_rule(base: Recipe, tune: bool) -> str:
     score = next(iter(TASKS[base.task].scores.values())).removesuffix(" %")
     return (
         "Tuning: each method gets three short runs of a quarter of the steps, with its own weight times 1, 1/10 and "
-        "10, or, if it has none, with four times the learning rates times 1, 1/3 and 3; "
+        "10, or, if it has none, with four times the learning rates times 1, 1/3 and 3 "
+        "(so too a method with another optimizer or model.training than the recipe; where new layers alone train, "
+        "frozen and lora, lr_heads times 1, 10 and 100); "
         f"{score} on synthetic images that were not trained on ({images}) decides; the first value stays unless "
         "another is better by more than a standard error; no real image is used."
     )

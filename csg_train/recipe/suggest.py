@@ -22,7 +22,11 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
         ("optim.steps",),
     ),
     **dict.fromkeys(("wd", "decay", "l2_reg"), ("optim.weight_decay",)),
-    **dict.fromkeys(("m", "beta", "sgd_momentum"), ("optim.momentum",)),
+    **dict.fromkeys(("m", "beta", "sgd_momentum", "beta1", "adam_beta1"), ("optim.momentum",)),
+    **dict.fromkeys(("optimiser", "optim.name", "opt", "adam", "adamw", "sgd"), ("optim.optimizer",)),
+    **dict.fromkeys(("layer_wise_decay", "llrd", "layerwise_decay", "lr_layer_decay"), ("optim.layer_decay",)),
+    **dict.fromkeys(("freeze", "freeze_backbone", "freeze_encoder", "lora", "peft", "finetune"), ("model.training",)),
+    **dict.fromkeys(("rank", "lora_r", "r"), ("model.lora_rank",)),
     **dict.fromkeys(("warmup", "warmup_steps", "warmup_iters"), ("optim.warm_up",)),
     **dict.fromkeys(("grad_clip", "clip_grad", "clip_norm", "max_grad_norm", "gradient_clip_val"), ("optim.clip",)),
     **dict.fromkeys(
@@ -59,7 +63,6 @@ NOTES = {
         ("gpu", "gpus", "gpu_id", "num_gpus", "device", "devices", "cuda"),
         "csg trains on the GPU that it finds; CUDA_VISIBLE_DEVICES chooses one, and torchrun uses several",
     ),
-    **dict.fromkeys(("optimizer", "optimiser", "optim.name", "adam", "adamw"), "csg trains with SGD"),
     **dict.fromkeys(("scheduler", "lr_scheduler", "schedule"), "rates decay polynomially: optim.power, optim.warm_up"),
     **dict.fromkeys(("out", "output", "output_dir", "work_dir", "save_dir"), "--out names the folder"),
 }

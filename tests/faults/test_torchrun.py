@@ -101,3 +101,14 @@ def test_two_processes_measure_once_and_average_as_one_does(data):
     assert [line["step"] for line in lines if "held_out/accuracy" in line] == [2, 4, 6]
     for name, value in one.student().items():
         torch.testing.assert_close(two.student()[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", ["frozen", "lp-ft", "lora"])
+def test_two_processes_train_what_one_does_in_each_mode(data, training):
+    words = settings(model__freeze_batch_norm=True, model__training=training, optim__warm_up=0, optim__average=0.2)
+    assert torchrun("train", "cls", *words, "--data", data, "--out", "two").returncode == 0
+    assert csg_process("train", "cls", *words, "--data", data, "--out", "one").returncode == 0
+    one, two = (Run(data.parent / name) for name in ("one", "two"))
+    for name, value in one.student().items():
+        torch.testing.assert_close(two.student()[name], value, rtol=1e-3, atol=1e-4)

@@ -4,6 +4,10 @@ import pytest
 import torch
 
 from csg.errors import UsageError
+from csg_train.compare.tuning import candidates
+from csg_train.methods.l2 import L2
+from csg_train.methods.settings import L2Settings
+from csg_train.methods.spec import parse_method
 from csg_train.models.lora import add_lora, merge_lora, merged_state
 from csg_train.recipe import Optim, load_recipe
 from csg_train.tasks import TASKS
@@ -147,3 +151,37 @@ def test_adamw_shrinks_neither_norms_nor_biases_and_blocks_have_rates_that_fall_
     blocks = [{rates[id(p)] for p in block} for block in method.student.encoder.blocks()]
     assert blocks == [{0.5 * 0.5 ** (9 - number)} for number in range(9)]
     assert rates[id(method.student.head[0].weight)] == 4
+
+
+def test_rows_with_another_optimizer_or_other_layers_to_train_are_tuned_by_their_rates():
+    base = load_recipe("digits")
+    found = {
+        text: candidates(parse_method(text), base)
+        for text in (
+            "none:model.training=lora",
+            "csg:model.training=lora:optim.lr_heads=0.25",
+            "l2:optim.optimizer=adamw",
+            "l2",
+        )
+    }
+    heads = base.optim.lr_heads
+    assert found["none:model.training=lora"] == [{"optim.lr_heads": heads * factor} for factor in (1, 10, 100)]
+    assert [one["optim.lr_heads"] for one in found["csg:model.training=lora:optim.lr_heads=0.25"]] == [0.25, 2.5, 25]
+    assert set(found["l2:optim.optimizer=adamw"][1]) == {"optim.lr_heads", "optim.lr_backbone"}
+    assert set(found["l2"][1]) == {"methods.l2.weight"}
+
+
+def test_l2_measures_how_far_the_low_rank_change_has_gone():
+    adapted = fresh(tiny_recipe("x", model__backbone="resnet18"))
+    add_lora(adapted.encoder, 2)
+    method = L2(adapted, None, L2Settings())
+    assert float(method.anchored.distance(adapted.encoder).detach()) == 0
+    before = merged_state(adapted.encoder)
+    for parameter in adapted.encoder.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    moved = sum(float((value - before[name]).square().sum()) for name, value in merged_state(adapted.encoder).items())
+    distance = method.anchored.distance(adapted.encoder)
+    assert float(distance.detach()) == pytest.approx(moved, rel=1e-4)
+    distance.backward()
+    assert all(p.grad is not None for p in adapted.encoder.parameters() if p.requires_grad)
