@@ -71,8 +71,13 @@ class LabelledSample:
             split = found + PRIOR * unlabelled * np.nan_to_num(model / known)
             return np.asarray(np.nan_to_num(split / split.sum(0)) * known)
 
-    def estimate(self, score: ScoreFunction) -> Estimate:
-        """A score of all candidates: the score of `matrix`, corrected by the weighted labels (one-step estimator)."""
+    def estimate(self, score: ScoreFunction, classes: int = 0) -> Estimate:
+        """A score of all candidates: the score of `matrix`, corrected by the weighted labels (one-step estimator).
+
+        Args:
+            score: the score.
+            classes: number of classes of which it is a mean: as many more numbers are fitted to the labels.
+        """
         value, gradient = score(self.matrix)
         influence = gradient.T[self.candidates.predicted]
         expected = np.sum(self.probabilities * influence, 1)
@@ -86,7 +91,7 @@ class LabelledSample:
         n = len(self.rows)
         design = size.sum() ** 2 * np.sum(share**2 * (1 - self.inclusion[self.rows]) * (left - rest) ** 2)
         assumed = np.sum(size**2 * (1 - self.inclusion) / self.inclusion * spread)
-        design *= n / max(n - FITTED, 1)
+        design *= n / max(n - FITTED - classes, n / 2)
         variance = max(design, (design * n + assumed * ASSUMED_LABELS) / (n + ASSUMED_LABELS))
         if self.candidates.sampled:
             variance += size.sum() ** 2 * (share @ (own - share @ own) ** 2) / len(size)

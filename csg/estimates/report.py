@@ -28,30 +28,27 @@ class Estimates:
     per_class: dict[int, Estimate]
     """Accuracy or IoU of each class that has a label."""
     unseen: tuple[int, ...]
-    """Classes that the model answers and no label has."""
+    """Classes that no label has."""
 
 
 def estimate_scores(sample: LabelledSample, task: Task) -> Estimates:
     """Estimate every score of a task.
 
-    A class that the model answers somewhere and no label has may exist with a score of 0 or of 1: the interval of the
-    mean holds all of these.
+    A class that no label has may exist: with a score of 0, or of anything up to 1 if the model answers it somewhere.
+    The interval of the mean holds all of these.
     """
     score, seen = CLASS_SCORES[task], np.unique(sample.true)
-    answered = np.unique(sample.candidates.predicted)
-    unseen = tuple(int(name) for name in np.setdiff1d(answered, seen))
-    mean = sample.estimate(mean_of(score, seen))
+    unseen = np.setdiff1d(np.arange(sample.candidates.classes), seen)
+    answered = int(np.isin(unseen, sample.candidates.predicted).sum())
+    mean = sample.estimate(mean_of(score, seen), len(seen))
+    low = mean.low * len(seen) / (len(seen) + len(unseen))
+    high = (mean.high * len(seen) + answered) / (len(seen) + answered)
     return Estimates(
         overall=sample.estimate(accuracy),
-        mean=_with_unseen(mean, len(seen), len(unseen)),
+        mean=Estimate(mean.value, low, high, mean.standard_error),
         per_class={int(name): sample.estimate(mean_of(score, np.array([name]))) for name in seen},
-        unseen=unseen,
+        unseen=tuple(unseen.tolist()),
     )
-
-
-def _with_unseen(mean: Estimate, seen: int, unseen: int) -> Estimate:
-    low, high = mean.low * seen / (seen + unseen), (mean.high * seen + unseen) / (seen + unseen)
-    return Estimate(mean.value, min(low, mean.low), max(high, mean.high), mean.standard_error)
 
 
 def task_chances(candidates: Candidates, task: Task) -> Floats:

@@ -77,7 +77,7 @@ class BudgetResult(Record):
     per_class: dict[str, EstimatedScore | None]
     """Accuracy or IoU of each class; None for a class without labels."""
     unseen: tuple[str, ...]
-    """Classes that the model answers and no label has: the interval of the mean holds whatever they may be."""
+    """Classes that no label has: the interval of the mean holds whatever their scores may be."""
     more_to_halve: Count | None
     """How many more labels halve the interval of the mean, about; None with fewer than ten labels."""
     half_width: Share | None
