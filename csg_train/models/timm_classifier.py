@@ -25,6 +25,7 @@ A ViT whose classifier takes the class token has none on its maps.
 HEAD_PARTS = (
     "conv_head",
     "bn2",
+    "flatten",
     "global_pool",
     "norm_head",
     "act2",

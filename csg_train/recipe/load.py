@@ -9,16 +9,20 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from csg.console import log
 from csg.did_you_mean import use_one_of
 from csg.errors import InputError, UsageError, one_line
 from csg.parsing import parse_yaml, read_yaml
 from csg_train.methods import METHODS
 from csg_train.methods.spec import UnknownMethodSetting
+from csg_train.models.encoder_families import family_of, family_settings
+from csg_train.recipe.model_settings import ClassificationModel
 from csg_train.recipe.schema import VERSION, ClassificationRecipe, Recipe, SegmentationRecipe
 from csg_train.recipe.settings import DEFAULT_METHOD, apply_settings
 from csg_train.recipe.suggest import unknown_method_setting, unknown_setting
 from csg_train.recipe.upgrade import upgraded
 
+DEFAULT_BACKBONE = str(ClassificationModel().backbone)
 NO_SETTINGS: Mapping[str, Any] = {}
 RECIPE: TypeAdapter[Recipe] = TypeAdapter(
     Annotated[ClassificationRecipe | SegmentationRecipe, Field(discriminator="task")]
@@ -48,8 +52,21 @@ def load_recipe(source: str, settings: Mapping[str, Any] = NO_SETTINGS) -> Recip
         0.2
     """
     tree = _read(source)
-    apply_settings(tree, settings)
+    apply_settings(tree, _of_the_family(tree, settings) | dict(settings))
     return parse_recipe(tree, f"recipe {source}")
+
+
+def _of_the_family(tree: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that take the place of the recipe's own for a backbone that is trained in another way."""
+    new, model = settings.get("model.backbone"), tree.get("model")
+    old = (model.get("backbone") if isinstance(model, dict) else None) or DEFAULT_BACKBONE
+    if not isinstance(new, str) or not isinstance(old, str):
+        return {}
+    found = {name: value for name, value in family_settings(old, new).items() if name not in settings}
+    if found:
+        values = ", ".join(f"{name}={value}" for name, value in found.items())
+        log(f"{new} is trained with the defaults of its family, {family_of(new)}, not the recipe's own: {values}")
+    return found
 
 
 def parse_recipe(tree: Any, where: str) -> Recipe:

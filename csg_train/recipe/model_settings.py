@@ -19,7 +19,7 @@ class _Model(Record):
 
     backbone: Annotated[str, Field(json_schema_extra={"pattern": BACKBONE_PATTERN})] = "resnet101"
     """mobilenet_v2, resnet18, resnet34, resnet50 or resnet101, each also with _ibn_a or _ibn_b appended; or timm:NAME,
-    one of timm's models."""
+    one of timm's models. Strides of layer1 to layer4: 4, 8, 16, 32; in a plain ViT the side of its patches for all."""
     weights: str | None = None
     """File with the backbone's pretrained weights (docs/how-to/weights.md); `none`: random weights; null: ImageNet's,
     from torch's cache or a download."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from csg_train.models.encoder_families import family_of
+from csg_train.models.encoder_families import DEFAULTS, family_of
 from csg_train.recipe import load_recipe
 
 SWIN = "timm:swin_tiny_patch4_window7_224"
@@ -32,6 +32,15 @@ SWIN = "timm:swin_tiny_patch4_window7_224"
 )
 def test_the_name_tells_the_family(backbone, family):
     assert family_of(backbone) == family
+
+
+def test_the_recipes_own_values_give_way_unless_the_user_set_them(capsys):
+    optim = load_recipe("pacs", {"model.backbone": SWIN, "optim.lr_heads": 0.5}).optim
+    assert optim.optimizer == "adamw"
+    assert (optim.lr_backbone, optim.lr_heads, optim.warm_up) == (DEFAULTS["swin"].lr_backbone, 0.5, 100)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{SWIN} is trained with the defaults of its family, swin")
+    assert "lr_heads" not in line
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "timm:efficientnet_b0", "mobilenet_v2"])
