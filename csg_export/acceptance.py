@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,32 +96,30 @@ def convert_and_check(source: Source, options: ExportOptions, work: Path | None)
 
 
 def _first_accepted(check: _Check, converted: Converted) -> Exported:
-    """The graph that was converted, or else the first repaired one that loses little; see `Converted.repaired`.
+    """The first graph that loses little accuracy, of the converted one and its repaired ones; or the best accepted.
 
     Raises:
         VerificationError: every graph was refused.
     """
-    try:
-        return _checked(check, converted)
-    except GraphRefused as error:
-        if converted.repaired is None:
-            raise
-        refusal = error
-    log(f"{refusal.message}: the graph is repaired")
     accepted: list[Exported] = []
-    for repaired in converted.repaired:
+    refusal: GraphRefused | None = None
+    for graph in itertools.chain([converted], converted.repaired or ()):
         try:
-            exported = _checked(check, repaired)
+            exported = _checked(check, graph)
         except GraphRefused as error:
+            if converted.repaired is None:
+                raise
             refusal = error
-            log(refusal.message)
+            log(f"{error.message}: the next graph is repaired further")
             continue
-        if _loss(exported) <= check.precision.aimed_score_loss:
+        if converted.repaired is None or _loss(exported) <= check.precision.aimed_score_loss:
             return exported
+        log(f"{100 * _loss(exported):.1f} points lost: the next graph is repaired further")
         accepted.append(exported)
     if not accepted:
+        assert refusal is not None
         raise refusal
-    return min(accepted, key=lambda exported: _loss(exported))
+    return min(accepted, key=_loss)
 
 
 def _loss(exported: Exported) -> float:

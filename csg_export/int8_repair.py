@@ -28,6 +28,8 @@ MAX_TRIES = 60
 """Number of graphs that the search for float32 layers makes at most, beside one for each layer."""
 HALVINGS = 6
 """How often the error is halved by float32 layers."""
+MOST_FLOAT32 = 0.5
+"""Share of the layers that may be float32: with more, the graph is hardly smaller or faster than a float one."""
 NEGLIGIBLE = 1e-5
 """An error that no further layer is made float32 for."""
 ENOUGH, ENOUGH_FOR_SUMS = 0.9, 0.5
@@ -73,7 +75,7 @@ def int8_graphs(
     error = remedied.error
     for _ in range(HALVINGS):
         found = search.within(error / 2) if error > NEGLIGIBLE else None
-        if found is None:
+        if found is None or len(found) > len(search.alone) * MOST_FLOAT32:
             return
         error = search.errors[found]
         float32 = tuple(sorted((search.layer(block) for block in found), key=lambda layer: -layer.error))
