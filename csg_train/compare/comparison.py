@@ -125,7 +125,8 @@ class Comparison:
         return new_result(spec, recipe_for(spec, self.base), trials, chosen)
 
     def _tries(self, spec: MethodSpec) -> list[Job]:
-        settings = [trial_settings(self.base, len(self.images), one) for one in candidates(spec, self.base)]
+        recipe = recipe_for(spec, self.base)
+        settings = [trial_settings(recipe, len(self.images), one) for one in candidates(spec, self.base)]
         return [
             Job(self.folder, f"tune/{spec.file_name}-{number}", recipe_for(spec, self.base, changes), spec.label)
             for number, changes in enumerate(settings)

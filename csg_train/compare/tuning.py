@@ -13,6 +13,7 @@ from csg_train.methods import METHODS, load_method
 from csg_train.methods.settings import settings_class
 from csg_train.methods.spec import MethodSpec, parse_method
 from csg_train.recipe import Recipe, SegmentationData, apply_settings, parse_recipe
+from csg_train.recipe.load import brought_by_backbone, say_brought
 from csg_train.tasks import TASKS
 
 WEIGHT_FACTORS = (1.0, 0.1, 10.0)
@@ -45,6 +46,7 @@ def choose(texts: Sequence[str], base: Recipe) -> tuple[list[MethodSpec], list[M
     chosen = [spec for spec in specs if spec not in left_out]
     for spec in chosen:
         recipe_for(spec, base)  # raises before anything is trained
+        say_brought(spec.changes, brought_by_backbone(base.model_dump(mode="json"), spec.changes))
     return chosen, left_out
 
 
@@ -56,10 +58,13 @@ def missing_settings(spec: MethodSpec, base: Recipe) -> list[str]:
 
 
 def recipe_for(spec: MethodSpec, base: Recipe, changes: dict[str, Any] | None = None) -> Recipe:
-    """The shared recipe with a method, its settings, and changes by dotted name."""
+    """The shared recipe with a method, its settings, and changes by dotted name.
+
+    A backbone of another family than the recipe's brings the values of its family, unless the row sets them.
+    """
     tree = base.model_dump(mode="json")
     tree["methods"] = {spec.name: tree["methods"].get(spec.name, {})}
-    apply_settings(tree, spec.changes | (changes or {}))
+    apply_settings(tree, brought_by_backbone(tree, spec.changes) | spec.changes | (changes or {}))
     return parse_recipe(tree, spec.label)
 
 
@@ -80,7 +85,7 @@ def candidates(spec: MethodSpec, base: Recipe) -> list[dict[str, Any]]:
     return [{f"methods.{spec.name}.{tuned}": weight * factor} for factor in WEIGHT_FACTORS]
 
 
-def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict[str, Any]:
+def trial_settings(recipe: Recipe, images: int, candidate: dict[str, Any]) -> dict[str, Any]:
     """All changes of the recipe for a tuning run.
 
     It has fewer steps. Learning rates that are being tuned are higher in it: with fewer steps alone, tuning would
@@ -88,22 +93,22 @@ def trial_settings(base: Recipe, images: int, candidate: dict[str, Any]) -> dict
     every try but that with the largest weight may collapse. It is measured on synthetic images, never on real ones.
 
     Args:
-        base: the recipe that all methods share.
+        recipe: of the method that is tuned.
         images: number of its synthetic images.
         candidate: the settings to try, by dotted name.
     """
-    optim = base.optim
+    optim = recipe.optim
     changes: dict[str, Any] = candidate | {
         "seed": 0,
         "evaluate_every": 0,
         "checkpoint": "last",
         "optim.swad": None,
         "optim.wise": None,
-        "optim.max_steps": math.ceil(base.schedule(images) / TUNING_DIVISOR),
+        "optim.max_steps": math.ceil(recipe.schedule(images) / TUNING_DIVISOR),
         "optim.warm_up": optim.warm_up // TUNING_DIVISOR,
     }
     changes |= {name: TUNING_DIVISOR * rate for name, rate in candidate.items() if name.startswith("optim.lr_")}
-    return changes | held_out_images(base)
+    return changes | held_out_images(recipe)
 
 
 def held_out_images(base: Recipe) -> dict[str, Any]:

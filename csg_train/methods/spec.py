@@ -14,6 +14,8 @@ from csg.errors import UsageError, one_line
 from csg.parsing import parse_yaml
 from csg_train.methods.settings import MethodSettings, settings_class
 
+BETWEEN = re.compile(r"(?<![=\"']timm):")
+"""The colon between settings: not that of a backbone, `timm:NAME`."""
 EXAMPLE = "for example csg:temperature=0.2"
 METHOD_SYNONYMS = {
     **dict.fromkeys(("tau", "t", "temp"), "temperature"),
@@ -68,12 +70,12 @@ def file_name(label: str) -> str:
 
 
 def parse_method(text: str) -> MethodSpec:
-    """Read `name` or `name:setting=value:...`; the values are YAML.
+    """Read `name` or `name:setting=value:...`; the values are YAML, `model.backbone=timm:NAME` among them.
 
     Raises:
         UsageError: there is no such method, a setting is not of the form setting=value, or it is given twice.
     """
-    name, *assignments = text.split(":")
+    name, *assignments = BETWEEN.split(text)
     fields = settings_class(name).model_fields
     settings = parse_assignments(assignments, f"--method {text}", EXAMPLE)
     shown = [

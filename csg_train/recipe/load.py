@@ -52,21 +52,31 @@ def load_recipe(source: str, settings: Mapping[str, Any] = NO_SETTINGS) -> Recip
         0.2
     """
     tree = _read(source)
-    apply_settings(tree, _of_the_family(tree, settings) | dict(settings))
+    brought = brought_by_backbone(tree, settings)
+    say_brought(settings, brought)
+    apply_settings(tree, brought | dict(settings))
     return parse_recipe(tree, f"recipe {source}")
 
 
-def _of_the_family(tree: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that take the place of the recipe's own for a backbone that is trained in another way."""
+def brought_by_backbone(tree: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that take the place of a recipe's own for a backbone of a family that is trained in another way.
+
+    Args:
+        tree: of the recipe.
+        settings: values by dotted name; the backbone may be among them. What they set themselves is left out.
+    """
     new, model = settings.get("model.backbone"), tree.get("model")
     old = (model.get("backbone") if isinstance(model, dict) else None) or DEFAULT_BACKBONE
     if not isinstance(new, str) or not isinstance(old, str):
         return {}
-    found = {name: value for name, value in family_settings(old, new).items() if name not in settings}
-    if found:
-        values = ", ".join(f"{name}={value}" for name, value in found.items())
+    return {name: value for name, value in family_settings(old, new).items() if name not in settings}
+
+
+def say_brought(settings: Mapping[str, Any], brought: Mapping[str, Any]) -> None:
+    """Say in a line which values a backbone has brought."""
+    if brought:
+        new, values = settings["model.backbone"], ", ".join(f"{name}={value}" for name, value in brought.items())
         log(f"{new} is trained with the defaults of its family, {family_of(new)}, not the recipe's own: {values}")
-    return found
 
 
 def parse_recipe(tree: Any, where: str) -> Recipe:

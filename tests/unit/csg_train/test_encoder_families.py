@@ -2,6 +2,8 @@
 
 import pytest
 
+from csg_train.compare.tuning import candidates, choose, recipe_for, trial_settings
+from csg_train.methods.spec import parse_method
 from csg_train.models.encoder_families import DEFAULTS, family_of
 from csg_train.recipe import load_recipe
 
@@ -46,4 +48,36 @@ def test_the_recipes_own_values_give_way_unless_the_user_set_them(capsys):
 @pytest.mark.parametrize("backbone", ["resnet18", "timm:efficientnet_b0", "mobilenet_v2"])
 def test_a_family_that_is_trained_in_the_same_way_keeps_the_recipes_values(backbone, capsys):
     assert load_recipe("pacs", {"model.backbone": backbone}).optim == load_recipe("pacs").optim
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "settings"),
+    [
+        (f"none:model.backbone={SWIN}", {"model.backbone": SWIN}),
+        (f"miro:weight=0.1:model.backbone={SWIN}:model.training=lora", {"model.backbone": SWIN}),
+        ('none:model.backbone="timm:resnet18"', {"model.backbone": "timm:resnet18"}),
+    ],
+)
+def test_a_row_names_a_network_of_timm(row, settings):
+    spec = parse_method(row)
+    assert spec.changes.items() >= settings.items()
+    assert spec.label == row
+
+
+def test_a_row_of_a_comparison_brings_the_values_of_its_family_unless_it_sets_them(capsys):
+    base = load_recipe("pacs", {"optim.warm_up": 20, "optim.lr_backbone": 0.3})
+    vit = "timm:vit_tiny_patch16_224"
+    (spec, _), _ = choose([f"none:model.backbone={vit}:optim.lr_heads=0.5", "none"], base)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{vit} is trained with the defaults of its family, vit")
+    assert "lr_heads" not in line
+    optim = recipe_for(spec, base, {"seed": 1}).optim
+    assert optim.optimizer == "adamw"
+    assert (optim.lr_backbone, optim.lr_heads, optim.warm_up) == (DEFAULTS["vit"].lr_backbone, 0.5, 100)
+    first = candidates(spec, base)[0]
+    assert first == {"optim.lr_backbone": DEFAULTS["vit"].lr_backbone, "optim.lr_heads": 0.5}
+    tried = recipe_for(spec, base, trial_settings(recipe_for(spec, base), 1000, first)).optim
+    assert (tried.optimizer, tried.lr_heads, tried.warm_up) == ("adamw", 2.0, 25)
+    assert recipe_for(parse_method("none"), base).optim == base.optim
     assert not capsys.readouterr().err
