@@ -215,13 +215,25 @@ class Encoder(nn.Module):
                 norm.requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The map of each stage, (B, C, H/s, W/s), of images uint8 (B, H, W, 3), or of the padded images."""
+        """The map of each stage, (B, C, H/s, W/s), of images uint8 (B, H, W, 3).
+
+        H/s and W/s are rounded up: of padded images, the positions that hold a pixel of the image.
+        """
         pixels = self.normalise(images)
-        if self.pads:
-            height, width = images.shape[1:3]
-            pixels = F.pad(pixels, (0, self.padded(width) - width, 0, self.padded(height) - height))
-        maps: dict[str, Tensor] = self.stages(pixels)
-        return maps
+        if not self.pads:
+            maps: dict[str, Tensor] = self.stages(pixels)
+            return maps
+        height, width = images.shape[1:3]
+        pixels = F.pad(pixels, (0, self.padded(width) - width, 0, self.padded(height) - height))
+        return {
+            stage: self._without_padding(stage, found, height, width) for stage, found in self.stages(pixels).items()
+        }
+
+    def _without_padding(self, stage: str, padded: Tensor, height: int, width: int) -> Tensor:
+        """The map of a padded image without the positions that hold padding alone."""
+        if self.strides[stage] == self.pad_to:
+            return padded
+        return padded[:, :, : self.cells(stage, height), : self.cells(stage, width)]
 
     @property
     def pads(self) -> bool:
@@ -231,6 +243,11 @@ class Encoder(nn.Module):
     def padded(self, side: int) -> int:
         """The side of an image, in pixels, with what is added to it."""
         return (side + self.pad_to - 1) // self.pad_to * self.pad_to
+
+    def cells(self, stage: str, side: int) -> int:
+        """How many positions of a stage's map hold pixels of an image with a side, in pixels."""
+        stride = self.strides[stage]
+        return (side + stride - 1) // stride
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters that train, by stage from input to output; the stem belongs to the first."""

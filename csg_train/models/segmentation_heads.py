@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
+from csg.card import STRIDE
 from csg_train.models.fast_layers import dilated_conv2d
 
 ASPP_RATES = (12, 24, 36)  # docs/method.md section 7, published code
@@ -63,12 +64,21 @@ class PyramidHead(nn.Module):
         self.levels = nn.ModuleDict(
             {stage: _level(channels[stage], _doublings(strides[stage], self.stride)) for stage in channels}
         )
+        self.finest = min(strides, key=lambda stage: strides[stage])
+        self.uneven = len(set(strides.values())) > 1 and any(STRIDE % stride for stride in strides.values())
         self.classify = nn.Conv2d(PYRAMID_CHANNELS, classes, 1)
 
     def forward(self, maps: dict[str, Tensor]) -> Tensor:
-        """Logits, (B, classes, h, w) at `stride`, of the maps of all stages."""
-        total: Tensor = functools.reduce(torch.add, (level(maps[stage]) for stage, level in self.levels.items()))
-        logits: Tensor = self.classify(total)
+        """Logits, (B, classes, h, w) at `stride`, of the maps of all stages.
+
+        Where the stride of a stage does not divide the image, its map reaches farther at the right and the bottom than
+        the finest one, and is cropped to it.
+        """
+        levels = {stage: level(maps[stage]) for stage, level in self.levels.items()}
+        if self.uneven:
+            height, width = levels[self.finest].shape[2:]
+            levels = {stage: found[:, :, :height, :width] for stage, found in levels.items()}
+        logits: Tensor = self.classify(functools.reduce(torch.add, levels.values()))
         return logits
 
 

@@ -34,7 +34,8 @@ class Segmenter(nn.Module):
     def classify(self, maps: dict[str, Tensor]) -> Tensor:
         """Logits, float32 (B, classes, H, W), of the encoder's maps.
 
-        H and W are those of the images as the encoder pads them: what it adds is at the right and at the bottom.
+        H and W are those of the images, rounded up to the stride of the logits if the encoder pads images: what is
+        more than the image is at the right and at the bottom.
         """
         pyramid = isinstance(self.head, PyramidHead)
         stride = self.head.stride if isinstance(self.head, PyramidHead) else self.encoder.strides["layer4"]
@@ -48,5 +49,5 @@ class Segmenter(nn.Module):
 
 
 def without_padding(logits: Tensor, height: int, width: int) -> Tensor:
-    """The logits of an image, (B, classes, height, width), of those of the padded image."""
+    """The logits of an image, (B, classes, height, width), of those of `Segmenter.classify`."""
     return logits[:, :, :height, :width]

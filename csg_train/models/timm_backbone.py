@@ -152,16 +152,35 @@ def _is_swin(short: str) -> bool:
 
 
 def check_free_size(name: str) -> None:
-    """Check that a network has an ONNX graph of free height and width.
+    """Check that a network takes images of any height and width, by running it without weights and values at two sizes.
 
     Raises:
-        UsageError: it has none: ONNX Runtime does not run the exported windows of a Swin at other sizes.
+        UsageError: it does not, or is a Swin, whose exported graph does not.
     """
-    if name.startswith(TIMM) and _is_swin(check_name(name)):
+    if not name.startswith(TIMM):
+        return
+    why = "its graph of free size could not be exported" if _is_swin(check_name(name)) else _why_not_free(name)
+    if why:
         raise UsageError(
-            f"{name} can't be exported for images of any height and width, which a segmenter takes",
+            f"{name} can't take images of any height and width, as a segmenter does: {why}",
             "use another backbone, such as a ViT or a ConvNeXt",
         )
+
+
+def _why_not_free(name: str) -> str | None:
+    """Why a network does not take images of any size with whole maps; None if it does."""
+    with torch.device("meta"), torch.inference_mode():
+        stages = TimmStages(name, dilated=True).eval()
+        for rows, columns in ((5, 3), (4, 7)):
+            height, width = rows * stages.whole, columns * stages.whole
+            try:
+                maps = stages(torch.empty(1, 3, height, width))
+            except (AssertionError, RuntimeError, ValueError) as error:
+                return one_line(error, 160).rstrip(".")
+            for stage, stride in stages.strides.items():
+                if maps[stage].shape[2:] != (height // stride, width // stride):
+                    return f"its maps have other strides than timm says, {stride} for {stage}"
+    return None
 
 
 def multiple_of(name: str) -> int:

@@ -131,7 +131,7 @@ def _check_crop(recipe: SegmentationRecipe, encoder: Encoder) -> None:
     grid, stages = settings.get("grid", 1), settings.get("stages", ())
 
     def fits(side: int) -> bool:
-        return all(encoder.padded(side) // encoder.strides[stage] >= grid for stage in stages)
+        return all(encoder.cells(stage, side) >= grid for stage in stages)
 
     height, width = recipe.data.crop
     if not (fits(height) and fits(width)):
