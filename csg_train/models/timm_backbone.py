@@ -155,11 +155,11 @@ def check_free_size(name: str) -> None:
     """Check that a network takes images of any height and width, by running it without weights and values at two sizes.
 
     Raises:
-        UsageError: it does not, or is a Swin, whose exported graph does not.
+        UsageError: it does not, or is a Swin, whose graph is exported for one number of windows.
     """
     if not name.startswith(TIMM):
         return
-    why = "its graph of free size could not be exported" if _is_swin(check_name(name)) else _why_not_free(name)
+    why = "its windows are exported for one size" if _is_swin(check_name(name)) else _why_not_free(name)
     if why:
         raise UsageError(
             f"{name} can't take images of any height and width, as a segmenter does: {why}",
@@ -186,12 +186,19 @@ def _why_not_free(name: str) -> str | None:
 def multiple_of(name: str) -> int:
     """What must divide the height and width of images: the side of a patch; 1 for convolutional networks.
 
+    Patches that overlap are convolutions; a hybrid's patch is one of its convolutions' map.
+
     Raises:
         UsageError: as `check_name`.
     """
-    embed = getattr(_whole(check_name(name)), "patch_embed", None)
-    patch = getattr(embed, "patch_size", 1)
-    return int(max(patch)) if isinstance(patch, tuple) else int(patch)
+    model = _whole(check_name(name))
+    info = getattr(model, "feature_info", None)
+    first = int(info[0]["reduction"]) if isinstance(info, list) and info else 0
+    if _plain_vit_depth(name.removeprefix(TIMM)):
+        return first
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None) or 1
+    side = int(max(patch)) if isinstance(patch, tuple) else int(patch)
+    return 1 if first % side else side
 
 
 def check_name(name: str) -> str:

@@ -100,7 +100,7 @@ def test_a_crop_too_small_for_the_patches_is_refused_with_the_smallest_that_is_n
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("swin_tiny_patch4_window7_224", "graph of free size"),
+        ("swin_tiny_patch4_window7_224", "exported for one size"),
         ("test_vit_relpos", "doesn't match model"),
         ("test_maxvit", "divisible by window"),
     ],

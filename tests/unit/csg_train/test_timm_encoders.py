@@ -6,7 +6,7 @@ import torch
 from csg.errors import UsageError
 from csg_train.models.backbones import STAGES, Encoder
 from csg_train.models.teacher import Teacher
-from csg_train.models.timm_backbone import check_size
+from csg_train.models.timm_backbone import check_size, multiple_of
 from csg_train.models.weights import load_weights
 
 timm = pytest.importorskip("timm")
@@ -94,6 +94,14 @@ def test_a_size_that_patches_do_not_divide_is_refused_with_one_that_suits(name, 
     with pytest.raises(UsageError, match=rf"no images of {side} x {side} pixels: .*data\.size={good}"):
         check_size(f"timm:{name}", side)
     check_size(f"timm:{name}", good)
+
+
+@pytest.mark.parametrize(
+    ("name", "multiple"), [("pvt_v2_b0", 1), ("vit_small_r26_s32_224", 32), ("xcit_nano_12_p16_224", 16)]
+)
+def test_only_whole_patches_divide_an_image(name, multiple):
+    """Overlapping patches, patches of a convolutional map, patches by convolutions."""
+    assert multiple_of(f"timm:{name}") == multiple
 
 
 def test_timms_safetensors_are_read_with_the_classifier(tmp_path):
