@@ -25,7 +25,8 @@ from csg.datasets.segmentation import read_segmentation_dataset
 from csg.estimates.candidates import Candidates, Floats, Ints
 from csg.estimates.choice import draw_order
 from csg.estimates.estimate import Estimate, LabelledSample
-from csg.estimates.report import Task, estimate_scores, task_chances
+from csg.estimates.report import Task, estimate_mean, task_chances
+from csg.estimates.scores import accuracy
 from csg_serve.client.bundle_model import open_bundle
 from csg_serve.evaluate.budget.ask import ask_model
 from csg_serve.evaluate.budget.result import FIRST_LOOK
@@ -33,6 +34,8 @@ from csg_serve.evaluate.budget.result import FIRST_LOOK
 BUDGETS = (50, 100, 200, 500)
 BETWEEN = (15, 25, 35, 70, 140, 300)
 """More budgets, at which a tenth of the draws give the error: for the interpolation alone."""
+MOST = 5_000
+"""Candidates of a set, at most."""
 NAMES = {"classification": ("accuracy", "mean class accuracy"), "segmentation": ("pixel accuracy", "mIoU")}
 
 
@@ -85,11 +88,18 @@ async def ask(bundle: Path, data: str, out: Path) -> None:
 
 
 def read(path: Path) -> HiddenLabels:
-    """What `ask` has kept."""
+    """What `ask` has kept; of more than `MOST` candidates, so many, chosen at random: the truth is then theirs."""
     with np.load(path) as kept:
         task: Task = "segmentation" if str(kept["task"]) == "segmentation" else "classification"
-        candidates = Candidates(kept["size"], kept["probabilities"].astype(np.float64), kept["predicted"])
-        return HiddenLabels(path.stem, task, candidates, kept["true"], tuple(kept["truth"].tolist()))
+        true, truth = kept["true"], tuple(kept["truth"].tolist())
+        rows = np.random.default_rng(0).permutation(len(true))[:MOST] if len(true) > MOST else np.arange(len(true))
+        found = Candidates(kept["size"][rows], kept["probabilities"][rows].astype(np.float64), kept["predicted"][rows])
+    true = true[rows]
+    if len(rows) == MOST:
+        matrix, told = np.zeros((found.classes,) * 2), true >= 0
+        np.add.at(matrix, (true[told], found.predicted[told]), found.size[told])
+        truth = scores_of(matrix, task)
+    return HiddenLabels(path.stem, task, found, true, truth)
 
 
 def draw(hidden: HiddenLabels, chances: Floats, seed: int, budget: int) -> tuple[tuple[Estimate, Estimate], Floats]:
@@ -97,13 +107,12 @@ def draw(hidden: HiddenLabels, chances: Floats, seed: int, budget: int) -> tuple
     order = draw_order(chances, seed)
     rows = order.rows[:budget]
     sample = LabelledSample(hidden.candidates, order.inclusion(budget), rows, hidden.true[rows])
-    found = estimate_scores(sample, hidden.task)
     size = hidden.candidates.size
     plain = draw_order(size / size.sum(), seed + 1_000_000).rows[:budget]
     plain = plain[hidden.true[plain] >= 0]
     matrix = np.zeros((hidden.candidates.classes,) * 2)
     np.add.at(matrix, (hidden.true[plain], hidden.candidates.predicted[plain]), 1)
-    return (found.overall, found.mean), np.array(scores_of(matrix, hidden.task))
+    return (sample.estimate(accuracy), estimate_mean(sample, hidden.task)), np.array(scores_of(matrix, hidden.task))
 
 
 def stopped(hidden: HiddenLabels, chances: Floats, seed: int, half_width: float) -> tuple[int, bool]:
@@ -113,7 +122,7 @@ def stopped(hidden: HiddenLabels, chances: Floats, seed: int, half_width: float)
     for budget in (*range(FIRST_LOOK, last, 10), last):
         part = rows[:budget]
         sample = LabelledSample(hidden.candidates, order.inclusion(budget), part, hidden.true[part])
-        mean = estimate_scores(sample, hidden.task).mean
+        mean = estimate_mean(sample, hidden.task)
         if mean.half_width <= half_width or budget == last:
             break
     return budget, bool(mean.low <= hidden.truth[1] <= mean.high)

@@ -15,12 +15,16 @@ from csg.estimates.scores import ScoreFunction
 
 LEVEL = 0.95
 """Confidence of the intervals."""
-FITTED = 4
-"""Numbers that are fitted to the labels: mean, slope, temperature and mixture."""
+FITTED = 8
+"""Numbers that are fitted to the labels: mean, slope, temperature, mixture, and factors that are worth about four."""
 ASSUMED_LABELS = 25.0
 """Labels that the model's own variance counts for, beside that of the labels."""
 PRIOR = 1.0
-"""Labels that the model's calibrated probabilities count for, in each predicted class."""
+"""Labels that the model's calibrated probabilities count for, in each predicted class of the confusion matrix."""
+PRIOR_FACTOR = 3.0
+"""Labels that they count for when the probabilities are corrected by predicted class."""
+FOLDS = 5
+"""Parts of the candidates; the probabilities of each part are corrected by the labels of the others."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,39 @@ class LabelledSample:
         self.predicted = candidates.predicted[self.rows]
         self.weights = candidates.size[self.rows] / inclusion[self.rows]
         self.calibration = fit_calibration(candidates, self.rows, self.true, self.weights)
-        self.probabilities = candidates.calibrated(self.calibration)
-        self.matrix = self._matrix()
+        calibrated = candidates.calibrated(self.calibration)
+        found, model = np.zeros((candidates.classes,) * 2), candidates.column_sums(calibrated)
+        np.add.at(found, (self.true, self.predicted), self.weights)
+        with np.errstate(invalid="ignore"):
+            self.matrix = self._matrix(found, model)
+            self.probabilities = self._corrected(calibrated, np.nan_to_num(model / model.sum(0)))
 
-    def _matrix(self) -> Floats:
+    def _matrix(self, found: Floats, model: Floats) -> Floats:
         """The confusion matrix of all candidates, (K, K): of each predicted class its known size, split as its labels
         and PRIOR labels of the model's calibrated probabilities say; labels for all leave nothing to these."""
-        found, model = np.zeros((self.candidates.classes,) * 2), self.candidates.column_sums(self.probabilities)
-        np.add.at(found, (self.true, self.predicted), self.weights)
         known, unlabelled = model.sum(0), np.mean(self.weights - self.candidates.size[self.rows])
-        with np.errstate(invalid="ignore"):
-            split = found + PRIOR * unlabelled * np.nan_to_num(model / known)
-            return np.asarray(np.nan_to_num(split / split.sum(0)) * known)
+        split = found + PRIOR * unlabelled * np.nan_to_num(model / known)
+        return np.asarray(np.nan_to_num(split / split.sum(0)) * known)
+
+    def _corrected(self, calibrated: Floats, prior: Floats) -> Floats:
+        """Calibrated probabilities times what the labels of the same predicted class say of each true class, (M, K).
+
+        No label has a part in the factors of its own candidate: the labels of a fold are left out of its factors
+        (Zrnic and Candes 2024, Cross-prediction-powered inference).
+
+        Args:
+            calibrated: probabilities of the true class, (M, K).
+            prior: their means by predicted class, (K, K), rows: true.
+        """
+        fold = np.random.default_rng(0).permutation(len(calibrated)) % FOLDS
+        corrected = np.empty_like(calibrated)
+        for one in range(FOLDS):
+            others, own = fold[self.rows] != one, fold == one
+            found, expected = PRIOR_FACTOR * np.mean(self.weights) * np.stack([prior, prior])
+            np.add.at(found, (self.true[others], self.predicted[others]), self.weights[others])
+            np.add.at(expected.T, self.predicted[others], calibrated[self.rows[others]] * self.weights[others, None])
+            corrected[own] = calibrated[own] * (found / expected).T[self.candidates.predicted[own]]
+        return np.asarray(corrected / corrected.sum(1, keepdims=True))
 
     def estimate(self, score: ScoreFunction, classes: int = 0) -> Estimate:
         """A score of all candidates: the score of `matrix`, corrected by the weighted labels (one-step estimator).
@@ -112,9 +137,9 @@ def _interval(value: float, variance: float, labels: float) -> Estimate:
         value: the estimate.
         variance: its variance.
         labels: effective number of labels (Kish 1965). Errors are rare, and seldom normal: the variance is as uncertain
-            as one of normal values with half as many degrees of freedom.
+            as one of normal values with a third as many degrees of freedom.
     """
-    value, quantile = min(max(value, 0.0), 1.0), float(student.ppf((1 + LEVEL) / 2, max(labels / 2 - 1, 1)))
+    value, quantile = min(max(value, 0.0), 1.0), float(student.ppf((1 + LEVEL) / 2, max(labels / 3 - 1, 1)))
     inner = (labels * value + 2) / (labels + 4)
     z2 = quantile**2 * variance / (inner * (1 - inner))
     middle = (value + z2 / 2) / (1 + z2)

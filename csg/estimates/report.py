@@ -32,23 +32,29 @@ class Estimates:
 
 
 def estimate_scores(sample: LabelledSample, task: Task) -> Estimates:
-    """Estimate every score of a task.
-
-    A class that no label has may exist: with a score of 0, or of anything up to 1 if the model answers it somewhere.
-    The interval of the mean holds all of these.
-    """
+    """Estimate every score of a task."""
     score, seen = CLASS_SCORES[task], np.unique(sample.true)
-    unseen = np.setdiff1d(np.arange(sample.candidates.classes), seen)
-    answered = int(np.isin(unseen, sample.candidates.predicted).sum())
-    mean = sample.estimate(mean_of(score, seen), len(seen))
-    low = mean.low * len(seen) / (len(seen) + len(unseen))
-    high = (mean.high * len(seen) + answered) / (len(seen) + answered)
     return Estimates(
         overall=sample.estimate(accuracy),
-        mean=Estimate(mean.value, low, high, mean.standard_error),
+        mean=estimate_mean(sample, task),
         per_class={int(name): sample.estimate(mean_of(score, np.array([name]))) for name in seen},
-        unseen=tuple(unseen.tolist()),
+        unseen=tuple(np.setdiff1d(np.arange(sample.candidates.classes), seen).tolist()),
     )
+
+
+def estimate_mean(sample: LabelledSample, task: Task) -> Estimate:
+    """Estimate the mean class accuracy, or the mIoU, of the classes that have a label.
+
+    A class that no label has may exist: with a score of 0, or of anything up to 1 if the model answers it somewhere.
+    The interval holds all of these.
+    """
+    seen = np.unique(sample.true)
+    unseen = np.setdiff1d(np.arange(sample.candidates.classes), seen)
+    answered = int(np.isin(unseen, sample.candidates.predicted).sum())
+    mean = sample.estimate(mean_of(CLASS_SCORES[task], seen), len(seen))
+    low = mean.low * len(seen) / (len(seen) + len(unseen))
+    high = (mean.high * len(seen) + answered) / (len(seen) + answered)
+    return Estimate(mean.value, low, high, mean.standard_error)
 
 
 def task_chances(candidates: Candidates, task: Task) -> Floats:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from csg.estimates.candidates import Floats
+from csg.estimates.candidates import Floats, Ints
 
 ScoreFunction = Callable[[Floats], tuple[float, Floats]]
 """A score of a confusion matrix, and its gradient."""
@@ -24,30 +24,24 @@ def accuracy(matrix: Floats) -> tuple[float, Floats]:
     return float(value), (np.eye(len(matrix)) - value) / total
 
 
-def class_accuracy(matrix: Floats, name: int) -> tuple[float, Floats]:
-    """Share of the items of a class that are predicted correctly."""
-    total, gradient = matrix[name].sum(), np.zeros_like(matrix)
-    value = matrix[name, name] / total
-    gradient[name] = -value / total
-    gradient[name, name] += 1 / total
-    return float(value), gradient
+def class_accuracy(matrix: Floats, classes: Ints) -> tuple[float, Floats]:
+    """Mean, over some classes, of the share of the items of a class that are predicted correctly."""
+    right, total, gradient = matrix.diagonal()[classes], matrix[classes].sum(1), np.zeros_like(matrix)
+    gradient[classes] = -(right / total**2)[:, None]
+    gradient[classes, classes] += 1 / total
+    return float(np.mean(right / total)), gradient / len(classes)
 
 
-def class_iou(matrix: Floats, name: int) -> tuple[float, Floats]:
-    """Intersection over union of a class."""
-    gradient = np.zeros_like(matrix)
-    union = matrix[name].sum() + matrix[:, name].sum() - matrix[name, name]
-    value = matrix[name, name] / union
-    gradient[name], gradient[:, name] = -value / union, -value / union
-    gradient[name, name] = (1 - value) / union
-    return float(value), gradient
+def class_iou(matrix: Floats, classes: Ints) -> tuple[float, Floats]:
+    """Mean, over some classes, of intersection over union."""
+    right, gradient = matrix.diagonal()[classes], np.zeros_like(matrix)
+    union = matrix[classes].sum(1) + matrix[:, classes].sum(0) - right
+    gradient[classes] = -(right / union**2)[:, None]
+    gradient[:, classes] -= right / union**2
+    gradient[classes, classes] = (1 - right / union) / union
+    return float(np.mean(right / union)), gradient / len(classes)
 
 
-def mean_of(score: Callable[[Floats, int], tuple[float, Floats]], classes: np.ndarray) -> ScoreFunction:
-    """The mean of a score over some classes, given by their indices."""
-
-    def mean(matrix: Floats) -> tuple[float, Floats]:
-        values, gradients = zip(*(score(matrix, int(name)) for name in classes), strict=True)
-        return float(np.mean(values)), np.asarray(np.mean(gradients, 0))
-
-    return mean
+def mean_of(score: Callable[[Floats, Ints], tuple[float, Floats]], classes: Ints) -> ScoreFunction:
+    """`class_accuracy` or `class_iou` as a score of some classes, given by their indices."""
+    return lambda matrix: score(matrix, classes)

@@ -9,7 +9,7 @@ import numpy as np
 
 from csg.errors import printable
 from csg.estimates.estimate import Estimate, LabelledSample
-from csg.estimates.report import Estimates, estimate_scores, labels_to_halve
+from csg.estimates.report import Estimates, estimate_mean, estimate_scores, labels_to_halve
 from csg.records import Record
 from csg_serve.evaluate.budget.store import PlanFolder
 from csg_serve.evaluate.labelling.answers import MergedLabels
@@ -107,14 +107,14 @@ def counted_labels(opened: PlanFolder, merged: MergedLabels) -> list[str | None]
     return labels
 
 
-def estimated(opened: PlanFolder, labels: list[str | None]) -> Estimates | None:
-    """The estimates from the first labels of the plan; None if fewer than `FEWEST` are of a class."""
+def labelled_sample(opened: PlanFolder, labels: list[str | None]) -> LabelledSample | None:
+    """The sample that the first labels of the plan are; None if fewer than `FEWEST` are of a class."""
     if len(labels) - labels.count(None) < FEWEST:
         return None
     number = {name: index for index, name in enumerate(opened.plan.classes)}
     true = np.array([-1 if label is None else number[label] for label in labels])
     rows, inclusion = opened.order.rows[: len(labels)], opened.order.inclusion(len(labels))
-    return estimate_scores(LabelledSample(opened.asked.candidates, inclusion, rows, true), opened.plan.task)
+    return LabelledSample(opened.asked.candidates, inclusion, rows, true)
 
 
 def enough(opened: PlanFolder, half_width: float, merged: MergedLabels) -> str | None:
@@ -126,16 +126,18 @@ def enough(opened: PlanFolder, half_width: float, merged: MergedLabels) -> str |
     labels = counted_labels(opened, merged)
     if len(labels) < FIRST_LOOK or len(labels) % 10:
         return None
-    found = estimated(opened, labels)
-    if found is None or found.mean.half_width > half_width:
+    sample = labelled_sample(opened, labels)
+    mean = estimate_mean(sample, opened.plan.task) if sample else None
+    if mean is None or mean.half_width > half_width:
         return None
-    return f"The interval is {found.mean.value:.1%} ± {found.mean.half_width:.1%}, as short as was asked for."
+    return f"The interval is {mean.value:.1%} ± {mean.half_width:.1%}, as short as was asked for."
 
 
 def budget_result(opened: PlanFolder, merged: MergedLabels, half_width: float | None) -> BudgetResult:
     """The figures so far."""
     plan, labels = opened.plan, counted_labels(opened, merged)
-    found = estimated(opened, labels)
+    sample = labelled_sample(opened, labels)
+    found = estimate_scores(sample, plan.task) if sample else None
     names = ("pixel_accuracy", "miou") if plan.task == "segmentation" else ("accuracy", "mean_class_accuracy")
     population = None if plan.task == "segmentation" else len(plan.images)
     wide = half_width is not None and (found is None or len(labels) < min(FIRST_LOOK, len(opened.order.keys)))

@@ -120,6 +120,26 @@ def test_labels_that_contradict_a_sure_model_change_its_calibration():
     assert fitted.mixture > ASSUMED.mixture or fitted.temperature > ASSUMED.temperature
 
 
+def test_labels_of_a_predicted_class_correct_the_probabilities_there_alone():
+    candidates, _ = population(5, 200)
+    true = np.where(candidates.predicted == 1, 2, candidates.predicted)
+    found = LabelledSample(candidates, np.full(200, 0.25), np.arange(50), true[:50]).probabilities
+    assert found[candidates.predicted == 1, 2].mean() > 0.8
+    assert found[candidates.predicted == 0, 0].mean() > 0.8
+
+
+def test_no_label_corrects_its_own_candidate():
+    candidates, true = population(8, 200)
+    found = []
+    for answer in (0, 1):
+        true[0] = answer
+        found.append(LabelledSample(candidates, np.full(200, 0.25), np.arange(50), true[:50]))
+    assert found[0].calibration == found[1].calibration
+    changed = (found[0].probabilities != found[1].probabilities).any(1)
+    assert changed[candidates.predicted == candidates.predicted[0]].any()
+    assert not changed[0]
+
+
 def test_four_times_the_labels_halve_the_interval_of_endless_images():
     assert labels_to_halve(50, None) == 150
     assert labels_to_halve(50, 50) == 0
