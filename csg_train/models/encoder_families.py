@@ -47,13 +47,13 @@ DEFAULTS: Mapping[Family, FamilyDefaults] = {
 """Defaults by family.
 
 - resnet, mobile: the published recipe (docs/method.md section 6).
-- convnext: rate and layer decay of fine-tuning from ImageNet-22K (Liu et al. 2022, A ConvNet for the 2020s, appendix
-  A.2), weight decay of its semantic segmentation (appendix A.3).
-- swin: rate and weight decay of semantic segmentation (Liu et al. 2021, Swin Transformer, appendix A2.3), which
+- convnext: rate and layer decay of fine-tuning from ImageNet-22K (Liu et al. 2022, A ConvNet for the 2020s, and its
+  code), weight decay of its semantic segmentation.
+- swin: rate and weight decay of semantic segmentation (Liu et al. 2021, Swin Transformer, and its code), which
   DAFormer (Hoyer et al. 2022, section 4.1) takes for transformers from synthetic to real, with ten times the rate for
   the head.
 - vit: weight decay and layer decay of fine-tuning (He et al. 2022, Masked Autoencoders, table 9), and its rate,
-  1e-3 for 256 images, for a batch of 32, rounded down.
+  1e-3 for 256 images, for a batch of 32, rounded down. Its code has them for ViT-L and -H; for ViT-B 5e-4 and 0.65.
 
 Heads have ten times the rate of the backbone, as in the published recipe. The warm-up of the papers, epochs of large
 data, is the published recipe's 100 steps here.

@@ -2,7 +2,8 @@
 
     A: (r, columns), uniform at first, as torch initialises a linear layer; B: (rows, r), zero at first
 
-W and everything else in the encoder stay. The factor alpha / r of the paper is 1: alpha is r, as it was for RoBERTa.
+W and everything else in the encoder stay. The factor alpha / r of the paper is 1: alpha is r, as for RoBERTa base
+(appendix D).
 The weight of a convolution (O, I, h, w) is the matrix (O, I h w). Adapted are all linear layers, and the
 convolutions of up to 3 x 3 that see all channels: neither depthwise ones, whose matrices are as small as their factors,
 nor the stem and the patch embedding.

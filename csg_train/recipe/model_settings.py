@@ -32,8 +32,8 @@ class _Model(Record):
     then all (Kumar et al. 2022); lora: low-rank changes of its layers (Hu et al. 2021), which are added to the weights
     when the training ends."""
     lora_rank: Count = 8
-    """Rank of the changes with `training: lora`, at most that of the layer (Hu et al. 2021, table 6: 4 or 8 are as
-    good as 64)."""
+    """Rank of the changes with `training: lora`, at most that of the layer (Hu et al. 2021, table 6: for GPT-3
+    4 or 8 are as good as 64)."""
     keep_features: bool = True
     """Compute once for each image, and keep in memory, what networks give that don't train: a frozen backbone, or a
     teacher. Only where images are not augmented; it changes no result."""

@@ -31,7 +31,7 @@ class Optim(Record):
     """Momentum of SGD; of AdamW, beta 1. Its beta 2 is 0.999."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Weight decay. SGD adds it to every gradient; AdamW shrinks weights by it, but no biases, norms, tokens and
-    position embeddings, as DeiT and BEiT."""
+    position embeddings, as the code of DeiT and BEiT."""
     power: Positive = 0.9
     """Exponent of the decay: a rate is multiplied by (1 - step / steps) ** power."""
     warm_up: Steps = 100

@@ -22,7 +22,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 ADAM_BETA_2 = 0.999  # the default of Kingma & Ba 2015, and of torch
 UNDECAYED = ("cls_token", "pos_embed", "dist_token", "reg_token", "register_tokens", "mask_token", "bias_table")
 """Ends of names of parameters with several dimensions that AdamW does not shrink, besides biases and norms: tokens and
-position embeddings (Touvron et al. 2021, DeiT; Bao et al. 2022, BEiT; Liu et al. 2021, Swin)."""
+position embeddings, as in the code of DeiT, BEiT and Swin."""
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,8 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from csg.console import log
-from csg.datasets.label_sets import IGNORED
-from csg.errors import InputError
-from csg_train.distributed import (
-    any_rank,
-    barrier,
-    broadcast_object,
-    mean_over_processes,
-    rank,
-    said_once,
-    sum_over_processes,
-)
+from csg.errors import InputError, one_line
+from csg_train.distributed import any_rank, barrier, broadcast_object, rank, said_once, sum_over_processes
 from csg_train.methods.base import Batch, Method
 from csg_train.models.lora import merge_lora
 from csg_train.recipe import Recipe
@@ -39,29 +30,28 @@ from csg_train.training.checkpoint import TrainingState
 from csg_train.training.conclusion import Conclusion
 from csg_train.training.dense_average import DenseAverage
 from csg_train.training.environment import peak_memory_mib
-from csg_train.training.finite import finite_or_none, non_finite
+from csg_train.training.health import Health
 from csg_train.training.kept_features import FeatureBatches
 from csg_train.training.kept_weights import kept_weights
 from csg_train.training.measurements import Measurements, held_out_loss
-from csg_train.training.metrics_log import MetricsLine
-from csg_train.training.optimizer import TrainingPrecision, learning_rates
+from csg_train.training.optimizer import TrainingPrecision
 from csg_train.training.pictures import keep_pictures
 from csg_train.training.profiling import WAIT, profiled
 from csg_train.training.progress_report import ProgressReport, progress_report
 from csg_train.training.run_data import RunImages
-from csg_train.training.run_files import DIVERGED, RESULT
+from csg_train.training.run_files import RESULT
 from csg_train.training.run_folder import Run
 from csg_train.training.run_result import RunResult
 from csg_train.training.schedule import Schedule
 from csg_train.training.signals import Interrupted, Stop, Stopped
 from csg_train.training.speed import set_device, set_network, without_compiling
+from csg_train.training.step_log import StepLog
 from csg_train.training.stepping import Stepping
 from csg_train.training.throughput import Throughput
 from csg_train.training.trackers.tracking import Trackers
 from csg_train.training.training_batches import TrainingBatches
 
 Value = TypeVar("Value")
-LOG_EVERY = 10  # steps
 CHECKPOINT_EVERY_S = 300.0
 MUST_COUNT = 100  # steps in which at least one pixel must belong to a class
 
@@ -113,7 +103,8 @@ class Trainer:
         self.measurements = Measurements(self.run, recipe, self.images, stop=self.stop, device=self.device)
         self.metrics = self.measurements.metrics
         self.saved: tuple[int, float] = (0, time.monotonic())
-        self.counted = torch.zeros((), dtype=torch.bool, device=self.device)
+        self.health = Health(self.run, student, images=count, device=self.device)
+        self.step_log = StepLog(self.metrics, self.stepping.optimiser, self.throughput, self.health)
 
     def train(self, trackers: Trackers) -> RunResult:
         """Train to the end, and measure; the trackers are told.
@@ -192,9 +183,9 @@ class Trainer:
                 self.throughput.made(len(batch.labels))
                 report.advance()
                 profiler.step()
-                self._log(values, report, line)
+                self.step_log.add(values, self.step, report, last=self.step == self.steps, line=line)
                 if self.throughput.steps == MUST_COUNT or self.step == self.steps:
-                    self._require_labels()
+                    self.health.require_labels()
                 if self.step % self.steps_per_epoch == 0:
                     self.method.after_epoch()
                     self._save()
@@ -235,50 +226,11 @@ class Trainer:
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Make one optimiser step; returns what is logged, still on the device."""
         logged = self.stepping.make(batch, self.step)
-        self.counted |= (batch.labels != IGNORED).any() if batch.labels.ndim > 1 else True
+        self.health.saw(batch.labels)
         self.step += 1
         if self.weights:
             self.weights.update(self.step)
         return logged
-
-    def _log(self, values: dict[str, Tensor], report: ProgressReport, line: bool) -> None:
-        recorded = self.step % LOG_EVERY == 0 or self.step == self.steps
-        if not (recorded or line):
-            return
-        means = mean_over_processes(torch.stack([value.float() for value in values.values()])).tolist()
-        figures = {name: finite_or_none(round(value, 6)) for name, value in zip(values, means, strict=True)}
-        if None in figures.values():
-            self._stop_if_diverged()
-            log(f"warning: step {self.step}: a loss is not finite")
-        images_per_s, waiting = self.throughput.recent(note=recorded)
-        report.show(self.step, figures["loss"], images_per_s, waiting)
-        if recorded:
-            figures |= {f"lr/{name}": rate for name, rate in learning_rates(self.stepping.optimiser).items()}
-            self.metrics.write(MetricsLine(self.step, figures | {"images_per_s": images_per_s}))
-
-    def _require_labels(self) -> None:
-        """Raise InputError if no pixel of the steps so far belonged to a class: nothing was learned."""
-        if any_rank(bool(self.counted))[0]:
-            return
-        with said_once():
-            raise InputError(
-                f"no pixel of the {len(self.images.training)} training images belongs to a class: all are ignored",
-                "check the masks and the label set with `csg data check`",
-            )
-
-    def _stop_if_diverged(self) -> None:
-        """Raise InputError if the student's weights or running statistics are not finite in any process."""
-        if not any_rank(bool(non_finite(self.method.student.state_dict())))[0]:
-            return
-        with said_once():
-            raise self._diverged("weights")
-
-    def _diverged(self, what: str) -> InputError:
-        """The error of a training that is over since `what` is not finite; the first process notes it in the run."""
-        message = f"training diverged: at step {self.step} {what} are not finite"
-        if rank() == 0:
-            self.run.write(DIVERGED, f"{message}\n")
-        return InputError(message, "lower the learning rates (--set optim.lr_backbone=...) or the method's weight")
 
     def _measure_if_due(self) -> float:
         """Measure the student every N steps, at the end in the conclusion; returns the seconds that it took."""
@@ -302,7 +254,7 @@ class Trainer:
             Stopped: a signal ended it; the run can be resumed.
             InputError: the training diverged.
         """
-        self._stop_if_diverged()
+        self.health.require_finite(self.step)
         if self.measurements.kinds and self.saved[0] != self.step:
             self._save()
 
@@ -312,13 +264,13 @@ class Trainer:
             except Interrupted:
                 raise self._stopped() from None
             except NotFiniteError:
-                raise self._diverged("the network's answers") from None
+                raise self.health.diverged(self.step, "the network's answers") from None
 
         with without_compiling(self.recipe.speed):
             return broadcast_object(unless_over)
 
     def _save(self) -> None:
-        self._stop_if_diverged()
+        self.health.require_finite(self.step)
         unreadable = sum_over_processes(self.batches.unreadable)
         if self.step:
             tensors = self.state.pack() | {"unreadable": torch.tensor(unreadable)}
@@ -330,7 +282,11 @@ class Trainer:
         if found is None:
             return False
         self.step, tensors = found
-        self.state.unpack(tensors)
+        try:
+            self.state.unpack(tensors)
+        except (RuntimeError, ValueError) as error:
+            what = f"the checkpoint of run {self.run.path} does not fit its network: {one_line(error, 160)}"
+            raise InputError(what, "resume it with the csg that started it, or start a new run") from None
         self.batches.unreadable = 0 if rank() else int(tensors["unreadable"])
         self.saved = (self.step, time.monotonic())
         log(f"resumed after step {self.step} of {self.steps}")

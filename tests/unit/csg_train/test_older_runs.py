@@ -5,10 +5,14 @@ import shutil
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
+from csg.errors import InputError
 from csg_export.sources import from_run
+from csg_train.training.command import train
 from csg_train.training.run_folder import Run
 from tests.helpers.cli import csg, refused
+from tests.helpers.small_runs import noisy_images, stopped_run, tiny_recipe
 
 
 @pytest.fixture
@@ -39,3 +43,26 @@ def test_an_unfinished_older_run_is_not_resumed(old):
     (old.path / "result.json").unlink()
     (old.path / "student.safetensors").unlink()
     refused(csg("train", "cls", "--resume", "--out", old.path), 3, "was started by an older csg")
+
+
+def without_final_norm(file, prefix):
+    """Rewrite a file of tensors as a csg left it that took maps of timm's transformers without their final norm."""
+    state = load_file(file)
+    norm = [name for name in state if name.startswith(f"{prefix}encoder.stages.model.model.norm.")]
+    assert len(norm) == 2
+    save_file({name: value for name, value in state.items() if name not in norm}, file, {"step": "3"})
+
+
+def test_a_run_whose_encoder_had_other_maps_is_neither_exported_nor_resumed(tmp_path):
+    pytest.importorskip("timm")
+    recipe = tiny_recipe(noisy_images(tmp_path / "images", 4), model__backbone="timm:test_vit", optim__steps=4)
+    run = stopped_run(tmp_path / "run", recipe)
+    whole = Run(shutil.copytree(run.path, tmp_path / "whole"))
+    train(recipe, whole)
+    without_final_norm(whole.path / "student.safetensors", "")
+    exported = csg("export", whole.path, "--out", tmp_path / "bundle")
+    refused(exported, 3, "was trained by an older csg, which took other maps of timm:test_vit")
+    for file in run.checkpoints.iterdir():
+        without_final_norm(file, "method.student.")
+    with pytest.raises(InputError, match="does not fit its network"):
+        train(recipe, run)
