@@ -26,6 +26,7 @@ from csg_export.external_weights import (
 )
 from csg_train.models.classifier import Classifier
 from csg_train.models.fast_layers import fold_batch_norms
+from csg_train.models.segmenter import Segmenter
 
 OPSET = 21
 INPUT, LOGITS, LABEL_MAP, EMBEDDING = "image", "logits", "label_map", "embedding"
@@ -96,6 +97,7 @@ def to_onnx(
         embedding: also return a classifier's embedding, float32 (B, C).
         folder: for weights that do not fit into the graph (`csg_export.external_weights`); None: a temporary one.
     """
+    height, width = network.encoder.example_size if isinstance(network, Segmenter) else (16 * STRIDE, 24 * STRIDE)
     shape: dict[int, object] = {0: torch.export.Dim("batch", min=1)}
     outputs = [LOGITS]
     if embedding:
@@ -105,7 +107,7 @@ def to_onnx(
         network, outputs = _WithLabelMap(network), [LOGITS, LABEL_MAP]
         if spec.height is None:
             shape |= {1: STRIDE * torch.export.Dim("rows", min=8), 2: STRIDE * torch.export.Dim("columns", min=8)}
-    images = torch.zeros(2, spec.height or 16 * STRIDE, spec.width or 24 * STRIDE, 3, dtype=torch.uint8)
+    images = torch.zeros(2, spec.height or height, spec.width or width, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)

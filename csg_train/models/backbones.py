@@ -244,6 +244,16 @@ class Encoder(nn.Module):
         """The side of an image, in pixels, with what is added to it."""
         return (side + self.pad_to - 1) // self.pad_to * self.pad_to
 
+    @property
+    def example_size(self) -> tuple[int, int]:
+        """Height and width of an image to export a graph of free size with.
+
+        A Swin's maps have more than one window each way there: torch.export takes a number that is 1 in its example,
+        such as that of windows, for a constant.
+        """
+        window = self.stages.window if isinstance(self.stages, timm_backbone.TimmStages) else 0
+        return (window + self.pad_to, 2 * window + self.pad_to) if window else (16 * STRIDE, 24 * STRIDE)
+
     def cells(self, stage: str, side: int) -> int:
         """How many positions of a stage's map hold pixels of an image with a side, in pixels."""
         stride = self.strides[stage]

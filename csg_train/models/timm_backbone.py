@@ -61,6 +61,8 @@ class TimmStages(nn.Module):
         self.multiple = multiple_of(name)
         self.whole = math.lcm(self.multiple, *self.strides.values())
         """Sides of which every map is whole."""
+        self.window = _window(self.model)
+        """Side in pixels of a Swin's window at its last stage; 0 for other networks."""
         self.channels_last = str(getattr(self.model, "output_fmt", None) or "NCHW").endswith("NHWC")
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -105,6 +107,15 @@ def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
     given = {_plain(name): tensor for name, tensor in state.items()}
     own = model.state_dict()
     model.load_state_dict({name: given[_plain(name)] for name in own if _plain(name) in given})
+
+
+def _window(model: nn.Module) -> int:
+    """Side in pixels of a Swin's window at its last stage; 0 for other networks."""
+    inner: Any = getattr(model, "model", None)
+    if not hasattr(inner, "set_input_size") or not hasattr(inner, "layers"):
+        return 0
+    info: Any = model.feature_info
+    return int(max(inner.layers[-1].blocks[0].window_size) * info.reduction()[-1])
 
 
 def _set_size(model: nn.Module, size: Size) -> None:
@@ -155,12 +166,9 @@ def check_free_size(name: str) -> None:
     """Check that a network takes images of any height and width, by running it without weights and values at two sizes.
 
     Raises:
-        UsageError: it does not, or is a Swin, whose graph is exported for one number of windows.
+        UsageError: it does not.
     """
-    if not name.startswith(TIMM):
-        return
-    why = "its windows are exported for one size" if _is_swin(check_name(name)) else _why_not_free(name)
-    if why:
+    if name.startswith(TIMM) and (why := _why_not_free(name)):
         raise UsageError(
             f"{name} can't take images of any height and width, as a segmenter does: {why}",
             "use another backbone, such as a ViT or a ConvNeXt",

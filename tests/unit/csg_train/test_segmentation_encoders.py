@@ -100,7 +100,6 @@ def test_a_crop_too_small_for_the_patches_is_refused_with_the_smallest_that_is_n
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("swin_tiny_patch4_window7_224", "exported for one size"),
         ("test_vit_relpos", "doesn't match model"),
         ("test_maxvit", "divisible by window"),
     ],
@@ -153,6 +152,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(name):
     assert any(gradient is not None and gradient.abs().max() > 0 for gradient in found[0].values())
     for key, gradient in found[0].items():
         torch.testing.assert_close(found[1][key], gradient, rtol=1e-6, atol=1e-9)
+
+
+def test_a_swin_is_exported_from_an_image_of_several_windows():
+    """torch.export would take the number of windows for a constant where it is 1."""
+    settings = {"model.backbone": "timm:swin_tiny_patch4_window7_224", "method": "none"}
+    encoder = TASKS["seg"].student(load_recipe("digit-scenes", settings), 5, None).encoder
+    assert min(encoder.example_size) > 7 * encoder.strides["layer4"]
+    assert all(side % encoder.pad_to == 0 for side in encoder.example_size)
 
 
 @pytest.mark.slow
