@@ -74,9 +74,11 @@ class Int8Calibration(Record):
     """The further layers that compute in float32, the one with the largest error first."""
 
     @model_serializer(mode="wrap")
-    def _without_empty_lists(self, serialise: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _without_empty_lists(self, serialise: SerializerFunctionWrapHandler) -> object:
         """A graph that needed no repair has the card, and so the bytes, of a csg that knew of none."""
-        written: dict[str, object] = serialise(self)
+        written: object = serialise(self)
+        if not isinstance(written, dict):  # a value that is refused when it is read
+            return written
         return {name: value for name, value in written.items() if value not in ((), [])}
 
 

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from csg_serve.evaluate.session import EvaluateOptions
 
 EVALUATE_EXAMPLES = examples(
-    "csg evaluate bundles/pacs-csg-1 --data photos/ --report",
-    "csg evaluate --data photos/ --server gpu-box:8001 --json",
+    "csg evaluate --data photos/ --server gpu-box:8001 --report",
     "csg evaluate bundles/pacs-csg-1 --data unlabelled/ --budget 100",
 )
 PREDICT_EXAMPLES = examples(

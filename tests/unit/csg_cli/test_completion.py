@@ -43,6 +43,7 @@ def complete(monkeypatch, tmp_path):
     return ask
 
 
+PASTA = ["augment.pasta_alpha=", "augment.pasta_beta=", "augment.pasta_k="]
 LINES = [
     ("csg ev", ["evaluate"]),
     ("csg train cls --method a", ["asg", "asg-l2o"]),
@@ -51,8 +52,8 @@ LINES = [
     ("csg train cls --backbone mob", ["mobilenet_v2", "mobilenet_v2_ibn_a", "mobilenet_v2_ibn_b"]),
     ("csg train cls --precision ", ["auto", "bf16", "fp16", "fp32"]),
     ("csg train cls --set optim.m", ["optim.momentum=", "optim.max_steps="]),
-    ("csg train cls --set augment.", ["augment.operations=", "augment.magnitude="]),
-    ("csg train seg --set augment.", ["augment.scale=", "augment.flip=", "augment.jitter="]),
+    ("csg train cls --set augment.", ["augment.pasta=", "augment.operations=", "augment.magnitude=", *PASTA]),
+    ("csg train seg --set augment.", ["augment.pasta=", "augment.scale=", "augment.flip=", "augment.jitter=", *PASTA]),
     ("csg train cls --set method.t", ["method.temperature=", "method.train_heads="]),
     ("csg train cls --method l2 --set method.", ["method.weight=", "method.fisher=", "method.images="]),
     ("csg train cls --set methods.si.", ["methods.si.weight=", "methods.si.xi=", "methods.si.anchor="]),
@@ -145,7 +146,7 @@ def test_a_method_of_another_package_completes(tmp_path):
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | asking("csg train cls --method mi") | {"PYTHONPATH": path}
     done = subprocess.run(CSG, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["mine"]
+    assert done.stdout.split() == ["miro", "mine"]
 
 
 def test_the_precisions_are_those_that_can_be_exported(complete):

@@ -19,7 +19,7 @@ def test_set_and_method_say_the_same(monkeypatch):
 
     recipes = []
 
-    def record(recipe, run, trackers):
+    def record(recipe, run, trackers, profile):
         recipes.append(recipe)
         raise UsageError("not trained", "the recipe is enough here")
 

@@ -209,7 +209,7 @@ def test_a_training_can_start_from_the_students_encoder(tmp_path):
     assert not any(name.startswith(("fc", "encoder")) for name in weights)
     teacher = Teacher("resnet18", weights)
     maps = teacher(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
-    with pytest.raises(UsageError, match="no ImageNet classifier, which this method needs"):
+    with pytest.raises(UsageError, match="no ImageNet classifier of layer4, which this method needs"):
         teacher.classify(maps)
     with pytest.raises(InputError, match=r"does not fit backbone resnet50: it lacks layer1\.0\.conv3\.weight and"):
         load_weights("resnet50", tmp_path / "c.pth")
