@@ -24,7 +24,7 @@ class Estimates:
     overall: Estimate
     """Accuracy, or pixel accuracy."""
     mean: Estimate
-    """Mean class accuracy, or mIoU, of the classes that have a label."""
+    """Mean class accuracy, or mIoU."""
     per_class: dict[int, Estimate]
     """Accuracy or IoU of each class that has a label."""
     unseen: tuple[int, ...]
@@ -43,18 +43,21 @@ def estimate_scores(sample: LabelledSample, task: Task) -> Estimates:
 
 
 def estimate_mean(sample: LabelledSample, task: Task) -> Estimate:
-    """Estimate the mean class accuracy, or the mIoU, of the classes that have a label.
+    """Estimate the mean class accuracy, or the mIoU.
 
-    A class that no label has may exist: with a score of 0, or of anything up to 1 if the model answers it somewhere.
-    The interval holds all of these.
+    A class that no label has may exist. If the model answers it somewhere, the estimate takes its score from the
+    sample's confusion matrix, and the interval holds any score of it; if not, the interval holds a score of 0.
     """
-    seen = np.unique(sample.true)
+    score, seen = CLASS_SCORES[task], np.unique(sample.true)
     unseen = np.setdiff1d(np.arange(sample.candidates.classes), seen)
-    answered = int(np.isin(unseen, sample.candidates.predicted).sum())
-    mean = sample.estimate(mean_of(CLASS_SCORES[task], seen), len(seen))
+    answered = np.intersect1d(unseen, sample.candidates.predicted)
+    mean, count = sample.estimate(mean_of(score, seen), len(seen)), len(seen) + len(answered)
+    value = mean.value * len(seen)
+    if len(answered):
+        value += score(sample.matrix, answered)[0] * len(answered)
     low = mean.low * len(seen) / (len(seen) + len(unseen))
-    high = (mean.high * len(seen) + answered) / (len(seen) + answered)
-    return Estimate(mean.value, low, high, mean.standard_error)
+    high = (mean.high * len(seen) + len(answered)) / count
+    return Estimate(value / count, low, high, mean.standard_error)
 
 
 def task_chances(candidates: Candidates, task: Task) -> Floats:
