@@ -25,6 +25,8 @@ from csg_train.recipe.catalogue import Setting
 ROOT = Path(__file__).parent.parent
 OUT = Path(__file__).parent / "reference" / "generated"
 PACKAGES = ("csg", "csg_train", "csg_export", "csg_serve")
+REEXPORTING = ("csg", "csg_train.recipe")
+"""Rooms whose names are those of their modules, where they are documented."""
 COLUMNS = re.compile(r"^\S.*[^.\s] {2,}\S", re.MULTILINE)  # text in columns, at the margin of a docstring
 
 
@@ -177,7 +179,7 @@ def rooms_of_packages() -> dict[str, list[str]]:
 
 def room_page(room: str, modules: list[str]) -> str:
     """A room's docstring, and its modules with their public members."""
-    repeated = ["   :no-members:"] if room == "csg" else []  # its names are those of its modules
+    repeated = ["   :no-members:"] if room in REEXPORTING else []
     sections = [f"# {room}\n", "```{eval-rst}", f".. automodule:: {room}", *repeated, "```\n"]
     for module in modules:
         sections.append(f"## {module.removeprefix(f'{room}.')}\n\n```{{eval-rst}}\n.. automodule:: {module}\n```\n")
