@@ -3,7 +3,8 @@
 options.py      options that several commands share
 completion.py   what a shell completes; bash_words.py: what bash needs for it
 default_command.py   groups with a command that needs no name
-train.py, compare.py, config.py, export.py, deploy.py, serve.py, evaluate.py, page.py, demo.py   the commands
+train.py, compare.py, config.py, export.py, deploy.py, serve.py, evaluate.py, predict.py,
+bench.py, page.py, demo.py   the commands
 """
 
 from __future__ import annotations
@@ -22,7 +23,22 @@ from csg import __version__
 from csg.errors import CsgError, UsageError, one_line, printable
 from csg.extras import install_command
 from csg.machine_errors import machine_error
-from csg_cli import compare, config, demo, deploy, doctor, evaluate, export, page, push, runs, serve, train
+from csg_cli import (
+    bench,
+    compare,
+    config,
+    demo,
+    deploy,
+    doctor,
+    evaluate,
+    export,
+    page,
+    predict,
+    push,
+    runs,
+    serve,
+    train,
+)
 from csg_cli.completion import VARIABLE, answer_shell
 from csg_cli.options import examples
 
@@ -69,9 +85,9 @@ app.command(epilog=deploy.EXAMPLES)(deploy.deploy)
 app.command(epilog=serve.SERVE_EXAMPLES)(serve.serve)
 app.command(epilog=serve.MODELS_EXAMPLES)(serve.models)
 app.command(epilog=evaluate.EVALUATE_EXAMPLES)(evaluate.evaluate)
-app.command(epilog=evaluate.PREDICT_EXAMPLES)(evaluate.predict)
+app.command(epilog=predict.PREDICT_EXAMPLES)(predict.predict)
 app.command(epilog=page.EXAMPLES)(page.page)
-app.command(epilog=evaluate.BENCH_EXAMPLES)(evaluate.bench)
+app.command(epilog=bench.BENCH_EXAMPLES)(bench.bench)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 

@@ -1,21 +1,18 @@
-"""The commands that ask a model: evaluate, predict, bench."""
+"""`csg evaluate`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from csg.errors import InputError, UsageError
+from csg.errors import UsageError
 from csg_cli import completion
 from csg_cli.options import ConnectionOptions, Json, Model, Tile, examples, grouped
 
 if TYPE_CHECKING:
-    from csg_serve.bench.results import BenchOptions
-    from csg_serve.client.endpoints import Servers
     from csg_serve.evaluate.against import Against
     from csg_serve.evaluate.budget.command import BudgetOptions
     from csg_serve.evaluate.session import EvaluateOptions
@@ -24,11 +21,6 @@ EVALUATE_EXAMPLES = examples(
     "csg evaluate --data photos/ --server gpu-box:8001 --report",
     "csg evaluate bundles/pacs-csg-1 --data unlabelled/ --budget 100",
 )
-PREDICT_EXAMPLES = examples(
-    "csg predict bundles/pacs-csg-1 photos/ --top 5 --format csv",
-    "csg predict --server gpu-box:8001 a.jpg clip.mp4 --every 2",
-)
-BENCH_EXAMPLES = examples("csg bench --concurrency 1,8", "csg bench --scenario server --latency-ms 50 --accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,158 +268,3 @@ def evaluate(
 
     options = evaluation.evaluate_options(connection, model)
     evaluate_command(replace(options, against=against.options()), as_json)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionOptions:
-    """How images are predicted, and what is written."""
-
-    top: Annotated[
-        Optional[int],
-        typer.Option(help="Classifiers: how many classes to give, the most probable first.", show_default="1", min=1),
-    ] = None
-    form: Annotated[
-        Literal["text", "csv", "jsonl"],
-        typer.Option("--format", help="Rows on standard output: lines for people, CSV, or JSON Lines."),
-    ] = "text"
-    out: Annotated[
-        Optional[Path], typer.Option(help="Segmenters: folder for masks and overlays.", show_default="predictions")
-    ] = None
-    tile: Tile = None
-    every: Annotated[
-        float, typer.Option(help="Videos: seconds between the frames that are taken; 0 takes every frame.", min=0.0)
-    ] = 1.0
-    on_unreadable: Annotated[
-        Optional[Literal["fail", "skip"]],
-        typer.Option(
-            help="What to do with an image that can't be read: stop there, or skip it and count it.",
-            show_default="skip it, and exit with code 3 at the end",
-        ),
-    ] = None
-
-
-@grouped
-def predict(
-    *,
-    connection: ConnectionOptions,
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[BUNDLE] IMAGES",
-            help="A bundle to run in this process, without a server; then images: files, folders, patterns in quotes, "
-            "- (one image on standard input), http(s) addresses, video files.",
-            show_default=False,
-            autocompletion=completion.bundles,
-        ),
-    ],
-    model: Model = None,
-    predictions: PredictionOptions,
-    as_json: Json = False,
-) -> None:
-    """Predict the classes of images, or their masks, with a served model or a bundle; rows come as they are answered.
-
-    An image that can't be read does not end the rest.
-    """
-    from csg_serve.evaluate.predict import PredictOptions, predict_command
-
-    source, images = connection.source(words)
-    if not connection.server and images == words:
-        _check_first(images)
-    options = PredictOptions(
-        images=tuple(images),
-        source=source,
-        model=model,
-        tile=predictions.tile,
-        out=predictions.out,
-        top=predictions.top,
-        form=predictions.form,
-        every=predictions.every,
-        on_unreadable=predictions.on_unreadable,
-    )
-    predict_command(options, as_json)
-
-
-def _check_first(images: Sequence[str]) -> None:
-    """Raise InputError if the first word looks like a bundle that is not there: the default server would be asked."""
-    from csg_serve.client.image_sources import may_name_images
-
-    if images and not may_name_images(images[0]):
-        raise InputError(f"there is no bundle and no image {images[0]}", "check the path")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadOptions:
-    """What is measured."""
-
-    concurrency: Annotated[
-        str, typer.Option(help="Requests in flight, separated by commas; each number is measured on its own.")
-    ] = "1,2,4,8,16"
-    batch: Annotated[int, typer.Option(help="Images in a request.", min=1)] = 1
-    seconds: Annotated[float, typer.Option(help="Duration of one measurement.", min=0.1)] = 10.0
-    data: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            help="Images to send, as `csg evaluate` takes them.",
-            show_default="random pixels; with --accuracy the embedded digits",
-        ),
-    ] = None
-    scenario: Annotated[
-        Optional[list[str]],
-        typer.Option(help="Run MLPerf LoadGen's single-stream, server or offline scenario instead. Repeatable."),
-    ] = None
-    accuracy: Annotated[bool, typer.Option("--accuracy", help="Scenarios: also run LoadGen's accuracy mode.")] = False
-    qps: Annotated[
-        Optional[float],
-        typer.Option(help="Scenario server: queries per second.", show_default="the highest possible", min=0.01),
-    ] = None
-    latency_ms: Annotated[
-        float, typer.Option(help="Scenario server: latency bound for 99 % of the queries.", min=0.1)
-    ] = 100.0
-
-    def bench_options(self, servers: Servers, model: str | None, out: Path | None) -> BenchOptions:
-        """The options as csg_serve takes them.
-
-        Raises:
-            UsageError: --concurrency or --scenario is invalid, or --accuracy has no scenario.
-        """
-        from csg_serve.bench.command import parse_concurrency, parse_scenarios
-        from csg_serve.bench.results import BenchOptions
-
-        if self.accuracy and not self.scenario:
-            raise UsageError(
-                "--accuracy is a mode of MLPerf's scenarios", "name one with --scenario, or use `csg evaluate`"
-            )
-        return BenchOptions(
-            servers=servers,
-            model=model,
-            out=out,
-            concurrency=parse_concurrency(self.concurrency),
-            batch=self.batch,
-            seconds=self.seconds,
-            data=tuple(self.data or ()),
-            scenarios=parse_scenarios(self.scenario or []),
-            accuracy=self.accuracy,
-            qps=self.qps,
-            latency_ms=self.latency_ms,
-        )
-
-
-@grouped
-def bench(
-    *,
-    connection: ConnectionOptions,
-    model: Model = None,
-    load: LoadOptions,
-    out: Annotated[
-        Optional[Path],
-        typer.Option(help="Folder for the report.", show_default="measurements/<model>-<version>-<n>"),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure the throughput and latency of a served model under load, or run MLPerf LoadGen's scenarios.
-
-    On one machine, client and server share the cores: the report states what the client used.
-    """
-    from csg_serve.bench.command import bench_command
-
-    bench_command(load.bench_options(connection.servers(), model, out), as_json)
