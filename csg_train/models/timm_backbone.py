@@ -11,20 +11,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import pickle
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from csg.card import STRIDE, Channels
-from csg.errors import InputError, UsageError, one_line
+from csg.errors import UsageError, one_line
 from csg.extras import install_command
-from csg.folders import why_no_file
 from csg_train.models.names import TIMM
-from csg_train.models.state_dicts import check_finite
 
 LEVELS = 4
 AFTER_BLOCKS = ("norm", "fc", "head", "classifier")
@@ -128,7 +124,7 @@ def _set_size(model: nn.Module, size: Size) -> None:
 
 
 @functools.cache
-def _whole(short: str) -> Any:
+def meta_model(short: str) -> Any:
     """The whole network, without values."""
     import timm
 
@@ -141,7 +137,7 @@ def _block_numbers(short: str) -> dict[str, int]:
     """The number of each parameter's block, by plain name; what has none belongs to the last block."""
     from timm.models import group_parameters
 
-    model = _whole(short)
+    model = meta_model(short)
     if not hasattr(model, "group_matcher"):
         return {_plain(name): 0 for name, _ in model.named_parameters()}
     numbers: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
@@ -151,7 +147,7 @@ def _block_numbers(short: str) -> dict[str, int]:
 
 def _plain_vit_depth(short: str) -> int | None:
     """The number of blocks of a network whose maps all have one stride; None for one with stages."""
-    model = _whole(short)
+    model = meta_model(short)
     info = getattr(model, "feature_info", None)
     if not isinstance(info, list) or not hasattr(model, "forward_intermediates"):
         return None
@@ -159,7 +155,7 @@ def _plain_vit_depth(short: str) -> int | None:
 
 
 def _is_swin(short: str) -> bool:
-    return short.startswith("swin") and hasattr(_whole(short), "set_input_size")
+    return short.startswith("swin") and hasattr(meta_model(short), "set_input_size")
 
 
 def check_free_size(name: str) -> None:
@@ -199,7 +195,7 @@ def multiple_of(name: str) -> int:
     Raises:
         UsageError: as `check_name`.
     """
-    model = _whole(check_name(name))
+    model = meta_model(check_name(name))
     info = getattr(model, "feature_info", None)
     first = int(info[0]["reduction"]) if isinstance(info, list) and info else 0
     if _plain_vit_depth(name.removeprefix(TIMM)):
@@ -271,60 +267,6 @@ def _with_final_norm(short: str, depth: int | None, any_size: bool) -> nn.Module
     at = [depth * quarter // LEVELS - 1 for quarter in range(1, LEVELS + 1)] if depth else list(range(LEVELS))
     getter: nn.Module = FeatureGetterNet(model, out_indices=at, norm=True)
     return getter
-
-
-def load_state(name: str, file: Path | None) -> dict[str, Tensor]:
-    """The pretrained state dict of a timm model at its own size, with its classifier where it has one.
-
-    Args:
-        name: `timm:<name>`.
-        file: state dict as timm has it, safetensors or torch's; None: timm's own, from its cache or a download that
-            it checks.
-
-    Raises:
-        UsageError: as `check_name`.
-        InputError: the weights cannot be downloaded, or belong to another model.
-    """
-    short = check_name(name)
-    try:
-        if file is not None:
-            return _read_file(short, file)
-        import timm
-
-        state: dict[str, Tensor] = timm.create_model(short, pretrained=True).state_dict()
-        return state
-    except Exception as error:  # timm does not catch what its hub client raises
-        raise InputError(
-            f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --weights FILE"
-        ) from None
-
-
-def _read_file(short: str, file: Path) -> dict[str, Tensor]:
-    """The tensors of a file; ValueError unless it holds all weights of a model but its classifier."""
-    import timm
-
-    if not file.is_file():
-        raise ValueError(f"{file} {why_no_file(file)}")
-    heads = timm.get_pretrained_cfg(short).classifier or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    try:
-        state: dict[str, Tensor] = timm.models.load_state_dict(str(file))
-    except pickle.UnpicklingError:  # its message advises to run the code in the file
-        raise ValueError(f"{file} is damaged, or holds more than tensors") from None
-    body = {key: value for key, value in state.items() if not key.startswith(heads)}
-    with torch.device("meta"):
-        found = timm.create_model(short).load_state_dict(body, strict=False, assign=True)
-    other = [key for key in (*found.missing_keys, *found.unexpected_keys) if not key.startswith(heads)]
-    if other:
-        raise ValueError(f"{file} holds other weights: {len(other)} differ, the first {other[0]}")
-    check_finite(body)
-    return state
-
-
-def renamed(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file that has those of a timm model in their order, under timm's names."""
-    own = _whole(check_name(name)).state_dict()
-    return {key: tensor for (key, _), tensor in zip(own.items(), state.values(), strict=True)}
 
 
 def check_size(name: str, side: int) -> None:

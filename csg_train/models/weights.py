@@ -18,7 +18,7 @@ from csg.console import log
 from csg.errors import InputError, UsageError, VerificationError, one_line
 from csg.files import atomic_write, sha256
 from csg.folders import why_no_file
-from csg_train.models import csg_checkpoint, ibn, timm_backbone
+from csg_train.models import csg_checkpoint, ibn, timm_weights
 from csg_train.models.backbones import BACKBONES, Stages
 from csg_train.models.names import TIMM, check_backbone
 from csg_train.models.state_dicts import check_finite, check_fits, read_state_dict
@@ -130,8 +130,8 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
     """
     if check_backbone(name).startswith(TIMM):
         if file is None and name in TIMM_FILES:
-            return timm_backbone.renamed(name, read_state_dict(pull(name)))
-        return timm_backbone.load_state(name, file)
+            return timm_weights.renamed(name, read_state_dict(pull(name)))
+        return timm_weights.load_state(name, file)
     path = file or pull(name)
     if not path.is_file():
         raise InputError(f"weights file {path} {why_no_file(path)}", "check --weights, or model.weights")
