@@ -39,7 +39,7 @@ class Chain(nn.Module):
 class DenseEncoder(nn.Module):
     """One convolution of stride 8: the logits of neighbouring positions differ much."""
 
-    channels, strides, pads = {"layer4": 6}, {"layer4": 8}, False
+    channels, strides, pads, example_size = {"layer4": 6}, {"layer4": 8}, False, (128, 192)
 
     def __init__(self):
         super().__init__()

@@ -67,7 +67,7 @@ def test_table_and_json_are_the_runs_own_figures(compared):
     assert [(row["method"], row["seed"]) for row in result["rows"]] == [
         (method, seed) for method in ("none", "csg:apool=false") for seed in (0, 1)
     ]
-    figures = {"method", "seed", "accuracy", "mean_class_accuracy", "hse", "step_ms", "peak_mb"}
+    figures = {"method", "seed", "accuracy", "mean_class_accuracy", "hse", "nuclear_norm", "step_ms", "peak_mb"}
     assert figures | {"mirrored", "best_on_real"} == result["rows"][0].keys()
     for method, name in zip(result["methods"], ("none", "csg-apool-false"), strict=True):
         own = [Run(folder / "runs" / f"{name}-{seed}").result() for seed in (0, 1)]
