@@ -14,7 +14,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from csg.provenance import CalibrationMethod, Int8Calibration
 from csg_export.int8_ranges import Ranges, measured_ranges
 from csg_export.layers import LAYERS
-from csg_export.onnx_graph import check_graph
+from csg_export.onnx_graph import check_graph, copied
 
 QUANTIZED_OPERATORS = [
     "Conv",
@@ -103,7 +103,7 @@ def plain_plan(
     model: ModelProto, batches: Sequence[np.ndarray], settings: Int8Calibration, dialect: Int8Dialect
 ) -> Int8Plan:
     """The plan of a graph that needs no repair; arguments as for `to_int8`."""
-    model, excluded = _copy(model), []
+    model, excluded = copied(model), []
     if settings.fp32_first_last:
         excluded = [*_first_and_last_layer(model), *_pool_in_float32(model)]
     ranges = measured_ranges(model, batches, settings.method, dialect.symmetric, QUANTIZED_OPERATORS)
@@ -138,7 +138,7 @@ def quantise(plan: Int8Plan) -> ModelProto:
 
 def _with_biases(plan: Int8Plan) -> ModelProto:
     """The float32 graph with the corrected biases of the layers that become int8."""
-    model = _copy(plan.model)
+    model = copied(plan.model)
     float32 = {name for node in model.graph.node if node.name in plan.float32_nodes for name in node.input}
     for constant in model.graph.initializer:
         if constant.name in plan.biases and constant.name not in float32:
@@ -207,9 +207,3 @@ def _pool_in_float32(model: ModelProto) -> list[str]:
     del model.graph.value_info[:]
     model.graph.value_info.extend(shapes)
     return [before.name]
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    return copy

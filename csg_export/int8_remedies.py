@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from csg_export.int8 import Int8Plan
 from csg_export.layers import LAYERS
-from csg_export.onnx_graph import INPUT
+from csg_export.onnx_graph import INPUT, copied
 
 LARGEST_CHANGE = 32.0
 """Largest factor of a channel in `equalised`."""
@@ -243,8 +243,7 @@ def _values(
     model: ModelProto, names: Sequence[str], samples: Sequence[np.ndarray]
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """The values named of a float32 graph, by name, a batch at a time."""
-    wider = ModelProto()
-    wider.CopyFrom(model)
+    wider = copied(model)
     present = {output.name for output in wider.graph.output}
     wider.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in present
@@ -255,8 +254,7 @@ def _values(
 
 
 def _with_constants(model: ModelProto, arrays: Mapping[str, np.ndarray]) -> ModelProto:
-    changed = ModelProto()
-    changed.CopyFrom(model)
+    changed = copied(model)
     for constant in changed.graph.initializer:
         if constant.name in arrays:
             constant.CopyFrom(numpy_helper.from_array(arrays[constant.name].astype(np.float32), constant.name))

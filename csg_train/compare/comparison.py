@@ -8,7 +8,7 @@ from pathlib import Path
 
 from csg.console import log
 from csg_train.compare.panels import REAL_TRAIN, keep_panel, panel_file
-from csg_train.compare.predictions import differences, keep_predictions, pairs
+from csg_train.compare.predictions import differences, keep_predictions, pairs, sampled_methods
 from csg_train.compare.references import notes, real_train_title
 from csg_train.compare.results import (
     ComparisonResult,
@@ -51,9 +51,8 @@ class Comparison:
     def write(self, methods: Iterable[MethodResult]) -> ComparisonResult:
         """Write table and results of the methods there are."""
         ordered = in_order(methods)
-        result = new_comparison(
-            self.base, self.rule, ordered, differences(self.folder, ordered), pairs(self.folder, ordered)
-        )
+        runs = sampled_methods(self.folder, ordered)
+        result = new_comparison(self.base, self.rule, ordered, differences(runs), pairs(runs))
         main_score = next(iter(TASKS[self.base.task].scores.values()))
         write_table(self.folder, self.base, result, notes(self.folder, main_score))
         write_results(self.folder, result)

@@ -23,7 +23,7 @@ from csg_train.training.run_files import PREDICTIONS
 from csg_train.training.run_folder import Run
 
 SampledMethods = dict[str, dict[int, Sampled]]
-"""The runs of each method by seed, by label."""
+"""The runs of each method by seed, by label, in the order of the table."""
 FOLDER = "predictions"
 REFERENCES = ("none:augment=true", "none")
 """The methods that others are compared with, the first that is there; without them it is the first of all."""
@@ -43,8 +43,8 @@ def keep_predictions(folder: Path, label: str, run: Run) -> None:
     atomic_write(_file(folder, label, run.recipe().seed), npz_bytes(smallest))
 
 
-def differences(folder: Path, methods: Sequence[MethodResult]) -> list[Difference]:
-    """How far each method is from the reference, where both have predictions of the same seeds.
+def sampled_methods(folder: Path, methods: Sequence[MethodResult]) -> SampledMethods:
+    """The runs of all methods on bootstrap samples of the images, without those whose predictions are missing.
 
     Args:
         folder: of the comparison.
@@ -53,23 +53,6 @@ def differences(folder: Path, methods: Sequence[MethodResult]) -> list[Differenc
     Raises:
         InputError: a file is damaged, or two are not of the same images.
     """
-    labels = [method.label for method in methods]
-    reference = next((label for label in REFERENCES if label in labels), labels[0])
-    found = _sampled_methods(folder, methods)
-    compared = (_difference(found, label, reference) for label in labels if label != reference)
-    return [one for one in compared if one]
-
-
-def pairs(folder: Path, methods: Sequence[MethodResult]) -> list[Difference]:
-    """How far every two methods are apart, the later one from the earlier; otherwise as `differences`."""
-    found = _sampled_methods(folder, methods)
-    both = itertools.combinations([method.label for method in methods], 2)
-    compared = (_difference(found, later, earlier) for earlier, later in both)
-    return [one for one in compared if one]
-
-
-def _sampled_methods(folder: Path, methods: Sequence[MethodResult]) -> SampledMethods:
-    """The runs of all methods on bootstrap samples of the images, without those whose predictions are missing."""
     found = {(method.label, seed): run for method in methods for seed, run in method_counts(folder, method).items()}
     made: SampledMethods = {method.label: {} for method in methods}
     if not found:
@@ -82,6 +65,19 @@ def _sampled_methods(folder: Path, methods: Sequence[MethodResult]) -> SampledMe
     for (label, seed), scores in zip(found, sampled(list(found.values())), strict=True):
         made[label][seed] = scores
     return made
+
+
+def differences(found: SampledMethods) -> list[Difference]:
+    """How far each method is from the reference, where both have predictions of the same seeds."""
+    reference = next((label for label in REFERENCES if label in found), next(iter(found)))
+    compared = (_difference(found, label, reference) for label in found if label != reference)
+    return [one for one in compared if one]
+
+
+def pairs(found: SampledMethods) -> list[Difference]:
+    """How far every two methods are apart, the later one from the earlier, where both have the same seeds."""
+    compared = (_difference(found, later, earlier) for earlier, later in itertools.combinations(found, 2))
+    return [one for one in compared if one]
 
 
 def _difference(found: SampledMethods, label: str, reference: str) -> Difference | None:

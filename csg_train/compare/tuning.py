@@ -15,6 +15,7 @@ from csg_train.methods.spec import MethodSpec, parse_method
 from csg_train.recipe import Recipe, SegmentationData, apply_settings, parse_recipe
 from csg_train.recipe.load import brought_by_backbone, say_brought
 from csg_train.tasks import TASKS
+from csg_train.training.measurements import HeldOutScore
 
 WEIGHT_FACTORS = (1.0, 0.1, 10.0)
 RATE_FACTORS = (1.0, 1 / 3, 3.0)
@@ -123,7 +124,7 @@ def held_out_images(base: Recipe) -> dict[str, Any]:
 def best_trial(trials: Sequence[Trial]) -> Trial:
     """The best trial if it beats the first by more than the standard error of its score, otherwise the first."""
     best = max(trials, key=lambda trial: trial.held_out)
-    error = math.sqrt(best.held_out * (1 - best.held_out) / best.images)
+    error = HeldOutScore(best.held_out, best.images).error
     return best if best.held_out - trials[0].held_out > error else trials[0]
 
 

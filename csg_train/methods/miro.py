@@ -60,7 +60,6 @@ class Miro(Method):
     """The task loss and the negative log-likelihood of the teacher's maps, given the student's."""
 
     Settings = MiroSettings
-    trainings = ("full", "lp-ft", "lora")
     needs_teacher = True
     trainings = ("full", "lp-ft", "lora")
 

@@ -51,9 +51,13 @@ class RunningMean:
         """The mean that `pack` gave, on a device; an empty one if there is none of this prefix."""
         mean, start = cls(), f"{prefix}mean."
         mean.count = int(tensors.get(f"{prefix}count", 0))
-        found = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
-        mean.values = {name: value.to(device) for name, value in found.items()}
+        mean.values = unpacked(tensors, start, device)
         return mean
+
+
+def unpacked(tensors: Mapping[str, Tensor], prefix: str, device: torch.device) -> dict[str, Tensor]:
+    """The tensors whose names have a prefix, by name without it, on a device."""
+    return {n.removeprefix(prefix): tensor.to(device) for n, tensor in tensors.items() if n.startswith(prefix)}
 
 
 class WeightAverage:
@@ -66,32 +70,29 @@ class WeightAverage:
 
     Attributes:
         first: the first step, counted from 1, after which the weights belong to the mean.
-        mean: tensors by name; empty before that step.
     """
 
     def __init__(self, student: Student, steps: int, share: float):
         self.student = student
         self.first = steps - max(1, round(share * steps)) + 1
-        self.mean: dict[str, Tensor] = {}
+        self.running = RunningMean()
+
+    @property
+    def mean(self) -> dict[str, Tensor]:
+        """Tensors by name; empty before the first step of the mean."""
+        return self.running.values
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps, if they belong to the mean."""
-        if step < self.first:
-            return
-        for name, value in merged_state(self.student).items():
-            if step == self.first or not value.is_floating_point():
-                self.mean[name] = value.clone()
-            else:
-                self.mean[name].lerp_(value, 1 / (step - self.first + 1))
+        if step >= self.first:
+            self.running.count = step - self.first
+            self.running.add(merged_state(self.student))
 
     def pack(self) -> dict[str, Tensor]:
         """The mean so far as named tensors, for a checkpoint."""
         return {PREFIX + name: value for name, value in self.mean.items()}
 
-    def unpack(self, tensors: dict[str, Tensor]) -> None:
+    def unpack(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore the mean from the tensors of a checkpoint."""
-        places = merged_state(self.student)
-        self.mean = {
-            name: tensors[PREFIX + name].to(place.device) for name, place in places.items() if PREFIX + name in tensors
-        }
+        self.running.values = unpacked(tensors, PREFIX, next(self.student.parameters()).device)

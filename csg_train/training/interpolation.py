@@ -16,6 +16,7 @@ from torch import Tensor
 
 from csg_train.methods.base import Student
 from csg_train.models.lora import merged_state
+from csg_train.training.averaging import unpacked
 from csg_train.training.measurements import HeldOutScore
 
 PREFIX = "wise."
@@ -59,10 +60,7 @@ class Interpolation:
 
     def unpack(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore the start from the tensors of a checkpoint."""
-        places = merged_state(self.student)
-        self.start = {
-            name: tensors[PREFIX + name].to(place.device) for name, place in places.items() if PREFIX + name in tensors
-        }
+        self.start = unpacked(tensors, PREFIX, next(self.student.parameters()).device)
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in merged_state(self.student).items()}

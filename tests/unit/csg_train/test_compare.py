@@ -16,7 +16,7 @@ from csg_train.compare.figures import Panel, circle_figure, confusion_figure
 from csg_train.compare.intervals import Estimate
 from csg_train.compare.panels import draw_panels, read_panel
 from csg_train.compare.plan import keep_plan
-from csg_train.compare.predictions import differences
+from csg_train.compare.predictions import differences, sampled_methods
 from csg_train.compare.results import Trial, new_comparison, read_results
 from csg_train.compare.table import write_table
 from csg_train.compare.tuning import best_trial, candidates, choose, recipe_for, trial_settings, tuning_rule
@@ -127,14 +127,14 @@ def test_predictions_of_another_run_or_damaged_ones_are_one_line(compared, tmp_p
     with np.load(file) as arrays:
         np.savez(file, labels=arrays["labels"], student=arrays["labels"])
     with pytest.raises(InputError, match=r"none-0\.npz does not belong to the run"):
-        differences(folder, methods)
+        differences(sampled_methods(folder, methods))
     for content in (b"", b"PK", b"\x93NUMPY"):
         file.write_bytes(content)
         with pytest.raises(InputError, match=r"none-0\.npz is damaged"):
-            differences(folder, methods)
+            differences(sampled_methods(folder, methods))
     file.unlink()
-    assert [found.seeds for found in differences(folder, methods)] == [1]
-    assert differences(folder, methods)[0].verdict == "not settled"
+    assert [found.seeds for found in differences(sampled_methods(folder, methods))] == [1]
+    assert differences(sampled_methods(folder, methods))[0].verdict == "not settled"
 
 
 @pytest.mark.slow
