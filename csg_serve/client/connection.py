@@ -21,7 +21,7 @@ from csg_serve.client.address import Address
 from csg_serve.client.endpoints import Servers, as_servers
 from csg_serve.client.find_model import SECRET_HINT, FoundModel, find_model
 from csg_serve.client.grpc_transport import GrpcTransport
-from csg_serve.client.pool import Pool, ReplacedError, Replica
+from csg_serve.client.pool import Pool, ReplacedError, Replica, Serving
 from csg_serve.client.proxies import place, proxy_hint
 from csg_serve.client.shared_memory_pool import SharedMemoryPool
 from csg_serve.client.transport import DEADLINE_S, Inference, Transport, TransportError
@@ -46,8 +46,11 @@ class ServedModel:
     """Its version on the first server that answered."""
     card: ModelCard
     """Its model card."""
-    max_batch: int
-    """Images that a request may have on all servers."""
+
+    @property
+    def max_batch(self) -> int:
+        """Images that a request may have on all servers; one with more is sent in parts."""
+        return self.pool.max_batch
 
     @property
     def in_flight(self) -> int:
@@ -99,15 +102,7 @@ async def open_model(server: str | Sequence[str] | Servers, model: str | None = 
         first = _common_model(servers, found)
         pool = _open_pool(transports, found, first)
         stack.push_async_callback(pool.close)
-        max_batch = min(answer.max_batch for answer in found if isinstance(answer, FoundModel))
-        yield ServedModel(
-            server=str(servers),
-            pool=pool,
-            name=first.name,
-            version=first.version,
-            card=first.card,
-            max_batch=max_batch,
-        )
+        yield ServedModel(server=str(servers), pool=pool, name=first.name, version=first.version, card=first.card)
 
 
 @asynccontextmanager
@@ -172,15 +167,15 @@ def _open_pool(
 
 
 def _replica(transport: Transport, address: Address, found: FoundModel | BaseException, first: FoundModel) -> Replica:
-    async def check() -> int:
+    async def check() -> Serving:
         again = await find_model(transport, address, first.name)
         if again.card != first.card:
             raise ReplacedError(f"{address} has another model {first.name} now", "start again with the new model")
-        return again.version
+        return Serving(again.version, again.max_batch)
 
-    version = found.version if isinstance(found, FoundModel) else first.version
+    known = found if isinstance(found, FoundModel) else first
     memory = SharedMemoryPool(transport, address.local)
-    return Replica(address, transport, memory, check=check, version=version)
+    return Replica(address, transport, memory, check=check, serving=Serving(known.version, known.max_batch))
 
 
 def _common_model(servers: Servers, found: Sequence[FoundModel | BaseException]) -> FoundModel:

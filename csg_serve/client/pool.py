@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from csg.console import log
@@ -29,6 +30,16 @@ class ReplacedError(ServerError):
     """The server has another model under the name of the one that was opened."""
 
 
+@dataclass(frozen=True)
+class Serving:
+    """How a server has the pool's model."""
+
+    version: int
+    """Version that gets the requests."""
+    max_batch: int
+    """Images that it takes at once."""
+
+
 @dataclass(eq=False)
 class Replica:
     """One server of a pool."""
@@ -39,14 +50,12 @@ class Replica:
     """Connection to it."""
     memory: SharedMemoryPool
     """Sends requests, through shared memory where that works."""
-    check: Callable[[], Awaitable[int]]
-    """Returns the version that serves the pool's model; raises TransportError or CsgError while there is none."""
-    version: int
-    """Version that gets the requests."""
+    check: Callable[[], Awaitable[Serving]]
+    """Returns how it has the pool's model now; raises TransportError or CsgError while it has not."""
+    serving: Serving
+    """How it had the model when it was asked last: another object after each outage."""
     in_flight: int = 0
     """Requests without an answer yet."""
-    outages: int = 0
-    """Outages that are over."""
     pause_s: float = FIRST_PAUSE_S
     """Seconds until the next attempt to reach the server."""
     reason: str = ""
@@ -57,7 +66,7 @@ class Replica:
     async def infer(self, inference: Inference) -> NDArray[Any]:
         """Send one request. If cancelled, it gets a moment to finish, since dropped requests have crashed Triton."""
         self.in_flight += 1
-        request = asyncio.ensure_future(self.memory.infer(inference, self.version))
+        request = asyncio.ensure_future(self._send(inference, self.serving))
         try:
             answer = await asyncio.shield(request)
         except asyncio.CancelledError:
@@ -70,12 +79,24 @@ class Replica:
         self.pause_s = FIRST_PAUSE_S
         return answer
 
+    async def _send(self, inference: Inference, serving: Serving) -> NDArray[Any]:
+        """The answer; a request of more images than the server takes at once is sent in parts, one after the other."""
+        images, step = inference.tensor, serving.max_batch
+        parts = [replace(inference, tensor=images[first : first + step]) for first in range(0, len(images), step)]
+        answers = [await self.memory.infer(part, serving.version) for part in parts]
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
 
 class Pool:
     """Servers of the same model. Inference changes nothing on a server, so a request may be sent again to any."""
 
     def __init__(self, replicas: Iterable[Replica]):
         self.replicas = tuple(replicas)
+
+    @property
+    def max_batch(self) -> int:
+        """Images that all servers take at once."""
+        return min(replica.serving.max_batch for replica in self.replicas)
 
     async def infer(self, inference: Inference) -> NDArray[Any]:
         """Send a request to the least busy server. If that one goes away, send it to another, or wait for one.
@@ -90,20 +111,20 @@ class Pool:
         while True:
             candidates = [replica for replica in self.replicas if replica not in excluded]
             replica, retry_budget_s = await self._pick(candidates, retry_budget_s)
-            outages = replica.outages
+            sent = replica.serving
             try:
                 return await replica.infer(inference)
             except TransportError as error:
-                await self._handle(error, replica, excluded, outages)
+                await self._handle(error, replica, excluded, sent)
 
-    async def _handle(self, error: TransportError, replica: Replica, excluded: set[Replica], outages: int) -> None:
+    async def _handle(self, error: TransportError, replica: Replica, excluded: set[Replica], sent: Serving) -> None:
         """After a failed request: exclude the server, mark it down, or raise if sending it again can't help.
 
         Args:
             excluded: servers that do not get this request again; a server that took too long is added.
-            outages: of the replica, when the request was sent.
+            sent: how the server had the model when the request was sent.
         """
-        if error.kind == "missing" and await self._found_new_version(replica):
+        if error.kind in ("missing", "refused") and await self._serves_otherwise(replica, sent):
             return
         if error.kind == "wrong":
             raise wrong_answer(replica.address, error.detail) from None
@@ -117,19 +138,21 @@ class Pool:
             excluded.add(replica)
         if len(excluded) == len(self.replicas):
             raise _no_answer(self.replicas, error.detail) from None
-        if replica.recovery_task is None and replica.outages == outages:
+        if replica.recovery_task is None and replica.serving is sent:
             self.mark_down(replica, error.detail)
 
-    async def _found_new_version(self, replica: Replica) -> bool:
-        """Whether a server serves the same model as another version by now; that one gets the requests then."""
-        old = replica.version
-        try:
-            replica.version = await replica.check()
-        except ReplacedError:
-            raise
-        except (TransportError, CsgError):
-            return False
-        return replica.version != old
+    async def _serves_otherwise(self, replica: Replica, sent: Serving) -> bool:
+        """Whether a server has the same model as another version, or takes other batches, than when it was asked."""
+        if replica.serving == sent:
+            try:
+                found = await replica.check()
+            except ReplacedError:
+                raise
+            except (TransportError, CsgError):
+                return False
+            if found != sent:
+                replica.serving = found
+        return replica.serving != sent
 
     def mark_down(self, replica: Replica, reason: str) -> None:
         """Send a server no requests until it answers again."""
@@ -162,7 +185,7 @@ class Pool:
             await asyncio.sleep(replica.pause_s)
             replica.pause_s = min(2 * replica.pause_s, LONGEST_PAUSE_S)
             try:
-                replica.version = await replica.check()
+                replica.serving = await replica.check()
                 break
             except (TransportError, CsgError) as error:
                 replica.reason = error.message if isinstance(error, CsgError) else error.detail
@@ -175,7 +198,7 @@ class Pool:
                 logged = True
         if logged:
             log(f"{replica.address} answers again")
-        replica.outages, replica.recovery_task = replica.outages + 1, None
+        replica.recovery_task = None
 
     async def close(self) -> None:
         """Stop waiting for servers, and release the shared memory."""

@@ -28,6 +28,7 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     Attributes:
         card: of the model.
         versions: ready ones.
+        max_batch: images that a request may have.
         failures: gRPC code and message of the next answers to requests, one each.
         delay_s: until a request is answered.
         requests: number of requests so far.
@@ -38,8 +39,8 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         busiest: most requests in flight at a time.
     """
 
-    def __init__(self, card=None, versions=(1,)):
-        self.card, self.versions = card or tiny_card(), list(versions)
+    def __init__(self, card=None, versions=(1,), max_batch=4):
+        self.card, self.versions, self.max_batch = card or tiny_card(), list(versions), max_batch
         self.failures, self.delay_s = [], 0.0
         self.requests = self.busiest = self._in_flight = 0
         self.restricted, self.port = False, 0
@@ -86,7 +87,7 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelMetadataResponse(name=request.name, versions=versions)
 
     async def ModelConfig(self, request, context):
-        options = DeployOptions(backend="python", max_batch=4)
+        options = DeployOptions(backend="python", max_batch=self.max_batch)
         config = model_config(self.card, self.card.name, int(request.version), options)
         add_golden(config, self.golden)
         return service_pb2.ModelConfigResponse(config=config)
@@ -113,6 +114,9 @@ class SmallServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         finally:
             self._in_flight -= 1
         shape = tuple(request.inputs[0].shape)
+        if shape[0] > self.max_batch:
+            message = f"inference request batch-size must be <= {self.max_batch} for 'colour'"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
         pixels = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(shape)
         logits = self.logits(pixels)
         answer = service_pb2.ModelInferResponse(model_name=request.model_name, model_version=request.model_version)

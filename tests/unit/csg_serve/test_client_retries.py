@@ -101,6 +101,35 @@ def test_a_new_version_of_the_same_model_takes_over():
     assert predict(server, before=redeploy) == CLASSES
 
 
+@pytest.mark.parametrize("smaller", [1, 3, 7])
+def test_a_server_that_was_away_may_take_smaller_batches(smaller):
+    open_one, away = SmallServer(max_batch=8), SmallServer(max_batch=smaller)
+
+    async def run():
+        async with running(open_one, away):
+            await away.stop()
+            async with open_model([away.address, open_one.address], "colour") as served:
+                assert served.max_batch == 8
+                await away.start()
+                await served.pool.replicas[0].recovery_task
+                await open_one.stop()
+                return [int(prediction.argmax()) async for prediction in stream(served, IMAGES)], served.max_batch
+
+    assert asyncio.run(run()) == (CLASSES, smaller)
+
+
+@pytest.mark.parametrize("versions", [[1], [2]], ids=["restarted", "redeployed"])
+def test_a_server_may_take_smaller_batches_later(versions):
+    """All requests in flight are refused, and sent again in parts."""
+    server = SmallServer(max_batch=8)
+    server.delay_s = 0.02
+
+    async def replace():
+        server.max_batch, server.versions = 3, versions
+
+    assert predict(server, before=replace) == CLASSES
+
+
 def test_another_model_under_the_name_does_not():
     server = SmallServer()
 
