@@ -7,6 +7,7 @@ command prints an error. What they import, they import when they are called.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -290,6 +291,7 @@ def deploy(
     *,
     version: int | None = None,
     options: DeployOptions | None = None,
+    only_if_better_on: Sources | None = None,
 ) -> Deployed:
     """Add a bundle to a Triton model repository as the model's next version, as `csg deploy` does.
 
@@ -301,28 +303,37 @@ def deploy(
         name: name of the model; None: the card's.
         version: number of the version; None: one more than the highest.
         options: how Triton serves it; None: the defaults of `csg deploy`.
+        only_if_better_on: labelled real images on which the bundle must be shown to be better than the live version,
+            as with `csg deploy --only-if-better --data`; None: no comparison.
 
     Returns:
         what was deployed: `model`, `version`, and the `live_address` of the server that serves it.
 
     Raises:
-        CsgError: the bundle, the name or the repository can't be used, or the running server answers wrongly.
+        CsgError: the bundle, the name or the repository can't be used, the running server answers wrongly, or
+            the bundle is not shown to be better.
 
     Example:
         >>> csg.deploy("bundles/digits").version
         1
     """
     from csg.bundle import BUNDLES, newest_bundle, read_bundle
+    from csg_serve.evaluate.only_if_better import check_better
     from csg_serve.repository.deploy import deploy as deploy_bundle
+    from csg_serve.repository.deploy import unchecked
     from csg_serve.triton.deploy_options import DeployOptions
     from csg_serve.triton.executable import has_python_backend
 
+    data = tuple(sources_of(only_if_better_on) or ())
+    if only_if_better_on is not None and not data:
+        raise UsageError("only_if_better_on names no images", "name their folder, or leave it out")
     return deploy_bundle(
         read_bundle(newest_bundle(BUNDLES) if bundle is None else folder_of(bundle)),
         Path(repository),
         name,
         version=version,
         options=options or DeployOptions(encoded=has_python_backend()),
+        check=partial(check_better, data=data, apart=True) if data else unchecked,
     )
 
 

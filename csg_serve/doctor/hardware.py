@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from csg.files import cache_dir
-from csg_serve.doctor.report import Problem, ReportPart, amount
+from csg.sizes import size_text
+from csg_serve.doctor.report import Problem, ReportPart
 from csg_serve.triton.machine import available_cores
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "bf16", "sve_bf16")
@@ -74,19 +75,19 @@ def _add_memory(part: ReportPart) -> None:
         limit = int(_text(CGROUP / own / "memory.max"))
         used = int(_text(CGROUP / own / "memory.current"))
         total, free = min(total, limit), min(free, max(0, limit - used))
-    part.facts["memory"] = f"{amount(free)} available of {amount(total)}"
+    part.facts["memory"] = f"{size_text(free)} available of {size_text(total)}"
     if total and free < LEAST_MEMORY:
         advice = "close other programs, or use smaller batches (--set optim.batch=N)"
-        part.problems.append(Problem(f"only {amount(free)} of memory are available", advice))
+        part.problems.append(Problem(f"only {size_text(free)} of memory are available", advice))
 
 
 def _add_shared_memory(part: ReportPart) -> None:
     with suppress(OSError):
         usage = shutil.disk_usage(SHARED_MEMORY)
-        part.facts[str(SHARED_MEMORY)] = f"{amount(usage.free)} free of {amount(usage.total)}"
+        part.facts[str(SHARED_MEMORY)] = f"{size_text(usage.free)} free of {size_text(usage.total)}"
         if usage.free < LEAST_SHARED:
             advice = "start the container with --shm-size=2g, or train with --set data.workers=0"
-            part.problems.append(Problem(f"{SHARED_MEMORY} has {amount(usage.free)} free", advice))
+            part.problems.append(Problem(f"{SHARED_MEMORY} has {size_text(usage.free)} free", advice))
         return
     part.facts[str(SHARED_MEMORY)] = "not there"
 
@@ -96,9 +97,9 @@ def _add_disks(part: ReportPart) -> None:
     for name, place in places.items():
         there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
         free = shutil.disk_usage(there).free
-        part.facts[f"disk of {name}"] = f"{amount(free)} free, {place}"
+        part.facts[f"disk of {name}"] = f"{size_text(free)} free, {place}"
         if free < LEAST_DISK:
-            part.problems.append(Problem(f"the disk of {place} has {amount(free)} free", "free some space on it"))
+            part.problems.append(Problem(f"the disk of {place} has {size_text(free)} free", "free some space on it"))
         if not os.access(there, os.W_OK | os.X_OK):
             advice = {
                 "cache": "set CSG_CACHE to a folder of yours",

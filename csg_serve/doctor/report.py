@@ -25,17 +25,3 @@ class ReportPart:
     """Findings as text, by name."""
     problems: list[Problem] = field(default_factory=list)
     """What is wrong."""
-
-
-def amount(size: float) -> str:
-    """A number of bytes for a reader.
-
-    Example:
-        >>> amount(3 * 2**30)
-        '3.0 GiB'
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

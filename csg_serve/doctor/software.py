@@ -54,8 +54,13 @@ EXTRAS = {
     "openvino": ("openvino",),
     "timm": ("timm",),
     "hub": ("huggingface_hub",),
+    "mlflow": ("mlflow",),
+    "wandb": ("wandb",),
+    "trackio": ("trackio",),
+    "ray": ("ray",),
+    "tensorrt-rtx": ("tensorrt_rtx",),
 }
-"""Modules of each extra that tell whether it is installed."""
+"""Modules of each extra for users that tell whether it is installed."""
 
 
 def software() -> ReportPart:

@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from csg.files import cache_dir
-from csg_serve.doctor.report import ReportPart, amount
+from csg.sizes import size_text
+from csg_serve.doctor.report import ReportPart
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "grpc_proxy", "no_grpc_proxy")
 """Variables, in either case, that programs reach the network by."""
@@ -70,5 +71,5 @@ def _size(folder: Path) -> str:
             except OSError:
                 continue
         if time.monotonic() > end:
-            return f"more than {amount(total)}"
-    return amount(total)
+            return f"more than {size_text(total)}"
+    return size_text(total)

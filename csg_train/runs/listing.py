@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from csg.console import Side, log, print_json, show_names_table
+from csg.sizes import size_text
 from csg_train.runs.finding import find_runs
 from csg_train.runs.summary import RunSummary
 
@@ -59,20 +60,6 @@ def score_text(run: RunSummary) -> str:
 def norm_text(run: RunSummary) -> str:
     """The nuclear norm of a run; a dash without one, as in runs of older versions."""
     return "-" if run.nuclear_norm is None else f"{run.nuclear_norm:.3f}"
-
-
-def size_text(size: int) -> str:
-    """A size for people.
-
-    Example:
-        >>> size_text(23_459_000)
-        '23 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}"
-        size /= 1000  # type: ignore[assignment]
-    return f"{size:.1f} TB"
 
 
 def _row(run: RunSummary, above: str) -> tuple[str, ...]:

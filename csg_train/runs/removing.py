@@ -13,8 +13,8 @@ from csg.did_you_mean import use_one_of
 from csg.errors import CsgError, InputError, UsageError
 from csg.files import LOCK
 from csg.locks import is_locked, lock
+from csg.sizes import size_text
 from csg_train.runs.finding import find_runs, require_run
-from csg_train.runs.listing import size_text
 from csg_train.runs.references import references
 from csg_train.runs.summary import RunSummary, read_summary
 from csg_train.training.run_files import CHECKPOINTS, RECIPE, WRITTEN, WRITTEN_PREFIXES

@@ -11,7 +11,7 @@ import tomllib
 import pytest
 
 from csg_serve.doctor import command, hardware, software
-from csg_serve.doctor.report import Problem, ReportPart, amount
+from csg_serve.doctor.report import Problem, ReportPart
 from csg_serve.doctor.software import EXTRAS, SOURCES, extras
 from csg_serve.doctor.surroundings import surroundings
 from csg_serve.doctor.triton import servers, triton
@@ -127,7 +127,7 @@ def test_a_proxy_is_shown_without_its_password(monkeypatch, value, shown):
 
 def test_the_extras_are_those_of_the_package(monkeypatch):
     project = tomllib.loads((SOURCES / "pyproject.toml").read_text())["project"]
-    assert set(EXTRAS) <= set(project["optional-dependencies"])
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"all", "server", "docs", "dev"}
     monkeypatch.setitem(EXTRAS, "timm", ("no.such.module",))
     assert extras().facts["timm"].startswith("lacks no.such.module: pip install -e ")
     assert extras().facts["serve"] == "installed"
@@ -153,8 +153,3 @@ def test_a_server_that_accepts_no_connection_is_a_problem(tmp_path):
         (problem,) = [one for one in servers().problems if str(repository) in one.what]
         assert problem.what.endswith(f"accepts no connection: grpc {addresses['grpc']}")
         assert f"csg serve --stop --repository {repository}" in problem.advice
-
-
-@pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**40, "5.0 TiB")])
-def test_amounts_are_readable(size, text):
-    assert amount(size) == text

@@ -1,7 +1,11 @@
 """`csg deploy --only-if-better`: a bundle goes live if it is shown to be better than what is live, or nothing does."""
 
+import asyncio
+
 import pytest
 
+import csg as csg_package
+from csg.errors import UsageError, VerificationError
 from tests.helpers.cli import csg, refused
 from tests.helpers.image_files import colour_folders
 from tests.helpers.repositories import content
@@ -60,3 +64,19 @@ def test_the_comparison_needs_images_and_images_a_comparison(bundle, repository)
     refused(deployed(bundle, repository, "--only-if-better"), 2, "--only-if-better needs --data")
     refused(deployed(bundle, repository, "--data", "digits"), 2, "--data needs --only-if-better")
     refused(deployed(bundle, repository, "--rollback", "--only-if-better"), 2, "can't be combined")
+
+
+def test_in_python_too_also_where_an_event_loop_runs(bundle, worse, repository, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert csg_package.deploy(worse, repository, only_if_better_on=data).version == 1
+
+    async def in_a_notebook():
+        return csg_package.deploy(bundle, repository, only_if_better_on=data)
+
+    assert asyncio.run(in_a_notebook()).version == 2
+    before = content(repository)
+    with pytest.raises(VerificationError, match="is not shown to be better than version 2 of colour"):
+        csg_package.deploy(worse, repository, only_if_better_on=[data])
+    with pytest.raises(UsageError, match="only_if_better_on names no images"):
+        csg_package.deploy(worse, repository, only_if_better_on=[])
+    assert content(repository) == before
