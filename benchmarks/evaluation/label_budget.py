@@ -23,10 +23,11 @@ from csg.datasets.classification import read_classification_dataset
 from csg.datasets.label_sets import IGNORED, class_index_table
 from csg.datasets.segmentation import read_segmentation_dataset
 from csg.estimates.candidates import Candidates, Floats, Ints
-from csg.estimates.choice import draw_order
+from csg.estimates.choice import Order, draw_order
 from csg.estimates.estimate import Estimate, LabelledSample
 from csg.estimates.report import Task, estimate_mean, task_chances
 from csg.estimates.scores import accuracy
+from csg.estimates.spread import chain_of_alike
 from csg_serve.client.bundle_model import open_bundle
 from csg_serve.evaluate.budget.ask import ask_model
 from csg_serve.evaluate.budget.result import FIRST_LOOK
@@ -83,18 +84,24 @@ async def ask(bundle: Path, data: str, out: Path) -> None:
         np.add.at(matrix, (true[told], found.predicted[told]), found.size[told])
         truth = scores_of(matrix, card.task)
         arrays = {"probabilities": found.probabilities, "size": found.size, "predicted": found.predicted, "true": true}
+        if found.place is not None:
+            arrays["place"] = found.place
         np.savez_compressed(out, task=card.task, truth=truth, **arrays)  # type: ignore[arg-type]
         print(f"{out.stem}: {len(true):,} candidates, {truth[0]:.3f}, {truth[1]:.3f}")
 
 
 def read(path: Path) -> HiddenLabels:
-    """What `ask` has kept; of more than `MOST` candidates, so many, chosen at random: the truth is then theirs."""
+    """What `ask` has kept, shuffled: folders are listed class after class, which must say nothing.
+
+    Of more than `MOST` candidates so many are kept; the truth is then theirs.
+    """
     with np.load(path) as kept:
         task: Task = "segmentation" if str(kept["task"]) == "segmentation" else "classification"
-        true, truth = kept["true"], tuple(kept["truth"].tolist())
-        rows = np.random.default_rng(0).permutation(len(true))[:MOST] if len(true) > MOST else np.arange(len(true))
-        found = Candidates(kept["size"][rows], kept["probabilities"][rows].astype(np.float64), kept["predicted"][rows])
-    true = true[rows]
+        rows = np.random.default_rng(0).permutation(len(kept["true"]))[:MOST]
+        true, truth = kept["true"][rows], tuple(kept["truth"].tolist())
+        place = kept["place"][rows] if "place" in kept else None
+        probabilities = kept["probabilities"][rows].astype(np.float64)
+        found = Candidates(kept["size"][rows], probabilities, kept["predicted"][rows], place=place)
     if len(rows) == MOST:
         matrix, told = np.zeros((found.classes,) * 2), true >= 0
         np.add.at(matrix, (true[told], found.predicted[told]), found.size[told])
@@ -102,9 +109,24 @@ def read(path: Path) -> HiddenLabels:
     return HiddenLabels(path.stem, task, found, true, truth)
 
 
-def draw(hidden: HiddenLabels, chances: Floats, seed: int, budget: int) -> tuple[tuple[Estimate, Estimate], Floats]:
+class Orders:
+    """The orders in which csg would ask for the labels of a set.
+
+    Args:
+        hidden: the set.
+    """
+
+    def __init__(self, hidden: HiddenLabels):
+        self.chances = task_chances(hidden.candidates, hidden.task)
+        self.chain = chain_of_alike(hidden.candidates)
+
+    def draw(self, seed: int) -> Order:
+        """One of them."""
+        return draw_order(self.chances, seed, self.chain)
+
+
+def draw(hidden: HiddenLabels, order: Order, seed: int, budget: int) -> tuple[tuple[Estimate, Estimate], Floats]:
     """The two estimates from one draw, and those of random choice."""
-    order = draw_order(chances, seed)
     rows = order.rows[:budget]
     sample = LabelledSample(hidden.candidates, order.inclusion(budget), rows, hidden.true[rows])
     size = hidden.candidates.size
@@ -115,9 +137,8 @@ def draw(hidden: HiddenLabels, chances: Floats, seed: int, budget: int) -> tuple
     return (sample.estimate(accuracy), estimate_mean(sample, hidden.task)), np.array(scores_of(matrix, hidden.task))
 
 
-def stopped(hidden: HiddenLabels, chances: Floats, seed: int, half_width: float) -> tuple[int, bool]:
+def stopped(hidden: HiddenLabels, order: Order, half_width: float) -> tuple[int, bool]:
     """Labels until --half-width stops, and whether the interval of the mean then holds the truth."""
-    order = draw_order(chances, seed)
     rows, last = order.rows, min(1000, len(hidden.true))
     for budget in (*range(FIRST_LOOK, last, 10), last):
         part = rows[:budget]
@@ -130,10 +151,10 @@ def stopped(hidden: HiddenLabels, chances: Floats, seed: int, half_width: float)
 
 def simulate(hidden: HiddenLabels, draws: int) -> list[float]:
     """Print the rows of a set; return the ratios of labels."""
-    chances, ratios = task_chances(hidden.candidates, hidden.task), []
+    orders, ratios = Orders(hidden), []
     budgets = [one for one in sorted((*BUDGETS, *BETWEEN)) if one < len(hidden.true)]
     found = {
-        n: [draw(hidden, chances, seed, n) for seed in range(draws if n in BUDGETS else max(1, draws // 10))]
+        n: [draw(hidden, orders.draw(seed), seed, n) for seed in range(draws if n in BUDGETS else max(1, draws // 10))]
         for n in budgets
     }
     for place, name in enumerate(NAMES[hidden.task]):
@@ -173,8 +194,8 @@ def main() -> None:
         asyncio.run(ask(Path(given.bundle), given.data, Path(given.out)))
     elif given.half_width:
         for hidden in map(read, given.files):
-            chances = task_chances(hidden.candidates, hidden.task)
-            ends = [stopped(hidden, chances, seed, given.half_width) for seed in range(given.draws)]
+            orders = Orders(hidden)
+            ends = [stopped(hidden, orders.draw(seed), given.half_width) for seed in range(given.draws)]
             labels, holds = np.mean(ends, 0)
             print(f"| {hidden.name} | {given.half_width:.1%} | {labels:.0f} | {holds:.1%} |", flush=True)
     else:

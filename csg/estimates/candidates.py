@@ -44,6 +44,8 @@ class Candidates:
     """The class that the model answers, (M,)."""
     sampled: bool = False
     """Whether the candidates are themselves a random sample, as points of images are."""
+    place: Floats | None = None
+    """Where each point is, (M, 2): x and y as shares of the sides of its image; only the order needs it."""
 
     @property
     def classes(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from csg.estimates.candidates import Candidates, Floats, Ints
 from csg.estimates.scores import ScoreFunction
+from csg.estimates.spread import spread_numbers
 
 FLOOR = 0.15
 """Share of the chances that is equal for all: no weight is more than 1 / FLOOR times that of random choice."""
@@ -60,11 +61,22 @@ class Order:
         return np.asarray(np.minimum(1, self.chances * threshold))
 
 
-def draw_order(chance: Floats, seed: int) -> Order:
-    """A random order of the candidates; the same for the same chances and seed.
+def draw_order(chance: Floats, seed: int, chain: Ints | None = None) -> Order:
+    """A random order of the candidates; the same for the same chances, seed and chain.
+
+    Args:
+        chance: relative chance of each candidate, (M,).
+        seed: seed of the random numbers.
+        chain: the candidates in an order in which neighbours are alike, (M,): these share out the random numbers. None
+            draws independent ones.
 
     Example:
         >>> draw_order(np.array([0.5, 0.3, 0.2]), seed=0).rows
         array([2, 1, 0])
     """
-    return Order(chance, (1 - np.random.default_rng(seed).random(len(chance))) / chance)
+    random = np.random.default_rng(seed)
+    if chain is None:
+        return Order(chance, (1 - random.random(len(chance))) / chance)
+    numbers = np.empty(len(chance))
+    numbers[chain] = spread_numbers(len(chance), random)
+    return Order(chance, (1 - numbers) / chance)

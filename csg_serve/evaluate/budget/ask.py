@@ -52,6 +52,7 @@ class _Rows:
     probabilities: Floats
     predicted: Ints
     point: Ints | None = None
+    place: Floats | None = None
 
 
 async def ask_model(
@@ -97,12 +98,14 @@ def _check_skipped(error: InputError, skip: bool) -> None:
 def _joined(rows: dict[int, _Rows], unreadable: tuple[int, ...]) -> AskedCandidates:
     parts = list(rows.values())
     points = [one.point for one in parts if one.point is not None]
+    places = [one.place for one in parts if one.place is not None]
     return AskedCandidates(
         Candidates(
             size=np.concatenate([one.size for one in parts]),
             probabilities=np.concatenate([one.probabilities for one in parts]),
             predicted=np.concatenate([one.predicted for one in parts]),
             sampled=bool(points),
+            place=np.concatenate(places) if places else None,
         ),
         np.repeat(np.array(list(rows)), [len(one.size) for one in parts]),
         np.concatenate(points) if points else None,
@@ -126,7 +129,8 @@ def _points(label_map: NDArray[np.uint8], classes: int, index: int, count: int) 
     y = ((line + random.random(len(line))) * height / lines).astype(np.int64)
     shares = sum(window_shares(label_map, classes, (x, y), side) for side in WINDOWS) / len(WINDOWS)
     size = np.full(len(x), height * width / len(x))
-    return _Rows(size, np.asarray(shares), label_map[y, x].astype(np.int64), np.stack([x, y], 1))
+    point = np.stack([x, y], 1)
+    return _Rows(size, np.asarray(shares), label_map[y, x].astype(np.int64), point, (point + 0.5) / (width, height))
 
 
 def window_shares(label_map: NDArray[np.uint8], classes: int, points: tuple[Ints, Ints], side: float) -> Floats:

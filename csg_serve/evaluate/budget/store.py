@@ -11,6 +11,7 @@ from csg.errors import InputError
 from csg.estimates.candidates import Candidates, Ints
 from csg.estimates.choice import Order, draw_order
 from csg.estimates.report import task_chances
+from csg.estimates.spread import chain_of_alike
 from csg.files import atomic_write, sha256
 from csg.npz import DAMAGED, npz_bytes
 from csg_serve.evaluate.budget.ask import AskedCandidates
@@ -76,7 +77,7 @@ def new_plan(folder: Path, plan: LabelPlan, asked: AskedCandidates) -> PlanFolde
     place[kept] = np.arange(len(kept))
     images: tuple[PlannedImage, ...] = tuple(plan.images[index] for index in kept)
     plan = plan.model_copy(update={"images": images, "unreadable": plan.unreadable + len(asked.unreadable)})
-    order = draw_order(task_chances(asked.candidates, plan.task), plan.seed)
+    order = draw_order(task_chances(asked.candidates, plan.task), plan.seed, chain_of_alike(asked.candidates))
     moved = AskedCandidates(asked.candidates, place[asked.image], asked.point, ())
     return PlanFolder(folder, plan, moved, order)
 

@@ -12,6 +12,7 @@ from csg.estimates.choice import FLOOR, Order, draw_order
 from csg.estimates.estimate import LabelledSample
 from csg.estimates.report import estimate_scores, labels_to_halve, task_chances
 from csg.estimates.scores import accuracy, class_accuracy, class_iou, mean_of
+from csg.estimates.spread import CELLS, DIRECT, chain_of_alike, spread_numbers
 
 CLASSES = 3
 
@@ -44,9 +45,65 @@ def test_weights_over_all_samples_of_a_tiny_population_have_the_mean_one():
 
 
 def test_any_first_part_of_an_order_stays_when_the_budget_grows():
-    order = draw_order(np.full(20, 0.05), seed=3)
+    order = draw_order(np.full(20, 0.05), seed=3, chain=np.arange(20))
     assert (np.diff([order.inclusion(count) for count in range(1, 21)], axis=0) >= 0).all()
     assert (order.inclusion(20) == 1).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 11])
+def test_shared_out_numbers_are_uniform_each_and_differ_in_every_block_of_neighbours(count):
+    numbers = np.array([spread_numbers(count, np.random.default_rng(seed)) for seed in range(4000)])
+    assert ((numbers >= 0) & (numbers < 1)).all()
+    for share in (0.1, 0.5, 0.8):
+        assert np.mean(numbers < share, 0) == pytest.approx(np.full(count, share), abs=0.03)
+    if count == 8:
+        parts = np.sort(numbers * 8 // 1, 1)
+        assert (parts == np.arange(8)).all()
+
+
+def nearest_first(features, rows):
+    """The slow obvious way: from each row the nearest one that is left."""
+    chain, left = rows[:1], list(rows[1:])
+    while left:
+        chain.append(min(left, key=lambda row: np.sum((features[row] - features[chain[-1]]) ** 2)))
+        left.remove(chain[-1])
+    return chain
+
+
+def test_a_chain_goes_to_the_nearest_of_the_class_and_to_every_candidate_once():
+    candidates, _ = population(6)
+    place = np.random.default_rng(1).random((60, 2))
+    candidates = Candidates(candidates.size, candidates.probabilities, candidates.predicted, True, place)
+    chain, features = chain_of_alike(candidates), np.concatenate([np.sqrt(candidates.calibrated()), place], 1)
+    assert sorted(chain) == list(range(60))
+    for own in (chain[candidates.predicted[chain] == one] for one in range(CLASSES)):
+        assert own.tolist() == nearest_first(features, own.tolist()[:1] + sorted(own.tolist()[1:]))
+
+
+def test_many_candidates_are_chained_by_cells_also_if_all_are_the_same():
+    count = DIRECT + CELLS
+    random = np.random.default_rng(0).dirichlet([1, 1], count)
+    for probabilities in (random, np.tile([0.6, 0.4], (count, 1))):
+        candidates = Candidates(np.ones(count), probabilities, np.zeros(count, np.int64))
+        chain = chain_of_alike(candidates)
+        assert sorted(chain) == list(range(count))
+    near = np.abs(np.diff(random[chain_of_alike(Candidates(np.ones(count), random, np.zeros(count, np.int64))), 0]))
+    assert np.median(near) < 0.005
+
+
+def test_a_sample_of_alike_candidates_is_unbiased_and_more_exact_than_an_independent_one():
+    random = np.random.default_rng(0)
+    chance, value = random.random(200) + 0.1, np.sort(random.random(200))
+    chance, errors = chance / chance.sum(), {}
+    for name, chain in (("spread", np.arange(200)), ("independent", None)):
+        errors[name] = []
+        for seed in range(1000):
+            order = draw_order(chance, seed, chain)
+            rows = order.rows[:20]
+            errors[name].append(np.sum(value[rows] / order.inclusion(20)[rows]) - value.sum())
+    error = np.std(errors["spread"])
+    assert abs(np.mean(errors["spread"])) < 4 * error / np.sqrt(1000)
+    assert error < 0.7 * np.std(errors["independent"])
 
 
 @pytest.mark.parametrize("score", [accuracy, mean_of(class_accuracy, np.arange(3)), mean_of(class_iou, np.arange(3))])
@@ -74,9 +131,9 @@ def test_labels_for_all_give_the_score_itself_without_an_interval(task):
 def test_estimates_have_no_bias_and_their_intervals_hold_the_truth():
     candidates, true = population(1, 300)
     truth = accuracy(confusion(candidates, true))[0]
-    chances, found = task_chances(candidates, "classification"), []
+    chances, chain, found = task_chances(candidates, "classification"), chain_of_alike(candidates), []
     for seed in range(200):
-        order = draw_order(chances, seed)
+        order = draw_order(chances, seed, chain)
         rows = order.rows[:60]
         found.append(LabelledSample(candidates, order.inclusion(60), rows, true[rows]).estimate(accuracy))
     assert np.mean([one.value for one in found]) == pytest.approx(truth, abs=0.015)
