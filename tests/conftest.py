@@ -25,6 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 ONE_SERVER = ("tests/server/client/", "tests/faults/server/")  # the tests of such a folder share their servers
 SHARED = ROOT.parent / "shared" / "data"  # real images, where there are some
 
+LONGEST = (
+    *("tests/faults/test_cluster.py", "tests/faults/test_damaged_files.py", "tests/road/test_road.py"),
+    *("tests/road/test_notebook.py", "tests/road/test_encoders.py", "tests/unit/csg_train/test_compare.py"),
+    *("tests/unit/csg_export/test_export.py", "tests/server/test_verification.py", "tests/faults/test_stages.py"),
+)
+"""Files whose tests take minutes. They start first: the last file of a session is waited for by one worker alone."""
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job, and its children, ignore it
 settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("slow", max_examples=100, deadline=None)
@@ -51,6 +58,11 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 LISTING, LEFT = pytest.StashKey(), pytest.StashKey()
+
+
+def pytest_collection_modifyitems(items):
+    order = {path: number for number, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
 
 
 @pytest.hookimpl(optionalhook=True)

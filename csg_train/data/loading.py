@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import get_temp_dir
 from typing import Literal
 
 import numpy as np
@@ -172,6 +173,8 @@ def _processes(loader: DataLoader[LoadedBatch]) -> Iterator[tuple[Iterator[Loade
 
     torch's handler, which raises an error anywhere in the trainer when a process dies, is removed: `_next` looks.
     """
+    if loader.num_workers:
+        get_temp_dir()  # they put their sockets there, and it goes when this process ends: one of their own would stay
     before, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
     iterator = iter(loader)
     started = [process for process in multiprocessing.active_children() if process not in before]

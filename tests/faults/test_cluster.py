@@ -30,6 +30,7 @@ def cluster(monkeypatch):
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Ray does for a run with one core; sums depend on it
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default: beside other tests a run hardly moves
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         started.workers = [started.add_node(num_cpus=1, include_dashboard=False) for _ in range(2)]

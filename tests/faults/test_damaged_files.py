@@ -42,6 +42,7 @@ SETTINGS = (
 )
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
 SHARE = 20  # of the damages, one in so many is tried on each reader in the quick suite
+TRAINS = 8  # so many times fewer are tried on a reader that goes on training, which takes a second each
 
 
 @dataclass(frozen=True)
@@ -243,21 +244,27 @@ def examine(reader, whole, server, folder, kinds):
     assert not any(found.values()), "\n".join(f"{kind}: {what}" for kind, what in found.items() if what)
 
 
+def chosen(number, share):
+    """One in `share` of the damages, others for the next reader; fewer for one that goes on training."""
+    reader = READERS[number]
+    kinds = reader.kinds[number % share :: share]
+    return kinds[number % TRAINS :: TRAINS] or kinds[:1] if reader.command == RESUME else kinds
+
+
 READER = pytest.mark.parametrize("number", range(len(READERS)), ids=lambda number: READERS[number].name)
 
 
 @READER
 def test_a_damaged_file_is_one_line(number, whole, server, tmp_path):
     """A part of the damages, another one for each reader."""
-    step = SHARE * (4 if READERS[number].file.endswith(".safetensors") else 1)  # they take a second each
-    examine(READERS[number], whole, server, tmp_path / "copy", READERS[number].kinds[number % SHARE :: step])
+    examine(READERS[number], whole, server, tmp_path / "copy", chosen(number, SHARE))
 
 
 @pytest.mark.slow
 @READER
 def test_a_file_damaged_in_many_ways_is_one_line(number, whole, server, tmp_path):
     """Half of the damages, the other half for the next reader."""
-    examine(READERS[number], whole, server, tmp_path / "copy", READERS[number].kinds[number % 2 :: 2])
+    examine(READERS[number], whole, server, tmp_path / "copy", chosen(number, 2))
 
 
 TREES = {reader.name: reader for reader in READERS if reader.file.endswith((".json", ".jsonl", ".yaml"))}
@@ -272,6 +279,7 @@ HOSTILE = (
 @pytest.mark.parametrize("examples", [3, pytest.param(15, marks=pytest.mark.slow)])
 def test_any_value_in_place_of_any_other_is_one_line(name, examples, whole, server, tmp_path):
     reader = TREES[name]
+    examples = -(-examples // TRAINS) if reader.command == RESUME else examples
     lines = (whole / reader.file).read_text()
     lines = lines.splitlines() if reader.file.endswith(".jsonl") else [lines]
     read = yaml.safe_load if reader.file.endswith(".yaml") else json.loads

@@ -9,16 +9,19 @@ import pytest
 import torch
 
 from csg_train.training.run_folder import Run
-from tests.helpers.cli import csg_process, refused
+from tests.helpers.cli import csg, refused
 from tests.helpers.small_runs import noisy_images, settings
+from tests.helpers.two_processes import two_processes
 
 pytestmark = pytest.mark.slow
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--log-dir", "log"]
 
 
-def torchrun(*words):
-    """Run csg in two processes."""
-    return subprocess.run([*TORCHRUN, "-m", "csg", *map(str, words)], capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def both():
+    """`both("train", ...)`: a csg command, run by two processes."""
+    with two_processes() as run:
+        yield run
 
 
 def said_once(done, *patterns):
@@ -52,19 +55,19 @@ def data(tmp_path):
         ({"optim__lr_heads": "hot"}, "lr_heads"),
     ],
 )
-def test_what_is_wrong_in_all_processes_is_said_once(data, changes, message):
-    said_once(torchrun("train", "cls", *settings(**changes), "--data", data, "--out", "r"), message)
+def test_what_is_wrong_in_all_processes_is_said_once(both, data, changes, message):
+    said_once(both("train", "cls", *settings(**changes), "--data", data, "--out", "r"), message)
 
 
-def test_missing_data_are_said_once(tmp_path):
-    said_once(torchrun("train", "cls", *settings(), "--data", "nothing", "--out", "r"), "data .*nothing does not exist")
+def test_missing_data_are_said_once(both):
+    said_once(both("train", "cls", *settings(), "--data", "nothing", "--out", "r"), "data .*nothing does not exist")
 
 
-def test_images_are_replaced_in_every_process(data):
+def test_images_are_replaced_in_every_process(both, data):
     for name in ("cat/1", "cat/2", "dog/7"):
         (data / f"{name}.png").write_bytes(b"broken")
     words = settings(data__on_unreadable="skip", optim__steps=10, model__freeze_batch_norm=True)
-    done = torchrun("train", "cls", *words, "--data", data, "--out", "r", "--json")
+    done = both("train", "cls", *words, "--data", data, "--out", "r", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["unreadable"] == 6, "three in each of two epochs, over both processes"
 
@@ -86,15 +89,15 @@ def test_a_run_is_resumed_with_as_many_processes_as_it_had(data):
     process.terminate()
     process.communicate(timeout=60)
     assert Run(data.parent / "r").load_checkpoint()[0] > 0
-    done = csg_process("train", "cls", "--resume", "--out", "r")
+    done = csg("train", "cls", "--resume", "--out", "r")
     refused(done, 2, "started with 2 processes.*torchrun --nproc-per-node 2 -m csg train cls --resume --out r")
 
 
-def test_two_processes_measure_once_and_average_as_one_does(data):
+def test_two_processes_measure_once_and_average_as_one_does(both, data):
     words = settings(model__freeze_batch_norm=True, data__holdout=0.2, evaluate_every=2, optim__average=0.5)
-    done = torchrun("train", "cls", *words, "--data", data, "--out", "two", "--json")
+    done = both("train", "cls", *words, "--data", data, "--out", "two", "--json")
     assert done.returncode == 0, done.stderr
-    assert csg_process("train", "cls", *words, "--data", data, "--out", "one").returncode == 0
+    assert csg("train", "cls", *words, "--data", data, "--out", "one").returncode == 0
     one, two = (Run(data.parent / name) for name in ("one", "two"))
     student = json.loads(done.stdout)["student"]
     assert (student["step"], student["rule"]) == (6, "average")
@@ -104,12 +107,30 @@ def test_two_processes_measure_once_and_average_as_one_does(data):
         torch.testing.assert_close(two.student()[name], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("training", ["frozen", "lp-ft", "lora"])
-def test_two_processes_train_what_one_does_in_each_mode(data, training):
+@pytest.mark.parametrize("training", ["lp-ft", "lora"])
+def test_two_processes_train_what_one_does_in_each_mode(both, data, training):
+    """The first phase of lp-ft is the frozen one."""
     words = settings(model__freeze_batch_norm=True, model__training=training, optim__warm_up=0, optim__average=0.2)
-    assert torchrun("train", "cls", *words, "--data", data, "--out", "two").returncode == 0
-    assert csg_process("train", "cls", *words, "--data", data, "--out", "one").returncode == 0
+    assert both("train", "cls", *words, "--data", data, "--out", "two").returncode == 0
+    assert csg("train", "cls", *words, "--data", data, "--out", "one").returncode == 0
     one, two = (Run(data.parent / name) for name in ("one", "two"))
     for name, value in one.student().items():
         torch.testing.assert_close(two.student()[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_are_one_with_the_doubled_batch(both, data, weights):
+    """csg, whose losses compare an image with those of all processes."""
+    changes = {"method": "csg", "model__weights": weights, "model__freeze_batch_norm": True, "optim__steps": 3}
+    words = settings(**changes, optim__batch=8, optim__lr_heads=0.01)
+    done = both("train", "cls", *words, "--data", data, "--out", "two", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 3, "one result, not two"
+    assert csg("train", "cls", *words, "--data", data, "--out", "one").returncode == 0
+    one, two = (Run(data.parent / name) for name in ("one", "two"))
+    first, second = (json.loads(run.metrics.read_text().splitlines()[0]) for run in (one, two))
+    assert first.keys() == second.keys()
+    for name in first:
+        if name.startswith(("loss", "positive")):
+            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-4), name
+    for name, tensor in one.student().items():
+        torch.testing.assert_close(two.student()[name], tensor, rtol=1e-3, atol=1e-4)

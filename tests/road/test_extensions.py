@@ -70,7 +70,8 @@ def test_a_method_of_ones_own_trains_compares_and_exports(register, images, tmp_
     csg("train", "cls", "--method", "small-logits:weight=0.1", *data, "--out", "run")
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert last["loss/penalty"] == pytest.approx(0.1 * last["mean_squared_logit"], rel=1e-4)
-    compared = csg("compare", "cls", "--method", "small-logits", "--seeds", "1", "--no-tune", *data, "--json")
-    assert [row["method"] for row in json.loads(compared)["rows"]] == ["small-logits"]
-    csg("export", "run", "--out", "bundle")
-    assert (tmp_path / "bundle" / "model.onnx").is_file()
+    if register is by_entry_point:  # what is known by name is known to every command
+        compared = csg("compare", "cls", "--method", "small-logits", "--seeds", "1", "--no-tune", *data, "--json")
+        assert [row["method"] for row in json.loads(compared)["rows"]] == ["small-logits"]
+        csg("export", "run", "--out", "bundle")
+        assert (tmp_path / "bundle" / "model.onnx").is_file()

@@ -14,10 +14,10 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 SHORT = {
     "cls": (
-        *("optim.max_steps=40", "data.count=2000", "optim.batch=32", "model.freeze_batch_norm=true"),
+        *("optim.max_steps=40", "data.count=600", "optim.batch=16", "model.freeze_batch_norm=true"),
         *("optim.lr_backbone=0.003", "optim.lr_heads=0.012"),
     ),
-    "seg": ("optim.max_steps=12", "data.count=200", "optim.batch=8", "methods.csg.queue=512"),
+    "seg": ("optim.max_steps=4", "data.count=64", "optim.batch=4", "methods.csg.queue=512"),
 }
 
 

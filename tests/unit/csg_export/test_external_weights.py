@@ -74,20 +74,20 @@ def test_int8_refuses_weights_in_a_file(tmp_path, small_limit):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_weights_of_2_gib_are_exported_in_the_memory_of_three_copies(tmp_path, precision):
+@pytest.mark.parametrize(("precision", "width"), [("fp32", 23_740), ("fp16", 9_000)], ids=["fp32", "fp16"])
+def test_weights_in_a_file_are_exported_in_the_memory_of_three_copies(tmp_path, precision, width):
+    """fp32 with 2.1 GiB, beyond protobuf's limit; what fp16 adds shows with less, and fits on a small disk."""
     root = Path(__file__).parents[3]
-    command = [sys.executable, "-m", "tests.helpers.large_export", precision, str(tmp_path / "bundle")]
+    command = [sys.executable, "-m", "tests.helpers.large_export", precision, str(width), str(tmp_path / "bundle")]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     used = json.loads(done.stdout)
-    assert used["weights"] > 2.1 * 2**30
+    assert used["weights"] >= 4 * width**2
     assert used["peak"] < 3 * used["weights"]
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.card.parity.agreement == 1
-    assert bundle.graph_files[1].stat().st_size > (2**31 if precision == "fp32" else 2**30)
+    assert bundle.graph_files[1].stat().st_size >= (4 if precision == "fp32" else 2) * width**2
     kinds = {weight.data_type for weight in onnx.load(bundle.model, load_external_data=False).graph.initializer}
     assert (TensorProto.FLOAT16 in kinds) == (precision == "fp16")
     assert csg("export", "inspect", bundle.path).returncode == 0
     assert np.isfinite(answers(bundle)[0]).all()
-    (tmp_path / "bundle" / "model.onnx.data").unlink()

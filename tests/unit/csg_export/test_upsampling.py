@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from csg.card import SegmentationInput
 from csg_export.export import export
 from csg_export.onnx_graph import strip, to_onnx
 from csg_export.options import ExportOptions
@@ -11,7 +12,7 @@ from csg_export.precisions import PRECISIONS
 from csg_export.runners import onnx_runner, openvino_runner, torch_runner
 from csg_export.tensorrt import EngineOptions
 from tests.helpers.small_networks import dense
-from tests.helpers.small_source import segmenter
+from tests.helpers.small_source import SIDE, segmenter
 
 SIZES = [(8, 8), (8, 64), (64, 64), (72, 136), (200, 96), (256, 512)]
 
@@ -54,8 +55,11 @@ def test_openvino_computes_it_in_bf16():
 
 
 @pytest.mark.slow
-def test_tensorrt_rtx_builds_an_engine_of_it(tmp_path):
+@pytest.mark.parametrize("size", [{}, {"height": SIDE, "width": SIDE}])
+def test_tensorrt_rtx_builds_an_engine_of_it(tmp_path, size):
     options = ExportOptions("fp16", format="tensorrt-rtx", engine=EngineOptions(compute_capabilities=("8.6",)))
-    bundle = export(segmenter(network=dense(True)), options, tmp_path / "bundle")
+    bundle = export(segmenter(network=dense(True), spec=SegmentationInput(**size)), options, tmp_path / "bundle")
     assert resizes(onnx.load(bundle.model)) == ["align_corners"]
     assert bundle.plan.stat().st_size > 1000
+    sides = [(SIDE, SIDE)] * 3 if size else [(8, 8), (512, 1024), (1024, 2048)]
+    assert bundle.card.engine.profile == tuple((b, *hw, 3) for b, hw in zip((1, 1, 4), sides, strict=True))

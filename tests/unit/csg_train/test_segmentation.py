@@ -239,15 +239,6 @@ def test_scores_are_those_of_plain_loops(classes, pixels, seed, parts):
     assert found.frequency_weighted_iou == pytest.approx(weighted)
 
 
-@pytest.fixture(scope="module")
-def segmented(weights, tmp_path_factory):
-    """A finished run of a few steps."""
-    settings = {"data.count": 100, "optim.max_steps": 2, "optim.batch": 4, "method": "none", "precision": "fp32"}
-    recipe, run = load_recipe("digit-scenes", settings), Run(tmp_path_factory.mktemp("seg") / "run")
-    train(recipe, run)
-    return run
-
-
 @pytest.mark.slow
 def test_commands_of_one_task_do_not_take_the_others_runs(segmented):
     with pytest.raises(UsageError, match="csg train seg"):

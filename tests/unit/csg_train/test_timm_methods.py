@@ -26,9 +26,10 @@ METHODS = {
     "ewc": "test_resnet",
     "miro": "test_vit",
 }
-"""A network that trains in each quick test; the slow ones take the others."""
+"""A network that trains in each quick test."""
+OF_ALL_STAGES = ("csg", "miro")
+"""Methods that take maps of any stage; the slow tests train all networks with these."""
 WITHOUT_CLASSIFIER = [("asg", "test_vit"), ("ewc", "test_vit")]
-PAIRS = [(method, name) for method in METHODS for name in NETWORKS if (method, name) not in WITHOUT_CLASSIFIER]
 LORA = {"model__training": "lora", "optim__optimizer": "adamw", "optim__lr_heads": 1e-2}
 HELD_OUT = {"data__holdout": 0.34, "evaluate_every": 1}
 RULES = {
@@ -61,7 +62,15 @@ def recipe_of(made, network, **changes):
 
 @pytest.mark.parametrize(
     ("method", "network"),
-    [pair if METHODS[pair[0]] == pair[1] else pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS],
+    [
+        *METHODS.items(),
+        *(
+            pytest.param(method, name, marks=pytest.mark.slow)
+            for method in OF_ALL_STAGES
+            for name in NETWORKS
+            if name != METHODS[method]
+        ),
+    ],
 )
 def test_a_method_with_a_teacher_trains_a_network_of_timm(made, tmp_path, method, network):
     run = Run(tmp_path / "run")

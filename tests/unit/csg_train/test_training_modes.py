@@ -25,6 +25,7 @@ MODES = {
     "lp-ft": {"model__training": "lp-ft", "optim__optimizer": "adamw"},
     "lora": {"model__training": "lora", "optim__optimizer": "adamw", "optim__average": 0.5, "precision": "bf16"},
     "adamw": {"optim__optimizer": "adamw", "optim__layer_decay": 0.5, "model__freeze_batch_norm": False},
+    "a method with a state of its own": {"method": "si"},
 }
 
 
