@@ -20,12 +20,13 @@ import torchvision
 from torch import Tensor, nn
 
 from csg.card import STRIDE, Channels
-from csg_train.models import timm_backbone
+from csg_train.models import timm_model
 from csg_train.models.batch_norm import batch_norms
 from csg_train.models.dilation import dilate
 from csg_train.models.fast_layers import use_fast_layers
 from csg_train.models.ibn import ibn_a, ibn_b, published_name, published_variant
 from csg_train.models.names import TIMM, check_backbone
+from csg_train.models.timm_backbone import TimmStages
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 """Names of the stages from input to output."""
@@ -95,7 +96,7 @@ BACKBONES = PLAIN | {
 def normalisation(name: str) -> tuple[Channels, Channels]:
     """Mean and standard deviation of the channels, in 0..1, that the weights of a backbone were trained with."""
     if name.startswith(TIMM):
-        return timm_backbone.normalisation(name)
+        return timm_model.normalisation(name)
     return IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -195,9 +196,9 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         self.name = name
-        stages: Stages | timm_backbone.TimmStages
+        stages: Stages | TimmStages
         if name.startswith(TIMM):
-            stages = timm_backbone.TimmStages(name, weights, size, dilated)
+            stages = TimmStages(name, weights, size, dilated)
             self.channels, self.strides, self.multiple = stages.channels, stages.strides, stages.multiple
             self.pad_to = stages.whole if dilated else 1
         else:
@@ -251,7 +252,7 @@ class Encoder(nn.Module):
         A Swin's maps have more than one window each way there: torch.export takes a number that is 1 in its example,
         such as that of windows, for a constant.
         """
-        window = self.stages.window if isinstance(self.stages, timm_backbone.TimmStages) else 0
+        window = self.stages.window if isinstance(self.stages, TimmStages) else 0
         return (window + self.pad_to, 2 * window + self.pad_to) if window else (16 * STRIDE, 24 * STRIDE)
 
     def cells(self, stage: str, side: int) -> int:
@@ -276,7 +277,7 @@ class Encoder(nn.Module):
 
     def _blocks_of_stages(self) -> Iterator[tuple[str, list[nn.Parameter]]]:
         """The blocks from input to output, each with the name of its stage."""
-        if isinstance(self.stages, timm_backbone.TimmStages):
+        if isinstance(self.stages, TimmStages):
             model = self.stages.model
             for stage, names in zip(self.stages.stage_of_blocks(), self.stages.blocks(), strict=True):
                 yield stage, [model.get_parameter(name) for name in names]

@@ -1,4 +1,4 @@
-"""Any timm model as a backbone, `timm:<name>`, through timm's feature interface; needs the extra `timm`.
+"""Any timm model as a backbone, `timm:<name>`: its stages, and the sizes of images that it takes.
 
 A network with stages gives its last four feature maps as layer1 to layer4; if it has fewer, the last is still layer4.
 A plain ViT has one stride at every depth: its maps are those after a quarter, a half, three quarters and all of its
@@ -8,23 +8,16 @@ Swin's final norm is applied to layer4, the map that it is made for.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from csg.card import STRIDE, Channels
 from csg.errors import UsageError, one_line
-from csg.extras import install_command
 from csg_train.models.names import TIMM
+from csg_train.models.timm_model import LEVELS, block_numbers, create, model_size, multiple_of, plain_name
 
-LEVELS = 4
-AFTER_BLOCKS = ("norm", "fc", "head", "classifier")
-"""Starts of the names, in timm, of what follows the last block."""
 Size = tuple[int, int]
 """Height and width of images in pixels."""
 
@@ -75,9 +68,9 @@ class TimmStages(nn.Module):
         those of `model`.
         """
         found: dict[int, list[str]] = {}
-        numbers = _block_numbers(self.name.removeprefix(TIMM))
+        numbers = block_numbers(self.name.removeprefix(TIMM))
         for name, _ in self.model.named_parameters():
-            found.setdefault(numbers[_plain(name)], []).append(name)
+            found.setdefault(numbers[plain_name(name)], []).append(name)
         return [names for _, names in sorted(found.items())]
 
     def stage_of_blocks(self) -> list[str]:
@@ -85,24 +78,19 @@ class TimmStages(nn.Module):
         info: Any = self.model.feature_info
         ends, blocks = list[int](), self.blocks()
         for module in info.module_name()[-len(self.names) :]:
-            inside = [k for k, names in enumerate(blocks) if any(_plain(n).startswith(_plain(module)) for n in names)]
+            inside = [
+                k for k, names in enumerate(blocks) if any(plain_name(n).startswith(plain_name(module)) for n in names)
+            ]
             ends.append(max(inside, default=ends[-1] if ends else 0))
         last = len(self.names) - 1
         return [self.names[next((s for s, end in enumerate(ends) if end >= k), last)] for k in range(len(blocks))]
 
 
-def _plain(name: str) -> str:
-    """A parameter's name, the same in a network and in its feature model, where timm writes `_` for some dots; a
-    part of a parametrized weight has the name of that weight."""
-    name = re.sub(r"\.parametrizations\.(\w+)\..*", r".\1", name)
-    return name.removeprefix("model.").replace("_", ".") + "."
-
-
 def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
     """Load the tensors of a network into its feature model."""
-    given = {_plain(name): tensor for name, tensor in state.items()}
+    given = {plain_name(name): tensor for name, tensor in state.items()}
     own = model.state_dict()
-    model.load_state_dict({name: given[_plain(name)] for name in own if _plain(name) in given})
+    model.load_state_dict({name: given[plain_name(name)] for name in own if plain_name(name) in given})
 
 
 def _window(model: nn.Module) -> int:
@@ -121,41 +109,6 @@ def _set_size(model: nn.Module, size: Size) -> None:
         return
     windows = {"window_size": inner.layers[0].blocks[0].window_size} if hasattr(inner, "layers") else {}
     inner.set_input_size(img_size=size, **windows)
-
-
-@functools.cache
-def meta_model(short: str) -> Any:
-    """The whole network, without values."""
-    import timm
-
-    with torch.device("meta"):
-        return timm.create_model(short)
-
-
-@functools.cache
-def _block_numbers(short: str) -> dict[str, int]:
-    """The number of each parameter's block, by plain name; what has none belongs to the last block."""
-    from timm.models import group_parameters
-
-    model = meta_model(short)
-    if not hasattr(model, "group_matcher"):
-        return {_plain(name): 0 for name, _ in model.named_parameters()}
-    numbers: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-    last = max(number for name, number in numbers.items() if not name.startswith(AFTER_BLOCKS))
-    return {_plain(name): min(number, last) for name, number in numbers.items()}
-
-
-def _plain_vit_depth(short: str) -> int | None:
-    """The number of blocks of a network whose maps all have one stride; None for one with stages."""
-    model = meta_model(short)
-    info = getattr(model, "feature_info", None)
-    if not isinstance(info, list) or not hasattr(model, "forward_intermediates"):
-        return None
-    return len(info) if len({level["reduction"] for level in info}) == 1 and len(info) >= LEVELS else None
-
-
-def _is_swin(short: str) -> bool:
-    return short.startswith("swin") and hasattr(meta_model(short), "set_input_size")
 
 
 def check_free_size(name: str) -> None:
@@ -187,88 +140,6 @@ def _why_not_free(name: str) -> str | None:
     return None
 
 
-def multiple_of(name: str) -> int:
-    """What must divide the height and width of images: the side of a patch; 1 for convolutional networks.
-
-    Patches that overlap are convolutions; a hybrid's patch is one of its convolutions' map.
-
-    Raises:
-        UsageError: as `check_name`.
-    """
-    model = meta_model(check_name(name))
-    info = getattr(model, "feature_info", None)
-    first = int(info[0]["reduction"]) if isinstance(info, list) and info else 0
-    if _plain_vit_depth(name.removeprefix(TIMM)):
-        return first
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None) or 1
-    side = int(max(patch)) if isinstance(patch, tuple) else int(patch)
-    return 1 if first % side else side
-
-
-def check_name(name: str) -> str:
-    """timm's own name of a model, `timm:<name>`.
-
-    Raises:
-        UsageError: timm is not installed, or has no such model.
-    """
-    try:
-        import timm
-    except ImportError:
-        raise UsageError("timm backbones need the package timm", install_command("timm")) from None
-    short = name.removeprefix(TIMM)
-    if not timm.is_model(short):
-        close = ", ".join(timm.list_models(f"*{short.split('_')[0]}*")[:5])
-        raise UsageError(f"timm has no model {short!r}", f"it has {close or 'others: see timm.list_models()'}")
-    return short
-
-
-def create(name: str, any_size: bool = False, dilated: bool = False) -> nn.Module:
-    """timm's feature model with random weights.
-
-    Args:
-        name: `timm:<name>`.
-        any_size: let it take images of any height and width, where it is made for one size: position embeddings are
-            resampled in every pass, and Swin keeps its windows and masks for the image at hand.
-        dilated: at output stride 8, where timm can dilate the network.
-
-    Raises:
-        UsageError: timm is not installed, has no such model, or the model has no feature maps.
-    """
-    short = check_name(name)
-    try:
-        depth = _plain_vit_depth(short)
-        if depth is None and not _is_swin(short):
-            return _with_stages(short, dilated)
-        return _with_final_norm(short, depth, any_size)
-    except (RuntimeError, AttributeError) as error:
-        raise UsageError(f"timm's {short} has no feature maps: {one_line(error)}", "use another backbone") from None
-
-
-def _with_stages(short: str, dilated: bool) -> nn.Module:
-    import timm
-
-    if dilated:
-        with contextlib.suppress(TypeError, ValueError, NotImplementedError, AssertionError):  # it has fixed strides
-            dilated_stages: nn.Module = timm.create_model(short, features_only=True, output_stride=STRIDE)
-            return dilated_stages
-    stages: nn.Module = timm.create_model(short, features_only=True)
-    return stages
-
-
-def _with_final_norm(short: str, depth: int | None, any_size: bool) -> nn.Module:
-    import timm
-    from timm.models._features import FeatureGetterNet
-
-    free = {"dynamic_img_size": True} | ({} if depth else {"always_partition": True}) if any_size else {}
-    try:
-        model = timm.create_model(short, num_classes=0, **free)
-    except TypeError:  # it takes images of its own size only
-        model = timm.create_model(short, num_classes=0)
-    at = [depth * quarter // LEVELS - 1 for quarter in range(1, LEVELS + 1)] if depth else list(range(LEVELS))
-    getter: nn.Module = FeatureGetterNet(model, out_indices=at, norm=True)
-    return getter
-
-
 def check_size(name: str, side: int) -> None:
     """Check that the model takes images of a size, by running it without weights and values.
 
@@ -295,21 +166,3 @@ def check_size(name: str, side: int) -> None:
                 f"{refused}: {one_line(error, 160).rstrip('.')}",
                 f"use its own size: --set data.size={own} --set data.resize={own}, or more for data.resize",
             ) from None
-
-
-def model_size(name: str) -> int:
-    """Side in pixels of the images that the model was trained on."""
-    return int(pretrained_config(name).input_size[-1])
-
-
-def normalisation(name: str) -> tuple[Channels, Channels]:
-    """Mean and standard deviation of the channels, in 0..1, that the model was trained with."""
-    config = pretrained_config(name)
-    return tuple(config.mean), tuple(config.std)
-
-
-def pretrained_config(name: str) -> Any:
-    """timm's description of the pretrained weights of a model, `timm:<name>`."""
-    import timm
-
-    return timm.get_pretrained_cfg(name.removeprefix(TIMM))

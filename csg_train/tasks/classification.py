@@ -23,10 +23,10 @@ from csg_train.data.loading import Item
 from csg_train.data.pasta import pasta_of
 from csg_train.data.synthetic_digits import SYNTHETIC_DIGITS
 from csg_train.data.views import Views
-from csg_train.models import timm_backbone
 from csg_train.models.backbones import Encoder
 from csg_train.models.classifier import Classifier
 from csg_train.models.names import TIMM
+from csg_train.models.timm_backbone import check_size
 from csg_train.recipe import ClassificationRecipe
 from csg_train.tasks.base import Measurement, Predict, Task
 
@@ -50,7 +50,7 @@ class Classification(Task[ClassificationRecipe, Classifier, ClassificationDatase
     def student(self, recipe: ClassificationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Classifier:
         model = recipe.model
         if model.backbone.startswith(TIMM):
-            timm_backbone.check_size(model.backbone, recipe.data.size)
+            check_size(model.backbone, recipe.data.size)
         encoder = Encoder(
             model.backbone, weights, model.freeze_batch_norm, model.freeze_affine, size=recipe.fixed_size()
         )

@@ -26,9 +26,9 @@ from csg_train.data.crops import NO_AUGMENT, Crops
 from csg_train.data.loading import Item
 from csg_train.data.pasta import pasta_of
 from csg_train.data.synthetic_scenes import DIGIT_SCENES
-from csg_train.models import timm_backbone
 from csg_train.models.backbones import Encoder
 from csg_train.models.segmenter import Segmenter
+from csg_train.models.timm_backbone import check_free_size
 from csg_train.recipe import SegmentationRecipe
 from csg_train.tasks.base import Measurement, Predict, Task
 
@@ -53,7 +53,7 @@ class Segmentation(Task[SegmentationRecipe, Segmenter, SegmentationDataset]):
 
     def student(self, recipe: SegmentationRecipe, classes: int, weights: dict[str, Tensor] | None) -> Segmenter:
         model = recipe.model
-        timm_backbone.check_free_size(model.backbone)
+        check_free_size(model.backbone)
         encoder = Encoder(model.backbone, weights, model.freeze_batch_norm, model.freeze_affine, dilated=True)
         _check_crop(recipe, encoder)
         return Segmenter(encoder, classes, model.head, model.align_corners)

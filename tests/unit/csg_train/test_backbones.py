@@ -130,7 +130,7 @@ def test_an_unknown_backbone_is_named(small_recipe):
 
 def test_a_timm_backbone_has_stages_and_is_exported(tmp_path):
     timm = pytest.importorskip("timm")
-    from csg_train.models.timm_backbone import create
+    from csg_train.models.timm_model import create
 
     with pytest.raises(UsageError, match="has no model"):
         create("timm:convnext_unheard_of")

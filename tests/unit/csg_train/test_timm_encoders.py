@@ -6,8 +6,10 @@ import torch
 from csg.errors import UsageError
 from csg_train.models.backbones import STAGES, Encoder
 from csg_train.models.teacher import Teacher
-from csg_train.models.timm_backbone import check_size, multiple_of
+from csg_train.models.timm_backbone import check_size
+from csg_train.models.timm_model import check_name, create, multiple_of, normalisation
 from csg_train.models.weights import load_weights
+from csg_train.models.weights_licence import pretrained_weights
 
 timm = pytest.importorskip("timm")
 
@@ -94,6 +96,21 @@ def test_a_size_that_patches_do_not_divide_is_refused_with_one_that_suits(name, 
     with pytest.raises(UsageError, match=rf"no images of {side} x {side} pixels: .*data\.size={good}"):
         check_size(f"timm:{name}", side)
     check_size(f"timm:{name}", good)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("no_such_network", "timm has no model 'no_such_network'"),
+        ("", "timm has no model ''"),
+        ("resnet18.a1_in2k", "timm's resnet18 has no weights 'a1_in2k'; it has .*a1_in1k"),
+        ("resnet18.", "timm's resnet18 has no weights ''"),
+    ],
+)
+def test_a_name_that_timm_does_not_know_is_refused_wherever_it_is_used(name, said):
+    for check in (check_name, normalisation, create, multiple_of, lambda name: pretrained_weights(name, None)):
+        with pytest.raises(UsageError, match=said):
+            check(f"timm:{name}")
 
 
 @pytest.mark.parametrize(
