@@ -65,12 +65,13 @@ def int8_graphs(
         fixed_method: whether the user chose the calibration method, so that it stays.
     """
     plan, layers = plain_plan(model, batches, settings, dialect), len(blocks_of(model)) - 1
-    yield Int8Graph(quantise(plan), settings, layers)
-    remedied = _Remedies(plan, batches, settings, fixed_method)
-    remedied.try_all()
+    plain = quantise(plan)
+    yield Int8Graph(plain, settings, layers)
+    remedied = _Remedies(plan, plain, batches, settings)
+    remedied.try_all(fixed_method)
     plan, settings = remedied.plan, remedied.settings
     if settings.remedies or remedied.changed_method:
-        yield Int8Graph(quantise(plan), settings, layers)
+        yield Int8Graph(remedied.graph, settings, layers)
     search = _Float32Search(plan, remedied.judge, batches)
     error = remedied.error
     for _ in range(HALVINGS):
@@ -84,24 +85,31 @@ def int8_graphs(
 
 
 class _Remedies:
-    """Tries one remedy after the other and keeps what helps."""
+    """Tries one remedy after the other and keeps what helps.
 
-    def __init__(self, plan: Int8Plan, batches: Sequence[np.ndarray], settings: Int8Calibration, fixed_method: bool):
-        self.plan, self.batches, self.settings, self.fixed_method = plan, batches, settings, fixed_method
+    Args:
+        plan: of the plain graph.
+        graph: the plain int8 graph.
+        batches: calibration images.
+        settings: of the plain graph.
+    """
+
+    def __init__(self, plan: Int8Plan, graph: ModelProto, batches: Sequence[np.ndarray], settings: Int8Calibration):
+        self.plan, self.graph, self.batches, self.settings = plan, graph, batches, settings
         self.samples = sample_of(batches, JUDGED_IMAGES)
         self.judge = Int8Judge(plan.model, self.samples)
-        self.error = self.judge.error(quantise(plan))
+        self.error = self.judge.error(graph)
         self.changed_method = False
         log(f"int8: error {self.error:.2%} of the logits' variance on calibration images; trying remedies")
 
-    def try_all(self) -> None:
-        """Try every remedy."""
+    def try_all(self, fixed_method: bool) -> None:
+        """Try every remedy; another calibration method only if the user chose none."""
         if any(node.op_type == "Add" for node in self.plan.model.graph.node):
             self._try("sums in float32", replace(self.plan, float32_sums=True), ENOUGH_FOR_SUMS)
         if model := equalised(self.plan.model, self.samples):
             ranges = self._ranges(model)
             self._try("channels equalised", replace(self.plan, model=model, ranges=ranges))
-        if not self.fixed_method:
+        if not fixed_method:
             symmetric, operators = self.plan.dialect.symmetric, self.plan.operators
             found = histogram_ranges(self.plan.model, self.batches, symmetric, operators)
             for method, ranges in found.items():
@@ -116,11 +124,12 @@ class _Remedies:
         )
 
     def _try(self, name: str, plan: Int8Plan, enough: float = ENOUGH) -> bool:
-        error = self.judge.error(quantise(plan))
+        graph = quantise(plan)
+        error = self.judge.error(graph)
         helps = error <= enough * self.error
         log(f"int8: {name}: error {error:.2%}{', kept' if helps else ''}")
         if helps:
-            self.plan, self.error = plan, error
+            self.plan, self.graph, self.error = plan, graph, error
             if not name.endswith("ranges"):
                 self.settings = self.settings.model_copy(update={"remedies": (*self.settings.remedies, name)})
         return helps

@@ -18,7 +18,7 @@ from csg.card import SegmentationInput
 from csg.datasets.label_sets import IGNORED
 from csg.datasets.segmentation import SegmentationDataset
 from csg.errors import InputError
-from csg_train.data.loading import Item, seed_sample
+from csg_train.data.loading import Item, seeded_sample
 from csg_train.data.pasta import Pasta
 from csg_train.recipe import SegmentationAugment, SegmentationData
 
@@ -59,8 +59,7 @@ class Crops(Dataset[Item]):
             image, labels = self.scenes.load(index)
         except InputError as error:
             return error.message
-        with torch.random.fork_rng(devices=[]):
-            seed_sample(self.seed, epoch, index)
+        with seeded_sample(self.seed, epoch, index):
             low, high = self.augment.scale
             scale = low + (high - low) * float(torch.rand(()))
             if self.data.resize:

@@ -83,9 +83,12 @@ class StepBatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(epoch, int(index)) for index in batch[self.share]]
 
 
-def seed_sample(seed: int, epoch: int, index: int) -> None:
-    """Seed torch for one image, so that its augmentation does not depend on loader processes or interruptions."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0]))
+@contextmanager
+def seeded_sample(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """A block with random numbers of its own for one image, whatever the loader processes and interruptions."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0]))
+        yield
 
 
 @dataclass(frozen=True)

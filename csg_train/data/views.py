@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.utils.data import Dataset
 from csg.datasets.classification import ClassificationDataset
 from csg.errors import InputError
 from csg.images import decoded, load
-from csg_train.data.loading import Item, seed_sample
+from csg_train.data.loading import Item, seeded_sample
 from csg_train.data.pasta import Pasta
 from csg_train.data.rand_augment import RandAugment
 from csg_train.recipe import ClassificationAugment, ClassificationData
@@ -42,8 +43,7 @@ class Views(Dataset[Item]):
         epoch, index = key
         path = self.images.paths[index]
         try:
-            with torch.random.fork_rng(devices=[]):
-                seed_sample(self.seed, epoch, index)
+            with seeded_sample(self.seed, epoch, index) if self.augment or self.pasta else nullcontext():
                 arrays = self._augmented(path, self.augment) if self.augment else [load(path, self.spec)] * self.views
                 views = torch.from_numpy(np.stack(arrays))
                 if self.pasta:
