@@ -36,7 +36,7 @@ class TimmStages(nn.Module):
         self, name: str, weights: dict[str, Tensor] | None = None, size: Size | None = None, dilated: bool = False
     ):
         super().__init__()
-        self.name = name
+        self.name, self.size, self.dilated = name, size, dilated
         self.model: nn.Module = create(name, any_size=size is None, dilated=dilated)
         if weights is not None:
             _load(self.model, weights)
@@ -86,11 +86,23 @@ class TimmStages(nn.Module):
         return [self.names[next((s for s, end in enumerate(ends) if end >= k), last)] for k in range(len(blocks))]
 
 
+def feeds_last_map(stages: TimmStages) -> bool:
+    """Whether layer4 depends on every parameter of a network; in an HRNet, for one, parts make the other maps alone."""
+    height, width = stages.size or (4 * stages.whole, 4 * stages.whole)
+    with torch.device("meta"):
+        same = TimmStages(stages.name, size=stages.size, dilated=stages.dilated)
+        same(torch.empty(2, 3, height, width))["layer4"].sum().backward()
+    return all(parameter.grad is not None for parameter in same.parameters() if parameter.requires_grad)
+
+
 def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load the tensors of a network into its feature model."""
+    """Load the tensors of a network into its feature model; UsageError if this has others."""
     given = {plain_name(name): tensor for name, tensor in state.items()}
-    own = model.state_dict()
-    model.load_state_dict({name: given[plain_name(name)] for name in own if plain_name(name) in given})
+    try:
+        model.load_state_dict({name: given[plain_name(name)] for name in model.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        what = f"timm's feature model has other weights than the network: {one_line(error, 160)}"
+        raise UsageError(what, "use another backbone") from None
 
 
 def _window(model: nn.Module) -> int:

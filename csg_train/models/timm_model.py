@@ -102,10 +102,10 @@ def _is_swin(short: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name, the same in a network and in its feature model, where timm writes `_` for some dots; a
-    part of a parametrized weight has the name of that weight."""
+    """A parameter's name, the same in a network and in its feature model, where timm may put the network under another
+    name and writes `_` for some dots; a part of a parametrized weight has the name of that weight."""
     name = re.sub(r"\.parametrizations\.(\w+)\..*", r".\1", name)
-    return name.removeprefix("model.").replace("_", ".") + "."
+    return re.sub(r"^(model\.)?(body\.)?", "", name.replace("_", ".")) + "."
 
 
 @functools.cache

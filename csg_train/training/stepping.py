@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from csg.errors import UsageError, one_line
 from csg_train.distributed import world_size
 from csg_train.methods.base import Batch, Losses, Method
+from csg_train.models.timm_backbone import TimmStages, feeds_last_map
 from csg_train.recipe import Recipe
 from csg_train.training.optimizer import TrainingPrecision, make_optimiser, set_learning_rates
 from csg_train.training.schedule import Schedule
@@ -57,8 +58,7 @@ class Stepping:
             encoder.unfreeze()
             self.model = None
         if self.model is None:
-            several = world_size() > 1
-            self.model = DistributedDataParallel(self.method, broadcast_buffers=False) if several else self.method
+            self.model = _in_several_processes(self.method) if world_size() > 1 else self.method
         set_learning_rates(self.optimiser, self.method, self.optim, self.schedule.factor(step))
 
     def make(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -110,3 +110,10 @@ class Stepping:
     def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
         """Average gradients over the processes once a step, with its last part."""
         return nullcontext() if last or world_size() == 1 else cast(DistributedDataParallel, self.model).no_sync()
+
+
+def _in_several_processes(method: Method) -> DistributedDataParallel:
+    """The method with its gradients averaged; what may get none in a step is looked for where there can be such."""
+    stages = method.student.encoder.stages
+    idle = isinstance(stages, TimmStages) and not feeds_last_map(stages)
+    return DistributedDataParallel(method, broadcast_buffers=False, find_unused_parameters=idle)

@@ -134,3 +134,11 @@ def test_two_processes_are_one_with_the_doubled_batch(both, data, weights):
             assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-4), name
     for name, tensor in one.student().items():
         torch.testing.assert_close(two.student()[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_without_a_gradient_do_not_stop_two_processes(both, data):
+    pytest.importorskip("timm", reason="needs the extra timm")
+    changes = {"model__backbone": "timm:pit_ti_224", "data__size": 224, "data__resize": 224, "optim__steps": 3}
+    done = both("train", "cls", *settings(**changes), "--data", data, "--out", "two", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 3

@@ -6,7 +6,7 @@ import torch
 from csg.errors import UsageError
 from csg_train.models.backbones import STAGES, Encoder
 from csg_train.models.teacher import Teacher
-from csg_train.models.timm_backbone import check_size
+from csg_train.models.timm_backbone import TimmStages, check_size, feeds_last_map
 from csg_train.models.timm_model import check_name, create, multiple_of, normalisation
 from csg_train.models.weights import load_weights
 from csg_train.models.weights_licence import pretrained_weights
@@ -96,6 +96,25 @@ def test_a_size_that_patches_do_not_divide_is_refused_with_one_that_suits(name, 
     with pytest.raises(UsageError, match=rf"no images of {side} x {side} pixels: .*data\.size={good}"):
         check_size(f"timm:{name}", side)
     check_size(f"timm:{name}", good)
+
+
+@pytest.mark.parametrize("name", ["pit_ti_224", "tresnet_m"])
+def test_weights_are_loaded_whatever_the_feature_model_calls_its_parts(name):
+    """timm puts the one as `body` into a model that hooks its layers; the other has a `body` itself."""
+    torch.manual_seed(0)
+    state = timm.create_model(name).state_dict()
+    encoder = Encoder(f"timm:{name}", state, True, size=(224, 224))
+    loaded = encoder.stages.state_dict()
+    assert sum(value.sum().item() for value in loaded.values()) == pytest.approx(
+        sum(value.sum().item() for key, value in state.items() if not key.startswith("head")), rel=1e-4
+    )
+    assert encoder.blocks()
+
+
+def test_weights_that_layer4_does_not_depend_on_are_noticed():
+    """Several processes must know of them: they get no gradient."""
+    found = [feeds_last_map(TimmStages(f"timm:{name}", size=(224, 224))) for name in ("pit_ti_224", "test_vit")]
+    assert found == [False, True]
 
 
 @pytest.mark.parametrize(
