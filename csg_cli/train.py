@@ -145,14 +145,14 @@ def embed(
     embed_command(run, data, out, mirrored=mirrored, as_json=as_json)
 
 
-@weights_app.command("pull", epilog=examples("csg weights pull mobilenet_v2", "csg weights pull resnet50"))
+@weights_app.command("pull", epilog=examples("csg weights pull mobilenet_v2", "csg weights pull timm:convnext_tiny"))
 def weights_pull(
     backbone: Annotated[str, typer.Argument(help="Name of the backbone.", autocompletion=completion.backbones)],
 ) -> None:
-    """Download a backbone's ImageNet weights into torch's cache, and check their hash."""
-    from csg_train.models.weights import pull
+    """Download a backbone's pretrained weights into torch's cache, timm's into its own, and check their hash."""
+    from csg_train.models.weights import pull_command
 
-    typer.echo(pull(backbone))
+    pull_command(backbone)
 
 
 @data_app.command(

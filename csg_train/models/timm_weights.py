@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from csg.console import log
 from csg.errors import InputError, one_line
 from csg.folders import why_no_file
 from csg_train.models.state_dicts import check_finite
-from csg_train.models.timm_model import check_name, meta_model
+from csg_train.models.timm_model import check_name, meta_model, pretrained_config
 
 
 def load_state(name: str, file: Path | None) -> dict[str, Tensor]:
@@ -27,17 +31,61 @@ def load_state(name: str, file: Path | None) -> dict[str, Tensor]:
         InputError: the weights cannot be downloaded, or belong to another model.
     """
     short = check_name(name)
+    if file is None:
+        return _look_up(name, short)
     try:
-        if file is not None:
-            return _read_file(short, file)
-        import timm
-
-        state: dict[str, Tensor] = timm.create_model(short, pretrained=True).state_dict()
-        return state
-    except Exception as error:  # timm does not catch what its hub client raises
+        return _read_file(short, file)
+    except Exception as error:
         raise InputError(
             f"no pretrained weights for {name}: {one_line(error, 160)}", "give them with --weights FILE"
         ) from None
+
+
+def published_at(name: str) -> str:
+    """Where the pretrained weights of a timm model are published.
+
+    Args:
+        name: `timm:<name>`.
+
+    Raises:
+        UsageError: as `check_name`.
+        InputError: timm knows none.
+    """
+    config = pretrained_config(name)
+    if config.hf_hub_id:
+        return f"https://huggingface.co/{config.hf_hub_id}"
+    if config.url:
+        return str(config.url)
+    raise InputError(f"timm knows no pretrained weights of {name}", "give some with --weights FILE, or use none")
+
+
+def _look_up(name: str, short: str) -> dict[str, Tensor]:
+    """The weights that timm has in its cache, or downloads and checks."""
+    import timm
+
+    where = published_at(name)
+    log(f"weights of {name}: {where}, or the copy in timm's cache")
+    try:
+        with _quiet_hub():
+            state: dict[str, Tensor] = timm.create_model(short, pretrained=True).state_dict()
+    except Exception as error:  # timm does not catch what its hub client raises
+        raise InputError(
+            f"no pretrained weights for {name}: {one_line(error, 160)}",
+            f"get them from {where} elsewhere, and name the file with --weights FILE",
+        ) from None
+    return state
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without the lines that the hub's client writes for each of its attempts to reach the hub."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _read_file(short: str, file: Path) -> dict[str, Tensor]:

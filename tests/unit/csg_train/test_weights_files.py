@@ -13,6 +13,7 @@ from csg_export.checkpoint_source import from_checkpoint
 from csg_export.torchvision_source import from_torchvision
 from csg_train.models.timm_backbone import check_size
 from csg_train.models.weights import load_weights
+from tests.helpers.cli import csg, refused
 
 
 class Code:
@@ -98,3 +99,45 @@ def test_a_timm_network_of_any_size_takes_any():
     pytest.importorskip("timm")
     for side in (32, 40, 224):
         check_size("timm:resnet18", side)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The cache of timm's hub client, empty, without a network."""
+    pytest.importorskip("timm", reason="needs the extra timm")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_weights_of_timm_that_cannot_be_reached_are_missed_in_one_line(hub):
+    done = csg("weights", "pull", "timm:test_vit")
+    where = r"get them from https://huggingface.co/timm/test_vit.r160_in1k elsewhere, .*--weights FILE"
+    refused(done, 3, rf"no pretrained weights for timm:test_vit: .*{where}")
+    assert len(done.stderr.strip().splitlines()) == 2, "what is looked for, and the error"
+
+
+def test_weights_in_timms_cache_are_found(hub):
+    import timm
+    from safetensors.torch import save_file
+
+    folder = hub / "models--timm--test_vit.r160_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
+    save_file(timm.create_model("test_vit").state_dict(), folder / "snapshots" / ("0" * 40) / "model.safetensors")
+    done = csg("weights", "pull", "timm:test_vit")
+    assert done.returncode == 0, done.stderr
+    assert "https://huggingface.co/timm/test_vit.r160_in1k" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("timm:no_such_network", 2, "timm has no model 'no_such_network'"),
+        ("timm:test_vit.none", 2, "test_vit has no weights 'none'"),
+        ("timm:botnet50ts_256", 3, "timm knows no pretrained weights of timm:botnet50ts_256"),
+    ],
+)
+def test_weights_that_nobody_publishes_are_refused(hub, name, code, said):
+    refused(csg("weights", "pull", name), code, said)
