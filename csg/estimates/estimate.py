@@ -6,6 +6,7 @@ Shape letters: M candidates, n labelled ones, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.stats import t as student
@@ -96,14 +97,21 @@ class LabelledSample:
             corrected[own] = calibrated[own] * (found / expected).T[self.candidates.predicted[own]]
         return np.asarray(corrected / corrected.sum(1, keepdims=True))
 
+    @cached_property
+    def _variances(self) -> Floats:
+        """Variance of each cell of the weighted confusion matrix, as the model expects it, (K, K)."""
+        q, open_share = self.probabilities, (1 - self.inclusion) / self.inclusion
+        return self.candidates.column_sums(q * (1 - q) * (self.candidates.size * open_share)[:, None])
+
     def estimate(self, score: ScoreFunction, classes: int = 0) -> Estimate:
-        """A score of all candidates: the score of `matrix`, corrected by the weighted labels (one-step estimator).
+        """A score of all candidates: the score of `matrix`, corrected by the weighted labels (one-step estimator), less
+        the bias that a score has since it is no linear function of the matrix (second order of the delta method).
 
         Args:
             score: the score.
             classes: number of classes of which it is a mean: as many more numbers are fitted to the labels.
         """
-        value, gradient = score(self.matrix)
+        value, gradient, curvature = score(self.matrix)
         influence = gradient.T[self.candidates.predicted]
         expected = np.sum(self.probabilities * influence, 1)
         spread = np.maximum(np.sum(self.probabilities * influence**2, 1) - expected**2, 0)
@@ -120,7 +128,8 @@ class LabelledSample:
         variance = max(design, (design * n + assumed * ASSUMED_LABELS) / (n + ASSUMED_LABELS))
         if self.candidates.sampled:
             variance += size.sum() ** 2 * (share @ (own - share @ own) ** 2) / len(size)
-        return _interval(float(value), float(variance), 1 / float(share @ share))
+        unbiased = float(value - np.sum(curvature * self._variances) / 2)
+        return _interval((unbiased, float(value)), float(variance), 1 / float(share @ share))
 
 
 def _slope(x: Floats, y: Floats, weights: Floats) -> float:
@@ -130,19 +139,20 @@ def _slope(x: Floats, y: Floats, weights: Floats) -> float:
     return float(np.clip(weights @ (centre * y) / below, 0, 1)) if below > 0 else 0.0
 
 
-def _interval(value: float, variance: float, labels: float) -> Estimate:
+def _interval(values: tuple[float, float], variance: float, labels: float) -> Estimate:
     """Wilson's interval with the number of labels that a simple random sample would need for the same variance.
 
     Args:
-        value: the estimate.
+        values: the estimate, and the same without the correction of its bias, which the interval holds too.
         variance: its variance.
         labels: effective number of labels (Kish 1965). Errors are rare, and seldom normal: the variance is as uncertain
             as one of normal values with a third as many degrees of freedom.
     """
-    value, quantile = min(max(value, 0.0), 1.0), float(student.ppf((1 + LEVEL) / 2, max(labels / 3 - 1, 1)))
+    value, plain = np.clip(values, 0, 1).tolist()
+    quantile = float(student.ppf((1 + LEVEL) / 2, max(labels / 3 - 1, 1)))
     inner = (labels * value + 2) / (labels + 4)
     z2 = quantile**2 * variance / (inner * (1 - inner))
     middle = (value + z2 / 2) / (1 + z2)
     half = np.sqrt(z2 * value * (1 - value) + z2**2 / 4) / (1 + z2)
-    low, high = min(middle - half, value), max(middle + half, value)
+    low, high = min(middle - half, value, plain), max(middle + half, value, plain)
     return Estimate(value, float(max(low, 0)), float(min(high, 1)), float(np.sqrt(variance)))
