@@ -13,9 +13,9 @@ help:          ## what can be made
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25"
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	-$(BIN)/csg serve --prepare
-	-$(BIN)/python -m csg_serve.page.runtime
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/csg serve --prepare & $(BIN)/python -m csg_serve.page.runtime & \
+		$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib; wait  # on all cores, while the server's environment is loaded
 	touch $@
 
 setup: $(VENV)/ready  ## everything into .venv, and the environment of the server into csg's cache

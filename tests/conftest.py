@@ -6,6 +6,7 @@ it, and the others wait for it (`once`). Tests of one file stay on one worker, a
 """
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -173,27 +174,37 @@ def trained(weights, small_recipe, once):
 
 @pytest.fixture(scope="session")
 def segmented(weights, once):
-    """A finished run of a segmenter on the digit scenes, after two steps. Not to be written to."""
+    """A finished run of a segmenter on the digit scenes, after two steps; 24 real ones. Not to be written to."""
+    from csg.datasets import digit_scenes
     from csg_train.recipe import load_recipe
     from csg_train.training.command import train
     from csg_train.training.run_folder import Run
 
+    def write_scenes(folder):
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(digit_scenes, "SCENES", 24)
+            digit_scenes.write_real_scenes(folder)
+
+    real = {"data.real": [str(once("real-scenes", write_scenes))], "data.real_labels": "digit-scenes"}
     changes = {"data.count": 100, "optim.max_steps": 2, "optim.batch": 4, "method": "none", "precision": "fp32"}
-    recipe = load_recipe("digit-scenes", changes)
+    recipe = load_recipe("digit-scenes", changes | real)
     return Run(once("segmented", lambda path: train(recipe, Run(path))))
 
 
 @pytest.fixture(scope="session")
 def exported(trained, once):
-    """`exported(precision)`: the bundle of `trained` in that precision. Not to be written to."""
+    """`exported(precision)`: the bundle that `csg export` makes of `trained`. Not to be written to."""
     from csg.bundle import read_bundle
-    from csg_export.export import export
-    from csg_export.options import ExportOptions
-    from csg_export.sources import from_run
+    from tests.helpers.cli import csg
 
     def bundle(precision):
-        path = once(f"exported-{precision}", lambda path: export(from_run(trained), ExportOptions(precision), path))
-        return read_bundle(path)
+        def make(path):
+            done = csg("export", trained.path, "--precision", precision, "--out", path, "--json")
+            assert done.returncode == 0, done.stderr
+            assert set(json.loads(done.stdout)) == {"bundle", "precision", "format", "bytes", "parity"}
+
+        return read_bundle(once(f"exported-{precision}", make))
 
     return bundle
 

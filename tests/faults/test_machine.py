@@ -49,7 +49,7 @@ def left(done):
 @pytest.mark.parametrize(
     "args",
     [
-        TRAIN,
+        pytest.param(TRAIN, marks=pytest.mark.slow),
         pytest.param((*TRAIN, "--out", "new/run"), marks=pytest.mark.slow),
         pytest.param(("compare", "cls", *COMPARE), marks=pytest.mark.slow),
         ("data", "synth", "digits", "--count", "10"),
@@ -61,7 +61,8 @@ def test_a_read_only_folder(disk, args):
     refused(done, 3, "the file system is read-only", "--out")
 
 
-@pytest.mark.parametrize("size", [pytest.param("48k", marks=pytest.mark.slow), "64k"])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["48k", "64k"])
 def test_a_disk_that_is_full_while_training(disk, size):
     done = disk(f"size={size}", *TRAIN, "--out", "run")
     written = left(done)

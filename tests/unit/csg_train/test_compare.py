@@ -3,14 +3,16 @@
 import json
 import re
 import shutil
+import sys
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from csg.errors import InputError, UsageError
+from csg.errors import CsgError, InputError, UsageError
 from csg.locks import locked
+from csg_train.compare import runs
 from csg_train.compare.charts import Row, scores_figure
 from csg_train.compare.figures import Panel, circle_figure, confusion_figure
 from csg_train.compare.intervals import Estimate
@@ -31,6 +33,21 @@ from tests.helpers.cli import csg, csg_process, refused
 from tests.helpers.small_runs import noisy_images
 
 SMALL = ["data.size=32", "data.resize=32", "optim.batch=4", "optim.max_steps=4", "data.workers=0"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process():
+    """Runs are trained in this process, which saves the seconds of imports; `run=csg_process` has them in their own."""
+
+    def train_here(command, errors=None):
+        done = csg(*command[3:])  # behind `python -m csg`
+        print(done.stderr, file=sys.stderr)
+        if done.returncode:
+            raise CsgError("a run failed", done.stderr)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "in_a_process", train_here)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def outcome(run, recipe):
         ({"model__training": "frozen"}, 12, 32),
         ({"model__training": "frozen", "precision": "bf16", "optim__accumulate": 2, "optim__batch": 5}, 15, 40),
         ({"model__training": "lp-ft"}, 12 + 16, 16 + 16),
-        ({"method": "asg", "optim__accumulate": 2}, 32 + 12, 32 + 32),
+        pytest.param({"method": "asg", "optim__accumulate": 2}, 32 + 12, 32 + 32, marks=pytest.mark.slow),
     ],
 )
 def test_losses_and_weights_are_those_of_a_training_that_keeps_no_features(

@@ -59,14 +59,14 @@ def test_the_student_file_holds_neither_teacher_nor_heads_nor_queues(trained):
 @pytest.mark.slow
 def test_one_seed_one_result(trained, small_recipe, tmp_path):
     again, other = Run(tmp_path / "again"), Run(tmp_path / "other")
-    train(small_recipe(optim__max_steps=8, data__workers=0), again)
-    train(small_recipe(optim__max_steps=8, seed=1), other)
+    train(small_recipe(optim__max_steps=8, data__workers=0, data__real=[]), again)
+    train(small_recipe(optim__max_steps=8, seed=1, data__real=[]), other)
     assert states_equal(again.student(), trained.student())
     assert not states_equal(other.student(), trained.student())
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(trained, small_recipe, tmp_path, monkeypatch):
-    run, recipe = Run(tmp_path / "run"), small_recipe(optim__max_steps=8)
+    run, recipe = Run(tmp_path / "run"), small_recipe(optim__max_steps=8, data__real=[])
     one_step = Trainer._one_step
 
     def stop_at_five(self, batch):
