@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from tests.helpers.cli import CSG, csg_process
+from tests.helpers.cli import CSG, csg
 from tests.helpers.small_runs import TINY, noisy_images
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
@@ -18,9 +18,9 @@ METHODS = ("--method", "none", "--method", "none:augment=true")
 
 @pytest.fixture
 def words(tmp_path):
-    """The words of a comparison that both executors make: two short runs, with a checkpoint every 6 steps."""
+    """The words of a comparison that both executors make: two short runs, with ten checkpoints each."""
     images = [noisy_images(tmp_path / name, 12, seed=seed) for seed, name in enumerate(("data", "real"))]
-    shared = {name: value for name, value in TINY.items() if name != "method"} | {"optim.steps": 60}
+    shared = {name: value for name, value in TINY.items() if name != "method"} | {"optim.steps": 30}
     words = [word for name, value in shared.items() for word in ("--set", f"{name}={value}")]
     return ["--data", images[0], "--real-data", images[1], *words, *METHODS, "--seeds", 1, "--no-tune", "--json"]
 
@@ -99,7 +99,7 @@ def test_stopped_and_continued_with_a_worker_lost_no_figure_changes(cluster, wor
     out, err = process.communicate(timeout=800)
     assert process.returncode == 0, err
     assert "resumed after step" in (there / "logs" / f"runs-{run}.log").read_text()
-    alone = csg_process("compare", "cls", "--out", here, *words)
+    alone = csg("compare", "cls", "--out", here, *words)
     assert alone.returncode == 0, alone.stderr
     assert without_times(out) == without_times(alone.stdout)
     assert table(there) == table(here)
