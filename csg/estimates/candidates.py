@@ -54,13 +54,17 @@ class Candidates:
 
     def tempered(self, temperature: float, rows: Ints | slice = slice(None)) -> Floats:
         """The probabilities at a softmax temperature, (rows, K)."""
-        sharp = np.maximum(self.probabilities[rows], 1e-6) ** (1 / temperature)
+        sharp = np.exp(self._logs[rows] / temperature)
         return np.asarray(sharp / sharp.sum(1, keepdims=True))
 
     def calibrated(self, calibration: Calibration = ASSUMED) -> Floats:
         """Probabilities of the true class, (M, K): none is 0."""
         mixture = calibration.mixture
         return np.asarray((1 - mixture) * self.tempered(calibration.temperature) + mixture * self.mean_class)
+
+    @cached_property
+    def _logs(self) -> Floats:
+        return np.asarray(np.log(np.maximum(self.probabilities, 1e-6)))
 
     @cached_property
     def mean_class(self) -> Floats:

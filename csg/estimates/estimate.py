@@ -88,13 +88,14 @@ class LabelledSample:
             prior: their means by predicted class, (K, K), rows: true.
         """
         fold = np.random.default_rng(0).permutation(len(calibrated)) % FOLDS
-        corrected = np.empty_like(calibrated)
+        factors = np.empty((FOLDS, *prior.shape))
         for one in range(FOLDS):
-            others, own = fold[self.rows] != one, fold == one
+            others = fold[self.rows] != one
             found, expected = PRIOR_FACTOR * np.mean(self.weights) * np.stack([prior, prior])
             np.add.at(found, (self.true[others], self.predicted[others]), self.weights[others])
             np.add.at(expected.T, self.predicted[others], calibrated[self.rows[others]] * self.weights[others, None])
-            corrected[own] = calibrated[own] * (found / expected).T[self.candidates.predicted[own]]
+            factors[one] = (found / expected).T
+        corrected = calibrated * factors[fold, self.candidates.predicted]
         return np.asarray(corrected / corrected.sum(1, keepdims=True))
 
     @cached_property
@@ -113,8 +114,8 @@ class LabelledSample:
         """
         value, gradient, curvature = score(self.matrix)
         influence = gradient.T[self.candidates.predicted]
-        expected = np.sum(self.probabilities * influence, 1)
-        spread = np.maximum(np.sum(self.probabilities * influence**2, 1) - expected**2, 0)
+        expected = np.einsum("mk,mk->m", self.probabilities, influence)
+        spread = np.maximum(np.einsum("mk,mk,mk->m", self.probabilities, influence, influence) - expected**2, 0)
         own, mine = gradient[self.true, self.predicted], expected[self.rows]
         slope = _slope(mine, own, self.weights * self.weights)
         size, share = self.candidates.size, self.weights / self.weights.sum()
