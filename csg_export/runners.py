@@ -25,6 +25,8 @@ from csg_export.onnx_graph import EMBEDDING, INPUT, LABEL_MAP, LOGITS
 from csg_export.tensorrt import compute_capability, open_engine, run_engine
 from csg_train.tasks import Predict, Prediction
 
+ERRORS_ONLY = 3
+"""Severity from which ONNX Runtime writes to the terminal; it warns of fp16 constants that no CPU kernel adds up."""
 OPENVINO_TYPES: dict[ComputeType, str] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
@@ -75,6 +77,7 @@ def onnx_runner(model: ModelProto, compute_type: ComputeType = "fp32") -> Runner
 
 def _open_session(model: ModelProto) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
     if weights_folder(model):
         options.add_session_config_entry("session.disable_prepacking", "1")  # which copies the weights
     return ort.InferenceSession(loadable(model), options, providers=["CPUExecutionProvider"])

@@ -5,12 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from csg_export.block_search import blocks_of, minimal_set
 from csg_export.fp16 import to_fp16
 from csg_export.fp16_graph import rounded_to_fp16
+from csg_export.onnx_graph import INPUT, LOGITS
 from csg_export.runners import torch_runner
 from tests.helpers.small_networks import IMAGES, Chain, graph, run
 
@@ -81,3 +82,22 @@ def test_a_mean_whose_sum_overflows_counts_as_an_overflow():
     white = np.full((1, 24, 24, 3), 255, np.uint8)  # 576 of 255 are beyond 65504
     assert np.isnan(run(rounded_to_fp16(graph(Mean()), ()), white)).all()
     assert np.isfinite(run(rounded_to_fp16(graph(Mean()), ()), white // 4)).all()
+
+
+def test_onnxruntime_says_nothing_of_constants_that_it_cannot_fold(capfd):
+    """As in ViTs whose attention adds a bias that is made from constants."""
+    halves = [numpy_helper.from_array(np.ones(3, np.float16), name) for name in ("one", "other")]
+    nodes = [
+        helper.make_node("Add", ["one", "other"], ["sum"]),
+        helper.make_node("Cast", [INPUT], ["pixels"], to=TensorProto.FLOAT16),
+        helper.make_node("Add", ["pixels", "sum"], ["shifted"]),
+        helper.make_node("Cast", ["shifted"], [LOGITS], to=TensorProto.FLOAT),
+    ]
+    images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ("N", 3))
+    logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ("N", 3))
+    model = helper.make_model(
+        helper.make_graph(nodes, "biased", [images], [logits], halves), opset_imports=[helper.make_opsetid("", 17)]
+    )
+    model.ir_version = 8
+    assert run(model, np.zeros((1, 3), np.uint8)).tolist() == [[2, 2, 2]]
+    assert "onnxruntime" not in capfd.readouterr().err
