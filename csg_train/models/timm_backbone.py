@@ -174,7 +174,6 @@ def check_size(name: str, side: int) -> None:
             TimmStages(name, size=(side, side)).eval()(torch.empty(1, 3, side, side))
         except (AssertionError, RuntimeError, ValueError) as error:
             own = model_size(name)
-            raise UsageError(
-                f"{refused}: {one_line(error, 160).rstrip('.')}",
-                f"use its own size: --set data.size={own} --set data.resize={own}, or more for data.resize",
-            ) from None
+            hint = f"use its own size: --set data.size={own} --set data.resize={own}, or more for data.resize"
+            why = one_line(error, 160).rstrip(".")
+            raise UsageError(f"{refused}: {why}", "use another backbone" if side == own else hint) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -116,4 +117,6 @@ def _in_several_processes(method: Method) -> DistributedDataParallel:
     """The method with its gradients averaged; what may get none in a step is looked for where there can be such."""
     stages = method.student.encoder.stages
     idle = isinstance(stages, TimmStages) and not feeds_last_map(stages)
-    return DistributedDataParallel(method, broadcast_buffers=False, find_unused_parameters=idle)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.14 has a new name for broadcast_buffers, 2.9 has not
+        return DistributedDataParallel(method, broadcast_buffers=False, find_unused_parameters=idle)

@@ -142,3 +142,4 @@ def test_weights_without_a_gradient_do_not_stop_two_processes(both, data):
     done = both("train", "cls", *settings(**changes), "--data", data, "--out", "two", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["steps"] == 3
+    assert "broadcast_buffers" not in done.stderr, "a warning of torch"

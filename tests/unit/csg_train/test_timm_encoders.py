@@ -98,6 +98,13 @@ def test_a_size_that_patches_do_not_divide_is_refused_with_one_that_suits(name, 
     check_size(f"timm:{name}", good)
 
 
+def test_a_network_that_csg_cannot_run_at_its_own_size_is_not_recommended_that_size(monkeypatch):
+    monkeypatch.setattr("csg_train.models.timm_backbone.model_size", lambda name: 64)
+    with pytest.raises(UsageError, match=r"no images of 64 x 64 pixels: .*window") as refusal:
+        check_size("timm:test_maxvit", 64)
+    assert refusal.value.hint == "use another backbone"
+
+
 @pytest.mark.parametrize("name", ["pit_ti_224", "tresnet_m"])
 def test_weights_are_loaded_whatever_the_feature_model_calls_its_parts(name):
     """timm puts the one as `body` into a model that hooks its layers; the other has a `body` itself."""
