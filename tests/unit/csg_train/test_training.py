@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -19,7 +18,8 @@ from csg_train.training.optimizer import make_optimiser, precision_for, set_lear
 from csg_train.training.run_folder import Run
 from csg_train.training.signals import Stopped
 from csg_train.training.trainer import Trainer
-from tests.helpers.cli import csg, refused
+from tests.helpers.cli import CSG, csg, refused
+from tests.helpers.small_runs import noisy_images, settings
 
 CPU = torch.device("cpu")
 
@@ -99,29 +99,27 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_with_a_checkpoint_and_kill_loses_nothing(weights, tmp_path):
-    run = tmp_path / "run"
-    small = ["data.count=200", "data.size=32", "data.resize=32", "optim.batch=8", "optim.epochs=8", "precision=fp32"]
-    command = [sys.executable, "-m", "csg", "train", "cls", "--out", str(run)]
-    command += [word for setting in small for word in ("--set", setting)]
+def test_ctrl_c_stops_with_a_checkpoint_and_kill_loses_nothing(tmp_path):
+    run, data = tmp_path / "run", noisy_images(tmp_path / "data")
+    train_cls = ("train", "cls", "--data", str(data), *settings(optim__steps=100), "--out", str(run))
 
-    def start(*more):
-        return subprocess.Popen([*command[:5], "--out", str(run), *more], stderr=subprocess.PIPE, text=True)
+    def start(*words):
+        return subprocess.Popen([*CSG, *words], stderr=subprocess.PIPE, text=True)
 
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = start(*train_cls)
     _wait_for(process, lambda: list((run / "checkpoints").glob("step-*")))
     process.send_signal(signal.SIGINT)
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130, words
     assert "--resume --out" in words
     stopped_at = Run(run).load_checkpoint()[0]
-    process = start("--resume")
+    process = start("train", "cls", "--resume", "--out", str(run))
     _wait_for(process, lambda: Run(run).load_checkpoint()[0] > stopped_at)
     process.kill()
     process.communicate()
     assert Run(run).load_checkpoint()[0] > stopped_at
     refused(csg("export", run), 3, "not finished")
-    refused(csg(*command[3:]), 2, "exists already and is not empty")
+    refused(csg(*train_cls), 2, "exists already and is not empty")
 
 
 def _wait_for(process, ready):
