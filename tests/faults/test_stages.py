@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from csg.bundle import write_bundle
 from csg.card import ModelCard
 from csg.errors import CsgError, printable
+from csg_export.precisions import PRECISIONS
 from tests.helpers.cli import csg
 from tests.helpers.evaluations import TIMES
 from tests.helpers.small_server import in_a_process
@@ -194,7 +196,9 @@ def test_written_data_is_trained_on(kind, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["cls", "seg"])
-def test_a_run_is_exported_inspected_and_deployed(task, tmp_path):
+def test_a_run_is_exported_inspected_and_deployed(task, tmp_path, monkeypatch):
+    row = replace(PRECISIONS["int8"], max_score_loss=1, aimed_score_loss=1)  # nothing is repaired, which takes a minute
+    monkeypatch.setitem(PRECISIONS, "int8", row)
     if task == "cls":
         data = class_folders(tmp_path / "data", ["[red] <b>", "고양이"], side=33)
         run = trained("cls", data, data, tmp_path / "run", SMALL)

@@ -109,7 +109,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_kill_loses_nothing(tmp_path):
     process = start(*train_cls)
     _wait_for(process, lambda: list((run / "checkpoints").glob("step-*")))
     process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=60)
+    _, words = process.communicate(timeout=300)
     assert process.returncode == 130, words
     assert "--resume --out" in words
     stopped_at = Run(run).load_checkpoint()[0]
