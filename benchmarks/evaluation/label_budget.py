@@ -110,7 +110,7 @@ def read(path: Path) -> HiddenLabels:
 
 
 class Orders:
-    """The orders in which csg would ask for the labels of a set.
+    """The orders in which csg would ask for the labels of a set, and those of random choice.
 
     Args:
         hidden: the set.
@@ -119,22 +119,30 @@ class Orders:
     def __init__(self, hidden: HiddenLabels):
         self.chances = task_chances(hidden.candidates, hidden.task)
         self.chain = chain_of_alike(hidden.candidates)
+        self.equal = hidden.candidates.size / hidden.candidates.size.sum()
 
     def draw(self, seed: int) -> Order:
-        """One of them."""
+        """An order of csg."""
         return draw_order(self.chances, seed, self.chain)
 
+    def draw_random(self, seed: int) -> Order:
+        """An order of random choice."""
+        return draw_order(self.equal, seed + 1_000_000)
 
-def draw(hidden: HiddenLabels, order: Order, seed: int, budget: int) -> tuple[tuple[Estimate, Estimate], Floats]:
-    """The two estimates from one draw, and those of random choice."""
+
+def estimates_from(hidden: HiddenLabels, order: Order, budget: int) -> tuple[Estimate, Estimate]:
+    """The two estimates from the first labels of an order."""
     rows = order.rows[:budget]
     sample = LabelledSample(hidden.candidates, order.inclusion(budget), rows, hidden.true[rows])
-    size = hidden.candidates.size
-    plain = draw_order(size / size.sum(), seed + 1_000_000).rows[:budget]
-    plain = plain[hidden.true[plain] >= 0]
-    matrix = np.zeros((hidden.candidates.classes,) * 2)
-    np.add.at(matrix, (hidden.true[plain], hidden.candidates.predicted[plain]), 1)
-    return (sample.estimate(accuracy), estimate_mean(sample, hidden.task)), np.array(scores_of(matrix, hidden.task))
+    return sample.estimate(accuracy), estimate_mean(sample, hidden.task)
+
+
+def random_scores(hidden: HiddenLabels, order: Order, budget: int) -> Floats:
+    """The two scores of the first labels of an order, as if they were all, (2,)."""
+    rows = order.rows[:budget]
+    rows, matrix = rows[hidden.true[rows] >= 0], np.zeros((hidden.candidates.classes,) * 2)
+    np.add.at(matrix, (hidden.true[rows], hidden.candidates.predicted[rows]), 1)
+    return np.array(scores_of(matrix, hidden.task))
 
 
 def stopped(hidden: HiddenLabels, order: Order, half_width: float) -> tuple[int, bool]:
@@ -153,10 +161,11 @@ def simulate(hidden: HiddenLabels, draws: int) -> list[float]:
     """Print the rows of a set; return the ratios of labels."""
     orders, ratios = Orders(hidden), []
     budgets = [one for one in sorted((*BUDGETS, *BETWEEN)) if one < len(hidden.true)]
-    found = {
-        n: [draw(hidden, orders.draw(seed), seed, n) for seed in range(draws if n in BUDGETS else max(1, draws // 10))]
-        for n in budgets
-    }
+    found: dict[int, list[tuple[tuple[Estimate, Estimate], Floats]]] = {n: [] for n in budgets}
+    for seed in range(draws):
+        order, random_order = orders.draw(seed), orders.draw_random(seed)
+        for n in (n for n in budgets if n in BUDGETS or seed < max(1, draws // 10)):
+            found[n].append((estimates_from(hidden, order, n), random_scores(hidden, random_order, n)))
     for place, name in enumerate(NAMES[hidden.task]):
         truth = hidden.truth[place]
         own = {n: [one[0][place] for one in found[n]] for n in budgets}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from csg.estimates.candidates import Candidates, Floats, Ints, fit_calibration
 from csg.estimates.scores import ScoreFunction
@@ -150,7 +150,7 @@ def _interval(values: tuple[float, float], variance: float, labels: float) -> Es
             as one of normal values with a third as many degrees of freedom.
     """
     value, plain = np.clip(values, 0, 1).tolist()
-    quantile = float(student.ppf((1 + LEVEL) / 2, max(labels / 3 - 1, 1)))
+    quantile = float(stdtrit(max(labels / 3 - 1, 1), (1 + LEVEL) / 2))
     inner = (labels * value + 2) / (labels + 4)
     z2 = quantile**2 * variance / (inner * (1 - inner))
     middle = (value + z2 / 2) / (1 + z2)
