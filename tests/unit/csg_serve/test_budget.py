@@ -1,6 +1,7 @@
 """`csg evaluate --budget`: a list of images to label, and estimates from the labels that are there."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -51,6 +52,12 @@ def test_without_labels_there_is_a_list_and_no_figure(plan):
     result = json.loads((plan / "estimate.json").read_text())
     assert (result["scores"], result["labelled"], result["budget"]) == ({}, 0, 12)
     assert len({item["image"] for item in json.loads((plan / "label-plan.json").read_text())["items"]}) == 12
+
+
+def test_a_short_list_has_images_of_every_answer(plan):
+    items = json.loads((plan / "label-plan.json").read_text())["items"]
+    counts = Counter(one["predicted"] for one in items)
+    assert (len(counts), min(counts.values())) >= (3, 3)
 
 
 def test_ten_labels_give_scores_with_intervals_and_a_page(plan):
