@@ -17,6 +17,7 @@ from csg_train.compare.runs import Job
 from csg_train.compare.timing import Pace, timed_try
 from csg_train.methods.spec import parse_assignments
 from csg_train.recipe import Recipe
+from csg_train.training.memory import release_memory
 
 EXECUTORS = ("local", "ray")
 EXAMPLE = "for example --executor ray:cpus=4:gpus=1"
@@ -63,7 +64,11 @@ class LocalExecutor:
 
     def paces(self, recipes: Sequence[Recipe]) -> list[Pace]:
         """How fast runs of these recipes are on this machine."""
-        return [timed_try(recipe) for recipe in recipes]
+        found = []
+        for recipe in recipes:
+            found.append(timed_try(recipe))
+            release_memory()  # the runs have processes of their own, beside this one
+        return found
 
     def close(self) -> None:
         """Nothing is being trained."""
