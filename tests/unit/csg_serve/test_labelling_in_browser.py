@@ -202,6 +202,17 @@ def test_a_thousand_classes_are_typed(browser, tmp_path):
     assert list(found.merged[0].labels.values()) == ["bké tree", classes[2], None, "bké tree"]
 
 
+def test_a_class_whose_name_is_a_key_has_that_key(browser, tmp_path):
+    names = ("0", "1", " 7 ", "A", "a", "u", "dog", "2")
+    task = image_task(tmp_path / "images", len(names), names, None)
+    with labelling(tmp_path, task) as found, opened(browser, found.address) as (tab, _):
+        for number, key in enumerate("017a3452"):
+            tab.locator(f"[alt='Image {number + 1} of 8']").wait_for()
+            press(tab, key)
+        tab.get_by_role("heading", name="All labelled").wait_for()
+    assert found.merged[0].labels == dict(enumerate(names))
+
+
 def test_digits_are_typed_where_classes_have_digits(browser, tmp_path):
     task = image_task(tmp_path / "images", 2, [f"limit {number}" for number in range(50)])
     with labelling(tmp_path, task) as found, opened(browser, found.address) as (tab, _):

@@ -20,13 +20,22 @@ function labelOf(name, key) {
   return [cap, text];
 }
 
+/** A key for each class: a name that is a key has itself, the others have what is left, in order. */
+function keysOf(classes) {
+  const names = classes.map((name) => name.trim().toLowerCase());
+  const own = names.map((name, number) => (KEYS.includes(name) && names.indexOf(name) === number ? name : null));
+  const free = KEYS.filter((key) => !own.includes(key));
+  return own.map((key) => key ?? free.shift());
+}
+
 function byKey(classes, choose) {
+  const keys = keysOf(classes);
   const buttons = classes.map((name, number) => {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "class";
-    button.setAttribute("aria-keyshortcuts", KEYS[number]);
-    button.append(...labelOf(name, KEYS[number]));
+    button.setAttribute("aria-keyshortcuts", keys[number]);
+    button.append(...labelOf(name, keys[number]));
     button.addEventListener("click", () => choose(number));
     return button;
   });
@@ -35,8 +44,8 @@ function byKey(classes, choose) {
     typing: false,
     reset() {},
     key(event) {
-      const number = KEYS.indexOf(event.key.toLowerCase());
-      if (number < 0 || number >= classes.length) return false;
+      const number = keys.indexOf(event.key.toLowerCase());
+      if (number < 0) return false;
       choose(number);
       return true;
     },
