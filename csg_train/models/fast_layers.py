@@ -5,8 +5,9 @@ results agree up to rounding. docs/performance-notes.md says what each one gains
 measures it:
 
 - A frozen batch norm is folded into the convolution before it, in every forward pass (FoldingConv2d).
-- On a CPU, oneDNN's backward pass of depthwise convolutions has slow cases. A strided one stays float32 under
-  autocast; a dilated one trains on interleaved grids (FoldingConv2d).
+- On a CPU, a convolution applies the ReLU6 after it (FoldingConv2d, csg_train/models/onednn_convolution.py).
+- On a CPU, oneDNN's backward pass of depthwise convolutions has slow cases. A strided one has a backward pass of its
+  own under autocast (the same file); a dilated one trains on interleaved grids (FoldingConv2d).
 - On a CPU, a 3 x 3 convolution to few channels at a large dilation trains tap by tap (DilatedConv2d).
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+from collections.abc import Iterator
 from typing import Literal, cast
 
 import torch
@@ -22,7 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-Strategy = Literal["plain", "float32", "grids", "taps"]
+from csg_train.models.onednn_convolution import Shape, convolution, supported
+
+Strategy = Literal["plain", "onednn", "grids", "taps"]
 
 
 def fast_layers_enabled() -> bool:
@@ -34,7 +38,8 @@ class FoldingConv2d(nn.Conv2d):
     """A convolution that takes the batch norm after it into its weights while that batch norm is in eval mode.
 
     With g = gamma / sqrt(variance + eps): norm(w * x) = (g w) * x + beta - g mean. The norm then costs a pass over the
-    weights and none over the maps. Gradients still reach w, gamma and beta.
+    weights and none over the maps. Gradients still reach w, gamma and beta. The ReLU6 after the norm is taken in too
+    where the strategy is "onednn".
 
     Args:
         conv: the convolution to replace, whose parameters this one takes.
@@ -57,14 +62,30 @@ class FoldingConv2d(nn.Conv2d):
         self.train(conv.training)
         # in a tuple, so that it is not a submodule of this one too
         self.norm: tuple[FoldedBatchNorm2d, ...] = () if norm is None else (norm,)
+        self.relu6 = False
+        """Whether a FoldedReLU6 comes after it and its norm."""
 
     def strategy(self, x: Tensor) -> Strategy:
-        """How the convolution of a map is computed."""
-        if x.device.type != "cpu" or not self.groups == self.in_channels > 1:
+        """How the convolution of a map, or of one on the same device, is computed."""
+        if x.device.type != "cpu":
             return "plain"
-        if self.stride != (1, 1):
-            return "float32" if torch.is_autocast_enabled("cpu") else "plain"
-        return "grids" if self.dilation != (1, 1) and self.training and torch.is_grad_enabled() else "plain"
+        depthwise, strided = self.groups == self.in_channels > 1, self.stride != (1, 1)
+        if depthwise and not strided and self.dilation != (1, 1) and self.training and torch.is_grad_enabled():
+            return "grids"
+        autocast = torch.is_autocast_enabled("cpu")
+        if not supported(torch.get_autocast_dtype("cpu") if autocast else self.weight.dtype):
+            return "plain"
+        if torch.compiler.is_compiling():  # in an export too: the graph has the layers by themselves
+            return "plain"
+        return "onednn" if self._takes_relu6() or (autocast and depthwise and strided) else "plain"
+
+    def clamps(self, x: Tensor) -> bool:
+        """Whether its outputs for a map, or for one on the same device, are past the ReLU6 already."""
+        return self._takes_relu6() and self.strategy(x) == "onednn"
+
+    def leave_norm(self) -> None:
+        """Compute the convolution alone from now on: another norm is in the place of the one after it."""
+        self.norm, self.relu6 = (), False
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight, self.bias
@@ -73,10 +94,12 @@ class FoldingConv2d(nn.Conv2d):
         strategy = self.strategy(x)
         if strategy == "grids":
             return self._by_grids(x, weight, bias)
-        if strategy == "float32":
-            with torch.autocast("cpu", enabled=False):
-                return cast(Tensor, self._conv_forward(x.float(), weight, bias))
+        if strategy == "onednn":
+            return convolution(x, weight, bias, Shape.of(self, self._takes_relu6()))
         return cast(Tensor, self._conv_forward(x, weight, bias))
+
+    def _takes_relu6(self) -> bool:
+        return self.relu6 and not any(norm.training for norm in self.norm)
 
     def _by_grids(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The convolution at dilation r, as an undilated one on every r-th row and column: (B r r, C, H / r, W / r).
@@ -112,6 +135,23 @@ class FoldedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.training else x
+
+
+class FoldedReLU6(nn.ReLU6):
+    """A ReLU6 that does nothing where the FoldingConv2d before it and its norm has clamped.
+
+    Args:
+        relu6: the module to replace.
+        conv: the convolution.
+    """
+
+    def __init__(self, relu6: nn.ReLU6, conv: FoldingConv2d):
+        super().__init__(relu6.inplace)
+        self.conv = (conv,)  # in a tuple, so that it is not a submodule of this one too
+        conv.relu6 = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.conv[0].clamps(x) else super().forward(x)
 
 
 class DilatedConv2d(nn.Conv2d):
@@ -159,25 +199,37 @@ def folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tenso
 
 
 def use_fast_layers(module: nn.Module) -> None:
-    """Replace each convolution without a bias that is followed by a batch norm, and that batch norm; in place."""
+    """Replace each convolution without a bias that is followed by a batch norm, that batch norm, and a ReLU6 after it;
+    in place."""
     if not fast_layers_enabled():
         return
-    for (conv_name, conv), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
-        if type(conv) is nn.Conv2d and conv.bias is None and type(norm) is nn.BatchNorm2d:
-            folded = FoldedBatchNorm2d(norm)
-            module.register_module(conv_name, FoldingConv2d(conv, folded))
-            module.register_module(norm_name, folded)
+    for conv, norm, after in _in_a_row(module):
+        if type(conv[1]) is nn.Conv2d and conv[1].bias is None and type(norm[1]) is nn.BatchNorm2d:
+            folded = FoldedBatchNorm2d(norm[1])
+            folding = FoldingConv2d(conv[1], folded)
+            module.register_module(conv[0], folding)
+            module.register_module(norm[0], folded)
+            if type(after[1]) is nn.ReLU6:
+                module.register_module(after[0], FoldedReLU6(after[1], folding))
     for child in module.children():
         use_fast_layers(child)
 
 
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold batch norms into their FoldingConv2d for good, in a network that is not trained any more; in place."""
-    for (conv_name, conv), (norm_name, norm) in itertools.pairwise(list(module.named_children())):
-        if isinstance(conv, FoldingConv2d) and conv.norm == (norm,):
-            both = fuse_conv_bn_eval(conv, conv.norm[0])
+    for conv, norm, after in _in_a_row(module):
+        if isinstance(conv[1], FoldingConv2d) and conv[1].norm == (norm[1],):
+            both = fuse_conv_bn_eval(conv[1], conv[1].norm[0])
             both.norm = ()
-            module.register_module(conv_name, both)
-            module.register_module(norm_name, nn.Identity())
+            module.register_module(conv[0], both)
+            module.register_module(norm[0], nn.Identity())
+            if isinstance(after[1], FoldedReLU6):
+                module.register_module(after[0], FoldedReLU6(after[1], both))
     for child in module.children():
         fold_batch_norms(child)
+
+
+def _in_a_row(module: nn.Module) -> Iterator[tuple[tuple[str, nn.Module], ...]]:
+    """Each child of a module with the two after it, by name; an Identity stands for those beyond the last."""
+    children = [*module.named_children(), ("", nn.Identity()), ("", nn.Identity())]
+    return zip(children, children[1:], children[2:], strict=False)

@@ -21,7 +21,7 @@ def synchronise_batch_norms(network: nn.Module) -> int:
         network.set_submodule(name, _synchronised(norm))
     for conv in network.modules():
         if isinstance(conv, FoldingConv2d) and any(norm in training.values() for norm in conv.norm):
-            conv.norm = ()  # the synchronised norm does its own work in eval mode too
+            conv.leave_norm()  # the synchronised norm does its own work in eval mode too
     return len(training)
 
 

@@ -26,6 +26,7 @@ from csg_train.recipe import Recipe, load_recipe
 from csg_train.recipe.settings import with_images_of_its_own
 from csg_train.tasks import TASKS
 from csg_train.training.environment import current_environment, training_device
+from csg_train.training.memory import keep_freed_memory
 from csg_train.training.optimizer import precision_for
 from csg_train.training.run_data import RunImages, check_images, check_weights, moved, read_images, require_sources
 from csg_train.training.run_files import ENVIRONMENT, RECIPE, RUNS
@@ -60,6 +61,7 @@ class TrainRequest:
 
 def train_command(request: TrainRequest, as_json: bool) -> None:
     """Start or resume a run, and print the result."""
+    keep_freed_memory()
     with process_group():
         result = _result(request)
         if rank() == 0:

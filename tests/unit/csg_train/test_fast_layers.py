@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from csg_train.models.backbones import Encoder
 from csg_train.models.fast_layers import (
     DilatedConv2d,
     FoldedBatchNorm2d,
+    FoldedReLU6,
     FoldingConv2d,
     dilated_conv2d,
     fold_batch_norms,
@@ -70,7 +70,8 @@ def test_a_batch_norm_folded_for_good_is_gone():
         ({"groups": 6, "dilation": 2}, True, False, "grids"),
         ({"groups": 6, "dilation": 2}, False, False, "plain"),
         ({"groups": 6}, True, True, "plain"),
-        ({"groups": 6, "stride": 2}, True, True, "float32"),
+        ({"groups": 6, "stride": 2}, True, True, "onednn"),
+        ({"groups": 6, "stride": 2, "dilation": 2}, True, False, "plain"),
         ({"groups": 6, "stride": 2}, True, False, "plain"),
         ({"dilation": 2}, True, True, "plain"),
         ({"groups": 3, "dilation": 2}, True, False, "plain"),
@@ -83,12 +84,56 @@ def test_depthwise_convolutions_are_sped_up_where_onednn_is_slow(conv, training,
     assert layer.strategy(torch.empty(1, 6, 8, 8, device="meta")) == "plain"
 
 
-def test_a_strided_depthwise_convolution_stays_float32_under_autocast():
-    plain = nn.Conv2d(6, 6, 3, 2, groups=6, bias=False)
-    x = torch.randn(2, 6, 9, 9)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = FoldingConv2d(plain)(x)
-    torch.testing.assert_close(y, F.conv2d(x, plain.weight, None, 2, groups=6))
+def clamped_block(**conv):
+    """A convolution, its batch norm and ReLU6, of which many values lie on both sides of both limits."""
+    plain = block(**conv)
+    nn.init.uniform_(plain[1].bias, -2, 8)
+    return plain.append(nn.ReLU6(inplace=True))
+
+
+@pytest.mark.parametrize("conv", [{}, {"groups": 6, "stride": 2}, {"groups": 6, "dilation": 2, "padding": 2}])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_convolution_clamps_as_the_relu6_after_its_norm(conv, frozen, training):
+    plain = clamped_block(**conv).train(training)
+    fast = copy.deepcopy(plain)
+    use_fast_layers(fast)
+    assert [type(layer) for layer in fast] == [FoldingConv2d, FoldedBatchNorm2d, FoldedReLU6]
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    for module in (fast, plain):
+        module[1].train(not frozen)
+    x = torch.randn(2, 6, 9, 11)
+    assert fast[0].clamps(x) == (frozen and not (training and "dilation" in conv))
+    assert_same(fast, plain, x)
+
+
+def test_a_convolution_that_leaves_its_norm_leaves_the_relu6_too():
+    plain = clamped_block().eval()
+    fast = copy.deepcopy(plain)
+    use_fast_layers(fast)
+    fast[0].leave_norm()
+    fast[1] = plain[1]
+    assert_same(fast, plain, torch.randn(2, 6, 9, 11))
+
+
+def test_a_clamping_block_folded_for_good_clamps_and_keeps_nothing_of_the_old_one():
+    plain = clamped_block().eval()
+    fast = copy.deepcopy(plain)
+    use_fast_layers(fast)
+    fold_batch_norms(fast)
+    x = torch.randn(2, 6, 9, 11)
+    assert fast[2].conv == (fast[0],)
+    assert fast[0].clamps(x)
+    torch.testing.assert_close(fast(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+def test_an_exported_graph_has_the_layers_by_themselves():
+    fast = clamped_block().eval()
+    use_fast_layers(fast)
+    graph = torch.export.export(fast, (torch.randn(2, 6, 9, 11),)).graph
+    names = [str(node.target) for node in graph.nodes if node.op == "call_function"]
+    assert any("conv2d" in name for name in names)
+    assert not any("mkldnn" in name for name in names)
 
 
 def test_dilated_convolutions_are_split_into_taps_only_for_training_on_a_cpu():
@@ -121,7 +166,7 @@ def test_one_switch_gives_plain_layers_of_the_same_function(name, monkeypatch):
     monkeypatch.setenv("CSG_PLAIN_LAYERS", "1")
     plain, plain_teacher = Encoder(name, state, True, dilated=True), Teacher(name, state)
     assert any(isinstance(module, FoldingConv2d) for module in fast.modules())
-    own = (FoldingConv2d, FoldedBatchNorm2d, DilatedConv2d)
+    own = (FoldingConv2d, FoldedBatchNorm2d, FoldedReLU6, DilatedConv2d)
     assert not any(isinstance(module, own) for module in [*plain.modules(), *plain_teacher.modules()])
     assert type(dilated_conv2d(6, 4, 6)) is nn.Conv2d
     assert list(plain.state_dict()) == list(fast.state_dict())
