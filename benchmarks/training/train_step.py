@@ -33,6 +33,7 @@ from csg_train.methods.base import Batch
 from csg_train.models.fast_layers import DilatedConv2d, FoldingConv2d, use_fast_layers
 from csg_train.recipe import SegmentationData, load_recipe
 from csg_train.training.command import build_method
+from csg_train.training.memory import keep_freed_memory
 from csg_train.training.optimizer import make_optimiser
 
 CPU = torch.device("cpu")
@@ -124,6 +125,15 @@ def frozen_block(fast: bool) -> nn.Module:
     return block
 
 
+def clamped_block(fast: bool) -> nn.Module:
+    """A widening convolution of MobileNetV2 with its frozen batch norm and ReLU6, as the encoder has it or plain."""
+    layers = nn.Conv2d(24, 144, 1, bias=False), nn.BatchNorm2d(144).eval(), nn.ReLU6(inplace=True)
+    block = nn.Sequential(*layers)
+    if fast:
+        use_fast_layers(block)
+    return block
+
+
 def depthwise(fast: bool, channels: int, stride: int = 1, dilation: int = 1) -> nn.Module:
     """A depthwise convolution, as the encoder has it or plain."""
     conv = nn.Conv2d(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
@@ -138,6 +148,8 @@ def deeplab_branch(fast: bool) -> nn.Module:
 dilated_depthwise = functools.partial(depthwise, channels=960, dilation=4)
 LAYERS: dict[str, tuple[Callable[[bool], nn.Module], int, tuple[int, int], bool]] = {
     "frozen batch norm, 1 x 1, 256 channels, fp32": (frozen_block, 256, (56, 56), False),
+    "frozen batch norm and ReLU6, 1 x 1, 24 to 144 channels, fp32": (clamped_block, 24, (56, 56), False),
+    "frozen batch norm and ReLU6, 1 x 1, 24 to 144 channels, bf16": (clamped_block, 24, (56, 56), True),
     "strided depthwise, 96 channels, bf16": (functools.partial(depthwise, channels=96, stride=2), 96, (20, 20), True),
     "dilated depthwise, 960 channels, rate 4, fp32": (dilated_depthwise, 960, (30, 40), False),
     "dilated depthwise, 960 channels, rate 4, bf16": (dilated_depthwise, 960, (30, 40), True),
@@ -161,6 +173,17 @@ def fast_layer_rows() -> list[tuple[str, str, str, str]]:
                     both.append(step_ms(recipe, settings, classes, dtype))
             times[f"whole step, {recipe}, csg, {name}"] = (both[0], both[1])
     return [(name, f"{a:.1f} ms", f"{b:.1f} ms", f"{a / b:.2f}") for name, (a, b) in times.items()]
+
+
+def kept_memory_rows() -> list[tuple[str, str, str, str]]:
+    """Times of whole steps before and after freed memory is kept, and their ratio; it stays kept in this process."""
+    steps = [(recipe, {**settings, "method": method}, n) for recipe, settings, n in STEPS for method in ("none", "csg")]
+    before = [step_ms(*step, torch.bfloat16) for step in steps]
+    keep_freed_memory()
+    after = [step_ms(*step, torch.bfloat16) for step in steps]
+    names = [f"whole step, {recipe}, {settings['method']}, bf16" for recipe, settings, _ in steps]
+    rows = zip(names, before, after, strict=True)
+    return [(name, f"{a:.0f} ms", f"{b:.0f} ms", f"{a / b:.2f}") for name, a, b in rows]
 
 
 def scene_loader_images_per_s() -> float:
@@ -190,6 +213,7 @@ def main() -> None:
         rows.append((f"step, {method}, batch 64", f"{fp32:.0f} ms", f"{bf16:.0f} ms", f"{fp32 / bf16:.2f}"))
     show_table(f"MobileNetV2, {torch.get_num_threads()} threads", ("", "fp32", "bf16", "fp32 / bf16"), rows)
     show_table("fast layers, forward and backward", ("", "plain", "fast", "plain / fast"), fast_layer_rows())
+    show_table("freed memory", ("", "given back", "kept", "given back / kept"), kept_memory_rows())
     rates = [(f"loader alone, {views} views", f"{loader_images_per_s(views):.0f} images/s") for views in (1, 2)]
     rates.append(("scene loader alone, 2 views", f"{scene_loader_images_per_s():.0f} images/s"))
     show_table("data", ("", "rate"), rates)

@@ -140,6 +140,8 @@ class FoldedBatchNorm2d(nn.BatchNorm2d):
 class FoldedReLU6(nn.ReLU6):
     """A ReLU6 that does nothing where the FoldingConv2d before it and its norm has clamped.
 
+    In training it writes a new map: one in place would be copied for the backward pass first.
+
     Args:
         relu6: the module to replace.
         conv: the convolution.
@@ -151,7 +153,9 @@ class FoldedReLU6(nn.ReLU6):
         conv.relu6 = True
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.conv[0].clamps(x) else super().forward(x)
+        if self.conv[0].clamps(x):
+            return x
+        return F.relu6(x, inplace=self.inplace and not torch.is_grad_enabled())
 
 
 class DilatedConv2d(nn.Conv2d):
