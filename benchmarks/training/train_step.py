@@ -51,6 +51,7 @@ def median_ms(work: Callable[[], object], repeats: int = 15, warm_up: int = 3) -
 
 STEPS: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("digits", {"method": "csg", "model.freeze_batch_norm": True}, 10),
+    ("pacs", {"method": "csg"}, 7),
     ("camvid", {"method": "csg", "model.freeze_batch_norm": True, "optim.batch": 4}, 11),
 )
 """Steps that are measured with plain and with fast layers: recipe, settings, classes."""
