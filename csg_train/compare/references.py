@@ -11,6 +11,7 @@ from csg.console import log
 from csg.errors import InputError, UsageError
 from csg.files import absolute
 from csg_train.compare.panels import IMAGENET, REAL_TRAIN, panel_file, read_panel, write_panel
+from csg_train.compare.results import ENERGIES
 from csg_train.compare.tuning import recipe_for
 from csg_train.methods.spec import parse_method
 from csg_train.recipe import Recipe, SegmentationData
@@ -80,16 +81,20 @@ def real_train_title(recipe: Recipe) -> str:
 
 
 def notes(folder: Path, score: str) -> list[str]:
-    """What the text below the table says about the model that is trained on real images, if there is one.
+    """What the text below the table says about these encoders, where they were measured.
 
     Args:
         folder: of the comparison.
         score: what a table calls the main score.
     """
-    file = panel_file(folder, REAL_TRAIN)
-    if not file.is_file():
-        return []
-    panel, _ = read_panel(file, None)
-    assert panel.score is not None
-    what = f"the model {panel.name}"
-    return [f"In circle.png, {what}, has seen real images: {score.removesuffix(' %')} {100 * panel.score:.1f} %."]
+    said = []
+    if (file := panel_file(folder, IMAGENET)).is_file():
+        panel, _ = read_panel(file, None)
+        energies = ", ".join(f"{name} {value:.3f}" for name, value in zip(ENERGIES, panel.energies, strict=False))
+        said += [f"The untouched ImageNet encoder has {energies} on the real images."] if energies else []
+    if (file := panel_file(folder, REAL_TRAIN)).is_file():
+        panel, _ = read_panel(file, None)
+        assert panel.score is not None
+        what = f"the model {panel.name}"
+        said.append(f"In circle.png, {what}, has seen real images: {score.removesuffix(' %')} {100 * panel.score:.1f} %.")
+    return said

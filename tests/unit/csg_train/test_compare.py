@@ -166,7 +166,10 @@ def test_the_untouched_encoder_and_one_that_saw_real_images_have_panels(compared
     assert own.recipe().data.train == (str(images[2]),)
     assert own.result().steps == 4
     assert trained.score == own.result().real.mean_class_accuracy
-    assert "has seen real images: mean class accuracy" in (folder / "table.md").read_text()
+    table = (folder / "table.md").read_text()
+    assert "has seen real images: mean class accuracy" in table
+    first, second, third = untouched.energies
+    assert f"untouched ImageNet encoder has E_0 {first:.3f}, E_1 {second:.3f}, E_2 {third:.3f} on the real" in table
     assert "real_train" not in compared[1].stdout
     done = compare(tmp_path / "x", "--no-tune", "--method", "none", "--real-train", images[1])
     refused(done, 2, "18 images of --real-train", "among those that are measured on")
