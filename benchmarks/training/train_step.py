@@ -11,6 +11,8 @@ import contextlib
 import functools
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -177,14 +179,19 @@ def fast_layer_rows() -> list[tuple[str, str, str, str]]:
 
 
 def kept_memory_rows() -> list[tuple[str, str, str, str]]:
-    """Times of whole steps before and after freed memory is kept, and their ratio; it stays kept in this process."""
-    steps = [(recipe, {**settings, "method": method}, n) for recipe, settings, n in STEPS for method in ("none", "csg")]
-    before = [step_ms(*step, torch.bfloat16) for step in steps]
-    keep_freed_memory()
-    after = [step_ms(*step, torch.bfloat16) for step in steps]
-    names = [f"whole step, {recipe}, {settings['method']}, bf16" for recipe, settings, _ in steps]
-    rows = zip(names, before, after, strict=True)
-    return [(name, f"{a:.0f} ms", f"{b:.0f} ms", f"{a / b:.2f}") for name, a, b in rows]
+    """Times of whole steps that give freed memory back, or keep it, and their ratio: processes of one thread in turn,
+    since glibc adapts to what a process did before."""
+    rows = []
+    for method in ("none", "csg"):
+        times: dict[bool, list[float]] = {False: [], True: []}
+        for keep in (False, True) * 3:
+            words = [sys.executable, "-m", "benchmarks.training.train_step", "one", method, *(["keep"] if keep else [])]
+            done = subprocess.run(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True)
+            times[keep].append(float(done.stdout))
+        back, kept = statistics.median(times[False]), statistics.median(times[True])
+        name = f"whole step, pacs, {method}, bf16, one thread"
+        rows.append((name, f"{back:.0f} ms", f"{kept:.0f} ms", f"{back / kept:.2f}"))
+    return rows
 
 
 def scene_loader_images_per_s() -> float:
@@ -208,6 +215,11 @@ def scene_loader_images_per_s() -> float:
 
 def main() -> None:
     """Measure and print."""
+    if sys.argv[1:2] == ["one"]:
+        if "keep" in sys.argv:
+            keep_freed_memory()
+        print(step_ms("pacs", {"method": sys.argv[2]}, 7, torch.bfloat16))
+        return
     rows = []
     for method in ("none", "csg"):
         fp32, bf16 = (step_ms("digits", {"method": method}, 10, dtype) for dtype in (None, torch.bfloat16))
