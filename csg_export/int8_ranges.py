@@ -15,6 +15,7 @@ from onnx import ModelProto
 from onnxruntime.quantization import CalibrationMethod as OrtMethod
 from onnxruntime.quantization.calibrate import CalibrationDataReader, TensorsData, create_calibrator
 
+from csg.errors import VerificationError
 from csg.provenance import CalibrationMethod
 from csg_export.onnx_graph import INPUT
 
@@ -45,9 +46,12 @@ def measured_ranges(
         batches: prepared images, uint8 (B, H, W, 3).
         symmetric: whether the numbers have no zero point.
         operators: the operators whose inputs and outputs are measured.
+
+    Raises:
+        VerificationError: a value is NaN or infinite on some image.
     """
     with _calibrated(model, batches, method, symmetric, operators) as calibrator:
-        return _least_squares(calibrator, symmetric) if method == "mse" else calibrator.compute_data()
+        return _finite(_least_squares(calibrator, symmetric) if method == "mse" else calibrator.compute_data())
 
 
 def histogram_ranges(
@@ -57,9 +61,9 @@ def histogram_ranges(
     with _calibrated(model, batches, "percentile", symmetric, operators) as calibrator:
         found = {name: (lowest, highest) for name, (_, _, lowest, highest, _) in _histograms(calibrator).items()}
         return {
-            "mse": _least_squares(calibrator, symmetric),
-            "percentile": calibrator.compute_data(),
-            "minmax": _tensors_data(found),
+            "mse": _finite(_least_squares(calibrator, symmetric)),
+            "percentile": _finite(calibrator.compute_data()),
+            "minmax": _finite(_tensors_data(found)),
         }
 
 
@@ -81,8 +85,30 @@ def _calibrated(
             )
             for images in batches:
                 for start in range(0, len(images), CALIBRATION_BATCH):
-                    calibrator.collect_data(_Images([images[start : start + CALIBRATION_BATCH]]))
+                    _collect(calibrator, images[start : start + CALIBRATION_BATCH])
             yield calibrator
+
+
+def _collect(calibrator: Any, images: np.ndarray) -> None:
+    try:
+        calibrator.collect_data(_Images([images]))
+    except ValueError as error:
+        if "finite" in str(error):  # numpy's histogram
+            raise _not_finite() from None
+        raise
+
+
+def _finite(ranges: Ranges) -> Ranges:
+    """The ranges, if all their ends are finite."""
+    for value in ranges.values():
+        if not np.isfinite([np.min(end) for end in value.range_value]).all():
+            raise _not_finite()
+    return ranges
+
+
+def _not_finite() -> VerificationError:
+    what = "the network's own values are not finite on training images, so they have no range for int8"
+    return VerificationError(what, "train again with smaller learning rates, or export another precision")
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]

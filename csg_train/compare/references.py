@@ -96,5 +96,7 @@ def notes(folder: Path, score: str) -> list[str]:
         panel, _ = read_panel(file, None)
         assert panel.score is not None
         what = f"the model {panel.name}"
-        said.append(f"In circle.png, {what}, has seen real images: {score.removesuffix(' %')} {100 * panel.score:.1f} %.")
+        said.append(
+            f"In circle.png, {what}, has seen real images: {score.removesuffix(' %')} {100 * panel.score:.1f} %."
+        )
     return said

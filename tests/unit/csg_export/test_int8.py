@@ -1,15 +1,18 @@
 """int8: how it is made, on small networks, and what its bundle says."""
 
+import functools
 import tracemalloc
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
+from csg.errors import VerificationError
 from csg_export.inspect import graph_contents
 from csg_export.int8 import ONNXRUNTIME_INT8, TENSORRT_INT8, to_int8
 from csg_export.int8_ranges import least_squares_range
@@ -83,6 +86,31 @@ def test_percentiles_of_values_that_are_alike_at_first_take_no_memory():
     to_int8(graph(Mean()), [alike, IMAGES], how, TENSORRT_INT8)
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
+
+
+@functools.cache
+def overflowing(weight):
+    """The graph of a network with finite logits, whose map is infinite or NaN."""
+
+    class Overflowing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+            nn.init.constant_(self.conv.weight, weight)
+
+        def forward(self, images):
+            maps = self.conv(images.permute(0, 3, 1, 2).float())
+            return torch.nan_to_num(maps, 0, 1, -1).mean((2, 3))
+
+    return graph(Overflowing())
+
+
+@pytest.mark.parametrize("method", ["minmax", "entropy", "percentile", "mse"])
+@pytest.mark.parametrize("weight", [1e38, float("nan")])
+def test_a_network_whose_inner_values_are_not_finite_is_refused(method, weight):
+    how = CALIBRATION.model_copy(update={"method": method})
+    with pytest.raises(VerificationError, match="not finite on training images"):
+        to_int8(overflowing(weight), [IMAGES], how, ONNXRUNTIME_INT8)
 
 
 def test_int8_can_leave_the_first_and_the_last_layer_in_float32():
