@@ -51,7 +51,7 @@ def measured_ranges(
         VerificationError: a value is NaN or infinite on some image.
     """
     with _calibrated(model, batches, method, symmetric, operators) as calibrator:
-        return _finite(_least_squares(calibrator, symmetric) if method == "mse" else calibrator.compute_data())
+        return _least_squares(calibrator, symmetric) if method == "mse" else calibrator.compute_data()
 
 
 def histogram_ranges(
@@ -61,9 +61,9 @@ def histogram_ranges(
     with _calibrated(model, batches, "percentile", symmetric, operators) as calibrator:
         found = {name: (lowest, highest) for name, (_, _, lowest, highest, _) in _histograms(calibrator).items()}
         return {
-            "mse": _finite(_least_squares(calibrator, symmetric)),
-            "percentile": _finite(calibrator.compute_data()),
-            "minmax": _finite(_tensors_data(found)),
+            "mse": _least_squares(calibrator, symmetric),
+            "percentile": calibrator.compute_data(),
+            "minmax": _tensors_data(found),
         }
 
 
@@ -83,32 +83,28 @@ def _calibrated(
                 ORT_METHODS[method],
                 extra_options={"symmetric": symmetric and method not in ("percentile", "mse")},
             )
+            calibrator.infer_session = _CheckedSession(calibrator.infer_session)
             for images in batches:
                 for start in range(0, len(images), CALIBRATION_BATCH):
-                    _collect(calibrator, images[start : start + CALIBRATION_BATCH])
+                    calibrator.collect_data(_Images([images[start : start + CALIBRATION_BATCH]]))
             yield calibrator
 
 
-def _collect(calibrator: Any, images: np.ndarray) -> None:
-    try:
-        calibrator.collect_data(_Images([images]))
-    except ValueError as error:
-        if "finite" in str(error):  # numpy's histogram
-            raise _not_finite() from None
-        raise
+class _CheckedSession:
+    """The calibrator's session, which refuses values that are not finite: the histograms pass over NaN in silence."""
 
+    def __init__(self, session: Any):
+        self.session = session
 
-def _finite(ranges: Ranges) -> Ranges:
-    """The ranges, if all their ends are finite."""
-    for value in ranges.values():
-        if not np.isfinite([np.min(end) for end in value.range_value]).all():
-            raise _not_finite()
-    return ranges
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
 
-
-def _not_finite() -> VerificationError:
-    what = "the network's own values are not finite on training images, so they have no range for int8"
-    return VerificationError(what, "train again with smaller learning rates, or export another precision")
+    def run(self, names: Sequence[str] | None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        values: list[np.ndarray] = self.session.run(names, inputs)
+        if not all(np.isfinite(value).all() for value in values):
+            what = "the network's own values are not finite on training images, so they have no range for int8"
+            raise VerificationError(what, "train again with smaller learning rates, or export another precision")
+        return values
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]

@@ -120,18 +120,11 @@ def forward_backward_ms(layer: nn.Module, channels: int, sides: tuple[int, int],
     return median_ms(work)
 
 
-def frozen_block(fast: bool) -> nn.Module:
-    """A convolution with a frozen batch norm, as the encoder has it or plain."""
-    block = nn.Sequential(nn.Conv2d(256, 256, 1, bias=False), nn.BatchNorm2d(256).eval())
-    if fast:
-        use_fast_layers(block)
-    return block
-
-
-def clamped_block(fast: bool) -> nn.Module:
-    """A widening convolution of MobileNetV2 with its frozen batch norm and ReLU6, as the encoder has it or plain."""
-    layers = nn.Conv2d(24, 144, 1, bias=False), nn.BatchNorm2d(144).eval(), nn.ReLU6(inplace=True)
-    block = nn.Sequential(*layers)
+def frozen_block(fast: bool, widths: tuple[int, int] = (256, 256), relu6: bool = False) -> nn.Module:
+    """A convolution with a frozen batch norm, and a ReLU6 if asked, as the encoder has them or plain."""
+    block = nn.Sequential(nn.Conv2d(*widths, 1, bias=False), nn.BatchNorm2d(widths[1]).eval())
+    if relu6:
+        block.append(nn.ReLU6(inplace=True))
     if fast:
         use_fast_layers(block)
     return block
@@ -148,6 +141,7 @@ def deeplab_branch(fast: bool) -> nn.Module:
     return (DilatedConv2d if fast else nn.Conv2d)(1280, 19, 3, padding=6, dilation=6)
 
 
+clamped_block = functools.partial(frozen_block, widths=(24, 144), relu6=True)
 dilated_depthwise = functools.partial(depthwise, channels=960, dilation=4)
 LAYERS: dict[str, tuple[Callable[[bool], nn.Module], int, tuple[int, int], bool]] = {
     "frozen batch norm, 1 x 1, 256 channels, fp32": (frozen_block, 256, (56, 56), False),

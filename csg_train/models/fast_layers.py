@@ -7,7 +7,8 @@ measures it:
 - A frozen batch norm is folded into the convolution before it, in every forward pass (FoldingConv2d).
 - On a CPU, a convolution applies the ReLU6 after it (FoldingConv2d, csg_train/models/onednn_convolution.py).
 - On a CPU, oneDNN's backward pass of depthwise convolutions has slow cases. A strided one has a backward pass of its
-  own under autocast (the same file); a dilated one trains on interleaved grids (FoldingConv2d).
+  own under autocast (the same file), and stays float32 where that can't be; a dilated one trains on interleaved grids
+  (FoldingConv2d).
 - On a CPU, a 3 x 3 convolution to few channels at a large dilation trains tap by tap (DilatedConv2d).
 """
 
@@ -26,7 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from csg_train.models.onednn_convolution import Shape, convolution, supported
 
-Strategy = Literal["plain", "onednn", "grids", "taps"]
+Strategy = Literal["plain", "onednn", "float32", "grids", "taps"]
 
 
 def fast_layers_enabled() -> bool:
@@ -73,11 +74,11 @@ class FoldingConv2d(nn.Conv2d):
         if depthwise and not strided and self.dilation != (1, 1) and self.training and torch.is_grad_enabled():
             return "grids"
         autocast = torch.is_autocast_enabled("cpu")
-        if not supported(torch.get_autocast_dtype("cpu") if autocast else self.weight.dtype):
-            return "plain"
-        if torch.compiler.is_compiling():  # in an export too: the graph has the layers by themselves
-            return "plain"
-        return "onednn" if self._takes_relu6() or (autocast and depthwise and strided) else "plain"
+        slow = autocast and depthwise and strided
+        known = supported(torch.get_autocast_dtype("cpu") if autocast else self.weight.dtype)
+        if torch.compiler.is_compiling() or not known:  # in an export too: the graph has the layers by themselves
+            return "float32" if slow else "plain"
+        return "onednn" if slow or self._takes_relu6() else "plain"
 
     def clamps(self, x: Tensor) -> bool:
         """Whether its outputs for a map, or for one on the same device, are past the ReLU6 already."""
@@ -96,6 +97,9 @@ class FoldingConv2d(nn.Conv2d):
             return self._by_grids(x, weight, bias)
         if strategy == "onednn":
             return convolution(x, weight, bias, Shape.of(self, self._takes_relu6()))
+        if strategy == "float32":
+            with torch.autocast("cpu", enabled=False):
+                return cast(Tensor, self._conv_forward(x.float(), weight, bias))
         return cast(Tensor, self._conv_forward(x, weight, bias))
 
     def _takes_relu6(self) -> bool:
@@ -207,28 +211,28 @@ def use_fast_layers(module: nn.Module) -> None:
     in place."""
     if not fast_layers_enabled():
         return
-    for conv, norm, after in _in_a_row(module):
-        if type(conv[1]) is nn.Conv2d and conv[1].bias is None and type(norm[1]) is nn.BatchNorm2d:
-            folded = FoldedBatchNorm2d(norm[1])
-            folding = FoldingConv2d(conv[1], folded)
-            module.register_module(conv[0], folding)
-            module.register_module(norm[0], folded)
-            if type(after[1]) is nn.ReLU6:
-                module.register_module(after[0], FoldedReLU6(after[1], folding))
+    for (conv_name, conv), (norm_name, norm), (after_name, after) in _in_a_row(module):
+        if type(conv) is nn.Conv2d and conv.bias is None and type(norm) is nn.BatchNorm2d:
+            folded = FoldedBatchNorm2d(norm)
+            folding = FoldingConv2d(conv, folded)
+            module.register_module(conv_name, folding)
+            module.register_module(norm_name, folded)
+            if type(after) is nn.ReLU6:
+                module.register_module(after_name, FoldedReLU6(after, folding))
     for child in module.children():
         use_fast_layers(child)
 
 
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold batch norms into their FoldingConv2d for good, in a network that is not trained any more; in place."""
-    for conv, norm, after in _in_a_row(module):
-        if isinstance(conv[1], FoldingConv2d) and conv[1].norm == (norm[1],):
-            both = fuse_conv_bn_eval(conv[1], conv[1].norm[0])
+    for (conv_name, conv), (norm_name, norm), (after_name, after) in _in_a_row(module):
+        if isinstance(conv, FoldingConv2d) and conv.norm == (norm,):
+            both = fuse_conv_bn_eval(conv, conv.norm[0])
             both.norm = ()
-            module.register_module(conv[0], both)
-            module.register_module(norm[0], nn.Identity())
-            if isinstance(after[1], FoldedReLU6):
-                module.register_module(after[0], FoldedReLU6(after[1], both))
+            module.register_module(conv_name, both)
+            module.register_module(norm_name, nn.Identity())
+            if isinstance(after, FoldedReLU6):
+                module.register_module(after_name, FoldedReLU6(after, both))
     for child in module.children():
         fold_batch_norms(child)
 

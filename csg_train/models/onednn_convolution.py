@@ -120,5 +120,5 @@ def _of_strided_input(gradient: Tensor, x: Tensor, weight: Tensor, shape: Shape)
     (rows, columns), (top, left) = weight.shape[2:], shape.padding
     height, width = x.shape[2] - rows + 1 + 2 * top, x.shape[3] - columns + 1 + 2 * left
     spread = gradient.new_zeros(len(x), height, width, x.shape[1]).permute(0, 3, 1, 2)
-    spread[:, :, :: shape.stride[0], :: shape.stride[1]][:, :, : gradient.shape[2], : gradient.shape[3]] = gradient
+    spread[:, :, :: shape.stride[0], :: shape.stride[1]] = gradient
     return F.conv2d(spread, weight.flip(2, 3), padding=(rows - 1 - top, columns - 1 - left), groups=shape.groups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -23,8 +24,7 @@ def release_memory() -> None:
     processes can't use it. Only glibc has a call that gives it back.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
+    if trim := _of_glibc("malloc_trim"):
         trim(0)
     torch.cuda.empty_cache()
 
@@ -36,7 +36,12 @@ def keep_freed_memory() -> None:
     for each 4 kB. A step's tensors have the sizes of those of the step before. No effect with other C
     libraries, or where the environment has one of MALLOC_SETTINGS.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_glibc("mallopt")
     if mallopt and not any(os.environ.get(name) for name in MALLOC_SETTINGS):
         mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
         mallopt(M_TRIM_THRESHOLD, LARGEST_REST)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of glibc's allocator; None with another C library."""
+    return getattr(ctypes.CDLL(None), name, None)

@@ -89,14 +89,14 @@ def test_percentiles_of_values_that_are_alike_at_first_take_no_memory():
 
 
 @functools.cache
-def overflowing(weight):
-    """The graph of a network with finite logits, whose map is infinite or NaN."""
+def overflowing(weight, channels):
+    """The graph of a network with finite logits, of whose four maps some are infinite or NaN."""
 
     class Overflowing(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 1)
-            nn.init.constant_(self.conv.weight, weight)
+            nn.init.constant_(self.conv.weight[:channels], weight)
 
         def forward(self, images):
             maps = self.conv(images.permute(0, 3, 1, 2).float())
@@ -107,10 +107,11 @@ def overflowing(weight):
 
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile", "mse"])
 @pytest.mark.parametrize("weight", [1e38, float("nan")])
-def test_a_network_whose_inner_values_are_not_finite_is_refused(method, weight):
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_network_whose_inner_values_are_not_finite_is_refused(method, weight, channels):
     how = CALIBRATION.model_copy(update={"method": method})
     with pytest.raises(VerificationError, match="not finite on training images"):
-        to_int8(overflowing(weight), [IMAGES], how, ONNXRUNTIME_INT8)
+        to_int8(overflowing(weight, channels), [IMAGES], how, ONNXRUNTIME_INT8)
 
 
 def test_int8_can_leave_the_first_and_the_last_layer_in_float32():

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from csg_train.models.backbones import Encoder
@@ -105,6 +106,15 @@ def test_a_convolution_clamps_as_the_relu6_after_its_norm(conv, frozen, training
     x = torch.randn(2, 6, 9, 11)
     assert fast[0].clamps(x) == (frozen and not (training and "dilation" in conv))
     assert_same(fast, plain, x)
+
+
+def test_a_strided_depthwise_convolution_stays_float32_where_onednn_has_no_dtype():
+    plain = nn.Conv2d(6, 6, 3, 2, groups=6, bias=False)
+    layer, x = FoldingConv2d(plain), torch.randn(2, 6, 9, 9)
+    with torch.autocast("cpu", torch.float16):
+        assert layer.strategy(x) == "float32"
+        y = layer(x)
+    torch.testing.assert_close(y, F.conv2d(x, plain.weight, None, 2, groups=6))
 
 
 def test_a_convolution_that_leaves_its_norm_leaves_the_relu6_too():
