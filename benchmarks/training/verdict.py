@@ -2,27 +2,30 @@
 
     python -m benchmarks.training.verdict DATA OUT [--at-once 2] [--minutes M] [--lines NAME ...]
 
-DATA has the folders pacs, vehicles, signs, street and camvid. Each line is a comparison in a folder of OUT, for which
-`csg compare` takes the finished runs as they are: the commands are printed at the end. After M minutes nothing is
-started any more and what runs is stopped; the same command continues.
+DATA has the folders pacs, vehicles, signs, street and camvid. Each line is a comparison in a folder of OUT. When all
+methods have finished a seed, `csg compare` takes their runs into its table, and the runs may be removed: with
+docs/results as OUT, what git keeps is what the same command continues from, on another machine too. After M minutes
+nothing is started any more and what runs is stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+from csg.records import read_record
 from csg_train.compare.comparison import Comparison
-from csg_train.compare.plan import keep_plan
-from csg_train.compare.results import Trial
+from csg_train.compare.plan import PLAN, Plan, keep_plan
+from csg_train.compare.results import MethodResult, Trial, read_results
 from csg_train.compare.runs import training_command
 from csg_train.compare.tuning import best_trial, candidates, held_out_images, recipe_for, trial_settings
 from csg_train.methods.spec import MethodSpec, parse_method
@@ -69,14 +72,15 @@ class Line:
         task = "seg" if self.recipe in ("camvid", "digit-scenes") else "cls"
         return with_absolute_paths(load_task_recipe(task, self.recipe, ALL | self.settings | rates | sources))
 
-    def command(self, data: Path, out: Path, seeds: int, rates: dict[str, float]) -> str:
+    def command(self, data: Path, out: Path, seeds: int, rates: dict[str, float]) -> list[str]:
         """What takes the finished runs into a table."""
-        words = ["csg", "compare", self.base(data, rates).task, "--recipe", self.recipe, "--out", str(out / self.name)]
+        words = [sys.executable, "-m", "csg", "compare", self.base(data, rates).task]
+        words += ["--recipe", self.recipe, "--out", str(out / self.name)]
         words += [w for name in self.train for w in ("--data", str(data / name))]
         words += ["--real-data", str(data / self.real), "--seeds", str(seeds), *([] if self.tune else ["--no-tune"])]
         words += [w for name in self.methods for w in ("--method", name)]
         words += [w for name, value in (ALL | self.settings | rates).items() for w in ("--set", f"{name}={value}")]
-        return shlex.join(words)
+        return words
 
 
 PACS, VEHICLES, SIGNS = ("pacs/cartoon", "pacs/art_painting"), ("vehicles/rendered",), ("signs/synthetic",)
@@ -101,13 +105,24 @@ class Trainings:
     def __init__(self, at_once: int, end: float):
         self.pool, self.end = ThreadPoolExecutor(at_once), end
 
-    def all(self, jobs: Iterator[tuple[Path, Callable[[], Recipe]]]) -> None:
-        """Train each run that is not finished, in this order."""
-        list(self.pool.map(lambda job: self._train(*job), jobs))
+    def all(self, jobs: Iterator[tuple[Path, Callable[[], Recipe]]], ended: Callable[[Path], None]) -> None:
+        """Train each run that is not finished, in this order.
+
+        Args:
+            jobs: folders of runs, and their settings.
+            ended: called with the folder of each run that has ended.
+        """
+
+        def train(job: tuple[Path, Callable[[], Recipe]]) -> None:
+            self._train(*job)
+            if Run(job[0]).ended:
+                ended(job[0])
+
+        list(self.pool.map(train, jobs))
 
     def _train(self, folder: Path, recipe: Callable[[], Recipe]) -> None:
         run = Run(folder)
-        if run.finished or run.diverged or time.monotonic() > self.end:
+        if run.ended or time.monotonic() > self.end:
             return
         comparison, kind = folder.parent.parent, folder.parent.name
         command = training_command(comparison, f"{kind}/{folder.name}", recipe())
@@ -134,26 +149,34 @@ class Making:
     """
 
     def __init__(self, line: Line, data: Path, out: Path):
-        self.line, self.data, self.folder = line, data, out / line.name
+        self.line, self.data, self.out, self.folder = line, data, out, out / line.name
         self.rates_folder = out / "rates" / line.name
         self.specs = [parse_method(method) for method in line.methods]
         self.base = line.base(data, {})
         self.images = TASKS[self.base.task].read_synthetic(self.base)
-        self.chosen: dict[str, float] = {}
+        self.chosen = self._rates_of_plan()
+        self.taking = Lock()
 
     def rates(self) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
         """The runs that choose the learning rates."""
-        for factor in FACTORS if self.line.rates else ():
+        for factor in FACTORS if self.line.rates and not self.chosen else ():
             changes = self._rates(factor) | held_out_images(self.base) | {"evaluate_every": 0}
             recipe = recipe_for(parse_method("none"), self.base, changes)
             yield self.rates_folder / f"{factor:.2f}", lambda recipe=recipe: recipe
+
+    def _rates_of_plan(self) -> dict[str, float]:
+        """The learning rates that were chosen before, if the comparison has been started."""
+        if not self.line.rates or not (self.folder / PLAN).is_file():
+            return {}
+        rates = read_record(self.folder / PLAN, Plan, "restore it").recipe["optim"]
+        return {f"optim.{name}": rates[name] for name in ("lr_backbone", "lr_heads")}
 
     def _rates(self, factor: float) -> dict[str, float]:
         return {f"optim.{name}": factor * getattr(self.base.optim, name) for name in ("lr_backbone", "lr_heads")}
 
     def start(self) -> None:
         """Choose the learning rates, and fix what all methods share."""
-        if self.line.rates:
+        if self.line.rates and not self.chosen:
             self.chosen = best_trial([self._trial(factor) for factor in FACTORS]).changes
         base = self.line.base(self.data, self.chosen)
         self.base = keep_plan(self.folder, base, self.line.tune, self.images.fingerprint())
@@ -167,35 +190,60 @@ class Making:
 
     def tries(self) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
         """The runs of tuning."""
-        for spec in self.specs if self.line.tune else ():
+        untuned = [spec for spec in self.specs if self.line.tune and spec.label not in self._results()]
+        for spec in untuned:
             for number, candidate in enumerate(candidates(spec, self.base)):
                 changes = trial_settings(self.base, len(self.images), candidate)
                 recipe = recipe_for(spec, self.base, changes)
                 yield self.folder / f"tune/{spec.file_name}-{number}", lambda recipe=recipe: recipe
 
     def runs(self, seeds: range) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
-        """The runs of the table, seed by seed."""
+        """The runs of the table that it does not have, seed by seed."""
         for seed in (seed for seed in seeds if seed < self.line.seeds):
             for spec in self.specs:
-                yield self._folder(spec, seed), lambda spec=spec, seed=seed: self._recipe(spec, seed)
+                if seed not in self._in_table(spec):
+                    yield self._folder(spec, seed), lambda spec=spec, seed=seed: self._recipe(spec, seed)
+
+    def take(self) -> None:
+        """Take the runs into the table, if all methods have finished another seed."""
+        with self.taking:
+            seeds = self.seeds()
+            if all(len(self._in_table(spec)) >= seeds for spec in self.specs):
+                return
+            command = self.line.command(self.data, self.out, seeds, self.chosen)
+            with (self.folder / "logs/compare.log").open("a") as log:
+                code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+            print(f"{self.line.name}: {seeds} seeds, exit code {code}", flush=True)
 
     def seeds(self) -> int:
         """How many seeds all methods have finished."""
-        ended = (all(Run(self._folder(s, seed)).ended for s in self.specs) for seed in range(self.line.seeds))
+        ended = (all(self._ended(spec, seed) for spec in self.specs) for seed in range(self.line.seeds))
         return next((seed for seed, done in enumerate(ended) if not done), self.line.seeds)
+
+    def _results(self) -> dict[str, MethodResult]:
+        return read_results(self.folder, self.base.task)
+
+    def _in_table(self, spec: MethodSpec) -> set[int]:
+        method = self._results().get(spec.label)
+        return {run.seed for run in method.runs} if method else set()
+
+    def _ended(self, spec: MethodSpec, seed: int) -> bool:
+        return seed in self._in_table(spec) or Run(self._folder(spec, seed)).ended
 
     def _folder(self, spec: MethodSpec, seed: int) -> Path:
         return self.folder / f"runs/{spec.file_name}-{seed}"
 
     def _recipe(self, spec: MethodSpec, seed: int) -> Recipe:
         chosen: dict[str, Any] = {}
-        if self.line.tune:
+        if earlier := self._results().get(spec.label):
+            chosen = earlier.chosen
+        elif self.line.tune:
             chosen = best_trial(Comparison(self.folder, self.base, self.images, "").tune(spec)).changes
         return recipe_for(spec, self.base, chosen | {"seed": seed})
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Make the runs, and print how to take them into tables."""
+    """Make the runs and their tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
@@ -204,15 +252,16 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--lines", nargs="+", default=[line.name for line in LINES])
     given = parser.parse_args(words)
     trainings = Trainings(given.at_once, time.monotonic() + 60 * given.minutes)
-    lines = [Making(line, given.data, given.out) for line in LINES if line.name in given.lines]
-    trainings.all(job for line in lines for job in line.rates())
-    for line in lines:
+    lines = {line.name: Making(line, given.data, given.out) for line in LINES if line.name in given.lines}
+    making = list(lines.values())
+    trainings.all((job for line in making for job in line.rates()), lambda folder: None)
+    for line in making:
         line.start()
-    trainings.all(job for line in lines for job in line.tries())
-    trainings.all(job for seeds in (range(3), range(3, 5)) for line in lines for job in line.runs(seeds))
-    for line in lines:
+    trainings.all((job for line in making for job in line.tries()), lambda folder: None)
+    jobs = (job for seeds in (range(3), range(3, 5)) for line in making for job in line.runs(seeds))
+    trainings.all(jobs, lambda folder: lines[folder.parent.parent.name].take())
+    for line in making:
         print(f"# {line.line.name}: {line.seeds()} of {line.line.seeds} seeds")
-        print(line.line.command(given.data, given.out, line.seeds(), line.chosen))
 
 
 if __name__ == "__main__":
