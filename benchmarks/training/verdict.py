@@ -88,9 +88,9 @@ LINES = (
     Line("vehicles-long", "pacs", VEHICLES, "vehicles/real", LONG, THREE, seeds=5, rates=True),
     Line("pacs-long", "pacs", PACS, "pacs/photo", LONG, THREE, seeds=5, rates=True),
     Line("street", "camvid", ("street",), "camvid", {**SHORT, "data.labels": "camvid11"}, THREE, tune=True),
-    Line("vehicles", "pacs", VEHICLES, "vehicles/real", SHORT, EIGHT),
-    Line("pacs", "pacs", PACS, "pacs/photo", SHORT, EIGHT),
-    Line("signs", "pacs", SIGNS, "signs/real", SHORT, EIGHT),
+    Line("vehicles-short", "pacs", VEHICLES, "vehicles/real", SHORT, EIGHT),
+    Line("pacs-short", "pacs", PACS, "pacs/photo", SHORT, EIGHT),
+    Line("signs-short", "pacs", SIGNS, "signs/real", SHORT, EIGHT),
 )
 
 
