@@ -87,9 +87,9 @@ def test_the_process_of_a_model_is_killed(served, lists, undisturbed, tmp_path):
         process.kill()
         assert client.poll() is None
         out, said = client.communicate(timeout=180)
-    assert client.returncode == 0, said
-    assert figures(out) == undisturbed
     log = (served.repository / ".csg-serve.log").read_text()
+    assert client.returncode == 0, f"{said}\nthe server's log ends with\n{log[-8000:]}"
+    assert figures(out) == undisturbed
     assert "csg: the process of colour version" in log
     process, *_ = processes_of_model(served, "colour_encoded")
     process.kill()
