@@ -118,6 +118,15 @@ def until_timeout(log_file: Path) -> Iterator[None]:
     raise ServerError(f"tritonserver took more than {LOAD_TIMEOUT_S} s", f"see {log_file}")
 
 
+def is_in_service(repository: Path, server: ServerState, model: str, version: int) -> bool:
+    """Whether a version is not being loaded or unloaded, nor unloaded; True also if the server does not say."""
+    try:
+        entry = _index_entry(repository, server, model, version)
+    except ServerError:
+        return True
+    return entry.get("state") not in ("LOADING", "UNLOADING") and entry.get("reason") != "unloaded"
+
+
 def _index_entry(repository: Path, server: ServerState, model: str, version: int) -> dict[str, str]:
     """Return a version's entry in the index; empty if there is none."""
     for entry in repository_index(repository, server.http):

@@ -21,8 +21,9 @@ import psutil
 
 from csg.console import log
 from csg.errors import CsgError
-from csg_serve.server.control import load_model, unload_model
+from csg_serve.server.control import is_in_service, load_model, unload_model
 from csg_serve.server.state import LOG, ServerState, read_state
+from csg_serve.server.stubs import Stubs
 from csg_serve.triton.failures import mark_served
 
 WATCH_S = 1
@@ -38,25 +39,22 @@ def start_watchdog(repository: Path, token: str) -> None:
 
 
 def watch(repository: Path, state: ServerState) -> None:
-    """Watch the processes and the answers of a server's models until the server ends.
-
-    A process that is dead in two looks in a row is reported: one that Triton ended itself disappears in between.
-    """
+    """Watch the processes and the answers of a server's models until the server ends."""
     server = psutil.Process(state.pid)
+    stubs = Stubs(server, state.token)
     answers, started = None, time.monotonic()
-    scripts: dict[int, Path] = {}
-    suspects: set[int] = set()
     while True:
         try:
             server.wait(WATCH_S)
             return
         except psutil.TimeoutExpired:
-            dead = _find_dead(server, scripts)
-        for script in {scripts.pop(pid) for pid in dead & suspects & scripts.keys()}:
+            died = stubs.died()
+        for script in died:
             model, version = script.parent.parent.name, script.parent.name
-            log(f"csg: the process of {model} version {version} died; loading the model again")
-            _load_again(repository, state, script.parent)
-        suspects = dead
+            if is_in_service(repository, state, model, int(version)):
+                log(f"csg: the process of {model} version {version} died; loading the model again")
+                stubs.loads_again(script)
+                _load_again(repository, state, script.parent)
         if answers is None and time.monotonic() > started + FIRST_S:
             from csg_serve.server.answer_watch import (
                 AnswerWatch,
@@ -74,28 +72,7 @@ def watch(repository: Path, state: ServerState) -> None:
                 mark_served(repository, model, finding.found.reason)
                 unload_model(repository, model)
             else:
-                _end_processes(scripts, repository / model / version)
-
-
-def _find_dead(server: psutil.Process, scripts: dict[int, Path]) -> set[int]:
-    """Return the pids of dead model processes that Triton has not collected.
-
-    Args:
-        server: tritonserver.
-        scripts: <repository>/<model>/<version>/model.py of each known process, by pid; new processes are added.
-    """
-    dead = set()
-    for process in server.children():
-        try:
-            script = next((word for word in process.cmdline() if word.endswith("/model.py")), None)
-        except psutil.ZombieProcess:
-            dead.add(process.pid)
-        except psutil.NoSuchProcess:
-            continue
-        else:
-            if script:
-                scripts[process.pid] = Path(script)
-    return dead
+                _end_processes(stubs, repository / model / version)
 
 
 def _load_again(repository: Path, state: ServerState, folder: Path) -> None:
@@ -108,13 +85,12 @@ def _load_again(repository: Path, state: ServerState, folder: Path) -> None:
         log(f"csg: {folder.parent.name} could not be loaded again: {error}")
 
 
-def _end_processes(scripts: dict[int, Path], folder: Path) -> None:
+def _end_processes(stubs: Stubs, folder: Path) -> None:
     """End the processes of a version, and forget them: they are not dead, and not to be started again."""
-    pids = [pid for pid, script in scripts.items() if script.parent == folder]
+    pids = stubs.forget(folder)
     ended = "its processes end" if pids else "it has no processes that could be ended; stop the server"
     log(f"csg: {folder.parent.name} is taken out of service: {ended}")
     for pid in pids:
-        del scripts[pid]
         with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).kill()
 

@@ -1,0 +1,113 @@
+"""Which processes of the Python backend the watchdog takes for dead."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from csg_serve.server.stubs import Stubs
+from csg_serve.triton.protocol import LOAD_TIMEOUT_S
+
+TOKEN = "csg-0123-"
+
+
+@dataclass
+class Process:
+    pid: int
+    started: float
+    instance: str = "colour_0_0"
+    model: str = "colour"
+    dead: bool = False
+
+    def cmdline(self):
+        if self.dead:
+            raise psutil.ZombieProcess(self.pid)
+        script = f"/repository/{self.model}/1/model.py"
+        return ["/backends/stub", script, f"{TOKEN}{self.pid}", "1048576", "99", self.instance, "DEFAULT"]
+
+    def create_time(self):
+        return self.started
+
+
+class Server:
+    def __init__(self):
+        self.processes = []
+
+    def children(self):
+        return self.processes
+
+
+def watching(*of_looks, stubs=None):
+    """The models whose processes are found dead, look by look."""
+    stubs = stubs or Stubs(Server(), TOKEN)
+    found = []
+    for stubs.server.processes in map(list, of_looks):
+        found.append(sorted(script.parent.parent.name for script in stubs.died()))
+    return found
+
+
+def dead(process):
+    return Process(process.pid, process.started, process.instance, process.model, dead=True)
+
+
+A, B = Process(10, 100.0), Process(11, 100.01, "colour_0_1")
+OTHER = Process(12, 100.02, "faces_0_0", "faces")
+NEW_A, NEW_B = Process(20, 200.0), Process(21, 200.01, "colour_0_1")
+
+
+def test_a_process_that_died_is_found_beside_the_other_instances():
+    assert watching([A, B, OTHER], [A, dead(B), OTHER], [A, dead(B), OTHER]) == [[], [], ["colour"]]
+    assert watching([A, OTHER], [dead(A), dead(OTHER)], [dead(A), dead(OTHER)]) == [[], [], ["colour", "faces"]]
+
+
+def test_one_that_triton_collects_is_not():
+    assert watching([A, B], [A, dead(B)], [A], [A]) == [[], [], [], []]
+
+
+def test_one_that_was_replaced_is_not():
+    """Triton ends the processes of the earlier load itself, and may take seconds to collect them on a busy machine."""
+    old = dead(A), dead(B)
+    assert watching([A, B], [A, B, NEW_A, NEW_B], [*old, NEW_A, NEW_B], [*old, NEW_A, NEW_B]) == [[], [], [], []]
+
+
+def test_one_of_the_new_load_is_found_beside_those_of_the_earlier():
+    ends = [dead(A), dead(B), NEW_A, dead(NEW_B)]
+    assert watching([A, B, NEW_A, NEW_B], ends, ends) == [[], [], ["colour"]]
+
+
+def test_one_that_asked_for_the_configuration_is_none():
+    asking = Process(9, 99.0, "colour")
+    assert watching([asking, A], [dead(asking), A], [dead(asking), A]) == [[], [], []]
+
+
+def test_one_that_was_never_seen_alive_is_none():
+    assert watching([dead(A), B], [dead(A), B]) == [[], []]
+
+
+def test_a_number_that_is_used_again_is_another_process():
+    again = Process(10, 300.0, "faces_0_0", "faces")
+    assert watching([A, B], [B], [again, B], [dead(again), B], [dead(again), B])[-1] == ["faces"]
+
+
+def test_a_second_death_waits_for_the_load(monkeypatch):
+    """The load replaces all processes of the version; one that dies in it is no reason for another one."""
+    now = 150.0
+    monkeypatch.setattr("time.time", lambda: now)
+    stubs = Stubs(Server(), TOKEN)
+    assert watching([A, B], [A, dead(B)], [A, dead(B)], stubs=stubs)[-1] == ["colour"]
+    stubs.loads_again(Path("/repository/colour/1/model.py"))
+    both = [dead(A), dead(B)]
+    assert watching(both, both, stubs=stubs) == [[], []]
+    assert watching([*both, NEW_A, NEW_B], [*both, NEW_A, dead(NEW_B)], stubs=stubs) == [[], []]
+    assert watching([*both, NEW_A, dead(NEW_B)], stubs=stubs) == [["colour"]]
+
+
+def test_a_load_that_never_ends_does_not_hide_a_death(monkeypatch):
+    now = [150.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    stubs = Stubs(Server(), TOKEN)
+    watching([A, B], [A, dead(B)], [A, dead(B)], stubs=stubs)
+    stubs.loads_again(Path("/repository/colour/1/model.py"))
+    assert watching([dead(A), dead(B)], [dead(A), dead(B)], stubs=stubs) == [[], []]
+    now[0] += LOAD_TIMEOUT_S
+    assert watching([dead(A), dead(B)], stubs=stubs) == [["colour"]]
