@@ -93,6 +93,9 @@ LINES = (
     Line("signs-short", "pacs", SIGNS, "signs/real", SHORT, EIGHT),
 )
 
+Job = tuple[Path, Callable[[], Recipe]]
+"""The folder of a run, and its settings."""
+
 
 class Trainings:
     """Runs of `csg train`, several at a time, until a moment.
@@ -105,18 +108,18 @@ class Trainings:
     def __init__(self, at_once: int, end: float):
         self.pool, self.end = ThreadPoolExecutor(at_once), end
 
-    def all(self, jobs: Iterator[tuple[Path, Callable[[], Recipe]]], ended: Callable[[Path], None]) -> None:
+    def all(self, jobs: Iterator[Job], then: Callable[[Path], None] | None = None) -> None:
         """Train each run that is not finished, in this order.
 
         Args:
             jobs: folders of runs, and their settings.
-            ended: called with the folder of each run that has ended.
+            then: called with the folder of each run after it.
         """
 
-        def train(job: tuple[Path, Callable[[], Recipe]]) -> None:
+        def train(job: Job) -> None:
             self._train(*job)
-            if Run(job[0]).ended:
-                ended(job[0])
+            if then:
+                then(job[0])
 
         list(self.pool.map(train, jobs))
 
@@ -149,7 +152,7 @@ class Making:
     """
 
     def __init__(self, line: Line, data: Path, out: Path):
-        self.line, self.data, self.out, self.folder = line, data, out, out / line.name
+        self.line, self.data, self.folder = line, data, out / line.name
         self.rates_folder = out / "rates" / line.name
         self.specs = [parse_method(method) for method in line.methods]
         self.base = line.base(data, {})
@@ -157,7 +160,7 @@ class Making:
         self.chosen = self._rates_of_plan()
         self.taking = Lock()
 
-    def rates(self) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
+    def rates(self) -> Iterator[Job]:
         """The runs that choose the learning rates."""
         for factor in FACTORS if self.line.rates and not self.chosen else ():
             changes = self._rates(factor) | held_out_images(self.base) | {"evaluate_every": 0}
@@ -188,7 +191,7 @@ class Making:
         print(f"{self.line.name}: {factor:.2f} of the learning rates: {held_out:.4f} of {images} held-out images")
         return Trial(changes=self._rates(factor), held_out=held_out, images=images)
 
-    def tries(self) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
+    def tries(self) -> Iterator[Job]:
         """The runs of tuning."""
         untuned = [spec for spec in self.specs if self.line.tune and spec.label not in self._results()]
         for spec in untuned:
@@ -197,38 +200,39 @@ class Making:
                 recipe = recipe_for(spec, self.base, changes)
                 yield self.folder / f"tune/{spec.file_name}-{number}", lambda recipe=recipe: recipe
 
-    def runs(self, seeds: range) -> Iterator[tuple[Path, Callable[[], Recipe]]]:
+    def runs(self, seeds: range) -> Iterator[Job]:
         """The runs of the table that it does not have, seed by seed."""
         for seed in (seed for seed in seeds if seed < self.line.seeds):
             for spec in self.specs:
-                if seed not in self._in_table(spec):
+                if (spec.label, seed) not in self._in_table():
                     yield self._folder(spec, seed), lambda spec=spec, seed=seed: self._recipe(spec, seed)
 
     def take(self) -> None:
-        """Take the runs into the table, if all methods have finished another seed."""
+        """Take the runs into the table, if all methods have ended another seed and one of them has not diverged."""
         with self.taking:
-            seeds = self.seeds()
-            if all(len(self._in_table(spec)) >= seeds for spec in self.specs):
+            table, seeds = self._in_table(), self.seeds()
+            every = ((spec, seed) for seed in range(seeds) for spec in self.specs)
+            if all((spec.label, seed) in table or Run(self._folder(spec, seed)).diverged for spec, seed in every):
                 return
-            command = self.line.command(self.data, self.out, seeds, self.chosen)
+            command = self.line.command(self.data, self.folder.parent, seeds, self.chosen)
             with (self.folder / "logs/compare.log").open("a") as log:
                 code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
             print(f"{self.line.name}: {seeds} seeds, exit code {code}", flush=True)
 
     def seeds(self) -> int:
-        """How many seeds all methods have finished."""
-        ended = (all(self._ended(spec, seed) for spec in self.specs) for seed in range(self.line.seeds))
-        return next((seed for seed, done in enumerate(ended) if not done), self.line.seeds)
+        """How many seeds all methods have ended."""
+        table = self._in_table()
+
+        def ended(seed: int) -> bool:
+            return all((spec.label, seed) in table or Run(self._folder(spec, seed)).ended for spec in self.specs)
+
+        return next((seed for seed in range(self.line.seeds) if not ended(seed)), self.line.seeds)
 
     def _results(self) -> dict[str, MethodResult]:
         return read_results(self.folder, self.base.task)
 
-    def _in_table(self, spec: MethodSpec) -> set[int]:
-        method = self._results().get(spec.label)
-        return {run.seed for run in method.runs} if method else set()
-
-    def _ended(self, spec: MethodSpec, seed: int) -> bool:
-        return seed in self._in_table(spec) or Run(self._folder(spec, seed)).ended
+    def _in_table(self) -> set[tuple[str, int]]:
+        return {(method.label, run.seed) for method in self._results().values() for run in method.runs}
 
     def _folder(self, spec: MethodSpec, seed: int) -> Path:
         return self.folder / f"runs/{spec.file_name}-{seed}"
@@ -254,10 +258,10 @@ def main(words: Sequence[str] | None = None) -> None:
     trainings = Trainings(given.at_once, time.monotonic() + 60 * given.minutes)
     lines = {line.name: Making(line, given.data, given.out) for line in LINES if line.name in given.lines}
     making = list(lines.values())
-    trainings.all((job for line in making for job in line.rates()), lambda folder: None)
+    trainings.all(job for line in making for job in line.rates())
     for line in making:
         line.start()
-    trainings.all((job for line in making for job in line.tries()), lambda folder: None)
+    trainings.all(job for line in making for job in line.tries())
     jobs = (job for seeds in (range(3), range(3, 5)) for line in making for job in line.runs(seeds))
     trainings.all(jobs, lambda folder: lines[folder.parent.parent.name].take())
     for line in making:

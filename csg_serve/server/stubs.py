@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from csg_serve.triton.protocol import LOAD_TIMEOUT_S
+LOAD_S = 60
+"""Seconds in which a load that was asked for has new processes; after them a death is reported again."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Stub:
     """Its command line but for the names of shared memory: equal for one instance in two loads of its version."""
     started: float
     """When it was started, in seconds of the system's clock."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A load of a version that was asked for."""
+
+    newest: float
+    """When the newest process of the version was started before it, as `Stub.started`."""
+    until: float
+    """The end of the time for it, of time.monotonic()."""
 
 
 class Stubs:
@@ -43,7 +54,7 @@ class Stubs:
         self.server, self.token = server, token
         self.known: dict[int, Stub] = {}
         self.dead: set[int] = set()
-        self.asked: dict[Path, float] = {}
+        self.loads: dict[Path, Load] = {}
 
     def died(self) -> set[Path]:
         """Look once; return the scripts of the processes that were dead in this look and the one before.
@@ -59,10 +70,14 @@ class Stubs:
         return {stub.script for stub in twice if stub not in replaced and not self._loads(stub.script)}
 
     def loads_again(self, script: Path) -> None:
-        """Take note that a version is loaded again: its dead processes are not reported any more."""
-        self.asked[script] = time.time()
+        """Take note that a version is about to be loaded again: its dead processes are not reported any more."""
+        self.loads[script] = Load(self._newest(script), time.monotonic() + LOAD_S)
         for pid in [pid for pid in self.dead if pid in self.known and self.known[pid].script == script]:
             del self.known[pid]
+
+    def load_failed(self, script: Path) -> None:
+        """Take note that it is not loaded: the next process that dies is reported."""
+        self.loads.pop(script, None)
 
     def forget(self, folder: Path) -> list[int]:
         """Forget the processes of a version, and return their pids."""
@@ -95,6 +110,9 @@ class Stubs:
 
     def _loads(self, script: Path) -> bool:
         """Whether a version is being loaded again and has no new process yet."""
-        asked = self.asked.get(script, 0.0)
-        new = any(stub.script == script and stub.started > asked for stub in self.known.values())
-        return not new and time.time() < asked + LOAD_TIMEOUT_S
+        load = self.loads.get(script)
+        return load is not None and time.monotonic() < load.until and self._newest(script) <= load.newest
+
+    def _newest(self, script: Path) -> float:
+        """When the newest process of a version was started."""
+        return max((stub.started for stub in self.known.values() if stub.script == script), default=0.0)

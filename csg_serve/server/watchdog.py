@@ -53,8 +53,7 @@ def watch(repository: Path, state: ServerState) -> None:
             model, version = script.parent.parent.name, script.parent.name
             if is_in_service(repository, state, model, int(version)):
                 log(f"csg: the process of {model} version {version} died; loading the model again")
-                stubs.loads_again(script)
-                _load_again(repository, state, script.parent)
+                _load_again(repository, state, stubs, script)
         if answers is None and time.monotonic() > started + FIRST_S:
             from csg_serve.server.answer_watch import (
                 AnswerWatch,
@@ -66,7 +65,7 @@ def watch(repository: Path, state: ServerState) -> None:
             log(f"csg: {model} version {version} answers wrongly: {finding.found.reason}")
             if finding.act == "load again":
                 log(f"csg: loading {model} again")
-                _load_again(repository, state, repository / model / version)
+                _load_again(repository, state, stubs, repository / model / version / "model.py")
             elif state.control == "explicit":
                 log(f"csg: unloading {model}")
                 mark_served(repository, model, finding.found.reason)
@@ -75,13 +74,16 @@ def watch(repository: Path, state: ServerState) -> None:
                 _end_processes(stubs, repository / model / version)
 
 
-def _load_again(repository: Path, state: ServerState, folder: Path) -> None:
+def _load_again(repository: Path, state: ServerState, stubs: Stubs, script: Path) -> None:
     """Load a model again; Triton does so only if a file of the version's folder has changed."""
+    folder = script.parent
+    stubs.loads_again(script)
     try:
         next(file for file in sorted(folder.glob("model.*"), reverse=True) if file.is_file()).touch()
         if state.control == "explicit":
             load_model(repository, state, folder.parent.name, int(folder.name))
     except (OSError, StopIteration, CsgError) as error:
+        stubs.load_failed(script)
         log(f"csg: {folder.parent.name} could not be loaded again: {error}")
 
 

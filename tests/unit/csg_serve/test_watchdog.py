@@ -5,8 +5,7 @@ from pathlib import Path
 
 import psutil
 
-from csg_serve.server.stubs import Stubs
-from csg_serve.triton.protocol import LOAD_TIMEOUT_S
+from csg_serve.server.stubs import LOAD_S, Stubs
 
 TOKEN = "csg-0123-"
 
@@ -89,13 +88,14 @@ def test_a_number_that_is_used_again_is_another_process():
     assert watching([A, B], [B], [again, B], [dead(again), B], [dead(again), B])[-1] == ["faces"]
 
 
-def test_a_second_death_waits_for_the_load(monkeypatch):
+SCRIPT = Path("/repository/colour/1/model.py")
+
+
+def test_a_second_death_waits_for_the_load():
     """The load replaces all processes of the version; one that dies in it is no reason for another one."""
-    now = 150.0
-    monkeypatch.setattr("time.time", lambda: now)
     stubs = Stubs(Server(), TOKEN)
     assert watching([A, B], [A, dead(B)], [A, dead(B)], stubs=stubs)[-1] == ["colour"]
-    stubs.loads_again(Path("/repository/colour/1/model.py"))
+    stubs.loads_again(SCRIPT)
     both = [dead(A), dead(B)]
     assert watching(both, both, stubs=stubs) == [[], []]
     assert watching([*both, NEW_A, NEW_B], [*both, NEW_A, dead(NEW_B)], stubs=stubs) == [[], []]
@@ -104,10 +104,19 @@ def test_a_second_death_waits_for_the_load(monkeypatch):
 
 def test_a_load_that_never_ends_does_not_hide_a_death(monkeypatch):
     now = [150.0]
-    monkeypatch.setattr("time.time", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     stubs = Stubs(Server(), TOKEN)
     watching([A, B], [A, dead(B)], [A, dead(B)], stubs=stubs)
-    stubs.loads_again(Path("/repository/colour/1/model.py"))
+    stubs.loads_again(SCRIPT)
     assert watching([dead(A), dead(B)], [dead(A), dead(B)], stubs=stubs) == [[], []]
-    now[0] += LOAD_TIMEOUT_S
+    now[0] += LOAD_S
     assert watching([dead(A), dead(B)], stubs=stubs) == [["colour"]]
+
+
+def test_a_load_that_failed_does_not_hide_a_death():
+    stubs = Stubs(Server(), TOKEN)
+    watching([A, B], [A, dead(B)], [A, dead(B)], stubs=stubs)
+    stubs.loads_again(SCRIPT)
+    stubs.load_failed(SCRIPT)
+    assert watching([A, dead(B)], [A, dead(B)], stubs=stubs) == [[], []]
+    assert watching([dead(A), dead(B)], [dead(A), dead(B)], stubs=stubs) == [[], ["colour"]]
