@@ -133,6 +133,11 @@ def _check(file: Path) -> None:
         raise VerificationError(f"{file} has the wrong SHA-256", "remove it and run `csg weights pull`")
 
 
+def _is_of_wheel(file: Path, name: str) -> bool:
+    """Whether a file, under whatever name, is one of IN_WHEEL."""
+    return file.is_file() and sha256(file) == SHA256[name]
+
+
 def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
     """The pretrained state dict of a backbone, as torchvision, timm or IBN-Net has it.
 
@@ -145,8 +150,8 @@ def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:
         InputError: the file is missing, is not a state dict, or belongs to another model.
     """
     if check_backbone(name).startswith(TIMM):
-        if file is None and name in TIMM_FILES:
-            return timm_weights.renamed(name, read_state_dict(pull(name)))
+        if name in TIMM_FILES and (file is None or _is_of_wheel(file, TIMM_FILES[name])):
+            return timm_weights.renamed(name, read_state_dict(file or pull(name)))
         return timm_weights.load_state(name, file)
     path = file or pull(name)
     if not path.is_file():

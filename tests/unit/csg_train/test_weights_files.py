@@ -9,9 +9,12 @@ import torch
 import torchvision
 
 from csg.errors import InputError, UsageError
+from csg.files import sha256
 from csg_export.checkpoint_source import from_checkpoint
 from csg_export.torchvision_source import from_torchvision
+from csg_train.models import weights
 from csg_train.models.timm_backbone import check_size
+from csg_train.models.timm_weights import meta_model
 from csg_train.models.weights import load_weights
 from tests.helpers.cli import csg, refused
 
@@ -86,6 +89,18 @@ def test_timms_own_weights_are_taken(tmp_path):
     torch.save({"state_dict": state}, tmp_path / "w.pth")
     loaded = load_weights("timm:resnet18", tmp_path / "w.pth")
     torch.testing.assert_close(loaded["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
+
+
+def test_the_file_of_a_wheel_is_taken_under_any_name(tmp_path, monkeypatch):
+    file, state = tmp_path / "copy.pth", meta_model("tf_efficientnet_lite0").state_dict()
+    torch.save({f"_{key}": torch.full(tensor.shape, float(i)) for i, (key, tensor) in enumerate(state.items())}, file)
+    with pytest.raises(InputError, match="holds other weights"):
+        load_weights("timm:tf_efficientnet_lite0", file)
+    monkeypatch.setitem(weights.SHA256, weights.LITE0, sha256(file))
+    found = load_weights("timm:tf_efficientnet_lite0", file)
+    assert [(key, int(tensor.flatten()[0])) for key, tensor in found.items()] == [
+        (key, i) for i, key in enumerate(state)
+    ]
 
 
 def test_a_timm_network_that_has_one_size_is_refused_at_another_with_its_own():

@@ -1,0 +1,32 @@
+"""How an encoder should be trained: four ways, two encoders, with and without what keeps it near its start.
+
+    python -m benchmarks.training.fine_tuning DATA OUT [--at-once 2] [--minutes M] [--lines NAME ...]
+
+DATA has the folders pacs and vehicles. The learning rates of each encoder and pair are those that plain fine-tuning
+does best with on held-out synthetic images; each row is tuned on such images too. What the tables in OUT lack is
+trained and added to them (`comparisons`).
+"""
+
+from __future__ import annotations
+
+from benchmarks.training.comparisons import Line, arguments, make
+
+SETTINGS = {"optim.steps": 300, "optim.warm_up": 20, "precision": "bf16", "data.workers": 1, "data.holdout": 0.1}
+WAYS = ("", ":model.training=lp-ft", ":model.training=lora:optim.optimizer=adamw:optim.lr_heads=0.0003")
+"""How the encoder trains: all of it, after the head (LP-FT), or by low-rank changes (LoRA)."""
+KEEPING = ("none", "csg", "miro", "none:optim.wise=auto", "none:optim.average=0.25")
+"""What keeps it near its start, and averaged weights. A frozen encoder needs none of them."""
+ROWS = (*(method + way for way in WAYS for method in KEEPING), "none:model.training=frozen")
+PAIRS = {
+    "pacs": (("pacs/cartoon", "pacs/art_painting"), "pacs/photo"),
+    "vehicles": (("vehicles/rendered",), "vehicles/real"),
+}
+NETWORKS = {"mobilenet_v2": "mobilenet_v2", "lite0": "timm:tf_efficientnet_lite0"}
+LINES = tuple(
+    Line(f"{pair}-{name}", "pacs", train, real, SETTINGS | {"model.backbone": network}, ROWS, tune=True, rates=True)
+    for pair, (train, real) in PAIRS.items()
+    for name, network in NETWORKS.items()
+)
+
+if __name__ == "__main__":
+    make(LINES, arguments(__doc__).parse_args())
