@@ -1,12 +1,12 @@
 """Encoders on the whole road: training, export in each precision, deployment, and evaluation through a real Triton.
 
-    python -m benchmarks.training.encoder_road results                       # all networks, both tasks: hours on a CPU
+    python -m benchmarks.training.encoder_road results [--at-once 2]         # all networks, both tasks: hours on a CPU
     python -m benchmarks.training.encoder_road results --network vit_tiny_patch16_224 --task seg
     python -m benchmarks.training.encoder_road results --write encoders.md
 
-Each network is trained for a few steps from random weights on a few embedded images: the figures show that a stage
-works, how large its files are and how far the graph is from PyTorch, not how good a network is. Every finished cell is
-kept in results/cells.json, and a later call makes those that are missing; a cell that failed is tried again.
+Each network is trained for a few steps from random weights on a few images: the figures show that a stage works, how
+large its files are and how far the graph is from PyTorch, not how good a network is. Every finished cell is kept in
+results/cells.json, and a later call makes those that are missing; a cell that failed is tried again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from benchmarks.common import FREE_PORTS
@@ -34,8 +38,11 @@ TASKS = {
     "cls": ("digits", ("data.resize=112", "data.size=112")),
     "seg": ("digit-scenes", ("model.head=pyramid", "data.crop=[112,112]")),
 }
-"""The recipe of each task, and what differs from it."""
-SETTINGS = ("data.count=64", "optim.steps=8", "optim.batch=8", "data.workers=0", "precision=fp32")
+"""The recipe of each task, whose name is that of its images too, and what differs from it."""
+IMAGES = {"train": 64, "real": 200}
+"""How many images there are to train on and to measure on, both drawn."""
+STEPS = 8
+SETTINGS = (f"optim.steps={STEPS}", "optim.batch=8", "data.workers=0", "precision=fp32")
 COLUMNS = (
     "network",
     "task",
@@ -64,6 +71,15 @@ def run_csg(*args: object, cwd: Path) -> dict[str, Any]:
     return found
 
 
+def draw_images(folder: Path) -> None:
+    """Draw the images of both tasks, those to train on and those to measure on with another seed."""
+    for kind in (recipe for recipe, _ in TASKS.values()):
+        for seed, (use, count) in enumerate(IMAGES.items()):
+            if not (out := folder / f"{kind}-{use}").is_dir():
+                words = ("data", "synth", str(out), "--kind", kind, "--count", str(count), "--seed", str(seed))
+                subprocess.run([sys.executable, "-m", "csg", *words], check=True, capture_output=True)
+
+
 def trained(folder: Path, network: str, task: str) -> Path:
     """The run of a network, trained here unless it is finished."""
     recipe, changes = TASKS[task]
@@ -71,15 +87,16 @@ def trained(folder: Path, network: str, task: str) -> Path:
     if not (run / "result.json").is_file():
         shutil.rmtree(run, ignore_errors=True)
         settings = [word for setting in (*SETTINGS, *changes) for word in ("--set", setting)]
+        images = ("--data", folder / f"{recipe}-train", "--real-data", folder / f"{recipe}-real")
         names = ("--recipe", recipe, "--backbone", f"timm:{network}", "--weights", "none", "--method", "none")
-        run_csg("train", task, *names, *settings, "--out", run, cwd=folder)
+        run_csg("train", task, *names, *images, *settings, "--out", run, cwd=folder)
     return run
 
 
 def cell(folder: Path, network: str, task: str, precision: str) -> dict[str, Any]:
     """The figures of a network at a precision; `failed` says at which stage it stopped, and why."""
     started, stage = time.perf_counter(), "train"
-    work = folder / "work"
+    work = folder / "work" / network
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
@@ -123,16 +140,47 @@ def markdown(cells: dict[str, dict[str, Any]]) -> str:
         "",
         "    python -m benchmarks.training.encoder_road results --write encoders.md",
         "",
-        f"{len(cells)} cells, {failed} of them failed. Each network has random weights and {SETTINGS[1].split('=')[1]} "
-        "steps of training on embedded images, so scores tell nothing about a network. The largest difference is that "
-        "of a logit between the exported graph and PyTorch; the score is measured through a Triton. Seconds are of a "
-        "machine with other work on it; `all s` is all of a cell, with the training where it was due.",
+        f"{len(cells)} cells, {failed} of them failed. Each network has random weights and {STEPS} steps of training "
+        f"on {IMAGES['train']} drawn images of 112 px, so scores say nothing about a network. The largest difference "
+        f"is that of a logit between the exported graph and PyTorch, on the {IMAGES['real']} images that the score is "
+        "measured on too, through a Triton. Seconds are of one thread on a machine with other work; `road s` is all of "
+        "a cell, with the training where it was due.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(row(name, found)) + " |" for name, found in cells.items()),
+        *("| " + " | ".join(row(name, found)) + " |" for name, found in sorted(cells.items(), key=place)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def place(named: tuple[str, dict[str, Any]]) -> tuple[int, ...]:
+    """Where a cell is in the table."""
+    network, task, precision = named[0].split()
+    known = [*NETWORKS, network]
+    return known.index(network), [*TASKS].index(task), PRECISIONS.index(precision)
+
+
+class Cells:
+    """The finished cells, kept in a file.
+
+    Args:
+        folder: of the file, of the runs and of the images.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.file, self.writing = folder, folder / "cells.json", Lock()
+        self.found: dict[str, dict[str, Any]] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+
+    def make(self, network: str, tasks: Sequence[str], precisions: Sequence[str]) -> None:
+        """Make the cells of a network that are missing or failed."""
+        for task, precision in product(tasks, precisions):
+            name = f"{network} {task} {precision}"
+            if "failed" in self.found.get(name, {"failed": ""}):
+                made = cell(self.folder, network, task, precision)
+                with self.writing:
+                    self.found[name] = made
+                    atomic_write(self.file, json.dumps(self.found, indent=1).encode())
+                log(", ".join(row(name, made)))
 
 
 def main() -> None:
@@ -142,23 +190,19 @@ def main() -> None:
     parser.add_argument("--network", action="append", help="a name of timm's; by default ten networks")
     parser.add_argument("--task", action="append", choices=TASKS)
     parser.add_argument("--precision", action="append", choices=PRECISIONS)
+    parser.add_argument("--at-once", type=int, default=1, help="networks at the same time")
     parser.add_argument("--write", type=Path, help="write the table to this Markdown file too")
     given = parser.parse_args()
-    folder = given.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / "cells.json"
-    cells: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else {}
-    for network in given.network or NETWORKS:
-        for task in given.task or TASKS:
-            for precision in given.precision or PRECISIONS:
-                name = f"{network} {task} {precision}"
-                if "failed" in cells.get(name, {"failed": ""}):
-                    cells[name] = cell(folder, network, task, precision)
-                    atomic_write(kept, json.dumps(cells, indent=1).encode())
-                    log(", ".join(row(name, cells[name])))
-    show_table("encoders on the whole road", COLUMNS, [row(name, found) for name, found in cells.items()])
+    cells = Cells(given.folder.resolve())
+    cells.folder.mkdir(parents=True, exist_ok=True)
+    draw_images(cells.folder)
+    with ThreadPoolExecutor(given.at_once) as pool:
+        tasks, precisions = given.task or [*TASKS], given.precision or PRECISIONS
+        list(pool.map(lambda network: cells.make(network, tasks, precisions), given.network or NETWORKS))
+    rows = [row(name, found) for name, found in sorted(cells.found.items(), key=place)]
+    show_table("encoders on the whole road", COLUMNS, rows)
     if given.write:
-        atomic_write(given.write, markdown(cells).encode())
+        atomic_write(given.write, markdown(cells.found).encode())
 
 
 if __name__ == "__main__":
