@@ -1,4 +1,5 @@
-"""How an encoder should be trained: four ways, two encoders, with and without what keeps it near its start.
+"""How an encoder should be trained: four ways, two encoders, with and without what keeps it near its start;
+and the formulas of A-pool.
 
     python -m benchmarks.training.fine_tuning DATA OUT [--at-once 2] [--minutes M] [--lines NAME ...]
 
@@ -8,6 +9,8 @@ trained and added to them (`comparisons`).
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 from benchmarks.training.comparisons import Line, arguments, make
 
@@ -22,10 +25,19 @@ PAIRS = {
     "vehicles": (("vehicles/rendered",), "vehicles/real"),
 }
 NETWORKS = {"mobilenet_v2": "mobilenet_v2", "lite0": "timm:tf_efficientnet_lite0"}
-LINES = tuple(
-    Line(f"{pair}-{name}", "pacs", train, real, SETTINGS | {"model.backbone": network}, ROWS, tune=True, rates=True)
-    for pair, (train, real) in PAIRS.items()
-    for name, network in NETWORKS.items()
+POOLING = ("csg:apool_by=relu", "csg:apool_by=norm", "csg:apool_by=softmax", "csg:apool=false")
+"""Formulas of A-pool's weights, on an encoder whose maps are half negative."""
+
+
+def line(name: str, pair: str, network: str, rows: tuple[str, ...], tune: bool) -> Line:
+    """A comparison of rows that share an encoder, a pair and learning rates."""
+    settings = SETTINGS | {"model.backbone": NETWORKS[network]}
+    return Line(name, "pacs", *PAIRS[pair], settings, rows, tune=tune, rates=True)
+
+
+LINES = (
+    *(line(f"{pair}-{network}", pair, network, ROWS, tune=True) for pair, network in product(PAIRS, NETWORKS)),
+    line("apool", "pacs", "lite0", POOLING, tune=False),
 )
 
 if __name__ == "__main__":
