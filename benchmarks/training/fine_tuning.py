@@ -1,5 +1,4 @@
-"""How an encoder should be trained: four ways, two encoders, with and without what keeps it near its start;
-and the formulas of A-pool.
+"""How to train an encoder: in four ways, with and without what keeps it near its start; and the formulas of A-pool.
 
     python -m benchmarks.training.fine_tuning DATA OUT [--at-once 2] [--minutes M] [--lines NAME ...]
 
