@@ -40,7 +40,7 @@ TASKS = {
 }
 """The recipe of each task, whose name is that of its images too, and what differs from it."""
 IMAGES = {"train": 64, "real": 200}
-"""How many images there are to train on and to measure on, both drawn."""
+"""How many images there are to train on, and to measure a run and its graph on, both drawn."""
 STEPS = 8
 SETTINGS = (f"optim.steps={STEPS}", "optim.batch=8", "data.workers=0", "precision=fp32")
 COLUMNS = (
@@ -72,7 +72,7 @@ def run_csg(*args: object, cwd: Path) -> dict[str, Any]:
 
 
 def draw_images(folder: Path) -> None:
-    """Draw the images of both tasks, those to train on and those to measure on with another seed."""
+    """Draw the images of both tasks, those to train on and, with another seed, those to measure on."""
     for kind in (recipe for recipe, _ in TASKS.values()):
         for seed, (use, count) in enumerate(IMAGES.items()):
             if not (out := folder / f"{kind}-{use}").is_dir():
@@ -142,9 +142,9 @@ def markdown(cells: dict[str, dict[str, Any]]) -> str:
         "",
         f"{len(cells)} cells, {failed} of them failed. Each network has random weights and {STEPS} steps of training "
         f"on {IMAGES['train']} drawn images of 112 px, so scores say nothing about a network. The largest difference "
-        f"is that of a logit between the exported graph and PyTorch, on the {IMAGES['real']} images that the score is "
-        "measured on too, through a Triton. Seconds are of one thread on a machine with other work; `road s` is all of "
-        "a cell, with the training where it was due.",
+        f"is that of a logit between the exported graph and PyTorch on {IMAGES['real']} drawn images of other seeds; the "
+        "score is measured through a Triton, on the embedded real images. Seconds are of one thread on a machine with "
+        "other work; `road s` is all of a cell, with the training where it was due.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
