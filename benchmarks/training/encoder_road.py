@@ -142,8 +142,8 @@ def markdown(cells: dict[str, dict[str, Any]]) -> str:
         "",
         f"{len(cells)} cells, {failed} of them failed. Each network has random weights and {STEPS} steps of training "
         f"on {IMAGES['train']} drawn images of 112 px, so scores say nothing about a network. The largest difference "
-        f"is that of a logit between the exported graph and PyTorch on {IMAGES['real']} drawn images of other seeds; the "
-        "score is measured through a Triton, on the embedded real images. Seconds are of one thread on a machine with "
+        f"is that of a logit between the exported graph and PyTorch on {IMAGES['real']} other drawn images; the score "
+        "is measured through a Triton, on the embedded real images. Seconds are of one thread on a machine with "
         "other work; `road s` is all of a cell, with the training where it was due.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
