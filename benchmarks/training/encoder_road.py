@@ -2,7 +2,7 @@
 
     python -m benchmarks.training.encoder_road results [--at-once 2]         # all networks, both tasks: hours on a CPU
     python -m benchmarks.training.encoder_road results --network vit_tiny_patch16_224 --task seg
-    python -m benchmarks.training.encoder_road results --write encoders.md
+    python -m benchmarks.training.encoder_road docs/results/encoders --write docs/results/encoders.md
 
 Each network is trained for a few steps from random weights on a few images: the figures show that a stage works, how
 large its files are and how far the graph is from PyTorch, not how good a network is. Every finished cell is kept in
@@ -135,12 +135,13 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
 def markdown(cells: dict[str, dict[str, Any]]) -> str:
     """The page with all cells."""
     failed = sum("failed" in found for found in cells.values())
+    every = len(NETWORKS) * len(TASKS) * len(PRECISIONS)
     lines = [
         "# Encoders on the whole road",
         "",
-        "    python -m benchmarks.training.encoder_road results --write encoders.md",
+        "    python -m benchmarks.training.encoder_road docs/results/encoders --write docs/results/encoders.md",
         "",
-        f"{len(cells)} cells, {failed} of them failed. Each network has random weights and {STEPS} steps of training "
+        f"{len(cells)} of {every} cells are made, {failed} of them failed. Each network has random weights and {STEPS} steps of training "
         f"on {IMAGES['train']} drawn images of 112 px, so scores say nothing about a network. The largest difference "
         f"is that of a logit between the exported graph and PyTorch on {IMAGES['real']} other drawn images; the score "
         "is measured through a Triton, on the embedded real images. Seconds are of one thread on a machine with "
