@@ -141,11 +141,12 @@ def markdown(cells: dict[str, dict[str, Any]]) -> str:
         "",
         "    python -m benchmarks.training.encoder_road docs/results/encoders --write docs/results/encoders.md",
         "",
-        f"{len(cells)} of {every} cells are made, {failed} of them failed. Each network has random weights and {STEPS} steps of training "
-        f"on {IMAGES['train']} drawn images of 112 px, so scores say nothing about a network. The largest difference "
-        f"is that of a logit between the exported graph and PyTorch on {IMAGES['real']} other drawn images; the score "
-        "is measured through a Triton, on the embedded real images. Seconds are of one thread on a machine with "
-        "other work; `road s` is all of a cell, with the training where it was due.",
+        f"{len(cells)} of {every} cells are made, {failed} of them failed. Each network has random weights and {STEPS} "
+        f"steps of training on {IMAGES['train']} drawn images of 112 px, so scores say nothing about a network. The "
+        "largest difference is that of a logit between the exported graph and PyTorch on "
+        f"{IMAGES['real']} other drawn images; the score is measured through a Triton, on the embedded real images. "
+        "Seconds are of one thread on a machine with other work; `road s` is all of a cell, with the training where it "
+        "was due.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
