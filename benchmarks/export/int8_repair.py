@@ -41,6 +41,7 @@ from csg_export.precisions import AIMED_INT8_LOSS
 from csg_export.runners import onnx_runner
 from csg_export.sources import Source
 from csg_export.torchvision_source import from_torchvision
+from csg_train.models.weights import load_weights
 from csg_train.tasks import Predict
 
 TIMM = (
@@ -82,8 +83,7 @@ def open_source(name: str, lite0: Path | None) -> tuple[Source, bool]:
     sized = {"img_size": 224} if name.startswith("vit") else {}
     model, real = timm.create_model(name, **sized).eval(), name == "tf_efficientnet_lite0" and lite0 is not None
     if real:
-        stored = torch.load(lite0, weights_only=True).values()  # the same tensors in the same order, other names
-        model.load_state_dict(dict(zip(model.state_dict(), stored, strict=True)))
+        model.load_state_dict(load_weights(f"timm:{name}", lite0))
     network: nn.Module = plain.network
     network.model = model
     return replace(plain, name=name, stem=name, network=network), real

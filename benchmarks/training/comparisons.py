@@ -228,27 +228,23 @@ class Making:
         return recipe_for(spec, self.base, chosen | {"seed": seed})
 
 
-def arguments(doc: str | None) -> argparse.ArgumentParser:
-    """What all benchmarks of this kind are given."""
+def main(lines: Sequence[Line], doc: str | None) -> None:
+    """Make the runs that the tables of the lines lack, and add them.
+
+    Args:
+        lines: all lines.
+        doc: what the benchmark is for, shown by --help.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder with the folders of images")
     parser.add_argument("out", type=Path, help="the folder of the comparisons, such as docs/results")
     parser.add_argument("--at-once", type=int, default=2, help="runs that train at the same time")
     parser.add_argument("--minutes", type=float, default=1e6, help="after them what runs is stopped")
-    parser.add_argument("--lines", nargs="+", help="the names of some lines alone")
-    return parser
-
-
-def make(lines: Sequence[Line], given: argparse.Namespace) -> None:
-    """Make the runs that the tables of the lines lack, and add them.
-
-    Args:
-        lines: all lines.
-        given: of `arguments`.
-    """
+    names = [line.name for line in lines]
+    parser.add_argument("--lines", nargs="+", choices=names, default=names, help="some lines alone")
+    given = parser.parse_args()
     trainings = Trainings(given.at_once, time.monotonic() + 60 * given.minutes)
-    named = [line for line in lines if line.name in (given.lines or [line.name])]
-    making = {line.name: Making(line, given.data, given.out) for line in named}
+    making = {line.name: Making(line, given.data, given.out) for line in lines if line.name in given.lines}
     trainings.all(job for one in making.values() for job in one.rates())
     for one in making.values():
         one.start()

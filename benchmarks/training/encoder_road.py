@@ -73,7 +73,7 @@ def run_csg(*args: object, cwd: Path) -> dict[str, Any]:
 
 def draw_images(folder: Path) -> None:
     """Draw the images of both tasks, those to train on and, with another seed, those to measure on."""
-    for kind in (recipe for recipe, _ in TASKS.values()):
+    for kind, _ in TASKS.values():
         for seed, (use, count) in enumerate(IMAGES.items()):
             if not (out := folder / f"{kind}-{use}").is_dir():
                 words = ("data", "synth", str(out), "--kind", kind, "--count", str(count), "--seed", str(seed))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from itertools import product
 
-from benchmarks.training.comparisons import Line, arguments, make
+from benchmarks.training.comparisons import Line, main
 
 SETTINGS = {"optim.steps": 300, "optim.warm_up": 20, "precision": "bf16", "data.workers": 1, "data.holdout": 0.1}
 WAYS = ("", ":model.training=lp-ft", ":model.training=lora:optim.optimizer=adamw:optim.lr_heads=0.0003")
@@ -40,4 +40,4 @@ LINES = (
 )
 
 if __name__ == "__main__":
-    make(LINES, arguments(__doc__).parse_args())
+    main(LINES, __doc__)

@@ -8,7 +8,7 @@ DATA has the folders pacs, vehicles, signs, street and camvid. What the tables i
 
 from __future__ import annotations
 
-from benchmarks.training.comparisons import Line, arguments, make
+from benchmarks.training.comparisons import Line, main
 
 ALL = {"optim.average": 0.25, "evaluate_every": 200, "precision": "bf16", "data.workers": 1}
 LONG = {**ALL, "optim.steps": 2400, "optim.warm_up": 100}
@@ -35,4 +35,4 @@ LINES = (
 )
 
 if __name__ == "__main__":
-    make(LINES, arguments(__doc__).parse_args())
+    main(LINES, __doc__)

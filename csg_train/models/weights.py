@@ -134,8 +134,11 @@ def _check(file: Path) -> None:
 
 
 def _is_of_wheel(file: Path, name: str) -> bool:
-    """Whether a file, under whatever name, is one of IN_WHEEL."""
-    return file.is_file() and sha256(file) == SHA256[name]
+    """Whether a file, under whatever name, is one of IN_WHEEL; one that can't be read is not."""
+    try:
+        return file.is_file() and sha256(file) == SHA256[name]
+    except OSError:
+        return False
 
 
 def load_weights(name: str, file: Path | None) -> dict[str, Tensor]:

@@ -103,6 +103,11 @@ def test_the_file_of_a_wheel_is_taken_under_any_name(tmp_path, monkeypatch):
     ]
 
 
+def test_a_file_that_cannot_be_read_is_refused_in_one_line():
+    with pytest.raises(InputError, match="Input/output error"):
+        load_weights("timm:tf_efficientnet_lite0", Path("/proc/self/mem"))
+
+
 def test_a_timm_network_that_has_one_size_is_refused_at_another_with_its_own():
     pytest.importorskip("timm")
     with pytest.raises(UsageError, match=r"takes no images of 64 x 64 pixels: .*data\.size=224"):
