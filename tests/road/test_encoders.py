@@ -2,13 +2,14 @@
 
 import pytest
 
-from benchmarks.training.encoder_road import cell, row
+from benchmarks.training.encoder_road import cell, draw_images, row
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def test_a_timm_encoder_is_trained_exported_served_and_evaluated(tmp_path):
     pytest.importorskip("timm", reason="needs the extra timm")
+    draw_images(tmp_path)
     found = cell(tmp_path, "test_vit", "seg", "fp16")
     assert "failed" not in found, found
     assert found["mb"] > 0
