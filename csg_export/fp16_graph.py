@@ -32,6 +32,18 @@ def rounded_to_fp16(model: ModelProto, float32_nodes: Collection[str]) -> ModelP
     return _GraphBuilder(model, float32_nodes, simulate=True).finish()
 
 
+def exists_in_fp16(node: NodeProto, opset: int) -> bool:
+    """Whether ONNX defines a node's operator for fp16 values; it does not define Range, for one, as in a DINOv3's
+    positions, nor Celu."""
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    sides = ((schema.inputs, node.input), (schema.outputs, node.output))
+    used = {value.type_str for values, names in sides for value, name in zip(values, names, strict=False) if name}
+    floats = [c.allowed_type_strs for c in schema.type_constraints if c.type_param_str in used]
+    return not any("tensor(float)" in types and "tensor(float16)" not in types for types in floats)
+
+
 class _GraphBuilder:
     """Rebuilds a graph node by node, with casts where float32 and fp16 meet."""
 
@@ -47,8 +59,9 @@ class _GraphBuilder:
         self.used_constants: dict[str, TensorProto] = {}
         self.produced: set[str] = set()
         self.fp16_values: set[str] = set()
+        opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
         for node in model.graph.node:
-            self._add(node, FP32 if node.name in float32_nodes else FP16)
+            self._add(node, FP32 if node.name in float32_nodes or not exists_in_fp16(node, opset) else FP16)
 
     def finish(self) -> ModelProto:
         graph = self.model.graph

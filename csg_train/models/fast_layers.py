@@ -1,14 +1,14 @@
 """Layers that compute the same function as torchvision's, faster; parameters, buffers and their names stay the same.
 
-All speed-ups of training are in this file, and CSG_PLAIN_LAYERS=1 in the environment switches them off together. The
-results agree up to rounding. docs/performance-notes.md says what each one gains, benchmarks/training/train_step.py
-measures it:
+Those of timm's networks are in csg_train/models/timm_layers.py. CSG_PLAIN_LAYERS=1 in the environment switches all off
+together. The results agree up to rounding. docs/performance-notes.md says what each one gains,
+benchmarks/training/train_step.py measures it:
 
 - A frozen batch norm is folded into the convolution before it, in every forward pass (FoldingConv2d).
 - On a CPU, a convolution applies the ReLU6 after it (FoldingConv2d, csg_train/models/onednn_convolution.py).
-- On a CPU, oneDNN's backward pass of depthwise convolutions has slow cases. A strided one has a backward pass of its
-  own under autocast (the same file), and stays float32 where that can't be; a dilated one trains on interleaved grids
-  (FoldingConv2d).
+- On a CPU, oneDNN's backward pass of depthwise convolutions has slow cases. A strided one, and one with a kernel larger
+  than 3 x 3, has a backward pass of its own under autocast (the same file), and stays float32 where that can't be; a
+  dilated one trains on interleaved grids (FoldingConv2d).
 - On a CPU, a 3 x 3 convolution to few channels at a large dilation trains tap by tap (DilatedConv2d).
 """
 
@@ -18,14 +18,17 @@ import functools
 import itertools
 import os
 from collections.abc import Iterator
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from csg_train.models.onednn_convolution import Shape, convolution, supported
+from csg_train.models.onednn_convolution import PART, Shape, convolution, supported
+
+if TYPE_CHECKING:
+    from csg_train.models.timm_layers import FoldedBatchNormAct2d
 
 Strategy = Literal["plain", "onednn", "float32", "grids", "taps"]
 
@@ -47,7 +50,7 @@ class FoldingConv2d(nn.Conv2d):
         norm: the batch norm after it, if it is to be folded in.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: FoldedBatchNorm2d | None = None):
+    def __init__(self, conv: nn.Conv2d, norm: FoldedBatchNorm2d | FoldedBatchNormAct2d | None = None):
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -62,7 +65,7 @@ class FoldingConv2d(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
         self.train(conv.training)
         # in a tuple, so that it is not a submodule of this one too
-        self.norm: tuple[FoldedBatchNorm2d, ...] = () if norm is None else (norm,)
+        self.norm: tuple[FoldedBatchNorm2d | FoldedBatchNormAct2d, ...] = () if norm is None else (norm,)
         self.relu6 = False
         """Whether a FoldedReLU6 comes after it and its norm."""
 
@@ -74,7 +77,7 @@ class FoldingConv2d(nn.Conv2d):
         if depthwise and not strided and self.dilation != (1, 1) and self.training and torch.is_grad_enabled():
             return "grids"
         autocast = torch.is_autocast_enabled("cpu")
-        slow = autocast and depthwise and strided
+        slow = autocast and depthwise and (strided or max(self.kernel_size) > PART)
         known = supported(torch.get_autocast_dtype("cpu") if autocast else self.weight.dtype)
         if torch.compiler.is_compiling() or not known:  # in an export too: the graph has the layers by themselves
             return "float32" if slow else "plain"
@@ -139,6 +142,10 @@ class FoldedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.training else x
+
+    def without_norm(self, conv: FoldingConv2d) -> nn.Module:
+        """What is left of it when the convolution has taken its norm for good."""
+        return nn.Identity()
 
 
 class FoldedReLU6(nn.ReLU6):
@@ -209,9 +216,14 @@ def folded_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tenso
 def use_fast_layers(module: nn.Module) -> None:
     """Replace each convolution without a bias that is followed by a batch norm, that batch norm, and a ReLU6 after it;
     in place."""
-    if not fast_layers_enabled():
-        return
-    for (conv_name, conv), (norm_name, norm), (after_name, after) in _in_a_row(module):
+    if fast_layers_enabled():
+        for part in [*module.modules()]:
+            fold_children(part)
+
+
+def fold_children(module: nn.Module) -> None:
+    """As `use_fast_layers`, of the children of a module alone."""
+    for (conv_name, conv), (norm_name, norm), (after_name, after) in in_a_row(module):
         if type(conv) is nn.Conv2d and conv.bias is None and type(norm) is nn.BatchNorm2d:
             folded = FoldedBatchNorm2d(norm)
             folding = FoldingConv2d(conv, folded)
@@ -219,25 +231,23 @@ def use_fast_layers(module: nn.Module) -> None:
             module.register_module(norm_name, folded)
             if type(after) is nn.ReLU6:
                 module.register_module(after_name, FoldedReLU6(after, folding))
-    for child in module.children():
-        use_fast_layers(child)
 
 
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold batch norms into their FoldingConv2d for good, in a network that is not trained any more; in place."""
-    for (conv_name, conv), (norm_name, norm), (after_name, after) in _in_a_row(module):
+    for (conv_name, conv), (norm_name, norm), (after_name, after) in in_a_row(module):
         if isinstance(conv, FoldingConv2d) and conv.norm == (norm,):
             both = fuse_conv_bn_eval(conv, conv.norm[0])
             both.norm = ()
             module.register_module(conv_name, both)
-            module.register_module(norm_name, nn.Identity())
+            module.register_module(norm_name, conv.norm[0].without_norm(both))
             if isinstance(after, FoldedReLU6):
                 module.register_module(after_name, FoldedReLU6(after, both))
     for child in module.children():
         fold_batch_norms(child)
 
 
-def _in_a_row(module: nn.Module) -> Iterator[tuple[tuple[str, nn.Module], ...]]:
+def in_a_row(module: nn.Module) -> Iterator[tuple[tuple[str, nn.Module], ...]]:
     """Each child of a module with the two after it, by name; an Identity stands for those beyond the last."""
     children = [*module.named_children(), ("", nn.Identity()), ("", nn.Identity())]
     return zip(children, children[1:], children[2:], strict=False)

@@ -6,12 +6,14 @@ between 0 and 6 from the map that the next layer keeps anyway: the same values a
 
 oneDNN computes the gradient of a strided depthwise convolution's bf16 input in a reference loop, 10 to 70 times slower
 than the convolution. It is the convolution, with the kernel turned by 180 degrees, of the output's gradient with
-zeros between its rows and columns; that one has a fast kernel.
+zeros between its rows and columns; that one has a fast kernel. The bf16 gradient of a depthwise kernel larger than
+3 x 3 is another such loop: it is put together from gradients of 3 x 3 kernels, one for each part of it.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+PART = 3
+"""Rows and columns of the largest depthwise kernel whose bf16 gradient oneDNN computes fast."""
 
 
 @functools.cache
@@ -55,9 +60,15 @@ class Shape:
 
     def strided_depthwise(self, weight: Tensor) -> bool:
         """Whether the gradient of the input is computed with zeros inserted; weight: (C, 1, rows, columns)."""
-        depthwise = weight.shape[1] == 1 and weight.shape[0] == self.groups > 1
         reaches = all(pad < side for pad, side in zip(self.padding, weight.shape[2:], strict=True))
-        return depthwise and reaches and max(self.stride) > 1 and self.dilation == [1, 1]
+        return self._depthwise(weight) and reaches and max(self.stride) > 1
+
+    def large_depthwise(self, weight: Tensor) -> bool:
+        """Whether the gradient of the kernel is computed in parts; weight: (C, 1, rows, columns)."""
+        return self._depthwise(weight) and min(weight.shape[2:]) >= PART < max(weight.shape[2:])
+
+    def _depthwise(self, weight: Tensor) -> bool:
+        return weight.shape[1] == 1 and weight.shape[0] == self.groups > 1 and self.dilation == [1, 1]
 
 
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
@@ -96,9 +107,13 @@ class _Convolution(torch.autograd.Function):
         if y:
             gradient = torch.ops.aten.hardtanh_backward(gradient, y[0], 0.0, 6.0)
         needed = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.bias and ctx.needs_input_grad[2]]
-        of_input: Tensor | None = None
+        own: list[Tensor | None] = [None, None, None]
         if needed[0] and x.dtype == torch.bfloat16 and shape.strided_depthwise(weight):
-            of_input, needed[0] = _of_strided_input(gradient, x, weight, shape), False
+            own[0], needed[0] = _of_strided_input(gradient, x, weight, shape), False
+        if needed[1] and x.dtype == torch.bfloat16 and shape.large_depthwise(weight):
+            own[1], needed[1] = _of_large_kernel(gradient, x, weight, shape), False
+            if needed[2]:  # oneDNN computes it with the kernel's
+                own[2], needed[2] = gradient.sum((0, 2, 3)), False
         found = torch.ops.aten.convolution_backward(
             gradient,
             x,
@@ -112,7 +127,8 @@ class _Convolution(torch.autograd.Function):
             shape.groups,
             needed,
         )
-        return of_input if of_input is not None else found[0], found[1], found[2], None
+        gradients = [one if one is not None else other for one, other in zip(own, found, strict=True)]
+        return gradients[0], gradients[1], gradients[2], None
 
 
 def _of_strided_input(gradient: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
@@ -122,3 +138,27 @@ def _of_strided_input(gradient: Tensor, x: Tensor, weight: Tensor, shape: Shape)
     spread = gradient.new_zeros(len(x), height, width, x.shape[1]).permute(0, 3, 1, 2)
     spread[:, :, :: shape.stride[0], :: shape.stride[1]] = gradient
     return F.conv2d(spread, weight.flip(2, 3), padding=(rows - 1 - top, columns - 1 - left), groups=shape.groups)
+
+
+def _of_large_kernel(gradient: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+    """The gradient of a depthwise kernel, (C, 1, rows, columns), of parts of 3 x 3 that may overlap."""
+    (top, left), (down, right) = shape.padding, shape.stride
+    padded = F.pad(x, (left, left, top, top))
+    height, width = ((side - 1) * step + PART for side, step in zip(gradient.shape[2:], shape.stride, strict=True))
+    found, part = torch.empty_like(weight), weight.new_empty(len(weight), 1, PART, PART)
+    for row, column in itertools.product(*([*range(0, side - PART, PART), side - PART] for side in weight.shape[2:])):
+        seen = padded[:, :, row : row + height, column : column + width]
+        found[:, :, row : row + PART, column : column + PART] = torch.ops.aten.convolution_backward(
+            gradient,
+            seen.contiguous(memory_format=torch.channels_last),
+            part,
+            None,
+            [down, right],
+            [0, 0],
+            [1, 1],
+            False,
+            [0, 0],
+            shape.groups,
+            [False, True, False],
+        )[1]
+    return found

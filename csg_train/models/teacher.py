@@ -36,9 +36,9 @@ class Teacher(nn.Module):
         self.head: nn.Module | None = None
         if name in BACKBONES:
             self.head = _imagenet_classifier(BACKBONES[name], weights)
-            fold_batch_norms(self.encoder.stages)
         else:
             self.head = timm_classifier(name, weights)
+        fold_batch_norms(self.encoder.stages)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

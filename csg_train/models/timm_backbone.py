@@ -42,6 +42,7 @@ class TimmStages(nn.Module):
             _load(self.model, weights)
         if size is not None:
             _set_size(self.model, size)
+        _use_fast_layers(self.model)
         info: Any = self.model.feature_info
         count = min(LEVELS, len(info.channels()))
         self.names = [f"layer{number}" for number in range(LEVELS - count + 1, LEVELS + 1)]
@@ -103,6 +104,12 @@ def _load(model: nn.Module, state: dict[str, Tensor]) -> None:
     except (KeyError, RuntimeError) as error:
         what = f"timm's feature model has other weights than the network: {one_line(error, 160)}"
         raise UsageError(what, "use another backbone") from None
+
+
+def _use_fast_layers(model: nn.Module) -> None:
+    from csg_train.models.timm_layers import use_fast_layers_of_timm
+
+    use_fast_layers_of_timm(model)
 
 
 def _window(model: nn.Module) -> int:

@@ -1,6 +1,7 @@
 """fp16: which blocks stay float32, and the rounded twin, on small networks."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given
@@ -10,14 +11,25 @@ from torch import nn
 
 from csg_export.block_search import blocks_of, minimal_set
 from csg_export.fp16 import to_fp16
-from csg_export.fp16_graph import rounded_to_fp16
-from csg_export.onnx_graph import INPUT, LOGITS
+from csg_export.fp16_graph import exists_in_fp16, in_fp16, rounded_to_fp16
+from csg_export.onnx_graph import INPUT, LOGITS, OPSET
 from csg_export.runners import torch_runner
 from tests.helpers.small_networks import IMAGES, Chain, graph, run
 
 
 def close(reference, tolerance=0.02):
     return lambda model: bool(np.abs(run(model) - reference).max() <= tolerance * np.abs(reference).max())
+
+
+def small_graph(nodes, constants, opset):
+    """A graph of images (N, 3)."""
+    images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ("N", 3))
+    logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ("N", 3))
+    model = helper.make_model(
+        helper.make_graph(nodes, "small", [images], [logits], constants), opset_imports=[helper.make_opsetid("", opset)]
+    )
+    model.ir_version = 8
+    return model
 
 
 @given(st.integers(1, 40), st.sets(st.integers(0, 39)))
@@ -84,6 +96,36 @@ def test_a_mean_whose_sum_overflows_counts_as_an_overflow():
     assert np.isfinite(run(rounded_to_fp16(graph(Mean()), ()), white // 4)).all()
 
 
+@pytest.mark.parametrize(
+    ("operator", "inputs", "expected"),
+    [("Range", ["zero", "three", "step"], [[10, 11, 12]]), ("Celu", ["pixels"], [[20, 20, 20]])],
+)
+def test_an_operator_that_has_no_fp16_stays_float32_between_casts(operator, inputs, expected):
+    numbers = {"zero": 0.0, "three": 3.0, "step": 1.0}
+    constants = [numpy_helper.from_array(np.float32(value), name) for name, value in numbers.items()]
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["pixels"], "cast", to=TensorProto.FLOAT),
+        helper.make_node(operator, inputs, ["found"], "operator"),
+        helper.make_node("Add", ["pixels", "found"], [LOGITS], "add"),
+    ]
+    model = small_graph(nodes, constants, 21)
+    images = np.full((1, 3), 10, np.uint8)
+    for made in (in_fp16(model, ()), rounded_to_fp16(model, ())):
+        assert run(made, images).tolist() == expected
+    assert [node.op_type for node in in_fp16(model, ()).graph.node].count(operator) == 1
+
+
+def test_every_operator_that_onnx_has_for_float32_alone_is_known():
+    float32_alone = {
+        schema.name
+        for schema in onnx.defs.get_all_schemas_with_history()
+        if onnx.defs.has(schema.name, OPSET, schema.domain) and schema.domain == ""
+        if not onnx.defs.get_schema(schema.name, OPSET).deprecated
+        if not exists_in_fp16(helper.make_node(schema.name, ["x"] * 3, ["y"]), OPSET)
+    }
+    assert float32_alone == {"Celu", "DynamicQuantizeLinear", "Range", "TfIdfVectorizer"}
+
+
 def test_onnxruntime_says_nothing_of_constants_that_it_cannot_fold(capfd):
     """As in ViTs whose attention adds a bias that is made from constants."""
     halves = [numpy_helper.from_array(np.ones(3, np.float16), name) for name in ("one", "other")]
@@ -93,11 +135,5 @@ def test_onnxruntime_says_nothing_of_constants_that_it_cannot_fold(capfd):
         helper.make_node("Add", ["pixels", "sum"], ["shifted"]),
         helper.make_node("Cast", ["shifted"], [LOGITS], to=TensorProto.FLOAT),
     ]
-    images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ("N", 3))
-    logits = helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ("N", 3))
-    model = helper.make_model(
-        helper.make_graph(nodes, "biased", [images], [logits], halves), opset_imports=[helper.make_opsetid("", 17)]
-    )
-    model.ir_version = 8
-    assert run(model, np.zeros((1, 3), np.uint8)).tolist() == [[2, 2, 2]]
+    assert run(small_graph(nodes, halves, 17), np.zeros((1, 3), np.uint8)).tolist() == [[2, 2, 2]]
     assert "onnxruntime" not in capfd.readouterr().err

@@ -6,7 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from csg_train.models import onednn_convolution
 from csg_train.models.onednn_convolution import Shape, convolution, supported
+
+of_large_kernel = onednn_convolution._of_large_kernel
 
 BF16 = pytest.param(
     torch.bfloat16, marks=pytest.mark.skipif(not supported(torch.bfloat16), reason="this CPU has no bf16 convolutions")
@@ -57,15 +60,13 @@ def test_relu6_in_the_convolution_is_relu6_after_it_bit_for_bit(dtype, bias, gro
 @pytest.mark.skipif(not supported(torch.bfloat16), reason="this CPU has no bf16 convolutions")
 @given(
     channels=st.integers(2, 20),
-    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    kernel=st.tuples(st.integers(1, 8), st.integers(1, 8)),
     stride=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    sides=st.tuples(st.integers(5, 17), st.integers(5, 17)),
+    sides=st.tuples(st.integers(8, 17), st.integers(8, 17)),
     padding=st.tuples(st.integers(0, 5), st.integers(0, 5)),
     relu6=st.booleans(),
 )
-def test_gradients_of_strided_depthwise_convolutions_are_those_of_float32(
-    channels, kernel, stride, sides, padding, relu6
-):
+def test_gradients_of_depthwise_convolutions_are_those_of_float32(channels, kernel, stride, sides, padding, relu6):
     shape = Shape(list(stride), list(padding), [1, 1], channels, relu6)
     x, weight, bias = tensors(torch.bfloat16, channels, channels, channels, kernel, *sides)
     found = with_gradients(convolution, x, weight, bias, shape)
@@ -80,6 +81,19 @@ def test_gradients_of_strided_depthwise_convolutions_are_those_of_float32(
         assert one.dtype == torch.bfloat16
         size = other.abs().max().clamp_min(1)
         torch.testing.assert_close(one.float() / size, other / size, rtol=0, atol=0.01)
+
+
+@pytest.mark.skipif(not supported(torch.bfloat16), reason="this CPU has no bf16 convolutions")
+@pytest.mark.parametrize("side", [5, 6, 7, 8])
+def test_a_large_kernel_has_onednns_gradient_put_together_from_parts(side, monkeypatch):
+    shape = Shape([1, 1], [side // 2] * 2, [1, 1], 16, relu6=False)
+    given_tensors = tensors(torch.bfloat16, 16, 16, 16, (side, side), 12, 10)
+    parts = []
+    monkeypatch.setattr(onednn_convolution, "_of_large_kernel", lambda *a: parts.append(a) or of_large_kernel(*a))
+    found, expected = with_gradients(convolution, *given_tensors, shape), with_gradients(plain, *given_tensors, shape)
+    assert len(parts) == 1
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one / other.abs().max(), other / other.abs().max(), rtol=0, atol=0.01)
 
 
 def test_gradients_that_nobody_needs_are_not_computed():

@@ -173,7 +173,7 @@ def test_the_teachers_classifier_is_that_of_the_network(name):
     with torch.inference_mode():
         maps = teacher(images)
         expected = model(teacher.encoder.normalise(images))
-        torch.testing.assert_close(teacher.classify(maps), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(teacher.classify(maps), expected, rtol=1e-4, atol=1e-4)
         assert teacher.classify(maps, pooled=False).shape == (2 * 7 * 7, 1000)
 
 
