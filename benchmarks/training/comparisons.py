@@ -8,6 +8,7 @@ from, on another machine too.
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from csg.files import atomic_write
 from csg.records import read_record
 from csg_train.compare.comparison import Comparison
 from csg_train.compare.plan import PLAN, Plan, keep_plan
@@ -33,6 +35,9 @@ from csg_train.training.run_folder import Run
 
 FACTORS = (1.0, 1 / 3, 3.0)
 """Of the recipe's learning rates: what `none` does best with on held-out synthetic images is for all methods."""
+
+WAYS = "ways.json"
+"""File of the learning rates of a line's ways."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Line:
     """Whether each method is tuned on synthetic images first."""
     rates: bool = False
     """Whether the learning rates are chosen first, with trainings as long as the others."""
+    ways: tuple[str, ...] = ()
+    """Ends of methods that have learning rates of their own, those that `none` with this end is tuned to."""
 
     def base(self, data: Path, rates: dict[str, float]) -> Recipe:
         """The recipe that all methods share, with its images and learning rates that differ from it."""
@@ -64,13 +71,24 @@ class Line:
         task = "seg" if self.recipe in ("camvid", "digit-scenes") else "cls"
         return with_absolute_paths(load_task_recipe(task, self.recipe, self.settings | rates | sources))
 
-    def command(self, data: Path, out: Path, seeds: int, rates: dict[str, float]) -> list[str]:
+    def with_rates(self, rates: dict[str, dict[str, float]]) -> list[MethodSpec]:
+        """The methods, those of `ways` with their learning rates."""
+        return [self._with_rates(name, rates) for name in self.methods]
+
+    def _with_rates(self, name: str, rates: dict[str, dict[str, float]]) -> MethodSpec:
+        own = rates.get(next((way for way in self.ways if name.endswith(way)), ""), {})
+        kept = [part for part in name.split(":") if part.partition("=")[0] not in own]
+        return parse_method(":".join([*kept, *(f"{key}={value:.3g}" for key, value in own.items())]))
+
+    def command(
+        self, data: Path, out: Path, seeds: int, rates: dict[str, float], specs: Sequence[MethodSpec]
+    ) -> list[str]:
         """What takes the finished runs into a table."""
         words = [sys.executable, "-m", "csg", "compare", self.base(data, rates).task]
         words += ["--recipe", self.recipe, "--out", str(out / self.name)]
         words += [w for name in self.train for w in ("--data", str(data / name))]
         words += ["--real-data", str(data / self.real), "--seeds", str(seeds), *([] if self.tune else ["--no-tune"])]
-        words += [w for name in self.methods for w in ("--method", name)]
+        words += [w for spec in specs for w in ("--method", spec.label)]
         words += [w for name, value in (self.settings | rates).items() for w in ("--set", f"{name}={value}")]
         return words
 
@@ -136,7 +154,10 @@ class Making:
     def __init__(self, line: Line, data: Path, out: Path):
         self.line, self.data, self.folder = line, data, out / line.name
         self.rates_folder = out / "rates" / line.name
-        self.specs = [parse_method(method) for method in line.methods]
+        self.of_ways: dict[str, dict[str, float]] = {}
+        if (self.folder / WAYS).is_file():
+            self.of_ways = json.loads((self.folder / WAYS).read_text())
+        self.specs = line.with_rates(self.of_ways)
         self.base = line.base(data, {})
         self.images = TASKS[self.base.task].read_synthetic(self.base)
         self.chosen = self._rates_of_plan()
@@ -176,11 +197,24 @@ class Making:
     def tries(self) -> Iterator[Job]:
         """The runs of tuning."""
         untuned = [spec for spec in self.specs if self.line.tune and spec.label not in self._results()]
-        for spec in untuned:
+        for spec in [*untuned, *(self._of_way(way) for way in self.line.ways if way not in self.of_ways)]:
             for number, candidate in enumerate(candidates(spec, self.base)):
                 changes = trial_settings(self.base, len(self.images), candidate)
                 recipe = recipe_for(spec, self.base, changes)
                 yield self.folder / f"tune/{spec.file_name}-{number}", lambda recipe=recipe: recipe
+
+    def _of_way(self, way: str) -> MethodSpec:
+        return parse_method("none" + way)
+
+    def choose(self) -> None:
+        """Give the methods of `ways` the learning rates that tuning found best, and keep these."""
+        for way in (way for way in self.line.ways if way not in self.of_ways):
+            trial = best_trial(Comparison(self.folder, self.base, self.images, "").tune(self._of_way(way)))
+            print(f"{self.line.name}{way}: {trial.changes}, {trial.held_out:.4f} of {trial.images} held-out images")
+            self.of_ways[way] = trial.changes
+        if self.line.ways:
+            atomic_write(self.folder / WAYS, json.dumps(self.of_ways, indent=1).encode())
+        self.specs = self.line.with_rates(self.of_ways)
 
     def runs(self, seeds: range) -> Iterator[Job]:
         """The runs of the table that it does not have, seed by seed."""
@@ -196,7 +230,7 @@ class Making:
             every = ((spec, seed) for seed in range(seeds) for spec in self.specs)
             if all((spec.label, seed) in table or Run(self._folder(spec, seed)).diverged for spec, seed in every):
                 return
-            command = self.line.command(self.data, self.folder.parent, seeds, self.chosen)
+            command = self.line.command(self.data, self.folder.parent, seeds, self.chosen, self.specs)
             with (self.folder / "logs/compare.log").open("a") as log:
                 code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
             print(f"{self.line.name}: {seeds} seeds, exit code {code}", flush=True)
@@ -249,6 +283,8 @@ def main(lines: Sequence[Line], doc: str | None) -> None:
     for one in making.values():
         one.start()
     trainings.all(job for one in making.values() for job in one.tries())
+    for one in making.values():
+        one.choose()
     jobs = (job for seeds in (range(3), range(3, 5)) for one in making.values() for job in one.runs(seeds))
     trainings.all(jobs, lambda folder: making[folder.parent.parent.name].take())
     for one in making.values():
