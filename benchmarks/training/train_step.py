@@ -54,6 +54,7 @@ def median_ms(work: Callable[[], object], repeats: int = 15, warm_up: int = 3) -
 STEPS: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("digits", {"method": "csg", "model.freeze_batch_norm": True}, 10),
     ("pacs", {"method": "csg"}, 7),
+    ("pacs", {"method": "csg", "model.backbone": "timm:tf_efficientnet_lite0"}, 7),
     ("camvid", {"method": "csg", "model.freeze_batch_norm": True, "optim.batch": 4}, 11),
 )
 """Steps that are measured with plain and with fast layers: recipe, settings, classes."""
@@ -130,9 +131,10 @@ def frozen_block(fast: bool, widths: tuple[int, int] = (256, 256), relu6: bool =
     return block
 
 
-def depthwise(fast: bool, channels: int, stride: int = 1, dilation: int = 1) -> nn.Module:
+def depthwise(fast: bool, channels: int, stride: int = 1, dilation: int = 1, kernel: int = 3) -> nn.Module:
     """A depthwise convolution, as the encoder has it or plain."""
-    conv = nn.Conv2d(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
+    padding = dilation * (kernel // 2)
+    conv = nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False)
     return FoldingConv2d(conv) if fast else conv
 
 
@@ -148,6 +150,7 @@ LAYERS: dict[str, tuple[Callable[[bool], nn.Module], int, tuple[int, int], bool]
     "frozen batch norm and ReLU6, 1 x 1, 24 to 144 channels, fp32": (clamped_block, 24, (56, 56), False),
     "frozen batch norm and ReLU6, 1 x 1, 24 to 144 channels, bf16": (clamped_block, 24, (56, 56), True),
     "strided depthwise, 96 channels, bf16": (functools.partial(depthwise, channels=96, stride=2), 96, (20, 20), True),
+    "5 x 5 depthwise, 672 channels, bf16": (functools.partial(depthwise, channels=672, kernel=5), 672, (6, 6), True),
     "dilated depthwise, 960 channels, rate 4, fp32": (dilated_depthwise, 960, (30, 40), False),
     "dilated depthwise, 960 channels, rate 4, bf16": (dilated_depthwise, 960, (30, 40), True),
     "DeepLabv2 branch, rate 6, fp32": (deeplab_branch, 1280, (30, 40), False),
@@ -168,7 +171,8 @@ def fast_layer_rows() -> list[tuple[str, str, str, str]]:
             for plain_too in (True, False):
                 with plain_layers(plain_too):
                     both.append(step_ms(recipe, settings, classes, dtype))
-            times[f"whole step, {recipe}, csg, {name}"] = (both[0], both[1])
+            backbone = settings.get("model.backbone", load_recipe(recipe).model.backbone)
+            times[f"whole step, {recipe}, csg, {backbone}, {name}"] = (both[0], both[1])
     return [(name, f"{a:.1f} ms", f"{b:.1f} ms", f"{a / b:.2f}") for name, (a, b) in times.items()]
 
 

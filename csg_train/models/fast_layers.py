@@ -6,9 +6,9 @@ benchmarks/training/train_step.py measures it:
 
 - A frozen batch norm is folded into the convolution before it, in every forward pass (FoldingConv2d).
 - On a CPU, a convolution applies the ReLU6 after it (FoldingConv2d, csg_train/models/onednn_convolution.py).
-- On a CPU, oneDNN's backward pass of depthwise convolutions has slow cases. A strided one, and one with a kernel larger
-  than 3 x 3, has a backward pass of its own under autocast (the same file), and stays float32 where that can't be; a
-  dilated one trains on interleaved grids (FoldingConv2d).
+- On a CPU, oneDNN's backward pass of depthwise convolutions has slow cases. A strided one, and one with a 5 x 5 kernel,
+  has a backward pass of its own under autocast (the same file), and stays float32 where that can't be; a dilated one
+  trains on interleaved grids (FoldingConv2d).
 - On a CPU, a 3 x 3 convolution to few channels at a large dilation trains tap by tap (DilatedConv2d).
 """
 
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from csg_train.models.onednn_convolution import PART, Shape, convolution, supported
+from csg_train.models.onednn_convolution import Shape, convolution, in_parts, supported
 
 if TYPE_CHECKING:
     from csg_train.models.timm_layers import FoldedBatchNormAct2d
@@ -77,7 +77,7 @@ class FoldingConv2d(nn.Conv2d):
         if depthwise and not strided and self.dilation != (1, 1) and self.training and torch.is_grad_enabled():
             return "grids"
         autocast = torch.is_autocast_enabled("cpu")
-        slow = autocast and depthwise and (strided or max(self.kernel_size) > PART)
+        slow = autocast and depthwise and (strided or in_parts(max(self.kernel_size)))
         known = supported(torch.get_autocast_dtype("cpu") if autocast else self.weight.dtype)
         if torch.compiler.is_compiling() or not known:  # in an export too: the graph has the layers by themselves
             return "float32" if slow else "plain"

@@ -7,7 +7,8 @@ between 0 and 6 from the map that the next layer keeps anyway: the same values a
 oneDNN computes the gradient of a strided depthwise convolution's bf16 input in a reference loop, 10 to 70 times slower
 than the convolution. It is the convolution, with the kernel turned by 180 degrees, of the output's gradient with
 zeros between its rows and columns; that one has a fast kernel. The bf16 gradient of a depthwise kernel larger than
-3 x 3 is another such loop: it is put together from gradients of 3 x 3 kernels, one for each part of it.
+3 x 3 is another such loop: that of 4 to 6 rows and columns is put together from gradients of four 3 x 3 kernels. For a
+larger kernel there would be nine, which gain nothing on more than one thread.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from torch.autograd.function import once_differentiable
 
 PART = 3
 """Rows and columns of the largest depthwise kernel whose bf16 gradient oneDNN computes fast."""
+
+
+def in_parts(side: int) -> bool:
+    """Whether the gradient of a depthwise kernel with this many rows or columns is computed in parts."""
+    return PART < side <= 2 * PART
 
 
 @functools.cache
@@ -65,7 +71,7 @@ class Shape:
 
     def large_depthwise(self, weight: Tensor) -> bool:
         """Whether the gradient of the kernel is computed in parts; weight: (C, 1, rows, columns)."""
-        return self._depthwise(weight) and min(weight.shape[2:]) >= PART < max(weight.shape[2:])
+        return self._depthwise(weight) and min(weight.shape[2:]) >= PART and in_parts(max(weight.shape[2:]))
 
     def _depthwise(self, weight: Tensor) -> bool:
         return weight.shape[1] == 1 and weight.shape[0] == self.groups > 1 and self.dilation == [1, 1]
@@ -141,12 +147,12 @@ def _of_strided_input(gradient: Tensor, x: Tensor, weight: Tensor, shape: Shape)
 
 
 def _of_large_kernel(gradient: Tensor, x: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-    """The gradient of a depthwise kernel, (C, 1, rows, columns), of parts of 3 x 3 that may overlap."""
+    """The gradient of a depthwise kernel, (C, 1, rows, columns), of four parts of 3 x 3 that may overlap."""
     (top, left), (down, right) = shape.padding, shape.stride
     padded = F.pad(x, (left, left, top, top))
     height, width = ((side - 1) * step + PART for side, step in zip(gradient.shape[2:], shape.stride, strict=True))
     found, part = torch.empty_like(weight), weight.new_empty(len(weight), 1, PART, PART)
-    for row, column in itertools.product(*([*range(0, side - PART, PART), side - PART] for side in weight.shape[2:])):
+    for row, column in itertools.product(*({0, side - PART} for side in weight.shape[2:])):
         seen = padded[:, :, row : row + height, column : column + width]
         found[:, :, row : row + PART, column : column + PART] = torch.ops.aten.convolution_backward(
             gradient,

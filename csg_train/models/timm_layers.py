@@ -17,7 +17,6 @@ from csg_train.models.fast_layers import (
     fold_children,
     in_a_row,
 )
-from csg_train.models.onednn_convolution import PART
 
 IN_ORDER = {
     "torch.nn.modules.container": ("Sequential",),
@@ -70,7 +69,6 @@ def use_fast_layers_of_timm(model: nn.Module) -> None:
         if type(part).__name__ in IN_ORDER.get(type(part).__module__, ()):
             fold_children(part)
             _fold_with_activation(part)
-        _replace_large_depthwise(part)
 
 
 def _fold_with_activation(module: nn.Module) -> None:
@@ -84,10 +82,3 @@ def _fold_with_activation(module: nn.Module) -> None:
             module.register_module(norm_name, folded)
             if type(folded.act) is nn.ReLU6 and isinstance(folded.drop, nn.Identity):
                 folded.act = FoldedReLU6(folded.act, folding)
-
-
-def _replace_large_depthwise(module: nn.Module) -> None:
-    """Those of the children that no batch norm follows, as in a ConvNeXt."""
-    for name, conv in module.named_children():
-        if type(conv) is nn.Conv2d and conv.groups == conv.in_channels > 1 and max(conv.kernel_size) > PART:
-            module.register_module(name, FoldingConv2d(conv))

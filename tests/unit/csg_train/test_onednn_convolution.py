@@ -84,7 +84,7 @@ def test_gradients_of_depthwise_convolutions_are_those_of_float32(channels, kern
 
 
 @pytest.mark.skipif(not supported(torch.bfloat16), reason="this CPU has no bf16 convolutions")
-@pytest.mark.parametrize("side", [5, 6, 7, 8])
+@pytest.mark.parametrize("side", [4, 5, 6])
 def test_a_large_kernel_has_onednns_gradient_put_together_from_parts(side, monkeypatch):
     shape = Shape([1, 1], [side // 2] * 2, [1, 1], 16, relu6=False)
     given_tensors = tensors(torch.bfloat16, 16, 16, 16, (side, side), 12, 10)
