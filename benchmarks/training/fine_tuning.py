@@ -17,9 +17,11 @@ SETTINGS = {"optim.steps": 150, "optim.warm_up": 10, "precision": "bf16", "data.
 WAYS = (":model.training=lp-ft", ":model.training=lora:optim.optimizer=adamw:optim.lr_heads=0.0003")
 """How the encoder trains, if not all of it at once: after the head (LP-FT), or by low-rank changes (LoRA)."""
 FROZEN = ":model.training=frozen"
-KEEPING = ("none", "csg", "miro", "none:optim.wise=auto", "none:optim.average=0.25")
-"""What keeps it near its start, and averaged weights. A frozen encoder needs none of them."""
-ROWS = (*(method + way for way in ("", *WAYS) for method in KEEPING), "none" + FROZEN)
+AVERAGED = ":optim.average=0.25"
+KEEPING = ("none" + AVERAGED, "csg" + AVERAGED, "miro" + AVERAGED, "none:optim.wise=auto")
+"""What keeps it near its start. Each run also has the scores of its last weights, which are neither averaged nor
+interpolated (`last` in comparison.json)."""
+ROWS = (*(method + way for way in ("", *WAYS) for method in KEEPING), "none" + AVERAGED + FROZEN)
 PAIRS = {
     "pacs": (("pacs/cartoon", "pacs/art_painting"), "pacs/photo"),
     "vehicles": (("vehicles/rendered",), "vehicles/real"),
