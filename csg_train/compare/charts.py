@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from csg_train.compare.intervals import Estimate
 from csg_train.compare.results import MethodResult
 from csg_train.pictures.palette import colour, marker
-from csg_train.pictures.plots import WIDTH, plain
+from csg_train.pictures.plots import WIDTH, label_lines
 
+NAME = 40
+"""Characters in a line of a system's name."""
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -35,7 +37,9 @@ def scores_figure(rows: Sequence[Row], score: str, label: str) -> Figure:
         score: name of the main score.
         label: what the figure calls it.
     """
-    figure = Figure(figsize=(WIDTH, 0.36 * len(rows) + 1.5), layout="constrained")
+    names = [label_lines(row.method.label, NAME) for row in rows]
+    lines = 1 + max(name.count("\n") for name in names)
+    figure = Figure(figsize=(WIDTH, max(0.36, 0.14 * lines) * len(rows) + 1.5), layout="constrained")
     axis = figure.subplots()
     axis.use_sticky_edges = False  # a margin beside the bars
     for place, row in enumerate(rows):
@@ -52,7 +56,7 @@ def scores_figure(rows: Sequence[Row], score: str, label: str) -> Figure:
         if len(oracle):
             style: dict[str, Any] = {"s": 26, "facecolors": "none", "edgecolors": colour(1), "marker": "D"}
             axis.scatter(oracle, [place] * len(oracle), label="best step, chosen on the real set", **style)
-    axis.set_yticks(range(len(rows)), [plain(row.method.label) for row in rows], fontsize=9)
+    axis.set_yticks(range(len(rows)), names, fontsize=9 if lines == 1 else 7)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.set_xlabel(label, fontsize=9)
     axis.grid(axis="x", color="0.9")
@@ -73,7 +77,7 @@ def curves_figure(methods: Sequence[MethodResult], label: str) -> Figure:
     for index, method in enumerate(methods):
         steps, table = common_curve(method)
         look: dict[str, Any] = {"color": colour(index), "marker": marker(index), "ls": DASHES[index % len(DASHES)]}
-        axis.plot(steps, table.mean(0), lw=1.5, ms=4, label=plain(method.label), **look)
+        axis.plot(steps, table.mean(0), lw=1.5, ms=4, label=label_lines(method.label, NAME), **look)
         axis.fill_between(steps, table.min(0), table.max(0), color=colour(index), alpha=0.12, lw=0)
     axis.set_xlabel("step", fontsize=9)
     axis.set_ylabel(label, fontsize=9)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.transforms import IdentityTransform, Transform
 
 from csg_train.pictures.palette import MARKERS, colour, marker
-from csg_train.pictures.plots import confusion_side, draw_confusion, plain
+from csg_train.pictures.plots import confusion_side, draw_confusion, label_lines, plain
 
 CONCENTRATION = 40.0
 """kappa of the von Mises kernel, about 9 degrees."""
@@ -22,6 +23,9 @@ BAND = (0.6, 1.08)
 """The points are at random radii between these: on a line they would hide each other."""
 RING = (1.15, 1.45)
 """Inner radius of the ring of density, and the radius of its peak."""
+
+TITLE, SMALL = 30, 7
+"""Characters in a line of a panel's title, and the size in points of a title with several lines."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
     lowest = min(float(np.sin(panel.angles).min()) for panel in panels)
     bottom = lowest * BAND[lowest < 0] - 0.15  # leave out the empty part
     height = 2.6 * (1.6 - bottom) / 3.2 + 0.5
+    height += _extra_height(panels)
     figure, axes = _grid(len(panels), 2.6, height, below=0.2 * math.ceil(len(legend) / per_row))
     for axis, panel, density in zip(axes, panels, densities, strict=True):
         axis.add_collection(_points(panel, axis.transData))
@@ -97,7 +102,7 @@ def circle_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
         x, y = np.cos(around), np.sin(around)
         axis.fill(np.r_[outer * x, RING[0] * x[::-1]], np.r_[outer * y, RING[0] * y[::-1]], color="0.7", lw=0)
         axis.set(xlim=(-1.6, 1.6), ylim=(bottom, 1.6), aspect="equal")
-        axis.set_title(plain(panel.name), fontsize=10)
+        _title(axis, panel.name, 10)
         axis.axis("off")
         energies = "  ".join(f"$E_{s}$ {value:.3f}" for s, value in enumerate(panel.energies))
         axis.text(0, bottom, energies, ha="center", va="top", fontsize=8)
@@ -137,15 +142,26 @@ def confusion_figure(panels: Sequence[Panel], classes: Sequence[str]) -> Figure:
         classes: names of the classes.
     """
     side = confusion_side(len(classes))
-    figure, axes = _grid(len(panels), side, side)
+    figure, axes = _grid(len(panels), side, side + _extra_height(panels))
     for index, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
         assert panel.confusion is not None
         assert panel.score is not None
         draw_confusion(axis, panel.confusion, classes, names=index % _columns(len(panels)) == 0)
-        axis.set_title(f"{plain(panel.name)}, {panel.score:.1%}", fontsize=9)
+        _title(axis, panel.name, 9, f", {panel.score:.1%}")
     figure.supxlabel("predicted, in % of the true class", fontsize=9)
     figure.supylabel("true", fontsize=9)
     return figure
+
+
+def _title(axis: Axes, name: str, size: int, more: str = "") -> None:
+    """Above a panel: a long name in small lines, whole."""
+    lines = label_lines(name, TITLE)
+    axis.set_title(lines + more, fontsize=size if "\n" not in lines else SMALL)
+
+
+def _extra_height(panels: Sequence[Panel]) -> float:
+    """Inches for lines of titles after the first."""
+    return 0.12 * max(label_lines(panel.name, TITLE).count("\n") for panel in panels)
 
 
 def _columns(panels: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,21 @@ def wrapped(text: str, width: int) -> str:
     lines = textwrap.wrap(one_line(printable(text), 2 * width), width) or [""]
     cut = lines[:2] if len(lines) < 3 else [lines[0], one_line(f"{lines[1]} {lines[2]}", width)]
     return "\n".join(cut).replace("$", r"\$")
+
+
+def label_lines(label: str, width: int) -> str:
+    """A method as a user writes it, whole, in lines of at most `width` characters that end between its settings.
+
+    Example:
+        >>> label_lines("none:model.training=lora:optim.lr_heads=0.03", 30)
+        'none:model.training=lora:\\noptim.lr_heads=0.03'
+    """
+    parts = [piece for part in re.split("(?<=:)", printable(label)) for piece in textwrap.wrap(part, width)]
+    lines = [""]
+    for part in parts:
+        fits = len(lines[-1]) + len(part) <= width
+        lines[-1:] = [lines[-1] + part] if fits else [lines[-1], part]
+    return "\n".join(lines).replace("$", r"\$")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`csg compare cls` and `csg embed`: what they write, what they do not do twice, and what they refuse."""
 
+import itertools
 import json
 import re
 import shutil
@@ -26,7 +27,7 @@ from csg_train.energy import hyperspherical_energy
 from csg_train.methods import METHODS
 from csg_train.methods.spec import parse_method
 from csg_train.pictures.palette import colour, marker
-from csg_train.pictures.plots import save_figure
+from csg_train.pictures.plots import label_lines, save_figure
 from csg_train.training.embed import embed_command
 from csg_train.training.run_folder import Run
 from tests.helpers.cli import csg, refused
@@ -413,6 +414,33 @@ def test_class_names_are_text_in_the_figures(tmp_path, recwarn):
     for draw in (circle_figure, confusion_figure):
         save_figure(draw([panel], NAMES), tmp_path / "figure.png")
     assert not recwarn.list
+
+
+LABELS = ("csg", "none:model.training=lora:optim.lr_heads=0.03", "a" * 70 + ":" + "b" * 31, "$x:" * 30)
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("width", [20, 40])
+def test_a_long_method_is_written_in_lines_and_whole(label, width):
+    lines = label_lines(label, width).replace("\\$", "$").split("\n")
+    assert "".join(lines) == label
+    assert all(len(line) <= width for line in lines)
+
+
+def test_panels_of_long_methods_have_titles_that_are_whole_and_do_not_overlap(tmp_path):
+    true, name = np.arange(20) % len(NAMES), "none:optim.average=0.25:model.training=lp-ft:optim.lr_backbone=0.0003"
+    panels = [
+        Panel(f"{name}{n}", 0.5, np.linspace(0, 3, 20), true, np.eye(len(NAMES), dtype=int), (1.0, 2.0, 3.0))
+        for n in range(6)
+    ]
+    for draw in (circle_figure, confusion_figure):
+        figure = draw(panels, NAMES)
+        save_figure(figure, tmp_path / "figure.png")
+        titles = [axis.title for axis in figure.axes]
+        assert [title.get_text().replace("\n", "").split(",")[0] for title in titles] == [p.name for p in panels]
+        boxes = [title.get_window_extent() for title in titles]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        assert all(box.y1 <= figure.bbox.y1 for box in boxes)
 
 
 def test_a_strange_folder_is_left_alone(small_recipe, tmp_path):
