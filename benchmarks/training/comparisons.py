@@ -224,16 +224,22 @@ class Making:
                     yield self._folder(spec, seed), lambda spec=spec, seed=seed: self._recipe(spec, seed)
 
     def take(self) -> None:
-        """Take the runs into the table, if all methods have ended another seed and one of them has not diverged."""
-        with self.taking:
-            table, seeds = self._in_table(), self.seeds()
-            every = ((spec, seed) for seed in range(seeds) for spec in self.specs)
-            if all((spec.label, seed) in table or Run(self._folder(spec, seed)).diverged for spec, seed in every):
-                return
-            command = self.line.command(self.data, self.folder.parent, seeds, self.chosen, self.specs)
-            with (self.folder / "logs/compare.log").open("a") as log:
-                code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
-            print(f"{self.line.name}: {seeds} seeds, exit code {code}", flush=True)
+        """Take the runs into the table, if all methods have ended another seed; nothing while another thread does."""
+        if self.taking.acquire(blocking=False):
+            try:
+                self._take()
+            finally:
+                self.taking.release()
+
+    def _take(self) -> None:
+        table, seeds = self._in_table(), self.seeds()
+        every = ((spec, seed) for seed in range(seeds) for spec in self.specs)
+        if all((spec.label, seed) in table or Run(self._folder(spec, seed)).diverged for spec, seed in every):
+            return
+        command = self.line.command(self.data, self.folder.parent, seeds, self.chosen, self.specs)
+        with (self.folder / "logs/compare.log").open("a") as log:
+            code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+        print(f"{self.line.name}: {seeds} seeds, exit code {code}", flush=True)
 
     def seeds(self) -> int:
         """How many seeds all methods have ended."""
@@ -288,4 +294,5 @@ def main(lines: Sequence[Line], doc: str | None) -> None:
     jobs = (job for seeds in (range(3), range(3, 5)) for one in making.values() for job in one.runs(seeds))
     trainings.all(jobs, lambda folder: making[folder.parent.parent.name].take())
     for one in making.values():
+        one.take()
         print(f"# {one.line.name}: {one.seeds()} of {one.line.seeds} seeds")
