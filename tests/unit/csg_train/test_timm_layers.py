@@ -55,14 +55,15 @@ def results(network):
 
 
 def assert_same_training(fast, plain):
-    """Gradients less exactly: a value at the edge of a ReLU may be on the other side of it."""
+    """The gradient of each weight by its length: a value at the edge of a ReLU may be on the other side of it."""
     for seed in range(2):
         torch.manual_seed(seed)
         maps, gradients = results(fast)
         torch.manual_seed(seed)
         expected_maps, expected_gradients = results(plain)
         assert_alike(maps, expected_maps, 1e-3)
-        assert_alike(gradients, expected_gradients, 0.02)
+        for one, other in zip(gradients, expected_gradients, strict=True):
+            assert (one - other).norm() <= 0.1 * other.norm() + 1e-4
 
 
 def assert_alike(found, expected, tolerance):
