@@ -18,7 +18,7 @@ import functools
 import itertools
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +27,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from csg_train.models.onednn_convolution import Shape, convolution, in_parts, supported
 
-if TYPE_CHECKING:
-    from csg_train.models.timm_layers import FoldedBatchNormAct2d
-
 Strategy = Literal["plain", "onednn", "float32", "grids", "taps"]
+
+
+class FoldedNorm(Protocol):
+    """A batch norm whose work the FoldingConv2d before it does."""
+
+    def without_norm(self, conv: FoldingConv2d) -> nn.Module:
+        """What is left of it when the convolution has taken its norm for good."""
+        ...
 
 
 def fast_layers_enabled() -> bool:
@@ -50,7 +55,7 @@ class FoldingConv2d(nn.Conv2d):
         norm: the batch norm after it, if it is to be folded in.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: FoldedBatchNorm2d | FoldedBatchNormAct2d | None = None):
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None = None):
         super().__init__(
             conv.in_channels,
             conv.out_channels,
@@ -65,7 +70,7 @@ class FoldingConv2d(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
         self.train(conv.training)
         # in a tuple, so that it is not a submodule of this one too
-        self.norm: tuple[FoldedBatchNorm2d | FoldedBatchNormAct2d, ...] = () if norm is None else (norm,)
+        self.norm: tuple[nn.BatchNorm2d, ...] = () if norm is None else (norm,)
         self.relu6 = False
         """Whether a FoldedReLU6 comes after it and its norm."""
 
@@ -240,7 +245,7 @@ def fold_batch_norms(module: nn.Module) -> None:
             both = fuse_conv_bn_eval(conv, conv.norm[0])
             both.norm = ()
             module.register_module(conv_name, both)
-            module.register_module(norm_name, conv.norm[0].without_norm(both))
+            module.register_module(norm_name, cast(FoldedNorm, norm).without_norm(both))
             if isinstance(after, FoldedReLU6):
                 module.register_module(after_name, FoldedReLU6(after, both))
     for child in module.children():
