@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from csg_export.external_weights import convert_constant
-from csg_export.onnx_graph import check_graph
+from csg_export.onnx_graph import check_graph, opset_of
 
 FP32, FP16 = TensorProto.FLOAT, TensorProto.FLOAT16
 MEAN_OPERATORS = ("ReduceMean", "GlobalAveragePool")
@@ -35,7 +35,7 @@ def rounded_to_fp16(model: ModelProto, float32_nodes: Collection[str]) -> ModelP
 def exists_in_fp16(node: NodeProto, opset: int) -> bool:
     """Whether ONNX defines a node's operator for fp16 values; it does not define Range, for one, as in a DINOv3's
     positions, nor Celu."""
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain:
         return True
     schema = onnx.defs.get_schema(node.op_type, opset)
     sides = ((schema.inputs, node.input), (schema.outputs, node.output))
@@ -59,7 +59,7 @@ class _GraphBuilder:
         self.used_constants: dict[str, TensorProto] = {}
         self.produced: set[str] = set()
         self.fp16_values: set[str] = set()
-        opset = next(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+        opset = opset_of(model)
         for node in model.graph.node:
             self._add(node, FP32 if node.name in float32_nodes or not exists_in_fp16(node, opset) else FP16)
 

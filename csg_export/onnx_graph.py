@@ -37,9 +37,14 @@ OLDEST_RUNTIMES = {(20, 9): "1.17", (21, 10): "1.18", (22, 10): "1.21"}
 """First ONNX Runtime by opset and IR version (ONNX 1.15, 1.16, 1.17); a test runs the oldest."""
 
 
+def opset_of(model: ModelProto) -> int:
+    """The version of ONNX's own operators that a graph is written in; 0 if it says none."""
+    return max((entry.version for entry in model.opset_import if not entry.domain), default=0)
+
+
 def oldest_runtime(model: ModelProto) -> str | None:
     """The oldest ONNX Runtime that runs a graph; None if that is not known."""
-    opset = max((entry.version for entry in model.opset_import if not entry.domain), default=0)
+    opset = opset_of(model)
     fitting = [name for (newest, ir), name in OLDEST_RUNTIMES.items() if opset <= newest and model.ir_version <= ir]
     return fitting[0] if fitting else None
 

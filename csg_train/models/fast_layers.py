@@ -140,10 +140,7 @@ class FoldedBatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, norm: nn.BatchNorm2d):
         super().__init__(norm.num_features, norm.eps, norm.momentum, device="meta")
-        self.weight, self.bias = norm.weight, norm.bias
-        self.running_mean, self.running_var = norm.running_mean, norm.running_var
-        self.num_batches_tracked = norm.num_batches_tracked
-        self.train(norm.training)
+        take_state(self, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.training else x
@@ -151,6 +148,14 @@ class FoldedBatchNorm2d(nn.BatchNorm2d):
     def without_norm(self, conv: FoldingConv2d) -> nn.Module:
         """What is left of it when the convolution has taken its norm for good."""
         return nn.Identity()
+
+
+def take_state(new: nn.BatchNorm2d, norm: nn.BatchNorm2d) -> None:
+    """Give a new batch norm the parameters, buffers and mode of the one that it replaces."""
+    new.weight, new.bias = norm.weight, norm.bias
+    new.running_mean, new.running_var = norm.running_mean, norm.running_var
+    new.num_batches_tracked = norm.num_batches_tracked
+    new.train(norm.training)
 
 
 class FoldedReLU6(nn.ReLU6):

@@ -16,6 +16,7 @@ from csg_train.models.fast_layers import (
     fast_layers_enabled,
     fold_children,
     in_a_row,
+    take_state,
 )
 
 IN_ORDER = {
@@ -46,11 +47,8 @@ class FoldedBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
 
     def __init__(self, norm: BatchNormAct2d):
         super().__init__(norm.num_features, norm.eps, norm.momentum, apply_act=False, device="meta")
-        self.weight, self.bias = norm.weight, norm.bias
-        self.running_mean, self.running_var = norm.running_mean, norm.running_var
-        self.num_batches_tracked = norm.num_batches_tracked
         self.drop, self.act = norm.drop, norm.act
-        self.train(norm.training)
+        take_state(self, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, super().forward(x) if self.training else self.act(self.drop(x)))

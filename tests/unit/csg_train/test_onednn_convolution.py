@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from csg_train.models import onednn_convolution
@@ -62,11 +62,12 @@ def test_relu6_in_the_convolution_is_relu6_after_it_bit_for_bit(dtype, bias, gro
     channels=st.integers(2, 20),
     kernel=st.tuples(st.integers(1, 8), st.integers(1, 8)),
     stride=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    sides=st.tuples(st.integers(8, 17), st.integers(8, 17)),
+    sides=st.tuples(st.integers(5, 17), st.integers(5, 17)),
     padding=st.tuples(st.integers(0, 5), st.integers(0, 5)),
     relu6=st.booleans(),
 )
 def test_gradients_of_depthwise_convolutions_are_those_of_float32(channels, kernel, stride, sides, padding, relu6):
+    assume(all(k <= side + 2 * pad for k, side, pad in zip(kernel, sides, padding, strict=True)))
     shape = Shape(list(stride), list(padding), [1, 1], channels, relu6)
     x, weight, bias = tensors(torch.bfloat16, channels, channels, channels, kernel, *sides)
     found = with_gradients(convolution, x, weight, bias, shape)

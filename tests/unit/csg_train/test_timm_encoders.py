@@ -84,7 +84,7 @@ def test_an_encoder_for_any_size_equals_that_for_one(name):
     with torch.inference_mode():
         stages = STAGES[:2] if name.startswith("swin") else STAGES  # deeper, the window of the fixed one is the map
         for stage in stages:
-            torch.testing.assert_close(free(images)[stage], fixed(images)[stage], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(free(images)[stage], fixed(images)[stage], rtol=1e-4, atol=1e-5)
         wide = free(torch.cat([images, images], 2))
     assert wide["layer4"].shape[3] > wide["layer4"].shape[2]
 
@@ -165,7 +165,8 @@ WITH_CLASSIFIER = ("convnext_atto", "tf_efficientnet_lite0", "mobilenetv4_conv_s
 @pytest.mark.parametrize(
     "name", [*WITH_CLASSIFIER, "regnety_002", pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow)]
 )
-def test_the_teachers_classifier_is_that_of_the_network(name):
+def test_the_teachers_classifier_is_that_of_the_network(name, monkeypatch):
+    monkeypatch.setenv("CSG_PLAIN_LAYERS", "1")  # the same layers on both sides
     torch.manual_seed(0)
     model = timm.create_model(name).eval()
     teacher = Teacher(f"timm:{name}", model.state_dict(), size=(224, 224))
@@ -173,7 +174,7 @@ def test_the_teachers_classifier_is_that_of_the_network(name):
     with torch.inference_mode():
         maps = teacher(images)
         expected = model(teacher.encoder.normalise(images))
-        torch.testing.assert_close(teacher.classify(maps), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(teacher.classify(maps), expected, rtol=1e-4, atol=1e-5)
         assert teacher.classify(maps, pooled=False).shape == (2 * 7 * 7, 1000)
 
 
