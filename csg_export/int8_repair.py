@@ -26,12 +26,10 @@ JUDGED_IMAGES, RATED_IMAGES = 64, 16
 """Number of calibration images for the error of a graph, and for that of each layer."""
 MAX_TRIES = 60
 """Number of graphs that the search for float32 layers makes at most, beside one for each layer."""
-HALVINGS = 6
-"""How often the error is halved by float32 layers."""
+HALVINGS = 10
+"""How often the error is halved by float32 layers, at most."""
 MOST_FLOAT32 = 0.5
 """Share of the layers that may be float32: with more, the graph is hardly smaller or faster than a float one."""
-NEGLIGIBLE = 1e-5
-"""An error that no further layer is made float32 for."""
 ENOUGH, ENOUGH_FOR_SUMS = 0.9, 0.5
 """A remedy is kept if it leaves at most this share of the error; float32 sums cost time, and have to bring more."""
 
@@ -75,7 +73,7 @@ def int8_graphs(
     search = _Float32Search(plan, remedied.judge, batches)
     error = remedied.error
     for _ in range(HALVINGS):
-        found = search.within(error / 2) if error > NEGLIGIBLE else None
+        found = search.within(error / 2)
         if found is None or len(found) > len(search.alone) * MOST_FLOAT32:
             return
         error = search.errors[found]
@@ -100,7 +98,7 @@ class _Remedies:
         self.judge = Int8Judge(plan.model, self.samples)
         self.error = self.judge.error(graph)
         self.changed_method = False
-        log(f"int8: error {self.error:.2%} of the logits' variance on calibration images; trying remedies")
+        log(f"int8: error {_percent(self.error)} of the logits' variance on calibration images; trying remedies")
 
     def try_all(self, fixed_method: bool) -> None:
         """Try every remedy; another calibration method only if the user chose none."""
@@ -127,7 +125,7 @@ class _Remedies:
         graph = quantise(plan)
         error = self.judge.error(graph)
         helps = error <= enough * self.error
-        log(f"int8: {name}: error {error:.2%}{', kept' if helps else ''}")
+        log(f"int8: {name}: error {_percent(error)}{', kept' if helps else ''}")
         if helps:
             self.plan, self.graph, self.error = plan, graph, error
             if not name.endswith("ranges"):
@@ -178,7 +176,11 @@ class _Float32Search:
                 return float("inf")
             self.errors[float32] = self.judge.error(quantise(self.plan_with(float32)))
             log(
-                f"int8: {len(float32)} of {len(self.alone)} layers in float32: error {self.errors[float32]:.3%} "
+                f"int8: {len(float32)} of {len(self.alone)} layers in float32: error {_percent(self.errors[float32])} "
                 f"(try {len(self.errors)} of at most {MAX_TRIES})"
             )
         return self.errors[float32]
+
+
+def _percent(error: float) -> str:
+    return f"{100 * error:.2g} %"

@@ -18,6 +18,7 @@ from csg.provenance import ClassificationEvaluation
 from csg_export.parity_images import ParityImages, evenly_spaced
 from csg_export.sources import Source, from_run
 from csg_export.torchvision_source import from_torchvision
+from csg_train.models.backbones import Normalise, normalisation
 from csg_train.models.weights import load_weights
 from csg_train.tasks import Predict
 from csg_train.training.run_data import real_images
@@ -108,5 +109,5 @@ def _imagenet_network(name: str, lite0: Path | None) -> tuple[Source, bool]:
     if real:
         model.load_state_dict(load_weights(f"timm:{name}", lite0))
     network: nn.Module = plain.network
-    network.model = model
+    network.model, network.normalise = model, Normalise(*normalisation(f"timm:{name}"))
     return replace(plain, name=name, stem=name, network=network), real

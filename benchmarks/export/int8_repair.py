@@ -48,12 +48,11 @@ from csg_export.options import ExportOptions
 from csg_export.parity_images import ParityImages
 from csg_export.precisions import AIMED_INT8_LOSS
 from csg_export.runners import onnx_runner, predict_with
-from csg_export.sources import Source
 
 NNCF_LIMIT = 1200
 """Seconds of CPU time that NNCF has for a network."""
 COLUMNS = ("network", "graph", "score %", "loss in points", "layers in fp32", "images/s, batch 8 (to fp32)", "CPU s")
-SCORES, IMAGE = "scores.json", "image.npy"
+IMAGE = "image.npy"
 
 
 @dataclass(frozen=True)
@@ -132,33 +131,62 @@ def single(images: ParityImages) -> list[np.ndarray]:
     return [image[None] for batch in images.batches() for image in batch]
 
 
-def make_graphs(case: Case, folder: Path) -> None:
-    """Make the graphs of one network, and a file of their scores."""
-    source = case.source
+def all_int8(exact: ModelProto, case: Case) -> ModelProto:
+    """The graph before any repair, its first and last layer in int8 too."""
+    batches = list(case.source.training().batches())
+    method = ONNXRUNTIME_INT8.calibration[case.source.task]
+    settings = Int8Calibration(source="", images=sum(map(len, batches)), method=method, fp32_first_last=False)
+    return next(int8_graphs(exact, batches, settings, ONNXRUNTIME_INT8, fixed_method=False)).model
+
+
+def by_csg(exact: ModelProto, case: Case) -> ModelProto | None:
+    """The graph that `csg export --int8` writes; None if it refuses."""
+    options = ExportOptions("int8", logits=case.source.task == "segmentation")
+    try:
+        return convert_and_check(case.source, options, None).converted.model
+    except CsgError as error:
+        log(f"{case.source.name}: {error.message}")
+        return None
+
+
+GRAPHS: dict[str, Callable[[ModelProto, Case], ModelProto | None]] = {
+    "fp32": lambda exact, case: exact,
+    "int8, all layers": all_int8,
+    "int8, csg": by_csg,
+    "int8, NNCF": by_nncf,
+}
+"""How each graph is made of the float32 one."""
+
+
+def make_missing(case: Callable[[], Case], folder: Path) -> None:
+    """Make the graphs of one network that a folder lacks, with a file of what is known of each."""
+    missing = [name for name in GRAPHS if not _known(folder, name).is_file()]
+    if not missing:
+        return
+    network = case()
+    source = network.source
     assert source.real and source.measure
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / IMAGE, next(source.real.batches())[:1])
     exact = to_onnx(strip(source.network), source.spec)
-    makes: dict[str, Callable[[], ModelProto | None]] = {
-        "fp32": lambda: exact,
-        "int8, all layers": lambda: _all_int8(exact, source),
-        "int8, csg": lambda: _exported(source),
-        "int8, NNCF": lambda: by_nncf(exact, case),
-    }
-    made = {}
-    for name, make in makes.items():
-        started, graph = time.process_time(), make()
-        made[name] = Made(time.process_time() - started)
+    for name in missing:
+        started, graph = time.process_time(), GRAPHS[name](exact, network)
+        made = Made(time.process_time() - started)
         if graph is not None:
             score = source.measure(predict_with(onnx_runner(graph))).score
-            made[name] = replace(made[name], score=score, float32=float32_layers(graph))
+            made = replace(made, score=score, float32=float32_layers(graph))
             onnx.save(graph, folder / f"{name}.onnx")
-        log(f"{source.name}, {name}: {made[name]}")
-    np.save(folder / IMAGE, next(source.real.batches())[:1])
-    atomic_write(folder / SCORES, json.dumps({name: asdict(one) for name, one in made.items()}, indent=1).encode())
+        log(f"{source.name}, {name}: {made}")
+        atomic_write(_known(folder, name), json.dumps(asdict(made)).encode())
+
+
+def _known(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
 
 
 def rows_of(name: str, folder: Path) -> list[list[str]]:
     """The rows of one network."""
-    made = {graph: Made(**values) for graph, values in json.loads((folder / SCORES).read_text()).items()}
+    made = {graph: Made(**json.loads(_known(folder, graph).read_text())) for graph in GRAPHS}
     works = {graph: in_onnxruntime(folder / f"{graph}.onnx") for graph in made if made[graph].score is not None}
     speeds = images_per_s(works, np.repeat(np.load(folder / IMAGE), 8, 0))
     exact, rows = made["fp32"].score, []
@@ -169,23 +197,6 @@ def rows_of(name: str, folder: Path) -> list[list[str]]:
             cells = [f"{100 * found.score:.2f}", f"{100 * (exact - found.score):.2f}", str(found.float32), rate]
         rows.append([name, graph, *cells, f"{found.seconds:.0f}"])
     return rows
-
-
-def _all_int8(exact: ModelProto, source: Source) -> ModelProto:
-    """The graph before any repair, its first and last layer in int8 too."""
-    batches = list(source.training().batches())
-    method = ONNXRUNTIME_INT8.calibration[source.task]
-    settings = Int8Calibration(source="", images=sum(map(len, batches)), method=method, fp32_first_last=False)
-    return next(int8_graphs(exact, batches, settings, ONNXRUNTIME_INT8, fixed_method=False)).model
-
-
-def _exported(source: Source) -> ModelProto | None:
-    options = ExportOptions("int8", logits=source.task == "segmentation")
-    try:
-        return convert_and_check(source, options, None).converted.model
-    except CsgError as error:
-        log(f"{source.name}: {error.message}")
-        return None
 
 
 def page(rows: Sequence[Sequence[str]]) -> str:
@@ -212,9 +223,7 @@ def main() -> None:
         folders = {}
         for name, options, case in cases(words):
             folders[name] = Path(words.keep or temporary, name, options)
-            if not (folders[name] / SCORES).is_file():
-                folders[name].mkdir(parents=True, exist_ok=True)
-                make_graphs(case(), folders[name])
+            make_missing(case, folders[name])
         rows = [row for name, folder in folders.items() for row in rows_of(name, folder)]
     if words.write:
         atomic_write(words.write, page(rows).encode())

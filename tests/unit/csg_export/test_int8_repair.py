@@ -63,6 +63,20 @@ def graphs_of(exact):
     return list(int8_graphs(exact, [IMAGES], PLAIN, ONNXRUNTIME_INT8, False))
 
 
+class WithClassesFarApart(nn.Module):
+    """A network of which two classes are always far ahead, so that nearly all variance of the logits is theirs."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.head = network, nn.Linear(5, 5)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.eye(5))
+            self.head.bias.copy_(torch.tensor([1e3, 1e3, 0, 0, 0]))
+
+    def forward(self, images):
+        return self.head(self.network(images))
+
+
 @pytest.fixture(scope="module")
 def shared():
     exact = graph(Uneven(shared=True))
@@ -96,6 +110,19 @@ def test_the_first_graph_is_the_plain_one_and_each_repaired_one_is_closer(shared
     assert errors[0] > 0.02
     assert errors[-1] < errors[0] / 1000
     assert all(later < earlier for earlier, later in itertools.pairwise(errors))
+
+
+def test_layers_are_returned_to_float_however_small_the_error_is_beside_the_logits():
+    """Whoever asks for the next graph knows that this one answers too much differently."""
+    exact = graph(WithClassesFarApart(Uneven(shared=True)))
+    graphs = graphs_of(exact)
+    first, last = (
+        run(made.model, IMAGES).argmax(1) == run(exact, IMAGES).argmax(1) for made in (graphs[0], graphs[-1])
+    )
+    assert Int8Judge(exact, [IMAGES]).error(graphs[0].model) < 1e-5
+    assert not first.all()
+    assert last.all()
+    assert graphs[-1].settings.float32_layers
 
 
 def test_the_layers_around_a_value_that_8_bits_are_too_few_for_run_in_float_and_no_others(shared, tmp_path):
