@@ -34,9 +34,9 @@ import onnx
 from onnx import ModelProto
 
 from benchmarks.export.int8_cases import IMAGENET, Case, imagenet_case, run_case
-from benchmarks.export.precisions import images_per_s, in_onnxruntime
+from benchmarks.export.precisions import images_per_s, in_onnxruntime, in_openvino
 from csg.console import log
-from csg.errors import CsgError
+from csg.errors import CsgError, one_line
 from csg.files import atomic_write
 from csg.metrics import PixelConfusion
 from csg.provenance import Int8Calibration
@@ -51,7 +51,8 @@ from csg_export.runners import onnx_runner, predict_with
 
 NNCF_LIMIT = 1200
 """Seconds of CPU time that NNCF has for a network."""
-COLUMNS = ("network", "graph", "score %", "loss in points", "layers in fp32", "images/s, batch 8 (to fp32)", "CPU s")
+RUNTIMES = {"ONNX Runtime": in_onnxruntime, "OpenVINO": partial(in_openvino, compute_type="int8")}
+COLUMNS = ("network", "graph", "score %", "loss in points", "layers in fp32", *RUNTIMES, "CPU s")
 IMAGE = "image.npy"
 
 
@@ -117,13 +118,23 @@ def by_nncf(model: ModelProto, case: Case) -> ModelProto | None:
     validation = nncf.Dataset(items, lambda item: {"image": item[0]})
     tensors = QuantizationParameters(per_channel=False)  # ONNX Runtime refuses inputs with a scale a channel
     parameters = nncf.AdvancedQuantizationParameters(activations_quantization_params=tensors)
-    loss = {"max_drop": AIMED_INT8_LOSS, "drop_type": nncf.DropType.ABSOLUTE}
-    with contextlib.suppress(TimeoutError), cpu_seconds(NNCF_LIMIT):
-        found: ModelProto = nncf.quantize_with_accuracy_control(
-            model, calibration, validation, scored, **loss, advanced_quantization_parameters=parameters
-        )
-        return found
-    return None
+    attention = any(node.op_type == "Softmax" for node in model.graph.node)
+    options = {
+        "model_type": nncf.ModelType.TRANSFORMER if attention else None,
+        "max_drop": AIMED_INT8_LOSS,
+        "drop_type": nncf.DropType.ABSOLUTE,
+        "advanced_quantization_parameters": parameters,
+    }
+    try:
+        with cpu_seconds(NNCF_LIMIT):
+            found: ModelProto = nncf.quantize_with_accuracy_control(model, calibration, validation, scored, **options)
+    except TimeoutError:
+        log(f"{case.source.name}: NNCF was stopped after {NNCF_LIMIT} s of CPU time")
+        return None
+    except Exception as error:  # of NNCF, or of ONNX Runtime, which refuses some of its graphs
+        log(f"{case.source.name}: NNCF failed: {one_line(error, 300)}")
+        return None
+    return found
 
 
 def single(images: ParityImages) -> list[np.ndarray]:
@@ -187,14 +198,20 @@ def _known(folder: Path, name: str) -> Path:
 def rows_of(name: str, folder: Path) -> list[list[str]]:
     """The rows of one network."""
     made = {graph: Made(**json.loads(_known(folder, graph).read_text())) for graph in GRAPHS}
-    works = {graph: in_onnxruntime(folder / f"{graph}.onnx") for graph in made if made[graph].score is not None}
+    works = {
+        f"{graph} in {runtime}": run(folder / f"{graph}.onnx")
+        for graph in made
+        if made[graph].score is not None
+        for runtime, run in RUNTIMES.items()
+    }
     speeds = images_per_s(works, np.repeat(np.load(folder / IMAGE), 8, 0))
     exact, rows = made["fp32"].score, []
     for graph, found in made.items():
-        cells = ["none made", "", "", ""]
+        cells = ["none made", *[""] * (len(RUNTIMES) + 2)]
         if found.score is not None and exact is not None:
-            rate = f"{speeds[graph]:.1f} ({speeds[graph] / speeds['fp32']:.2f})"
-            cells = [f"{100 * found.score:.2f}", f"{100 * (exact - found.score):.2f}", str(found.float32), rate]
+            rates = [(speeds[f"{graph} in {runtime}"], speeds[f"fp32 in {runtime}"]) for runtime in RUNTIMES]
+            cells = [f"{100 * found.score:.2f}", f"{100 * (exact - found.score):.2f}", str(found.float32)]
+            cells += [f"{rate:.1f} ({rate / of_fp32:.2f})" for rate, of_fp32 in rates]
         rows.append([name, graph, *cells, f"{found.seconds:.0f}"])
     return rows
 
