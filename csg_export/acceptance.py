@@ -114,7 +114,7 @@ def _first_accepted(check: _Check, converted: Converted) -> Exported:
             continue
         if converted.repaired is None or _loss(exported) <= check.precision.aimed_score_loss:
             return exported
-        log(f"{100 * _loss(exported):.1f} points lost: the next graph is repaired further")
+        log(f"{100 * _loss(exported):.2f} points lost: the next graph is repaired further")
         accepted.append(exported)
     if not accepted:
         assert refusal is not None
@@ -125,7 +125,12 @@ def _first_accepted(check: _Check, converted: Converted) -> Exported:
 def _loss(exported: Exported) -> float:
     """How much lower the graph's score is than the student's; 0 where there is none."""
     scores = [evaluation.score for evaluation in exported.evaluations]
-    return scores[0] - scores[-1] if len(scores) > 1 else 0.0
+    return _score_loss(scores[0], scores[-1]) if len(scores) > 1 else 0.0
+
+
+def _score_loss(before: float, after: float) -> float:
+    """How much lower a score is; rounded, since 1 - 0.99 is more than 0.01."""
+    return round(before - after, 9)
 
 
 def _checked(check: _Check, converted: Converted) -> Exported:
@@ -192,9 +197,9 @@ def _evaluate(
         return ()
     before = source.evaluations[0]
     after = source.measure(predict_with(run)).model_copy(update={"of": "graph"})
-    if before.score - after.score > max_loss:
+    if (loss := _score_loss(before.score, after.score)) > max_loss:
         raise GraphRefused(
-            f"{precision} loses {100 * (before.score - after.score):.1f} points on {after.dataset}: {before.score:.2%} "
+            f"{precision} loses {100 * loss:.2f} points on {after.dataset}: {before.score:.2%} "
             f"before, {after.score:.2%} after (at most {100 * max_loss:g} allowed)",
             "nothing was written; try another --calibration or --precision",
         )

@@ -193,6 +193,18 @@ def test_int8_that_loses_more_than_a_point_however_it_is_repaired_is_not_written
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(("before", "after"), [(1.0, 0.99), (0.9, 0.89), (0.87, 0.86)])
+def test_int8_that_loses_exactly_a_point_is_written(tmp_path, before, after):
+    """The difference of these floats is a little more than 0.01."""
+    assert before - after > 0.01
+    source = source_of(Uneven(shared=True, factor=1))
+    (student,) = source.evaluations
+    known = student.model_copy(update={"accuracy": before})
+    same = replace(source, evaluations=(known,), measure=lambda _: student.model_copy(update={"accuracy": after}))
+    bundle = export(same, ExportOptions("int8"), tmp_path / "bundle")
+    assert [evaluation.accuracy for evaluation in bundle.card.evaluations] == [before, after]
+
+
 def source_of(network):
     """A source whose classes are what the network says, to which an int8 graph has to keep."""
     images = ParityImages(
