@@ -139,7 +139,7 @@ def test_no_path_of_the_exporting_machine_is_inside(exported):
 
 
 @pytest.mark.parametrize(
-    ("precision", "tolerance", "message"), [("fp16", 1e-12, "already"), ("int8", 1e-6, "int8 differs from PyTorch")]
+    ("precision", "tolerance", "message"), [("fp16", 1e-12, "already"), ("int8", 1e-12, "int8 differs from PyTorch")]
 )
 def test_a_failed_parity_leaves_no_bundle(tmp_path, precision, tolerance, message):
     with pytest.raises(VerificationError, match=message):
