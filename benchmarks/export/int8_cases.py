@@ -28,8 +28,7 @@ TIMM = (
     *("vit_tiny_patch16_224", "vit_small_patch14_dinov2", "swin_tiny_patch4_window7_224", "convnext_tiny"),
     *("efficientnet_b0", "tf_efficientnet_lite0", "mobilenetv4_conv_small", "regnety_004"),
 )
-TORCHVISION = {"mobilenet_v2": None, "resnet18": "none", "resnet50": "none"}
-"""Weights of torchvision's networks, as `from_torchvision` takes them."""
+TORCHVISION = ("mobilenet_v2", "resnet18", "resnet50")
 IMAGENET = (*TORCHVISION, *TIMM)
 
 
@@ -67,15 +66,20 @@ def run_case(path: Path) -> Case:
     return Case(source, [images.load_labels(index, size) for index, size in enumerate(sizes)])
 
 
+def has_weights(name: str, lite0: Path | None) -> bool:
+    """Whether an ImageNet network gets its real weights; the others are random."""
+    return name == "mobilenet_v2" or (name == "tf_efficientnet_lite0" and lite0 is not None)
+
+
 def imagenet_case(name: str, real: Path, calibration: Path, lite0: Path | None, limit: int) -> Case:
     """An ImageNet network by name, with at most `limit` images; of random weights, PyTorch's own answers are right."""
-    source, trained = _imagenet_network(name, lite0)
+    source = _imagenet_network(name, lite0)
     assert isinstance(source.spec, ClassificationInput)
     images = _read_images(real, calibration, source.spec, limit)
     batches = list(images.real.batches())
     with torch.inference_mode():
         said = np.concatenate([source.network(torch.from_numpy(batch)).argmax(1) for batch in batches])
-    labels = images.labels if trained else said
+    labels = images.labels if has_weights(name, lite0) else said
 
     def evaluation(classes: np.ndarray) -> ClassificationEvaluation:
         share = float((classes == labels).mean())
@@ -98,16 +102,16 @@ def _read_images(real: Path, calibration: Path, spec: ClassificationInput, limit
     return Images(ParityImages(real.name, spec, files), labels, ParityImages(calibration.name, spec, photographs))
 
 
-def _imagenet_network(name: str, lite0: Path | None) -> tuple[Source, bool]:
-    """A network as a source without images, and whether its weights are real."""
+def _imagenet_network(name: str, lite0: Path | None) -> Source:
+    """A network as a source without images."""
+    weights = None if has_weights(name, lite0) else "none"
     if name in TORCHVISION:
-        return from_torchvision(name, TORCHVISION[name]), TORCHVISION[name] is None
+        return from_torchvision(name, weights)
     plain = from_torchvision("mobilenet_v2", "none")
     torch.manual_seed(0)
-    sized = {"img_size": 224} if name.startswith("vit") else {}
-    model, real = timm.create_model(name, **sized).eval(), name == "tf_efficientnet_lite0" and lite0 is not None
-    if real:
+    model = timm.create_model(name, **({"img_size": 224} if name.startswith("vit") else {})).eval()
+    if weights is None:
         model.load_state_dict(load_weights(f"timm:{name}", lite0))
     network: nn.Module = plain.network
     network.model, network.normalise = model, Normalise(*normalisation(f"timm:{name}"))
-    return replace(plain, name=name, stem=name, network=network), real
+    return replace(plain, name=name, stem=name, network=network)

