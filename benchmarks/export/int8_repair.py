@@ -54,13 +54,13 @@ NNCF_LIMIT = 1200
 RUNTIMES = {"ONNX Runtime": in_onnxruntime, "OpenVINO": partial(in_openvino, compute_type="int8")}
 COLUMNS = ("network", "graph", "score %", "loss in points", "layers in fp32", *RUNTIMES, "CPU s")
 IMAGE = "image.npy"
-HOW = f"""    python -m benchmarks.export.int8_repair RUN ... --imagenet FOLDER --photographs FOLDER --write docs/results/int8.md
+HOW = f"""    python -m benchmarks.export.int8_repair RUN ... --imagenet FOLDER --photographs FOLDER --write FILE
 
 [What it says](../export.md#beside-nncf). Four graphs of each network: in float32; with all layers in int8, before any
 repair; as `csg export --int8` writes it; and as NNCF's `quantize_with_accuracy_control` makes it. The score is the
 accuracy, or mIoU, on real images; networks named *random* have random weights and 1,000 classes, and it is their
-agreement with PyTorch. Speeds are images per second in batches of 8 on {THREADS} threads, and the ratio to float32 in the
-same runtime. Making a graph takes CPU seconds; NNCF is stopped after {NNCF_LIMIT:,}."""
+agreement with PyTorch. Speeds are images per second in batches of 8 on {THREADS} threads, and the ratio to float32
+in the same runtime. Making a graph takes CPU seconds; NNCF is stopped after {NNCF_LIMIT:,}."""
 
 
 @dataclass(frozen=True)
