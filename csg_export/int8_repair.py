@@ -71,12 +71,7 @@ def int8_graphs(
     if settings.remedies or remedied.changed_method:
         yield Int8Graph(remedied.graph, settings, layers)
     search = _Float32Search(plan, remedied.judge, batches)
-    error = remedied.error
-    for _ in range(HALVINGS):
-        found = search.within(error / 2)
-        if found is None or len(found) > len(search.alone) * MOST_FLOAT32:
-            return
-        error = search.errors[found]
+    for found in search.steps(remedied.error):
         float32 = tuple(sorted((search.layer(block) for block in found), key=lambda layer: -layer.error))
         graph = quantise(search.plan_with(found))
         yield Int8Graph(graph, settings.model_copy(update={"float32_layers": float32}), layers)
@@ -158,6 +153,24 @@ class _Float32Search:
     def layer(self, block: int) -> Float32Layer:
         """The block's layer, for the model card."""
         return Float32Layer(name=self.blocks[block][0], error=self.alone[block])
+
+    def steps(self, error: float) -> Iterator[frozenset[int]]:
+        """Sets of blocks, each with half the error of the one before; at last the most accurate that was tried.
+
+        Args:
+            error: without any block in float32.
+        """
+        most = len(self.alone) * MOST_FLOAT32
+        for _ in range(HALVINGS):
+            found = self.within(error / 2)
+            if found is None or len(found) > most:
+                break
+            error = self.errors[found]
+            yield found
+        few = (float32 for float32 in self.errors if len(float32) <= most)
+        last = min(few, key=lambda float32: (self.errors[float32], len(float32), sorted(float32)))
+        if self.errors[last] < error:
+            yield last
 
     def within(self, limit: float) -> frozenset[int] | None:
         """The smallest set of blocks that was found within the limit; None if none was."""

@@ -16,6 +16,7 @@ from csg.bundle import read_bundle
 from csg.card import ClassSpec, Normalisation
 from csg.errors import VerificationError
 from csg.provenance import ClassificationEvaluation
+from csg_export import int8_repair
 from csg_export.export import export
 from csg_export.int8 import ONNXRUNTIME_INT8, plain_plan, quantise, to_int8
 from csg_export.int8_judge import Int8Judge
@@ -147,6 +148,26 @@ def test_the_same_images_give_the_same_graphs_in_a_bounded_number_of_tries(share
     assert 0 < len(tries) <= MAX_TRIES
     assert [one.model.SerializeToString() for one in again] == [one.model.SerializeToString() for one in shared[1]]
     assert [one.settings for one in again] == [one.settings for one in shared[1]]
+
+
+class StrictJudge:
+    """The error is halved only when no convolution is left in int8."""
+
+    def __init__(self, model, images):
+        pass
+
+    def error(self, model):
+        constants = {constant.name for constant in model.graph.initializer}
+        left = sum(node.op_type == "Conv" and node.input[1] not in constants for node in model.graph.node)
+        return 1 + left / 10 if left else 0.0
+
+
+def test_where_few_layers_do_not_halve_the_error_the_most_accurate_that_were_tried_are_offered(monkeypatch):
+    monkeypatch.setattr(int8_repair, "Int8Judge", StrictJudge)
+    plain, last = graphs_of(graph(Uneven(shared=True, factor=1)))
+    assert not plain.settings.float32_layers
+    assert 1 <= len(last.settings.float32_layers) <= last.layers / 2
+    assert StrictJudge(None, None).error(last.model) < StrictJudge(None, None).error(plain.model)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6])
