@@ -1,9 +1,10 @@
 """int8 graphs of a network, each closer to the float32 graph than the one before, made while they are asked for.
 
 The first is the plain one. Then come remedies that cost nothing or little at inference, and then graphs with ever more
-layers in float32: with each, the error has to be half as large, by as few layers as the search finds. Everything is
-measured on the calibration images; whoever asks decides when a graph is good enough. The same images and weights give
-the same graphs.
+layers in float32: with each, the error has to be half as large, by as few layers as the search finds. The last is the
+most accurate that was tried with at most half of the layers, if it is more accurate than those. Everything is measured
+on the calibration images; whoever asks decides when a graph is good enough. The same images and weights give the same
+graphs.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from benchmarks.export.int8_cases import IMAGENET, Case, has_weights, imagenet_c
 from benchmarks.export.precisions import THREADS, images_per_s, in_onnxruntime, in_openvino
 from csg.console import log
 from csg.errors import CsgError, one_line
-from csg.files import atomic_write
+from csg.files import atomic_write, sha256
 from csg.metrics import PixelConfusion
 from csg.provenance import Int8Calibration
 from csg_export.acceptance import convert_and_check
@@ -48,6 +48,7 @@ from csg_export.options import ExportOptions
 from csg_export.parity_images import ParityImages
 from csg_export.precisions import AIMED_INT8_LOSS
 from csg_export.runners import onnx_runner, predict_with
+from csg_train.training.run_files import STUDENT
 
 NNCF_LIMIT = 1200
 """Seconds of CPU time that NNCF has for a network."""
@@ -242,6 +243,10 @@ def main() -> None:
     words = parser.parse_args()
     if (words.imagenet is None) != (words.photographs is None):
         parser.error("--imagenet and --photographs are given together")
+    if not (words.runs or words.imagenet):
+        parser.error("name runs, or --imagenet and --photographs")
+    if len({run.name for run in words.runs}) < len(words.runs):
+        parser.error("runs of the same name would be one row")
     with tempfile.TemporaryDirectory() as temporary:
         folders = {}
         for name, options, case in cases(words):
@@ -256,7 +261,7 @@ def main() -> None:
 def cases(words: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], Case]]]:
     """Each network: its name, the options that decide its rows, and its case."""
     for run in words.runs:
-        yield run.name, "run", partial(run_case, run)
+        yield run.name, f"run {sha256(run / STUDENT)[:12]}", partial(run_case, run)
     options = f"{words.limit} images{', lite0' if words.lite0 else ''}"
     for name in words.only if words.imagenet else ():
         title = name if has_weights(name, words.lite0) else f"{name}, random"

@@ -116,10 +116,8 @@ def test_the_first_graph_is_the_plain_one_and_each_repaired_one_is_closer(shared
 def test_layers_are_returned_to_float_however_small_the_error_is_beside_the_logits():
     """Whoever asks for the next graph knows that this one answers too much differently."""
     exact = graph(WithClassesFarApart(Uneven(shared=True)))
-    graphs = graphs_of(exact)
-    first, last = (
-        run(made.model, IMAGES).argmax(1) == run(exact, IMAGES).argmax(1) for made in (graphs[0], graphs[-1])
-    )
+    graphs, expected = graphs_of(exact), run(exact, IMAGES).argmax(1)
+    first, last = (run(made.model, IMAGES).argmax(1) == expected for made in (graphs[0], graphs[-1]))
     assert Int8Judge(exact, [IMAGES]).error(graphs[0].model) < 1e-5
     assert not first.all()
     assert last.all()
