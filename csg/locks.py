@@ -152,10 +152,10 @@ def lock(file: Path, wait: str | None = None) -> Iterator[bool]:
         yield True
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a process works in a folder (`locked`); nothing is created or kept."""
+def is_locked(file: Path) -> bool:
+    """Whether a process holds the lock of a file (`lock`); nothing is created or kept."""
     try:
-        with (folder / LOCK).open() as handle:
+        with file.open() as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -6,7 +6,6 @@ makes the version that it names the served one.
 
 from __future__ import annotations
 
-import fcntl
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -18,13 +17,12 @@ from csg.bundle import LABELS
 from csg.errors import CsgError, InputError
 from csg.files import atomic_directory, atomic_write
 from csg_serve.server.control import STAYS, unload_model, wait_until_live
+from csg_serve.server.deployments import deploying
 from csg_serve.server.state import ServerState
 from csg_serve.server.verification import log_verified, verify_running
 from csg_serve.triton.config import CARD_PARAMETER, CONFIG, encoded_name, read_config, served_version
 from csg_serve.triton.failures import clear_failed, mark_failed, why_failed
 from csg_serve.verify.verify import Effort, check
-
-LOCK = ".csg-deploy.lock"
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def locked_model(repository: Path, name: str) -> Iterator[Path]:
     """
     model_dir = repository / name
     try:
-        with _repository_lock(repository):
+        with deploying(repository, name):
             _clean_stale(model_dir)
             yield model_dir
     except OSError as error:
@@ -180,15 +178,6 @@ class _Before:
                 wait_until_live(repository, name, served_version(self.model_dir))
         elif self.replaced:
             unload_model(repository, name)
-
-
-@contextmanager
-def _repository_lock(repository: Path) -> Iterator[None]:
-    """Let other deployments into the repository wait."""
-    repository.mkdir(parents=True, exist_ok=True)
-    with (repository / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _clean_stale(model_dir: Path) -> None:

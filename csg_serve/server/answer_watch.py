@@ -14,6 +14,7 @@ from typing import Literal
 
 from csg.console import log
 from csg.errors import CsgError
+from csg_serve.server.deployments import is_being_deployed
 from csg_serve.server.state import ServerState
 from csg_serve.server.verification import verify_running
 from csg_serve.triton.config import encoded_name
@@ -82,6 +83,8 @@ class AnswerWatch:
         return [finding for one in found if one.model not in twins and (finding := self._judge(one))]
 
     def _judge(self, found: Verification) -> Finding | None:
+        if is_being_deployed(self._repository, found.model):
+            return None  # the deployment verifies it, and undoes it
         suspect = self._suspects.get(found.model)
         if suspect and suspect.version != found.version:
             suspect = None

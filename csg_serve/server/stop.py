@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ import psutil
 
 from csg.console import log, print_json
 from csg.errors import ServerError
+from csg.locks import is_locked
 from csg_serve.server.state import (
     LOG,
     SECRET,
@@ -37,7 +37,7 @@ def stop_command(repository: Path, as_json: bool) -> None:
         ServerError: no server runs on the repository, or it is another user's.
     """
     state = running_server(repository)
-    if state is None and _is_locked(repository / LOG):
+    if state is None and is_locked(repository / LOG):
         raise ServerError(f"the server on {repository}/ is not one of this machine", STARTED_ELSEWHERE)
     if state is None:
         raise ServerError(f"no server runs on {repository}/", "`csg serve` starts one")
@@ -87,15 +87,3 @@ def _remove(repository: Path, state: ServerState) -> None:
         for file in (STATE, SECRET):
             (repository / file).unlink(missing_ok=True)
         clear_regions()
-
-
-def _is_locked(log_file: Path) -> bool:
-    """Return whether a process holds the log's lock, also one that can't be seen from here."""
-    try:
-        with log_file.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

@@ -22,6 +22,7 @@ import psutil
 from csg.console import log
 from csg.errors import CsgError
 from csg_serve.server.control import is_in_service, load_model, unload_model
+from csg_serve.server.deployments import is_being_deployed
 from csg_serve.server.state import LOG, ServerState, read_state
 from csg_serve.server.stubs import Stubs
 from csg_serve.triton.failures import mark_served
@@ -51,7 +52,7 @@ def watch(repository: Path, state: ServerState) -> None:
             died = stubs.died()
         for script in died:
             model, version = script.parent.parent.name, script.parent.name
-            if is_in_service(repository, state, model, int(version)):
+            if not is_being_deployed(repository, model) and is_in_service(repository, state, model, int(version)):
                 log(f"csg: the process of {model} version {version} died; loading the model again")
                 _load_again(repository, state, stubs, script)
         if answers is None and time.monotonic() > started + FIRST_S:

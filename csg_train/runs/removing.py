@@ -110,7 +110,7 @@ def _check_removable(folder: Path) -> None:
             f"{folder} holds files that no training writes: {', '.join(foreign[:3])}{more}",
             "move them to another folder first",
         )
-    if is_locked(folder):
+    if is_locked(folder / LOCK):
         raise UsageError(f"a process is working in {folder}", "stop it with Ctrl-C, or wait until it has finished")
 
 

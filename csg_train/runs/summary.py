@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from csg.files import LOCK
 from csg.locks import is_locked
 from csg.parsing import parse_json, parse_yaml
 from csg.records import Record
@@ -114,7 +115,7 @@ def read_summary(folder: Path) -> RunSummary:
 def _state(folder: Path, problems: list[str]) -> State:
     """How the run has ended, if it has."""
     finished, diverged = (folder / RESULT).exists(), (folder / DIVERGED).exists()
-    if not (finished or diverged) and is_locked(folder):
+    if not (finished or diverged) and is_locked(folder / LOCK):
         return "running"
     if diverged and not finished:
         return "diverged"

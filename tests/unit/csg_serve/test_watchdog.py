@@ -1,11 +1,16 @@
-"""Which processes of the Python backend the watchdog takes for dead."""
+"""Which processes of the Python backend the watchdog takes for dead, and which models it loads again."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
+from csg_serve.server.answer_watch import AnswerWatch
+from csg_serve.server.deployments import deploying, is_being_deployed
+from csg_serve.server.state import ServerState
 from csg_serve.server.stubs import LOAD_S, Stubs
+from csg_serve.verify.verify import Verification
 
 TOKEN = "csg-0123-"
 
@@ -120,3 +125,39 @@ def test_a_load_that_failed_does_not_hide_a_death():
     stubs.load_failed(SCRIPT)
     assert watching([A, dead(B)], [A, dead(B)], stubs=stubs) == [[], []]
     assert watching([dead(A), dead(B)], [dead(A), dead(B)], stubs=stubs) == [[], ["colour"]]
+
+
+@pytest.fixture
+def watch(tmp_path):
+    """An `AnswerWatch` of a server whose two models answer wrongly."""
+    state = ServerState(
+        pid=1, token="csg-" + 16 * "0" + "-", http="h:1", grpc="h:2", metrics="h:3", control="explicit", drain_s=1
+    )
+    watch = AnswerWatch(tmp_path, state)
+    found = [Verification(model, 1, "wrong", "zeros") for model in ("colour", "faces")]
+    watch._ask = lambda: found
+
+    def look():
+        """The models of the findings of one look."""
+        watch._due = 0
+        watch.look()
+        watch._asked.result()
+        return [(one.found.model, one.act) for one in watch.look()]
+
+    return look
+
+
+def test_a_model_that_is_being_deployed_is_left_to_its_deployment(watch, tmp_path):
+    """Loaded again while its deployment removes it, its load would never end, nor any later call for it."""
+    with deploying(tmp_path, "colour"):
+        assert [watch(), watch()] == [[("faces", "load again")], [("faces", "take out")]]
+    assert [watch(), watch()] == [[("colour", "load again")], [("colour", "take out")]]
+
+
+@pytest.mark.parametrize("model", ["colour", "colour_encoded"])
+def test_a_deployment_is_seen_while_it_lasts(model, tmp_path):
+    assert not is_being_deployed(tmp_path, model)
+    with deploying(tmp_path, "colour"):
+        assert is_being_deployed(tmp_path, model)
+        assert not is_being_deployed(tmp_path, "colours")
+    assert not is_being_deployed(tmp_path, model)
