@@ -9,7 +9,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from csg.records import Record, Shape
 
 Format = Literal["onnx", "tensorrt", "tensorrt-rtx"]
-CalibrationMethod = Literal["minmax", "entropy", "percentile", "mse"]
+CalibrationMethod = Literal["minmax", "minmax90", "entropy", "percentile", "mse"]
 
 
 class ParityStage(Record):

@@ -27,10 +27,13 @@ ORT_METHODS: dict[CalibrationMethod, OrtMethod] = {
     "entropy": OrtMethod.Entropy,
     "percentile": OrtMethod.Percentile,
     "mse": OrtMethod.Percentile,  # from the same histograms
+    "minmax90": OrtMethod.Percentile,  # whose calibrator sees all values
 }
 STEPS = 255
 SHARES = np.geomspace(1, 0.02, 24)
 """Shares of a value's largest and smallest number at which "mse" tries to clip it."""
+MOST_IMAGES = 0.9
+"""Share of the images whose largest and smallest numbers are not clipped by "minmax90", at each end."""
 
 
 def measured_ranges(
@@ -51,19 +54,22 @@ def measured_ranges(
         VerificationError: a value is NaN or infinite on some image.
     """
     with _calibrated(model, batches, method, symmetric, operators) as calibrator:
-        return _least_squares(calibrator, symmetric) if method == "mse" else calibrator.compute_data()
+        if method == "mse":
+            return _least_squares(calibrator, symmetric)
+        return _of_most_images(calibrator) if method == "minmax90" else calibrator.compute_data()
 
 
 def histogram_ranges(
     model: ModelProto, batches: Sequence[np.ndarray], symmetric: bool, operators: list[str]
 ) -> dict[CalibrationMethod, Ranges]:
-    """The ranges of three methods from one pass over the images; arguments as for `measured_ranges`."""
+    """The ranges of four methods from one pass over the images; arguments as for `measured_ranges`."""
     with _calibrated(model, batches, "percentile", symmetric, operators) as calibrator:
         found = {name: (lowest, highest) for name, (_, _, lowest, highest, _) in _histograms(calibrator).items()}
         return {
             "mse": _least_squares(calibrator, symmetric),
             "percentile": calibrator.compute_data(),
             "minmax": _tensors_data(found),
+            "minmax90": _of_most_images(calibrator),
         }
 
 
@@ -81,20 +87,25 @@ def _calibrated(
                 operators,
                 str(Path(folder, "augmented.onnx")),
                 ORT_METHODS[method],
-                extra_options={"symmetric": symmetric and method not in ("percentile", "mse")},
+                extra_options={"symmetric": symmetric and method in ("minmax", "entropy")},
             )
-            calibrator.infer_session = _CheckedSession(calibrator.infer_session)
+            calibrator.infer_session = _WatchedSession(calibrator.infer_session)
             for images in batches:
                 for start in range(0, len(images), CALIBRATION_BATCH):
                     calibrator.collect_data(_Images([images[start : start + CALIBRATION_BATCH]]))
             yield calibrator
 
 
-class _CheckedSession:
-    """The calibrator's session, which refuses values that are not finite: the histograms pass over NaN in silence."""
+class _WatchedSession:
+    """The calibrator's session, which notes the smallest and the largest number of each value for each image.
+
+    It refuses values that are not finite: the histograms pass over NaN in silence.
+    """
 
     def __init__(self, session: Any):
         self.session = session
+        self.names = [output.name for output in session.get_outputs()]
+        self.extremes: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.session, name)
@@ -104,6 +115,8 @@ class _CheckedSession:
         if not all(np.isfinite(value).all() for value in values):
             what = "the network's own values are not finite on training images, so they have no range for int8"
             raise VerificationError(what, "train again with smaller learning rates, or export another precision")
+        for name, value in zip(self.names, values, strict=True):
+            self.extremes[name].append(_extremes(value, len(inputs[INPUT])))
         return values
 
 
@@ -121,6 +134,26 @@ class _Images(CalibrationDataReader):  # type: ignore[misc]
 def _histograms(calibrator: Any) -> dict[str, Any]:
     """Counts, edges of the bins, minimum, maximum and ONNX Runtime's threshold, by the name of the value."""
     return dict(calibrator.collector.histogram_dict)
+
+
+def _extremes(values: np.ndarray, images: int) -> np.ndarray:
+    """The smallest and the largest number of each image, (B, 2); (1, 2) of values that are the same for all images."""
+    own = values.ndim > 0 and len(values) % images == 0  # windows of an image follow each other
+    values_BN = values.reshape(images if own else 1, -1)
+    return np.stack([values_BN.min(1), values_BN.max(1)], 1)
+
+
+def _of_most_images(calibrator: Any) -> Ranges:
+    """The range of each value that clips nothing of 90 % of the images, at each end.
+
+    A few images whose values are many times larger, as some renders are for a network that learnt from few, would
+    otherwise leave the others a few of the 255 steps.
+    """
+    found = {}
+    for name in _histograms(calibrator):
+        ends = np.concatenate(calibrator.infer_session.extremes[name])
+        found[name] = (float(np.quantile(ends[:, 0], 1 - MOST_IMAGES)), float(np.quantile(ends[:, 1], MOST_IMAGES)))
+    return _tensors_data(found)
 
 
 def _least_squares(calibrator: Any, symmetric: bool) -> Ranges:

@@ -14,8 +14,8 @@ from torch import nn
 
 from csg.errors import VerificationError
 from csg_export.inspect import graph_contents
-from csg_export.int8 import ONNXRUNTIME_INT8, TENSORRT_INT8, to_int8
-from csg_export.int8_ranges import least_squares_range
+from csg_export.int8 import ONNXRUNTIME_INT8, QUANTIZED_OPERATORS, TENSORRT_INT8, to_int8
+from csg_export.int8_ranges import least_squares_range, measured_ranges
 from csg_export.runners import torch_runner
 from tests.helpers.small_networks import CALIBRATION, IMAGES, Chain, graph, run
 
@@ -105,7 +105,7 @@ def overflowing(weight, channels):
     return graph(Overflowing())
 
 
-@pytest.mark.parametrize("method", ["minmax", "entropy", "percentile", "mse"])
+@pytest.mark.parametrize("method", ["minmax", "minmax90", "entropy", "percentile", "mse"])
 @pytest.mark.parametrize("weight", [1e38, float("nan")])
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_network_whose_inner_values_are_not_finite_is_refused(method, weight, channels):
@@ -146,3 +146,28 @@ def test_a_range_of_least_squares_clips_a_single_outlier(symmetric):
     assert 1 <= high < 100
     assert least_squares_range(values[:-1], counts[:-1], symmetric)[1] == pytest.approx(1, rel=0.2)
     assert least_squares_range(np.zeros(3), np.ones(3), symmetric) == (0, 0)
+
+
+@pytest.mark.parametrize("dialect", [ONNXRUNTIME_INT8, TENSORRT_INT8], ids=["onnxruntime", "tensorrt"])
+def test_minmax90_clips_nothing_of_nine_images_in_ten(dialect):
+    """The range of the pooled map is that of the 27th of 30 images; the brightest ones do not widen it."""
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 1, 1, bias=False)
+            nn.init.constant_(self.conv.weight, 1 / 3)
+
+        def forward(self, images):
+            return self.conv(images.float().permute(0, 3, 1, 2)).mean((2, 3))
+
+    grey = [*range(1, 28), 90, 120, 250]
+    images = np.stack([np.full((24, 24, 3), value, np.uint8) for value in grey])
+    model = graph(Mean())
+    (conv,) = [node.output[0] for node in model.graph.node if node.op_type == "Conv"]
+    measured = {
+        method: measured_ranges(model, np.split(images, 3), method, dialect.symmetric, QUANTIZED_OPERATORS)[conv]
+        for method in ("minmax", "minmax90")
+    }
+    assert measured["minmax"].range_value[1] == pytest.approx(250)
+    assert measured["minmax90"].range_value[1] == pytest.approx(np.quantile(grey, 0.9))
