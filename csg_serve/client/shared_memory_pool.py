@@ -27,7 +27,7 @@ class SharedMemoryPool:
         self._transport = transport
         self._free: list[Region] = []
         self._registered: set[str] = set()  # names that the server may know
-        self._cleaned = False
+        self._cleaned = self._closed = False
         self.enabled = enabled
 
     async def infer(self, inference: Inference, version: int) -> NDArray[Any]:
@@ -50,7 +50,10 @@ class SharedMemoryPool:
                 if reused is None:  # not a restarted server that forgot its regions: another one behind this address
                     self.enabled = False
                 continue
-            self._free.append(region)
+            if self._closed:
+                region.unlink()
+            else:
+                self._free.append(region)
             return answer
         return await self._transport.infer(inference, version)
 
@@ -77,6 +80,9 @@ class SharedMemoryPool:
         self._registered.add(region.name)
         try:
             await self._transport.call("register_system_shared_memory", region.name, f"/{region.name}", region.size)
+            if not self._cleaned:
+                self._cleaned = True
+                await self._unregister_stale()
         except BaseException as error:
             region.unlink()
             if not isinstance(error, TransportError) or error.kind in ("away", "late"):
@@ -85,9 +91,6 @@ class SharedMemoryPool:
                 return await self._register(size)
             self.enabled = False
             return None
-        if not self._cleaned:
-            self._cleaned = True
-            await self._unregister_stale()
         return region
 
     async def _unregister_stale(self) -> None:
@@ -109,7 +112,8 @@ class SharedMemoryPool:
         self._registered.discard(name)
 
     async def close(self) -> None:
-        """Remove all regions, and unregister them within CLOSE_S."""
+        """Remove all regions, and unregister them within CLOSE_S; that of a running request is removed by its end."""
+        self._closed = True
         while self._free:
             self._free.pop().unlink()
         with suppress(TimeoutError):

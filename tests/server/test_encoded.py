@@ -350,7 +350,7 @@ def test_a_polling_server_that_csg_does_not_know_switches_without_a_failed_reque
             assert csg("deploy", *arguments, "--repository", repository).returncode == 0
             while not (client.is_model_ready("echo", version) and client.is_model_ready("echo_encoded", version)):
                 time.sleep(0.1)
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while answer(client, files[:1])["logits"][0].tolist() != kinds[name]:
                 assert time.monotonic() < deadline, f"{name} version {version} answers with the other's pixels"
     assert {tuple(row) for one in answers for row in one.tolist()} == {tuple(kind) for kind in kinds.values()}

@@ -72,7 +72,7 @@ def test_a_new_model_that_lies_is_removed(server, bundle, flag):
         done = csg("deploy", bundle.path, "--name", "fresh", "--repository", repository, *QUICK)
     refused(done, 5, "fresh version 1 answers wrongly")
     assert not list(repository.glob("fresh*"))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while "fresh" in csg("models", "--verify", "--server", state["grpc"]).stdout:
         assert time.monotonic() < deadline
         time.sleep(0.2)

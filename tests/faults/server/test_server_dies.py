@@ -93,7 +93,7 @@ def test_the_process_of_a_model_is_killed(served, lists, undisturbed, tmp_path):
     assert "csg: the process of colour version" in log
     process, *_ = processes_of_model(served, "colour_encoded")
     process.kill()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while "csg: the process of colour_encoded version" not in log:
         assert time.monotonic() < deadline
         time.sleep(0.2)

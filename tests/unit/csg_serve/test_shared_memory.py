@@ -1,16 +1,19 @@
 """Regions of shared memory."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from csg_serve.client import shared_memory
 from csg_serve.client.shared_memory import FOLDER, Region, remove_dead_regions
+from csg_serve.client.shared_memory_pool import SharedMemoryPool
 from tests.helpers.client import regions
 
 CLIENT = """
@@ -89,3 +92,54 @@ def test_only_regions_are_removed(tmp_path, monkeypatch):
     remove_dead_regions()
     assert {path for path in names if path.exists() or path.is_symlink()} == {*names} - {dead}
     assert (tmp_path / "precious").exists()
+
+
+class Waiting:
+    """A transport of which one call lasts until it is let go on."""
+
+    def __init__(self, waits):
+        self.waits, self.reached, self.goes_on = waits, asyncio.Event(), asyncio.Event()
+
+    async def call(self, name, *arguments):
+        if name == self.waits:
+            self.reached.set()
+            await self.goes_on.wait()
+        return SimpleNamespace(regions={})
+
+    async def infer(self, *arguments):
+        await self.call("infer")
+        return np.zeros(1)
+
+
+def begun(waits, then):
+    """What `then` does with a pool, its transport and a request that has reached the call `waits`."""
+
+    async def run():
+        transport = Waiting(waits)
+        pool = SharedMemoryPool(transport, enabled=True)
+        request = asyncio.ensure_future(pool.infer(SimpleNamespace(tensor=np.zeros(9), answer_bytes=9), 1))
+        await transport.reached.wait()
+        assert regions()
+        await then(pool, transport, request)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("waits", ["register_system_shared_memory", "get_system_shared_memory_status", "infer"])
+def test_a_request_that_is_given_up_leaves_no_region(waits):
+    async def give_up(pool, transport, request):
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        assert not regions()
+
+    begun(waits, give_up)
+
+
+def test_a_request_that_ends_after_its_client_leaves_no_region():
+    async def close(pool, transport, request):
+        await pool.close()
+        transport.goes_on.set()
+        assert (await request).size == 1
+        assert not regions()
+
+    begun("infer", close)
