@@ -98,6 +98,7 @@ def test_evaluations_are_resumed_and_reported(names, kinds, skip, server, tmp_pa
     assert strict((tmp_path / "out" / "result.json").read_text()) == again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_a_class_name_of_a_card_passes_every_stage(name, tmp_path):
     whole = write_colour_bundle(tmp_path / "bundle")

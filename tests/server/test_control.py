@@ -83,6 +83,7 @@ def test_clients_need_no_secret(explicit, tmp_path):
     assert client.predict(tmp_path / "blue.png").label == "blue"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_told_lets_go_of_the_encoded_model_too(explicit, bundle):
     root, state = explicit
     client = triton.InferenceServerClient(state["grpc"])

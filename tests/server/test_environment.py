@@ -34,6 +34,7 @@ def right(grpc_address):
     return [answer.label for answer in Client(grpc_address, "colour").predict(GOOD)] == [*COLOURS]
 
 
+@pytest.mark.slow
 def test_the_user_s_packages_and_variables_do_not_reach_the_server(colour_repository, tmp_path, monkeypatch):
     for name in ("onnxruntime", "triton_python_backend_utils"):
         (tmp_path / "own").mkdir(exist_ok=True)

@@ -31,6 +31,7 @@ def test_a_port_in_use_is_named(colour_repository):
     assert not processes_of(colour_repository)
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_load_gives_its_reason_and_no_process_stays(colour_repository):
     (colour_repository / "colour" / "1" / "model.onnx").write_bytes(b"this is no graph")
     done = csg_process("serve", "--detach", "--repository", colour_repository, *FREE_PORTS)

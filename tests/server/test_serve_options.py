@@ -90,6 +90,7 @@ def test_an_address_of_another_machine_is_refused(bundle, tmp_path):
     assert not (tmp_path / "repository" / ".csg-serve.json").exists()
 
 
+@pytest.mark.slow
 def test_the_printed_command_starts_a_server(bundle, tls, tmp_path):
     """As pasted into a shell; the secret is read then, and not shown."""
     repository, secret = tmp_path / "repository", tmp_path / "the secret"

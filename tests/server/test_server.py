@@ -224,6 +224,7 @@ def test_one_server_a_repository(folder, server):
     refused(csg("serve", "--repository", folder / "repository", *FREE_PORTS), 4, "already runs on", "--stop")
 
 
+@pytest.mark.slow
 def test_a_better_bundle_goes_live_on_a_running_server_and_what_is_not_better_does_not(folder, server, tmp_path):
     worse, colours = write_worse_bundle(tmp_path / "worse"), folder / "colours"
     judged = ("--repository", folder / "repository", "--name", "judged", "--no-encoded")

@@ -22,6 +22,7 @@ def stop(repository):
     return csg("serve", "--stop", "--repository", repository)
 
 
+@pytest.mark.slow
 def test_a_copy_a_forged_record_and_a_recycled_pid_lead_to_no_server(colour_repository, tmp_path):
     """Of a repository next to the served one, above it, and with the start of its name."""
     with serving(colour_repository) as state:

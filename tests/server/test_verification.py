@@ -109,6 +109,7 @@ def test_a_server_whose_model_lies_does_not_start_and_the_rollback_passes_it_ove
     assert (done.returncode, json.loads(done.stdout)["version"]) == (0, 1), done.stderr
 
 
+@pytest.mark.slow
 def test_models_verify_says_who_lies(server, bundle, flag):
     repository, state = server
     flag.unlink()

@@ -87,8 +87,9 @@ def test_a_secret_is_needed_only_for_the_list_of_models(guarded, folder, images,
     address, paths = guarded[1], images[0]
     pixels = np.random.default_rng(0).integers(0, 256, (2200, 2000, 3), dtype=np.uint8)
     clients = [Client(address, "scenes", **certificates, secret=secret) for secret in (None, "wrong", SECRET)]
-    for client in (*clients, Client(f"http://{guarded[0]}", "scenes")):
-        np.testing.assert_array_equal(client.predict(pixels).mask, pixels.argmax(2))
+    for made in (*clients, Client(f"http://{guarded[0]}", "scenes")):
+        with made as client:
+            np.testing.assert_array_equal(client.predict(pixels).mask, pixels.argmax(2))
     with pytest.raises(UsageError, match=r"only with its secret; name a model with --model, or give .* secret"):
         Client(address, **certificates).predict(paths)
     with pytest.raises(ServerError, match="no model nothing ready"):

@@ -121,8 +121,8 @@ def test_one_of_two_servers_is_enough_to_start(plain, images, folder):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nobody = f"127.0.0.1:{unused.getsockname()[1]}"
-    client = Client([nobody, plain[1]], "colour")
-    assert [answer.label for answer in client.predict(images[0])] == [COLOURS[index] for index in images[1]]
+    with Client([nobody, plain[1]], "colour") as client:
+        assert [answer.label for answer in client.predict(images[0])] == [COLOURS[index] for index in images[1]]
     with pytest.raises(ServerError, match=rf"no Triton answers at {nobody}, http://{nobody}"):
         Client([nobody, f"http://{nobody}"]).card()
 

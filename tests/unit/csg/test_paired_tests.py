@@ -73,6 +73,7 @@ def test_intervals_of_segmenters_equal_those_of_a_loop_over_samples(monkeypatch)
         assert (one.low, one.high) == pytest.approx((one.difference - half, one.difference + half))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("only_a", "only_b"), [(0.1, 0.1), (0.04, 0.1), (0.2, 0.02)])
 def test_intervals_of_classifiers_contain_the_truth_in_95_percent_of_the_cases(monkeypatch, only_a, only_b):
     monkeypatch.setattr("csg.bootstrap.DRAWS", 300)

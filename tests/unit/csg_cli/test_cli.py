@@ -122,6 +122,7 @@ def test_a_wrong_checkpoint_is_refused(csg, tmp_path, trained):
     assert not (tmp_path / "bundles").exists()
 
 
+@pytest.mark.slow
 def test_an_error_of_a_download_names_file_address_and_setting(tmp_path):
     """Without network, in a separate process with an empty cache."""
     environment = {"TORCH_HOME": str(tmp_path), "PATH": "", "https_proxy": "http://127.0.0.1:9"}

@@ -32,6 +32,7 @@ def refused_by_both(run, moved):
     assert sorted(path.name for path in run.parent.iterdir()) == ["run"], "nothing is written"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", [RECIPE, ENVIRONMENT, RESULT, STUDENT])
 def test_a_file_that_is_none_is_refused(run, moved, file):
     whole = (run / file).read_bytes()

@@ -104,6 +104,7 @@ def _nan_statistics(module):
         module.running_mean[0] = NAN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_would_be_refused_is_not_written(tmp_path, kind):
     make, error, says = REFUSED[kind]

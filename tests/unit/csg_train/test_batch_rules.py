@@ -23,6 +23,7 @@ def data(tmp_path):
     return noisy_images(tmp_path / "data", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

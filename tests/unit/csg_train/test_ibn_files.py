@@ -62,6 +62,7 @@ def published(name):
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18_ibn_a", "resnet50_ibn_a", "resnet18_ibn_b", "resnet50_ibn_b"])
 def test_published_weights_give_the_published_network(name, tmp_path):
     model = published(name)

@@ -20,6 +20,7 @@ def two_systems(rng, seeds, spread, images=150, classes=4):
     return system(), system()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.0), (3, 0.2), (5, 0.1), (5, 0.3)])
 def test_the_interval_contains_the_truth_in_95_percent_of_the_cases(monkeypatch, seeds, spread):
     monkeypatch.setattr("csg.bootstrap.DRAWS", 300)

@@ -55,6 +55,7 @@ print(given_back, page_faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such settings")
 @pytest.mark.parametrize("users", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
 def test_a_training_keeps_freed_memory_unless_the_user_has_settings(users):

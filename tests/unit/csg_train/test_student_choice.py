@@ -124,6 +124,7 @@ SYNTHETIC, AVERAGE = {"checkpoint": "synthetic"}, {"optim__average": 0.6, "model
 SWAD, WISE = {"optim__swad": 1.3, "evaluate_every": 1}, {"optim__wise": "auto"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "step"), [(SYNTHETIC, 4), (SYNTHETIC, 7), (AVERAGE, 5), (SWAD, 5), (WISE, 3)])
 def test_an_interruption_changes_neither_choices_nor_weights(images, tmp_path, rule, step):
     whole = trained(tmp_path / "whole", images, **rule)

@@ -72,6 +72,7 @@ def assert_alike(found, expected, tolerance):
         torch.testing.assert_close(one / size, other / size, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("name", FAST)
 def test_the_function_and_its_gradients_are_those_of_timms_layers(name, frozen, plain_encoder):
