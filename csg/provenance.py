@@ -55,7 +55,7 @@ class Float32Layer(Record):
     """Name of its node in the graph."""
     error: float
     """What 8 bits of this layer alone cost: mean squared difference of an image's logits, as a share of their variance,
-    without the tenth of the images with the largest."""
+    without the quarter of the images with the largest."""
 
 
 class Int8Calibration(Record):

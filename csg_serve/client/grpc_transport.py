@@ -7,6 +7,7 @@ import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import grpc
 import tritonclient.grpc
@@ -52,6 +53,11 @@ ERROR_KINDS: dict[str, ErrorKind] = {
 """Kind of the error for a status code; "refused" for any other."""
 _PROCESSES = set[int]()
 """This process, once it has used gRPC, and those of which it is a fork."""
+_CLIENTS = WeakSet[InferenceServerClient]()
+_INHERITED: list[InferenceServerClient] = []
+"""In a fork, the clients of its parent, also those that were waiting to be collected: gRPC would wait for ever, at the
+end of the last one, for a thread that a fork does not have."""
+os.register_at_fork(after_in_child=lambda: _INHERITED.extend(_CLIENTS))
 
 
 class GrpcTransport:
@@ -98,6 +104,7 @@ class GrpcTransport:
             options = list((CHANNEL_OPTIONS | limits | proxy_option(self._address)).items())
             _check_not_forked()
             client = InferenceServerClient(self._address.target, creds=self._credentials, channel_args=options)
+            _CLIENTS.add(client)
             self._open.push_async_callback(client.close)
             self._clients[limit] = client
         return self._clients[limit]

@@ -209,3 +209,30 @@ def test_a_fork_says_that_grpc_does_not_survive_it(client):
     assert "gRPC can't be used in a fork of a process that has used it; start processes by 'spawn'" in answers.get()
     process.join()
     assert client.predict(RED).label == "red"
+
+
+FORKS = """
+import asyncio, gc, multiprocessing, sys
+from PIL import Image
+from csg_serve import open_model, stream
+
+async def answer(address):
+    async with open_model(address) as model:
+        garbage = [model, model.pool.replicas[0].transport]
+        garbage.append(garbage)
+        return [logits async for logits in stream(model, [Image.new("RGB", (40, 40), "red")])]
+
+gc.disable()
+assert len(asyncio.run(answer(sys.argv[1]))) == 1
+fork = multiprocessing.get_context("fork").Process(target=gc.collect)
+fork.start()
+fork.join(60)
+print(fork.exitcode)
+fork.kill()
+"""
+
+
+def test_a_fork_can_collect_what_a_client_of_its_parent_left(server):
+    """As a loader process of PyTorch does: gRPC would wait there for a thread that only the parent has."""
+    done = subprocess.run([sys.executable, "-c", FORKS, server.address], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("0\n", "")
