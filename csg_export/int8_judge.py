@@ -35,8 +35,8 @@ class Int8Judge:
         """Mean squared difference of an image's logits from the float32 graph's, as a share of their variance.
 
         The mean over three quarters of the images, without those of the largest errors: a few whose values are many
-        times larger than the others' would decide alone. Logits that differ by the same number for all classes are equal:
-        they mean the same probabilities.
+        times larger than the others' would decide alone. Logits that differ by the same number for all classes are
+        equal: they mean the same probabilities.
         """
         run = onnx_runner(model)
         pairs = zip(self.images, self.expected, strict=True)
