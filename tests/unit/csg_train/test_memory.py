@@ -51,7 +51,7 @@ for setting in (-1, -3):  # both thresholds as glibc has them at the start
 given_back = page_faults()
 keep_freed_memory()
 page_faults()
-print(given_back, page_faults())
+print(given_back, min(page_faults() for _ in range(5)))  # the machine itself may take pages back in one of them
 """
 
 
