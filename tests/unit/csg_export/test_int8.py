@@ -150,7 +150,7 @@ def test_a_range_of_least_squares_clips_a_single_outlier(symmetric):
 
 @pytest.mark.parametrize("dialect", [ONNXRUNTIME_INT8, TENSORRT_INT8], ids=["onnxruntime", "tensorrt"])
 def test_minmax90_clips_nothing_of_nine_images_in_ten(dialect):
-    """The range of the pooled map is that of the 27th of 30 images; the brightest ones do not widen it."""
+    """The range ends between the 27th and the 28th of 30 images; how bright the last two are does not widen it."""
 
     class Mean(nn.Module):
         def __init__(self):
